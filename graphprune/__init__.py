@@ -1,0 +1,40 @@
+"""graphprune: a pruning compiler for ONNX.
+
+``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
+right, ``apply`` replays a plan.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphprune.analysis import Analysis, Group, analyze
+from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError
+from graphprune.plan import Plan
+
+if TYPE_CHECKING:
+    from graphprune.pipeline import Result, apply, prune
+
+__all__ = [
+    "Analysis",
+    "BackendError",
+    "GraphpruneError",
+    "Group",
+    "InputError",
+    "Plan",
+    "ProofError",
+    "Result",
+    "analyze",
+    "apply",
+    "prune",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # the pipeline stands on the passes, which stand on this package: it is imported when it is first asked for
+    if name in ("Result", "apply", "prune"):
+        from graphprune import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

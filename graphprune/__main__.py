@@ -1,0 +1,5 @@
+"""``python -m graphprune``."""
+
+from graphprune.cli import main
+
+main()

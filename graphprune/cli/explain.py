@@ -1,0 +1,95 @@
+"""``graphprune explain``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from graphprune import report
+from graphprune.analysis import Analysis, Group, analyze
+from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.errors import InputError
+from graphprune.model import node_name
+from graphprune.relation import Shape
+
+
+@click.command("explain")
+@model_argument
+@click.argument("node_or_group")
+@shape_options
+@output_options
+def command(
+    model: Path,
+    node_or_group: str,
+    input_shapes: dict[str, Shape],
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Say what a group ties together, or what a node does to axes, and why something cannot be pruned."""
+    analysis = analyze(model, input_shapes)
+    group = analysis.group(node_or_group)
+    if group is not None:
+        data = {**report.group_data(analysis, group), "nodes": _nodes(analysis, group)}
+        show(data, json_to, quiet, lambda out: _print_group(out, data, verbose))
+        return
+    index = _find_node(analysis, node_or_group)
+    data = report.node_data(analysis, index)
+    show(data, json_to, quiet, lambda out: _print_node(out, data))
+
+
+def _find_node(analysis: Analysis, name: str) -> int:
+    for i, node in enumerate(analysis.model.nodes):
+        if name in (node.name, node_name(analysis.model, i)) or name in node.output:
+            return i
+    known = [g.id for g in [*analysis.groups, *analysis.fixed]]
+    known += [node_name(analysis.model, i) for i in range(len(analysis.model.nodes))]
+    close = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "; 'graphprune inspect' lists the groups"
+    raise InputError(f"{analysis.model.name}: no node, tensor or group is called {name!r}{hint}")
+
+
+def _nodes(analysis: Analysis, group: Group) -> list[str]:
+    net = analysis.web
+    found = sorted({net.dim(v)[0] for v in group.labels if v >= net.axes})
+    return [node_name(analysis.model, i) for i in found]
+
+
+def _print_group(out: Console, data: dict[str, Any], verbose: bool) -> None:
+    state = "not prunable" if not data["prunable"] else "statistical" if data["statistical"] else "exact"
+    out.print(Text(f"group {data['id']}: {data['kind']}, {data['size']} classes, {state}"))
+    out.print(Text(f"worth {number(data['parameters'])} parameters and {number(data['macs'])} MACs"))
+    if data["pinned"]:
+        out.print(Text(f"{data['pinned']} of its classes cannot be removed"))
+    for title, entries in (("stays", data["reasons"]), ("not exact", data["statistics"])):
+        for entry in entries:
+            out.print(Text(f"{title} because {entry['reason']}, at {entry['at']}"))
+            if entry["chain"]:
+                out.print(Text(f"  reached from its weights through {' > '.join(entry['chain'])}"))
+    for title, names in (("weights", data["tensors"]), ("nodes", data["nodes"])):
+        shown = names if verbose else names[:12]
+        more = f", ... and {len(names) - len(shown)} more (-v)" if len(shown) < len(names) else ""
+        out.print(Text(f"{title} ({len(names)}): {', '.join(shown)}{more}"))
+
+
+def _print_node(out: Console, data: dict[str, Any]) -> None:
+    out.print(Text(f"node {data['node']} ({data['op']}): {data['relation']}"))
+    for axis in data["axes"]:
+        constant = " (constant)" if axis["constant"] else ""
+        out.print(Text(f"{axis['slot']} {axis['tensor']!r}{constant}, axis {axis['axis']} of {axis['size']}:"))
+        for group in axis["groups"]:
+            state = (
+                "exact"
+                if group["prunable"] and not group["statistical"]
+                else "statistical"
+                if group["prunable"]
+                else (f"not prunable, {group['why']}")
+            )
+            out.print(Text(f"  {group['classes']} classes of group {group['id']} ({group['kind']}; {state})"))
+        if not axis["groups"]:
+            out.print(Text("  in no group: no weight owns it"))

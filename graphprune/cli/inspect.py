@@ -1,0 +1,112 @@
+"""``graphprune inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphprune import report
+from graphprune.analysis import analyze
+from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.relation import Shape
+
+_ROWS = 40
+
+
+@click.command("inspect")
+@model_argument
+@shape_options
+@output_options
+def command(model: Path, input_shapes: dict[str, Shape], json_to: str | None, verbose: bool, quiet: bool) -> None:
+    """List what can be pruned in MODEL, what cannot, and why."""
+    data = report.inspection(analyze(model, input_shapes))
+    show(data, json_to, quiet, lambda out: _print(out, data, verbose))
+
+
+def _print(out: Console, data: dict[str, Any], verbose: bool) -> None:
+    sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in data["witness"].items())
+    out.print(
+        Text(
+            f"{data['model']}: {number(data['parameters'])} parameters, {number(data['macs'])} MACs at {sizes}, "
+            f"{number(data['bytes'])}B"
+        )
+    )
+    owned, total = data["owned"], max(data["parameters"], 1)
+    shares = ", ".join(f"{100 * owned[k] / total:.1f} % {w}" for k, w in _OWNED.items())
+    out.print(Text(f"parameters by the groups that own a dim of their tensor: {shares}"))
+    out.print(_groups(data, verbose))
+    hidden = len(data["groups"]) - _ROWS
+    if hidden > 0 and not verbose:
+        out.print(Text(f"... and {hidden} more (-v lists all)"))
+    fixed = sorted(data["fixed"], key=lambda g: -g["parameters"])
+    if fixed:
+        out.print(_fixed(fixed if verbose else fixed[:10]))
+        if len(fixed) > 10 and not verbose:
+            out.print(Text(f"... and {len(fixed) - 10} more (-v lists all)"))
+    if data["windows"]:
+        out.print(
+            Text(f"{data['windows']} further dims belong to one operator alone (such as kernel windows) and stay")
+        )
+    for note in data["notes"] if verbose else data["notes"][:5]:
+        out.print(Text(f"note: node {note['node']!r}: {note['text']}"))
+    if len(data["notes"]) > 5 and not verbose:
+        out.print(Text(f"... and {len(data['notes']) - 5} more notes (-v lists all)"))
+
+
+_OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
+
+
+def _groups(data: dict[str, Any], verbose: bool) -> Table:
+    table = Table(title="prunable groups", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (
+        ("id", "left"),
+        ("kind", "left"),
+        ("size", "right"),
+        ("tensors", "right"),
+        ("parameters", "right"),
+        ("MACs", "right"),
+        ("removal is", "left"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for group in data["groups"] if verbose else data["groups"][:_ROWS]:
+        how = "exact"
+        if group["statistical"]:
+            how = f"statistical: {group['statistics'][0]['reason']}"
+        if group["pinned"]:
+            how += f" ({group['pinned']} classes stay: {group['reasons'][0]['reason']})"
+        table.add_row(
+            Text(group["id"]),
+            group["kind"],
+            str(group["size"]),
+            str(len(group["tensors"])),
+            number(group["parameters"]),
+            number(group["macs"]),
+            Text(how),
+        )
+    return table
+
+
+def _fixed(groups: list[dict[str, Any]]) -> Table:
+    table = Table(title="not prunable", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (
+        ("id", "left"),
+        ("size", "right"),
+        ("parameters", "right"),
+        ("why", "left"),
+        ("through", "left"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for group in groups:
+        reason: dict[str, Any] = {"reason": "it has one class", "chain": []}
+        reason = group["reasons"][0] if group["reasons"] else reason
+        chain = reason["chain"]
+        through = " > ".join(chain if len(chain) < 4 else [chain[0], "...", chain[-1]])
+        table.add_row(
+            Text(group["id"]), str(group["size"]), number(group["parameters"]), Text(reason["reason"]), Text(through)
+        )
+    return table

@@ -1,0 +1,117 @@
+"""``graphprune prune``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphprune import report
+from graphprune.cli.options import (
+    change,
+    model_argument,
+    number,
+    output_options,
+    proof_options,
+    shape_options,
+    show,
+)
+from graphprune.pipeline import Result, prune
+from graphprune.relation import Shape
+
+
+@click.command("prune")
+@model_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
+@click.option("--ratio", type=float, required=True, help="Share of each group's classes to remove, 0 to below 1.")
+@click.option("--align", type=int, default=1, show_default=True, help="Round what stays up to a multiple of this.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
+@shape_options
+@proof_options
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    ratio: float,
+    align: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    plan: Path | None,
+    input_shapes: dict[str, Shape],
+    no_proof: bool,
+    seed: int,
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Remove the least important channels, heads and features of MODEL, and prove that it was done right.
+
+    Without -o nothing is written: the result is proven and reported only.
+    """
+    result = prune(
+        model,
+        output,
+        ratio=ratio,
+        align=align,
+        include=include,
+        exclude=exclude,
+        input_shapes=input_shapes,
+        prove=not no_proof,
+        seed=seed,
+        plan=plan,
+    )
+    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+
+
+def print_result(out: Console, result: Result, verbose: bool) -> None:
+    """What was done, as a table."""
+    before, after = result.before, result.after
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "before", "after", "change"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row(
+        "parameters", number(before.parameters), number(after.parameters), change(before.parameters, after.parameters)
+    )
+    table.add_row("MACs", number(before.macs), number(after.macs), change(before.macs, after.macs))
+    table.add_row("bytes", number(before.bytes), number(after.bytes), change(before.bytes, after.bytes))
+    for kind in report.kinds(result):
+        label = f"{kind['kind']} classes in {kind['groups']} groups"
+        table.add_row(label, str(kind["classes"]), str(kind["kept"]), change(kind["classes"], kind["kept"]))
+    sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in result.analysis.witness.inputs.items())
+    out.print(Text(f"{result.analysis.model.name}, MACs at {sizes}"))
+    out.print(table)
+    _print_untouched(out, result, verbose)
+    _print_proof(out, result)
+    times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
+    out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
+    out.print(Text(f"written: {result.output}" if result.output else "nothing written (no -o)"))
+
+
+def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
+    if verbose:
+        for entry in result.untouched:
+            out.print(Text(f"untouched: {entry.group}: {entry.reason}"))
+        return
+    for reason, count in Counter(u.reason for u in result.untouched).items():
+        out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
+
+
+def _print_proof(out: Console, result: Result) -> None:
+    if result.proof is None:
+        out.print(Text("proof: not asked for"))
+        return
+    shapes = "; ".join(
+        ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs
+    )
+    out.print(Text(f"proof: holds, worst relative error {result.proof.worst:.1e} (run at {shapes})"))
+    for output in result.proof.outputs:
+        if output.compared_at:
+            out.print(
+                Text(f"  output {output.name!r} vanishes on these inputs, so it was compared at {output.compared_at!r}")
+            )

@@ -1,0 +1,75 @@
+"""What a model costs: parameters, multiply-accumulates, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from onnx import TensorProto
+
+from graphprune.analysis import Analysis
+from graphprune.model import Model, Source
+
+_WEIGHT_TYPES = {
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.INT4,
+    TensorProto.UINT4,
+    TensorProto.FLOAT8E4M3FN,
+    TensorProto.FLOAT8E5M2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Costs of one model.
+
+    Attributes:
+        parameters: elements of its constants of floating and quantised types, each counted once.
+        macs: multiply-accumulates of convolutions and matrix products at the witness shape.
+        bytes: size of the file with its external data; of the proto for a model in memory.
+    """
+
+    parameters: int
+    macs: int
+    bytes: int
+
+
+def parameters(model: Model) -> int:
+    """Elements of all weight-typed constants that the file holds or fills in."""
+    return sum(map(elements, model.sources.values()))
+
+
+def elements(source: Source) -> int:
+    """Elements of a constant that count as parameters: none for shapes, nor for what is computed from others."""
+    return prod(source.shape) if source.dtype in _WEIGHT_TYPES and source.kind != "folded" else 0
+
+
+def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:
+    """Multiply-accumulates of the whole model at the witness shape.
+
+    Args:
+        analysis: the analysis.
+        sizes: sizes of all vertices of the web, in place of the original ones.
+    """
+    net = analysis.web
+    chosen = net.sizes if sizes is None else sizes
+    total = 0
+    for node, relation in enumerate(net.relations):
+        for product in relation.macs if relation is not None else ():
+            start = net.dim_start[node]
+            total += prod(int(chosen[start + d]) for d in product)
+    return total
+
+
+def file_bytes(model: Model) -> int:
+    """Size of the model's file and of the external data that it names, or of its proto where there is no file."""
+    if model.path is None:
+        return model.proto.ByteSize()
+    outside = sum(model.external(t)[2] for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+    return model.path.stat().st_size + outside

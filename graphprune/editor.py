@@ -1,0 +1,149 @@
+"""Small edits of a model's graph: new names, constants, inserted and unused nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+
+from graphprune.model import Model, free_names, subgraphs
+from graphprune.relation import Values
+
+
+class Editor:
+    """A copy of a model that is being changed; the original stays as it is.
+
+    Attributes:
+        proto: the copy; its nodes are in :attr:`nodes` until :meth:`finish`.
+        nodes: copies of the original's nodes, in their order.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.proto = ModelProto()
+        _copy_all_but(model.proto, self.proto, {"graph"})
+        _copy_all_but(model.graph, self.proto.graph, {"node", "initializer"})
+        self.nodes: list[NodeProto] = []
+        for node in model.nodes:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            self.nodes.append(copy)
+        self.before: dict[int, list[NodeProto]] = {}  # new nodes, by the index of the node that they stand before
+        self.initializers = dict(model.initializers)  # name -> tensor, original or new
+        self.lazy = dict(model.lazy)
+        self.names = self._taken()
+        self.touched: set[str] = set()  # tensors that lost a reader through an edit
+
+    def _taken(self) -> set[str]:
+        graph = self.model.graph
+        names = {v.name for v in [*graph.input, *graph.output, *graph.value_info]} | set(self.initializers)
+        for node in self.model.nodes:
+            names |= set(node.input) | set(node.output)
+            for inner in subgraphs(node):
+                names |= {o for n in inner.node for o in [*n.input, *n.output]} | free_names(inner)
+        return names
+
+    def name(self, base: str) -> str:
+        """A name that nothing has yet."""
+        found, number = f"{base}_pruned", 2
+        while found in self.names:
+            found, number = f"{base}_pruned{number}", number + 1
+        self.names.add(found)
+        return found
+
+    def constant(self, base: str, value: Values, before: int) -> str:
+        """Add a constant and return its name.
+
+        IR versions below 4 ask that every initializer be an input of the graph, so there it becomes a node.
+        """
+        name = self.name(base)
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        if self.model.proto.ir_version >= 4:
+            self.initializers[name] = tensor
+        else:
+            self.insert(helper.make_node("Constant", [], [name], value=tensor), before)
+        return name
+
+    def insert(self, node: NodeProto, before: int) -> None:
+        """Add a node in front of an original one."""
+        self.before.setdefault(before, []).append(node)
+
+    def redirect(self, node: int, position: int, name: str) -> None:
+        """Let an input of a node read another tensor."""
+        inputs = self.nodes[node].input
+        while len(inputs) <= position:
+            inputs.append("")
+        if inputs[position]:
+            self.touched.add(inputs[position])
+        inputs[position] = name
+
+    def set_attribute(self, node: int, name: str, value: int | Sequence[int]) -> None:
+        """Set an attribute of a node."""
+        attributes = self.nodes[node].attribute
+        kept = [a for a in attributes if a.name != name]
+        del attributes[:]
+        attributes.extend([*kept, helper.make_attribute(name, value)])
+
+    def drop_attributes(self, node: int, names: Iterable[str]) -> None:
+        """Remove attributes of a node."""
+        attributes = self.nodes[node].attribute
+        kept = [a for a in attributes if a.name not in set(names)]
+        del attributes[:]
+        attributes.extend(kept)
+
+    def finish(self) -> Model:
+        """The changed model, without what the edits have left unused."""
+        sequence = [(None if i < 0 else i, n) for i, n in self._sequence()]
+        used = {o.name for o in self.proto.graph.output}
+        keep: list[NodeProto] = []
+        for original, node in reversed(sequence):
+            if original is not None and not self._orphaned(node, used):
+                pass
+            elif not any(o in used for o in node.output if o):
+                self.touched.update(n for n in node.input if n)
+                continue
+            keep.append(node)
+            used.update(node.input)
+            used.update(name for g in subgraphs(node) for name in free_names(g))
+        self.proto.graph.node.extend(reversed(keep))
+        declared = {i.name for i in self.proto.graph.input}
+        for name, tensor in self.initializers.items():
+            if name in used or name in declared or (name in self.model.initializers and name not in self.touched):
+                self.proto.graph.initializer.append(tensor)
+            else:
+                self.lazy.pop(name, None)
+        self._drop_value_info(used)
+        return Model(self.proto, self.model.path, lazy=self.lazy)
+
+    def _orphaned(self, node: NodeProto, used: set[str]) -> bool:
+        """Whether an original node lost all its readers through an edit (one that never had any stays)."""
+        return any(o in self.touched for o in node.output) and not any(o in used for o in node.output if o)
+
+    def _sequence(self) -> list[tuple[int, NodeProto]]:
+        found: list[tuple[int, NodeProto]] = []
+        for i, node in enumerate(self.nodes):
+            found += [(-1, extra) for extra in self.before.get(i, [])]
+            found.append((i, node))
+        return found
+
+    def _drop_value_info(self, used: set[str]) -> None:
+        made = {o for n in self.proto.graph.node for o in n.output} | {t.name for t in self.proto.graph.initializer}
+        gone = {v.name for v in self.proto.graph.value_info} - made - used
+        if gone:
+            kept: list[ValueInfoProto] = [v for v in self.proto.graph.value_info if v.name not in gone]
+            del self.proto.graph.value_info[:]
+            self.proto.graph.value_info.extend(kept)
+
+
+def _copy_all_but(source: object, target: object, skip: set[str]) -> None:
+    """Copy every field of a message that is set, but those named; unknown future fields come along."""
+    for field, value in source.ListFields():  # type: ignore[attr-defined]
+        if field.name in skip:
+            continue
+        if field.label == field.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated:
+            getattr(target, field.name).MergeFrom(value)
+        elif field.message_type is not None:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)

@@ -1,0 +1,25 @@
+"""Errors that reach the user, each with its exit status."""
+
+from __future__ import annotations
+
+
+class GraphpruneError(Exception):
+    """Base of all errors raised on purpose; the message is one line and says what to do."""
+
+    exit_status = 2
+
+
+class InputError(GraphpruneError):
+    """The model, the plan or a request is wrong or cannot be met."""
+
+
+class ProofError(GraphpruneError):
+    """The pruned model is not what the masked original is. Nothing was written."""
+
+    exit_status = 1
+
+
+class BackendError(GraphpruneError):
+    """A backend that was asked for is not installed."""
+
+    exit_status = 3

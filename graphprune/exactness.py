@@ -1,0 +1,118 @@
+"""Whether masking a group is the same as removing it.
+
+The proof zeroes the slices of a group's weights in the original. That equals removal where every sum that runs over
+removed elements adds only zeros. Zeros are followed from the weights through the graph, by the ``zero`` expressions
+of the relations; where a sum meets something else the group is statistical, and where a division would meet a zero it
+cannot be masked at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from graphprune.coupling import Coupled, Reason
+from graphprune.model import Use
+from graphprune.relation import Relation, Slot
+from graphprune.web import Tensor, Web
+
+
+@cache
+def read_zero(expression: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """``"0*1+2"`` as products ``((0, 1), (2,))`` and divisors ``()``; ``"0/1"`` as ``((0,),)`` and ``(1,)``."""
+    products, divisors = [], []
+    for term in filter(None, expression.split("+")):
+        above, _, below = term.partition("/")
+        if below:
+            divisors.append(int(below))
+        if above:
+            products.append(tuple(int(f) for f in above.split("*")))
+    return tuple(products), tuple(divisors)
+
+
+@dataclass
+class _Carrier:
+    """One input of a node that carries labelled dims."""
+
+    dims: set[int]
+    zero: bool
+
+
+def judge(web: Web, group: Coupled) -> None:
+    """Note the sums that masking does not reproduce, and pin the group where masking divides by zero."""
+    labelled: dict[int, set[int]] = {}
+    for vertex in group.labels:
+        if vertex >= web.axes:
+            node, dim = web.dim(vertex)
+            labelled.setdefault(node, set()).add(dim)
+    zeros: dict[Tensor, bool] = {}
+    for node in sorted(labelled):
+        relation = web.relations[node]
+        assert relation is not None
+        _judge_node(web, group, node, relation, labelled[node], zeros)
+
+
+def _judge_node(
+    web: Web, group: Coupled, node: int, relation: Relation, dims: set[int], zeros: dict[Tensor, bool]
+) -> None:
+    carriers = _carriers(web, node, relation, dims, zeros)
+    products, divisors = read_zero(relation.zero)
+    for i in divisors:
+        if i in carriers and carriers[i].zero:
+            vertex = web.dim_start[node] + min(carriers[i].dims)
+            group.pinned[:] = True
+            group.reasons.append(Reason(vertex, node, "masking it would divide by zero"))
+    on_output = {d for axes in relation.outputs if axes is not None for a in axes for d in a.dims}
+    for d in sorted(dims):
+        summed = (d not in on_output and any(a is not None for a in relation.outputs)) or relation.dims[d].summed
+        if summed and not _vanishes(d, carriers, products, only_carriers=True):
+            vertex = web.dim_start[node] + d
+            group.statistics.append(Reason(vertex, node, "a sum runs over it, and what is removed need not be zero"))
+    for k, axes in enumerate(relation.outputs):
+        if axes is None:
+            continue
+        own = {d for a in axes for d in a.dims} & dims
+        if own:
+            tensor = web.tensors[(node, ("out", k))]
+            zeros[tensor] = all(_vanishes(d, carriers, products, only_carriers=False) for d in own)
+
+
+def _carriers(
+    web: Web, node: int, relation: Relation, dims: set[int], zeros: dict[Tensor, bool]
+) -> dict[int, _Carrier]:
+    found = {}
+    for i, axes in enumerate(relation.inputs):
+        if axes is None:
+            continue
+        own = {d for a in axes for d in a.dims} & dims
+        if own:
+            slot: Slot = ("in", i)
+            tensor = web.tensors[(node, slot)]
+            found[i] = _Carrier(own, isinstance(tensor, Use) or zeros.get(tensor, False))
+        else:
+            found[i] = _Carrier(set(), False)
+    return found
+
+
+def _vanishes(
+    dim: int, carriers: dict[int, _Carrier], products: tuple[tuple[int, ...], ...], only_carriers: bool
+) -> bool:
+    """Whether every product is zero on removed elements of a dim.
+
+    Args:
+        dim: the dim.
+        carriers: by input.
+        products: the relation's zero expression.
+        only_carriers: skip products without this dim (a bias beside a sum over input channels).
+    """
+    any_product = False
+    for product in products:
+        present = [carriers[i] for i in product if i in carriers]
+        if not present:
+            continue
+        if only_carriers and not any(dim in c.dims for c in present):
+            continue
+        any_product = True
+        if not any(dim in c.dims and c.zero for c in present):
+            return False
+    return any_product

@@ -1,0 +1,116 @@
+"""Writing: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model
+
+_ALIGNMENT = 4096
+
+
+def atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its place and rename it when it is complete.
+
+    Raises:
+        InputError: the folder is not there or cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or Path())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save(model: Model, path: Path, external: bool | None = None) -> None:
+    """Write a model; weights go to ``<name>.data`` beside it where the original kept them outside too.
+
+    Args:
+        model: the model.
+        path: the file to write.
+        external: whether weights go outside; by default as the original had it.
+    """
+    outside = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+    if external is None:
+        external = outside
+    if not external:
+        atomically(path, lambda file: file.write(model.proto.SerializeToString(deterministic=True)))
+        return
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    data = path.with_name(path.name + ".data")
+    if model.path is not None and data.resolve() == _data_file(model):
+        raise InputError(f"{data}: would overwrite the external data of {model.path}; choose another output name")
+
+    def write(file: BinaryIO) -> None:
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == TensorProto.STRING:
+                continue
+            _write_tensor(model, tensor, file, data.name)
+
+    atomically(data, write)
+    atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
+
+
+def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
+    if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in model.lazy and tensor.ByteSize() < 1024:
+        return  # small tensors stay inside, where shape inference can read them
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    offset = file.tell()
+    if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in model.lazy:
+        source, start, length = model.external(tensor)
+        with open(source, "rb") as old:
+            old.seek(start)
+            _copy(old, file, length)
+    else:
+        value = model.tensor_array(tensor)
+        file.write(numpy_helper.from_array(value).raw_data if value.dtype.itemsize < 1 else value.tobytes())
+    length = file.tell() - offset
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, entry in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=entry)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    while length > 0:
+        chunk = source.read(min(length, 1 << 22))
+        if not chunk:
+            raise InputError("external data ends too early")
+        target.write(chunk)
+        length -= len(chunk)
+
+
+def _data_file(model: Model) -> Path | None:
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in model.lazy:
+            return model.external(tensor)[0].resolve()
+    return None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON, whole or not at all."""
+    text = json.dumps(data, indent=1, sort_keys=False) + "\n"
+    atomically(path, lambda file: file.write(text.encode()))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,395 @@
+"""A model as it was loaded: nodes, and where each constant comes from.
+
+Weights stay where they are (in the proto, or in the external file) until one is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.errors import InputError
+from graphprune.relation import Shape, Values
+
+_CONSTANT_ATTRIBUTES = ("value", "value_float", "value_floats", "value_int", "value_ints")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A constant tensor.
+
+    Attributes:
+        name: the tensor's name in the graph.
+        kind: ``initializer``; ``constant`` (a Constant node); ``fill`` (ConstantOfShape of a constant shape);
+            ``folded`` (computed from constants alone and used more than once).
+        shape: its shape.
+        dtype: its ``TensorProto`` data type.
+        node: index of the node that makes it, None for an initializer.
+    """
+
+    name: str
+    kind: str
+    shape: Shape
+    dtype: int
+    node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One input of one node."""
+
+    node: int
+    input: int
+
+
+@dataclass
+class Model:
+    """An ONNX model.
+
+    Attributes:
+        proto: the model; tensors with external data hold only their references.
+        path: the file that it came from, None for a model made in memory.
+        lazy: initializers whose values are made when they are asked for, and written one at a time.
+    """
+
+    proto: ModelProto
+    path: Path | None = None
+    lazy: dict[str, Callable[[], Values]] = field(default_factory=dict, repr=False)
+    _cache: dict[str, Values] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return self.path.name if self.path else (self.proto.graph.name or "model")
+
+    @property
+    def graph(self) -> GraphProto:
+        """The main graph."""
+        return self.proto.graph
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        """Nodes of the main graph, in order."""
+        return list(self.proto.graph.node)
+
+    @cached_property
+    def opsets(self) -> dict[str, int]:
+        """Version of each operator set, ONNX's own under ``""``."""
+        return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in self.proto.opset_import}
+
+    @cached_property
+    def initializers(self) -> dict[str, TensorProto]:
+        """Initializers by name."""
+        return {t.name: t for t in self.proto.graph.initializer}
+
+    @cached_property
+    def constant_names(self) -> set[str]:
+        """Every tensor that is computed from constants alone."""
+        found = set(self.sources)
+        for node in self.nodes:
+            if node.input and all(name in found for name in node.input if name) and _foldable(node):
+                found.update(o for o in node.output if o)
+        return found
+
+    @cached_property
+    def producer(self) -> dict[str, int]:
+        """Index of the node that makes each tensor."""
+        return {out: i for i, n in enumerate(self.nodes) for out in n.output if out}
+
+    @cached_property
+    def uses(self) -> dict[str, list[Use]]:
+        """Where each tensor is read by nodes of the main graph; subgraphs are in :attr:`captured`."""
+        found: dict[str, list[Use]] = {}
+        for i, node in enumerate(self.nodes):
+            for k, name in enumerate(node.input):
+                if name:
+                    found.setdefault(name, []).append(Use(i, k))
+        return found
+
+    @cached_property
+    def captured(self) -> dict[int, list[str]]:
+        """For each node with subgraphs, the outer tensors that they read."""
+        found: dict[int, list[str]] = {}
+        for i, node in enumerate(self.nodes):
+            names = sorted({name for g in subgraphs(node) for name in free_names(g)})
+            if names:
+                found[i] = names
+        return found
+
+    @cached_property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """Inputs that a caller must feed: those that no initializer gives a default."""
+        return [i for i in self.proto.graph.input if i.name not in self.initializers]
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """Names of the graph's outputs."""
+        return [o.name for o in self.proto.graph.output]
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Every constant, by name: initializers, Constant nodes, fills, and folded ones."""
+        found = {t.name: Source(t.name, "initializer", tuple(t.dims), t.data_type) for t in self.graph.initializer}
+        constant = set(found)
+        for i, node in enumerate(self.nodes):
+            if node.domain not in ("", "ai.onnx") or subgraphs_in(node):
+                continue
+            if node.op_type == "Constant":
+                tensor = _constant_tensor(node)
+                if tensor is not None:
+                    found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
+                    constant.add(node.output[0])
+            elif node.op_type == "ConstantOfShape" and node.input[0] in found:
+                self._sources_so_far = found
+                shape = tuple(int(d) for d in self._read(found[node.input[0]]))
+                found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
+                constant.add(node.output[0])
+            elif node.input and all(name in constant for name in node.input if name) and _foldable(node):
+                if node.op_type == "Identity":
+                    constant.add(node.output[0])
+                    continue
+                constant.update(node.output)
+                if len(node.output) == 1 and len(self._final_uses(node.output[0])) > 1:
+                    value = self._fold(node, found)
+                    found[node.output[0]] = Source(
+                        node.output[0], "folded", value.shape, helper.np_dtype_to_tensor_dtype(value.dtype), i
+                    )
+        return found
+
+    def _final_uses(self, name: str) -> list[Use]:
+        final: list[Use] = []
+        for use in self.uses.get(name, []):
+            node = self.nodes[use.node]
+            final += self._final_uses(node.output[0]) if node.op_type == "Identity" else [use]
+        return final
+
+    def _fold(self, node: NodeProto, found: dict[str, Source]) -> Values:
+        feeds = {}
+        for name in node.input:
+            if name:
+                root = self._alias(name, found)
+                maker = None if root in found else self.nodes[self.producer[root]]
+                feeds[name] = self._read(found[root]) if maker is None else self._fold(maker, found)
+        value = evaluate(node, feeds, self.proto)
+        self._cache[node.output[0]] = value
+        return value
+
+    def _alias(self, name: str, known: dict[str, Source]) -> str:
+        while name not in known and name in self.producer and self.nodes[self.producer[name]].op_type == "Identity":
+            name = self.nodes[self.producer[name]].input[0]
+        return name
+
+    def root(self, name: str) -> str:
+        """The constant that a name stands for, through Identity nodes; the name itself where it is no constant."""
+        found = self._alias(name, self.sources)
+        return found if found in self.sources else name
+
+    def array(self, name: str) -> Values:
+        """The value of a constant, read now.
+
+        Raises:
+            InputError: its external file is missing, too short, or outside the model's folder.
+        """
+        return self._read(self.sources[name])
+
+    def _read(self, source: Source) -> Values:
+        if source.kind == "initializer":
+            return self.tensor_array(self.initializers[source.name])
+        assert source.node is not None
+        node = self.nodes[source.node]
+        if source.kind == "constant":
+            tensor = _constant_tensor(node)
+            assert tensor is not None
+            return self.tensor_array(tensor)
+        if source.kind == "fill":
+            return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
+        return self._cache[source.name]
+
+    def tensor_array(self, tensor: TensorProto) -> Values:
+        """The value of a tensor of this model; external data is mapped, not copied."""
+        if tensor.name in self.lazy:
+            return self.lazy[tensor.name]()
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return numpy_helper.to_array(tensor)
+        path, offset, length = self.external(tensor)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(np.prod(tensor.dims, dtype=np.int64))
+        if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) or dtype.itemsize * count != length:
+            loaded = TensorProto()
+            loaded.CopyFrom(tensor)
+            onnx.external_data_helper.load_external_data_for_tensor(loaded, str(path.parent))
+            return numpy_helper.to_array(loaded)
+        with open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(whole, dtype, count, offset).reshape(tuple(tensor.dims))
+
+    def external(self, tensor: TensorProto) -> tuple[Path, int, int]:
+        """File, offset and length in bytes of a tensor's external data."""
+        entries = {e.key: e.value for e in tensor.external_data}
+        folder = (self.path.parent if self.path else Path()).resolve()
+        path = (folder / entries.get("location", "")).resolve()
+        if not path.is_relative_to(folder):
+            raise InputError(f"{self.name}: tensor {tensor.name!r} points outside the model's folder")
+        if not path.is_file():
+            raise InputError(f"{self.name}: external data {path.name!r} of tensor {tensor.name!r} is missing")
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", path.stat().st_size - offset))
+        if offset + length > path.stat().st_size:
+            raise InputError(f"{self.name}: external data {path.name!r} ends before tensor {tensor.name!r} does")
+        return path, offset, length
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, or of the serialised proto for a model made in memory."""
+        digest = hashlib.sha256()
+        if self.path is None:
+            digest.update(self.proto.SerializeToString(deterministic=True))
+            return digest.hexdigest()
+        with open(self.path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def load(model: str | os.PathLike[str] | ModelProto | Model) -> Model:
+    """Load a model and check that its graph is well formed.
+
+    Raises:
+        InputError: no such file, not ONNX, truncated, or a graph that breaks the specification.
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, ModelProto):
+        loaded = Model(model)
+    else:
+        path = Path(model)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        try:
+            proto = onnx.load(path, load_external_data=False)
+        except (DecodeError, ValueError, OSError) as error:
+            raise InputError(f"{path}: not an ONNX model, or truncated ({_first_line(error)})") from error
+        loaded = Model(proto, path)
+    check(loaded)
+    return loaded
+
+
+def check(model: Model) -> None:
+    """Raise InputError where the main graph is not what the ONNX specification calls a graph."""
+    graph = model.graph
+    if not model.proto.opset_import or not (graph.node or graph.output):
+        raise InputError(f"{model.name}: not an ONNX model (no operator set, or an empty graph)")
+    known = {i.name for i in graph.input} | set(model.initializers) | {t.values.name for t in graph.sparse_initializer}
+    functions = {(f.domain, f.name) for f in model.proto.functions}
+    for place, node in enumerate(model.nodes):
+        label = f"{model.name}: node {node_name(model, place)!r} ({node.op_type})"
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain not in model.opsets and (node.domain, node.op_type) not in functions:
+            raise InputError(f"{label}: its domain {node.domain or 'ai.onnx'!r} is not among the model's opset imports")
+        if domain == "" and not onnx.defs.has(node.op_type):
+            raise InputError(f"{label}: no such operator in ONNX")
+        for name in [*node.input, *model.captured.get(place, [])]:
+            if name and name not in known:
+                raise InputError(f"{label}: its input {name!r} is made by no node before it; is the graph sorted?")
+        for name in node.output:
+            if name and name in known and name not in model.initializers:
+                raise InputError(f"{label}: its output {name!r} is already the name of another tensor")
+            known.add(name)
+    for output in model.output_names:
+        if output not in known:
+            raise InputError(f"{model.name}: the graph's output {output!r} is made by no node")
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and not _complete(tensor):
+            raise InputError(f"{model.name}: initializer {tensor.name!r} does not hold {tuple(tensor.dims)} elements")
+
+
+def _complete(tensor: TensorProto) -> bool:
+    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
+    if not tensor.HasField("raw_data"):
+        return True
+    try:
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        return False
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+    return len(tensor.raw_data) == ((count + 1) // 2 if packed else count * size) or tensor.data_type > 22
+
+
+def node_name(model: Model, index: int) -> str:
+    """What to call a node: its name, or its first output where it has none."""
+    node = model.nodes[index]
+    return node.name or next((o for o in node.output if o), f"#{index}")
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Graphs held by a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def subgraphs_in(node: NodeProto) -> bool:
+    """Whether a node holds a graph."""
+    return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
+
+
+def free_names(graph: GraphProto) -> set[str]:
+    """Names that a subgraph reads and does not define."""
+    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    free: set[str] = set()
+    for node in graph.node:
+        inner = set(node.input) | {name for g in subgraphs(node) for name in free_names(g)}
+        free |= {name for name in inner if name and name not in own}
+        own |= set(node.output)
+    return free | {o.name for o in graph.output if o.name not in own}
+
+
+def evaluate(node: NodeProto, feeds: dict[str, Values], proto: ModelProto) -> Values:
+    """One node on constants, by ONNX's reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    kinds = {k: helper.np_dtype_to_tensor_dtype(v.dtype) for k, v in feeds.items()}
+    inputs = [helper.make_tensor_value_info(k, kinds[k], v.shape) for k, v in feeds.items()]
+    graph = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
+    small = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))
+    results: Any = ReferenceEvaluator(small).run(None, feeds)
+    return np.asarray(results[0])
+
+
+def _foldable(node: NodeProto) -> bool:
+    return not node.op_type.startswith("Random") and node.op_type not in ("Bernoulli", "Multinomial", "Dropout")
+
+
+def _fill(node: NodeProto) -> TensorProto:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+    return numpy_helper.from_array(np.zeros(1, np.float32))
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto | None:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in _CONSTANT_ATTRIBUTES:
+            kind = np.float32 if "float" in attribute.name else np.int64
+            return numpy_helper.from_array(np.asarray(helper.get_attribute_value(attribute), dtype=kind))
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

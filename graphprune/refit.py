@@ -1,0 +1,210 @@
+"""Shape operands follow the new sizes; values that were computed from an old size stay what they were.
+
+The arithmetic on shapes is evaluated again with the new sizes. Where a node gets what it must have, nothing is done:
+a Reshape that reads its sizes from a pruned tensor follows by itself. Where it does not (a literal that is now too
+large, an attention scale computed from a head size that shrank) the entries that differ are written out; entries that
+depend on the sizes of the model's inputs stay computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper
+
+from graphprune import values as shape_values
+from graphprune.editor import Editor
+from graphprune.errors import InputError
+from graphprune.model import Use, node_name
+from graphprune.relation import IntArray, Operand, Slot, Values
+from graphprune.removal import Removal
+from graphprune.rules import Unruled
+from graphprune.shapes import decoded
+
+
+class Refit:
+    """One walk over the nodes, in their order."""
+
+    def __init__(self, removal: Removal, editor: Editor) -> None:
+        self.removal, self.editor = removal, editor
+        self.model, self.witness = editor.model, removal.analysis.witness
+        self.net = removal.analysis.web
+        self.current: dict[str, Values] = {}  # values that differ from the original's
+        self.patched: dict[tuple[str, bytes], str] = {}
+
+    def run(self) -> None:
+        """Patch every operand that needs it."""
+        for i, node in enumerate(self.model.nodes):
+            if len(node.output) == 1 and self._followed(node.output[0]) and node.output[0] not in self.model.sources:
+                self._follow(i)
+            else:
+                self._consume(i)
+        self._interface()
+
+    def _followed(self, name: str) -> bool:
+        return name in self.witness.first.values and not self.removal.of(name)
+
+    def _value(self, name: str) -> Values | None:
+        """What a tensor of shape arithmetic is now."""
+        return self.current.get(name, self.witness.value(name))
+
+    def _follow(self, index: int) -> None:
+        """A node of shape arithmetic: evaluate it again; freeze its inputs where it would mix old and new sizes."""
+        node = self.model.nodes[index]
+        name = node.output[0]
+        shapes = [self.removal.shape(n) if n else None for n in node.input]
+        changed = any(n in self.current for n in node.input) or any(
+            n and shapes[k] != self.witness.shape(n) for k, n in enumerate(node.input)
+        )
+        if not changed:
+            return
+        before = self.witness.value(name)
+        assert before is not None
+        given = [self._value(n) if n else None for n in node.input]
+        after = shape_values.evaluate(node.op_type, given, decoded(node), shapes)
+        if after is not None and _same(after, before):
+            return
+        static = self.witness.static(name)
+        if after is not None and after.shape == before.shape and bool(np.all(static | (after == before))):
+            self.current[name] = after
+            return
+        for k, source in enumerate(node.input):
+            if source in self.current:
+                original = self.witness.value(source)
+                assert original is not None
+                self._patch(index, k, original)
+
+    def _consume(self, index: int) -> None:
+        """A node that computes with data: its operands get what the relation asks for, other values stay."""
+        node, relation = self.model.nodes[index], self.net.relations[index]
+        operands = {o.input: o for o in relation.operands} if relation is not None else {}
+        for k, name in enumerate(node.input):
+            if k in operands or not name or not self._followed(name) or self.removal.of(Use(index, k)):
+                continue
+            original = self.witness.value(name)
+            if name in self.current and original is not None:
+                self._patch(index, k, original)
+        for operand in operands.values():
+            self._operand(index, operand)
+
+    def _operand(self, index: int, operand: Operand) -> None:
+        node = self.model.nodes[index]
+        held = operand.attribute
+        if held is not None:
+            attributes = decoded(node)
+            value = np.asarray(attributes[held], dtype=np.int64) if held in attributes else None
+            wanted = self._refitted(index, operand, value)
+            if wanted is not None and (value is None or not _same(wanted, value)):
+                self.editor.set_attribute(index, held, [int(v) for v in wanted])
+                self.editor.drop_attributes(index, operand.drops)
+            return
+        name = node.input[operand.input] if operand.input < len(node.input) else ""
+        value = self.witness.value(name) if name else None
+        if name and value is None:
+            return  # computed from data: the rule has pinned what it touches
+        wanted = self._refitted(index, operand, value)
+        if wanted is None:
+            return
+        now = self._value(name) if name else None
+        if now is None or not _same(np.asarray(wanted), now):
+            self._patch(index, operand.input, np.asarray(wanted), operand)
+            if now is None:
+                self.editor.drop_attributes(index, operand.drops)
+
+    def _refitted(self, index: int, operand: Operand, value: Values | None) -> Values | None:
+        def kept(slot: Slot, axis: int) -> IntArray:
+            tensor = self.net.tensors[(index, slot)]
+            if axis >= len(self.net.shapes[tensor]):
+                raise IndexError(axis)
+            return self.removal.kept(self.net.axis_of[tensor] + axis)
+
+        try:
+            return operand.refit(value, kept)
+        except Unruled as no:
+            raise InputError(
+                f"{self.model.name}: node {node_name(self.model, index)!r}: {no}; exclude the groups on it by --exclude"
+            ) from no
+
+    def _patch(self, index: int, position: int, wanted: Values, operand: Operand | None = None) -> None:
+        """Let an input read a value that differs from the present one in static entries."""
+        node = self.model.nodes[index]
+        name = node.input[position] if position < len(node.input) else ""
+        base = name or f"{node_name(self.model, index)}_{position}"
+        original = self.witness.value(name) if name else None
+        static = self.witness.static(name) if name else None
+        infers = operand is not None and operand.infers
+        key = (base, wanted.tobytes() + (b"i" if infers else b""))
+        if key not in self.patched:
+            if original is None or static is None:
+                self.patched[key] = self.editor.constant(base, np.asarray(wanted, np.int64), index)
+            else:
+                typed = wanted.astype(original.dtype)
+                moving = ~static
+                if moving.any() and not infers and not self._keeps_moving(name, typed, moving):
+                    raise InputError(
+                        f"{self.model.name}: node {node_name(self.model, index)!r}: its input {name!r} mixes sizes of "
+                        "the model's inputs with sizes that change; exclude the groups on it by --exclude"
+                    )
+                self.patched[key] = self._write(name, typed, moving, infers, index)
+        self.editor.redirect(index, position, self.patched[key])
+
+    def _keeps_moving(self, name: str, wanted: Values, moving: Values) -> bool:
+        now = self._value(name)
+        return now is not None and now.shape == wanted.shape == moving.shape and bool((now == wanted)[moving].all())
+
+    def _write(self, name: str, wanted: Values, moving: Values, infers: bool, before: int) -> str:
+        if not moving.any():
+            return self.editor.constant(name, wanted, before)
+        if infers and moving.sum() == 1 and not (wanted == -1).any():
+            literal = wanted.copy()
+            literal[moving] = -1
+            return self.editor.constant(name, literal, before)
+        if wanted.ndim != 1:
+            raise InputError(f"{self.model.name}: {name!r} mixes fixed and free sizes in {wanted.ndim} dimensions")
+        parts: list[str] = []
+        start = 0
+        while start < len(wanted):
+            stop = start + 1
+            while stop < len(wanted) and moving[stop] == moving[start]:
+                stop += 1
+            if moving[start]:
+                parts += self._pieces(name, start, stop, before)
+            else:
+                parts.append(self.editor.constant(name, wanted[start:stop], before))
+            start = stop
+        result = self.editor.name(name)
+        self.editor.insert(helper.make_node("Concat", parts, [result], axis=0), before)
+        return result
+
+    def _pieces(self, name: str, start: int, stop: int, before: int) -> list[str]:
+        """Tensors that hold entries ``start`` to ``stop``: those that the value was joined from, where they fit."""
+        producer = self.model.producer.get(name)
+        joined = producer is not None and self.model.nodes[producer].op_type == "Concat"
+        if producer is not None and joined:
+            place, found = 0, []
+            for part in self.model.nodes[producer].input:
+                value = self.witness.value(part)
+                length = 0 if value is None else len(value)
+                if start <= place and place + length <= stop:
+                    found.append((part, length))
+                place += length
+            if sum(length for _, length in found) == stop - start:
+                return [str(part) for part, _ in found]
+        result = self.editor.name(name)
+        if self.model.opsets.get("", 1) < 10:
+            self.editor.insert(helper.make_node("Slice", [name], [result], starts=[start], ends=[stop]), before)
+            return [result]
+        bounds = [self.editor.constant(name, np.array([edge]), before) for edge in (start, stop)]
+        self.editor.insert(helper.make_node("Slice", [name, *bounds], [result]), before)
+        return [result]
+
+    def _interface(self) -> None:
+        for name in self.model.output_names:
+            if name in self.current:
+                raise InputError(
+                    f"{self.model.name}: output {name!r} reports a size that the removal changes; exclude the groups "
+                    "on it by --exclude"
+                )
+
+
+def _same(a: Values, b: Values) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))

@@ -1,0 +1,181 @@
+"""Relations: what an operator says about the axes of its tensors.
+
+A node declares its own *local dims*, as an einsum does with letters, and for each axis of each input and output a
+map that says which element of which local dim an element of that axis belongs to. Nothing here knows ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+Shape = tuple[int, ...]
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A local dim of one node.
+
+    Attributes:
+        name: its letter or word in the notation.
+        size: number of elements at the witness shape.
+        pinned: why none of its elements can be removed, or None.
+        statistic: the statistic that runs over this dim and is not kept exact, or None.
+        summed: a sum runs over the dim although it stays on the output (a norm): exact only where what is removed
+            is zero.
+    """
+
+    name: str
+    size: int
+    pinned: str | None = None
+    statistic: str | None = None
+    summed: bool = False
+
+    def __str__(self) -> str:
+        mark = "!" if self.pinned else "~" if self.statistic else "+" if self.summed else ""
+        return mark + self.name
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """Where the elements of one axis belong.
+
+    Either a row-major product of local dims (``lookup`` is None; an axis of size 1 is the empty product), or one
+    local dim through a lookup: element ``e`` of the axis belongs to element ``lookup[e]`` of the dim, or to none
+    where that is -1.
+    """
+
+    dims: tuple[int, ...]
+    lookup: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.lookup is not None and len(self.dims) != 1:
+            raise ValueError(f"a lookup goes to exactly one dim, not to {len(self.dims)}")
+
+
+Axes = tuple[AxisMap, ...]
+Slot = tuple[str, int]
+"""``("in", i)`` or ``("out", i)``."""
+Kept = Callable[[Slot, int], IntArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An input that holds sizes or positions, and so must follow when axes shrink.
+
+    Attributes:
+        input: index of the input that holds it.
+        refit: ``refit(value, kept)`` returns the value that the operand must have after removal, or None where an
+            absent operand may stay absent. ``value`` is the original one, None if absent; ``kept(slot, axis)`` the
+            elements of an axis that stay, as original indices, ascending. An entry that may stay as it is must come
+            back unchanged.
+        attribute: set where the operand is held by this attribute and not by an input.
+        drops: attributes that contradict an operand that was absent and is now written out.
+        infers: whether one entry may be -1, to be inferred from the others.
+    """
+
+    input: int
+    refit: Callable[[Values | None, Kept], Values | None]
+    attribute: str | None = None
+    drops: tuple[str, ...] = ()
+    infers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What one node says about the axes of its inputs and outputs.
+
+    Attributes:
+        dims: the local dims.
+        inputs: for each input its axes, or None where the input is absent or takes no part (a shape operand).
+        outputs: the same for outputs.
+        zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
+            output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never.
+        macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none.
+        attributes: attributes that hold the size of a dim (``{"group": 1}``).
+        operands: inputs that hold sizes or positions.
+        kind: what users call the dims that it computes (``channel``), or empty.
+    """
+
+    dims: tuple[Dim, ...]
+    inputs: tuple[Axes | None, ...]
+    outputs: tuple[Axes | None, ...]
+    zero: str = ""
+    macs: tuple[tuple[int, ...], ...] = ()
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    operands: tuple[Operand, ...] = ()
+    kind: str = ""
+
+    def slots(self) -> list[tuple[Slot, Axes]]:
+        """Every tensor that takes part, with its axes: inputs first."""
+        found: list[tuple[Slot, Axes]] = [(("in", i), a) for i, a in enumerate(self.inputs) if a is not None]
+        found += [(("out", i), a) for i, a in enumerate(self.outputs) if a is not None]
+        return found
+
+    def __str__(self) -> str:
+        def one(axis: AxisMap) -> str:
+            names = " ".join(str(self.dims[d]) for d in axis.dims)
+            if axis.lookup is not None:
+                return f"{names}[{summarise(axis.lookup)}]"
+            return names if len(axis.dims) == 1 else f"({names})" if axis.dims else "1"
+
+        def side(tensors: tuple[Axes | None, ...]) -> str:
+            return ", ".join("_" if t is None else " ".join(map(one, t)) for t in tensors)
+
+        return f"{side(self.inputs)} -> {side(self.outputs)}".strip()
+
+
+def summarise(indices: IntArray) -> str:
+    """An index array in as few words as possible: ``8:16``, ``0:8:2``, or its first elements."""
+    if indices.size == 0:
+        return ""
+    steps = np.diff(indices)
+    if indices.size == 1:
+        return str(indices[0])
+    if (steps == steps[0]).all() and steps[0] > 0 and indices[0] >= 0:
+        stop = int(indices[-1]) + 1
+        return f"{indices[0]}:{stop}" + (f":{steps[0]}" if steps[0] != 1 else "")
+    return ",".join(map(str, indices[:4])) + (",.." if indices.size > 4 else "")
+
+
+def push(axis: AxisMap, labels: IntArray, which: int, sizes: list[int]) -> IntArray:
+    """Labels of a dim, seen on an axis.
+
+    Args:
+        axis: the axis.
+        labels: a label for each element of the dim, shape ``[size of the dim]``; -1 is none.
+        which: the place of the dim among ``axis.dims``.
+        sizes: sizes of the dims of the axis.
+
+    Returns:
+        A label for each element of the axis.
+    """
+    if axis.lookup is not None:
+        return np.where(axis.lookup >= 0, labels[axis.lookup], -1)
+    if len(sizes) == 1:
+        return labels
+    shape = [1] * len(sizes)
+    shape[which] = -1
+    return np.broadcast_to(labels.reshape(shape), sizes).reshape(-1)
+
+
+def constant_along_others(labels: IntArray, sizes: list[int]) -> list[int]:
+    """Which factors of a composite axis determine its labels alone, most elements first.
+
+    Args:
+        labels: a label for each element of the axis, shape ``[prod(sizes)]``.
+        sizes: sizes of its factors, row-major.
+    """
+    box = labels.reshape(sizes)
+    found = []
+    for f in range(len(sizes)):
+        first = box[tuple(slice(None) if i == f else slice(0, 1) for i in range(len(sizes)))]
+        if (box == first).all():
+            found.append(f)
+    return sorted(found, key=lambda f: (-len(np.unique(np.take(box, range(sizes[f]), f))), f))

@@ -1,0 +1,117 @@
+"""What a selection of classes removes from every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphprune.analysis import Analysis
+from graphprune.errors import InputError
+from graphprune.model import Use, node_name
+from graphprune.relation import IntArray, push
+from graphprune.web import Edge
+
+Selection = Mapping[str, Sequence[int]]
+"""Removed classes by group id."""
+
+
+class Removal:
+    """Removed elements of every axis and dim that a selection touches.
+
+    Attributes:
+        gone: for each touched vertex, whether each element is removed.
+    """
+
+    def __init__(self, analysis: Analysis, selection: Selection) -> None:
+        """Raises InputError where a group is unknown, a class is pinned, or an axis would be left empty."""
+        self.analysis = analysis
+        self.gone: dict[int, np.ndarray] = {}
+        for id, classes in selection.items():
+            self._remove(id, classes)
+        verify(analysis, self)
+
+    def _remove(self, id: str, classes: Sequence[int]) -> None:
+        name = self.analysis.model.name
+        group = self.analysis.group(id)
+        if group is None:
+            raise InputError(f"{name}: there is no group {id!r}; 'graphprune inspect' lists them")
+        chosen = np.zeros(group.size + 1, bool)  # the last entry stands for no class
+        if len(classes) and not 0 <= min(classes) <= max(classes) < group.size:
+            raise InputError(f"{name}: group {id!r} has classes 0 to {group.size - 1}, not {max(classes)}")
+        chosen[list(classes)] = True
+        if (chosen[:-1] & group.pinned).any():
+            which = int(np.flatnonzero(chosen[:-1] & group.pinned)[0])
+            raise InputError(f"{name}: class {which} of group {id!r} cannot be removed: {group.reasons[0].text}")
+        for vertex, labels in group.labels.items():
+            gone = chosen[labels]
+            if gone.any():
+                self.gone[vertex] = self.gone[vertex] | gone if vertex in self.gone else gone
+
+    def kept(self, vertex: int) -> IntArray:
+        """Elements of a vertex that stay, ascending."""
+        gone = self.gone.get(vertex)
+        return np.arange(self.analysis.web.sizes[vertex]) if gone is None else np.flatnonzero(~gone)
+
+    def size(self, vertex: int) -> int:
+        """Number of elements of a vertex that stay."""
+        gone = self.gone.get(vertex)
+        return self.analysis.web.sizes[vertex] - (0 if gone is None else int(gone.sum()))
+
+    def sizes(self) -> list[int]:
+        """Sizes of all vertices after removal."""
+        return [self.size(v) for v in range(len(self.analysis.web.sizes))]
+
+    def of(self, tensor: str | Use) -> dict[int, IntArray]:
+        """For each axis of a tensor that loses elements, the removed ones."""
+        net = self.analysis.web
+        start = net.axis_of.get(tensor)
+        if start is None:
+            return {}
+        axes = range(len(net.shapes[tensor]))
+        return {a: np.flatnonzero(self.gone[start + a]) for a in axes if start + a in self.gone}
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Shape of an activation after removal, at the witness."""
+        net = self.analysis.web
+        start = net.axis_of.get(tensor)
+        if start is None:
+            return self.analysis.witness.shape(tensor)
+        return tuple(self.size(start + a) for a in range(len(net.shapes[tensor])))
+
+
+def verify(analysis: Analysis, removal: Removal) -> None:
+    """The invariant of every removal: what an axis loses is what the dims behind it lose, and something is left.
+
+    Raises:
+        InputError: an axis would be left empty.
+        AssertionError: the labelling of a group is not closed: an error of this program.
+    """
+    net = analysis.web
+    seen: set[int] = set()
+    for vertex in sorted(removal.gone):
+        if vertex < net.axes and removal.gone[vertex].all():
+            raise InputError(
+                f"{analysis.model.name}: this selection would leave nothing of {net.label(vertex, analysis.model)}; "
+                "keep at least one class of each group on it"
+            )
+        for edge in net.edges[vertex]:
+            if id(edge) not in seen:
+                seen.add(id(edge))
+                _verify_edge(analysis, removal, edge)
+
+
+def _verify_edge(analysis: Analysis, removal: Removal, edge: Edge) -> None:
+    net = analysis.web
+    dims = net.edge_dims(edge)
+    sizes = [net.sizes[d] for d in dims]
+    expected = np.zeros(net.sizes[edge.axis], bool)
+    for which, d in enumerate(dims):
+        if d in removal.gone:
+            marks = push(edge.map, removal.gone[d].astype(np.int64), which, sizes)
+            expected |= marks == 1
+    found = removal.gone.get(edge.axis, np.zeros_like(expected))
+    assert (expected == found).all(), (
+        f"{net.label(edge.axis, analysis.model)} and node {node_name(analysis.model, edge.node)!r} disagree on what "
+        "is removed"
+    )

@@ -1,0 +1,161 @@
+"""Results as plain data, for JSON and for tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune import cost
+from graphprune.analysis import Analysis, Group
+from graphprune.coupling import Reason
+from graphprune.model import Use, node_name
+from graphprune.relation import Slot
+
+if TYPE_CHECKING:
+    from graphprune.pipeline import Result
+
+
+def group_data(analysis: Analysis, group: Group) -> dict[str, Any]:
+    """A group with everything that a table or another program may want."""
+    return {
+        "id": group.id,
+        "kind": group.kind,
+        "size": group.size,
+        "prunable": group.prunable,
+        "statistical": group.statistical,
+        "pinned": int(group.pinned.sum()),
+        "tensors": sorted({f"{analysis.root(use)}:{axis}" for use, axis in analysis.weights(group)}),
+        "parameters": int(group.parameters.sum()),
+        "macs": int(group.macs.sum()),
+        "reasons": [reason_data(analysis, group, r) for r in _distinct(group.reasons)],
+        "statistics": [reason_data(analysis, group, r) for r in _distinct(group.statistics)],
+    }
+
+
+def reason_data(analysis: Analysis, group: Group, reason: Reason) -> dict[str, Any]:
+    """A reason with the nodes that lead to it from the nearest weight of the group."""
+    return {
+        "reason": reason.text,
+        "at": analysis.web.label(reason.vertex, analysis.model),
+        "chain": analysis.chain(group, reason),
+    }
+
+
+def _distinct(reasons: list[Reason], most: int = 3) -> list[Reason]:
+    """The first reason of each wording: a residual stream meets the same norm at every layer."""
+    found: dict[str, Reason] = {}
+    for reason in reasons:
+        found.setdefault(reason.text, reason)
+    return list(found.values())[:most]
+
+
+def local(analysis: Analysis, group: Group) -> bool:
+    """Whether a fixed group is of one operator only (the window of a convolution): no news to anybody."""
+    return len(group.labels) <= 2 and all(r.node is not None for r in group.reasons)
+
+
+def inspection(analysis: Analysis) -> dict[str, Any]:
+    """What ``inspect`` says."""
+    return {
+        "model": analysis.model.name,
+        "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
+        "parameters": cost.parameters(analysis.model),
+        "macs": cost.macs(analysis),
+        "bytes": cost.file_bytes(analysis.model),
+        "owned": ownership(analysis),
+        "groups": [group_data(analysis, g) for g in analysis.groups],
+        "fixed": [group_data(analysis, g) for g in analysis.fixed if not local(analysis, g)],
+        "windows": sum(local(analysis, g) for g in analysis.fixed),
+        "notes": [{"node": n.node, "text": n.text} for n in analysis.notes],
+    }
+
+
+def ownership(analysis: Analysis) -> dict[str, int]:
+    """Parameters by the best group that owns an axis of their tensor: exact, statistical, or none."""
+    best: dict[str, str] = {}
+    for name, groups in (
+        ("none", []),
+        ("statistical", [g for g in analysis.groups if g.statistical]),
+        ("exact", [g for g in analysis.groups if not g.statistical]),
+    ):
+        for group in groups:
+            for use, _ in analysis.weights(group):
+                best[analysis.root(use)] = name
+    total: Counter[str] = Counter({"exact": 0, "statistical": 0, "none": 0})
+    for name, source in analysis.model.sources.items():
+        total[best.get(name, "none")] += cost.elements(source)
+    return dict(total)
+
+
+def result_data(result: Result) -> dict[str, Any]:
+    """What ``prune`` and ``apply`` say."""
+    return {
+        "model": result.analysis.model.name,
+        "output": None if result.output is None else str(result.output),
+        "before": _cost(result.before),
+        "after": _cost(result.after),
+        "kinds": kinds(result),
+        "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
+        "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
+        "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
+    }
+
+
+def kinds(result: Result) -> list[dict[str, Any]]:
+    """Groups touched, by kind, with their classes before and after."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in result.plan.groups:
+        entry = found.setdefault(group.kind, {"kind": group.kind, "groups": 0, "classes": 0, "kept": 0})
+        entry["groups"] += 1
+        entry["classes"] += group.size
+        entry["kept"] += group.size - len(group.removed)
+    return list(found.values())
+
+
+def _cost(value: cost.Cost) -> dict[str, int]:
+    return {"parameters": value.parameters, "macs": value.macs, "bytes": value.bytes}
+
+
+def node_data(analysis: Analysis, index: int) -> dict[str, Any]:
+    """What ``explain`` says of a node: its relation, and which groups own its axes."""
+    node = analysis.model.nodes[index]
+    relation = analysis.web.relations[index]
+    axes = []
+    for slot, maps in relation.slots() if relation is not None else ():
+        for a in range(len(maps)):
+            axes.append(_axis_data(analysis, index, slot, a))
+    return {
+        "node": node_name(analysis.model, index),
+        "op": node.op_type,
+        "relation": "makes a constant" if relation is None else str(relation),
+        "axes": [a for a in axes if a["size"] > 1],
+    }
+
+
+def _axis_data(analysis: Analysis, index: int, slot: Slot, axis: int) -> dict[str, Any]:
+    net = analysis.web
+    vertex = net.axis(index, slot, axis)
+    assert vertex is not None
+    node = analysis.model.nodes[index]
+    name = node.input[slot[1]] if slot[0] == "in" else node.output[slot[1]]
+    groups = [g for g in [*analysis.groups, *analysis.fixed] if vertex in g.labels]
+    return {
+        "slot": f"{slot[0]}put {slot[1]}" if slot[0] == "in" else f"output {slot[1]}",
+        "tensor": name,
+        "constant": isinstance(net.tensor_of[vertex][0], Use),
+        "axis": axis,
+        "size": net.sizes[vertex],
+        "groups": [
+            {
+                "id": g.id,
+                "kind": g.kind,
+                "prunable": g.prunable,
+                "statistical": g.statistical,
+                "why": "" if g.prunable or not g.reasons else g.reasons[0].text,
+                "classes": len(np.unique(g.labels[vertex][g.labels[vertex] >= 0])),
+            }
+            for g in groups
+        ],
+    }

@@ -1,0 +1,205 @@
+"""Plan and model in, model out. Chooses nothing.
+
+Slices constants, refits attributes and shape operands, and leaves everything else as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from graphprune.analysis import Analysis
+from graphprune.editor import Editor
+from graphprune.model import Model, Source, Use
+from graphprune.plan import AttributeChange, GroupPlan, Plan, Slice
+from graphprune.refit import Refit
+from graphprune.relation import IntArray, Values
+from graphprune.removal import Removal, Selection
+
+Cuts = dict[int, IntArray]
+"""Removed elements by axis."""
+
+
+@dataclass
+class Rewritten:
+    """A pruned model and what was done to it."""
+
+    model: Model
+    plan: Plan
+    removal: Removal
+
+
+def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
+    """Remove classes.
+
+    Args:
+        analysis: of the original.
+        selection: removed classes by group id.
+
+    Raises:
+        InputError: the selection names no group, a pinned class, or everything.
+    """
+    removal = Removal(analysis, selection)
+    editor = Editor(analysis.model)
+    plan = Plan(
+        model={
+            "file": analysis.model.name,
+            "sha256": analysis.model.sha256,
+            "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
+        }
+    )
+    for id, classes in selection.items():
+        group = analysis.group(id)
+        assert group is not None
+        if len(classes):
+            plan.groups.append(
+                GroupPlan(id, group.kind, group.size, group.statistical, sorted(int(c) for c in classes))
+            )
+    if plan.groups:
+        _slice_constants(removal, editor, plan)
+        _attributes(removal, editor, plan)
+        Refit(removal, editor).run()
+        _declared_shapes(removal, editor)
+    return Rewritten(editor.finish(), plan, removal)
+
+
+def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> None:
+    model, net = removal.analysis.model, removal.analysis.web
+    by_root: dict[str, list[tuple[Use, Cuts]]] = {}
+    for tensor in net.axis_of:
+        if isinstance(tensor, Use):
+            by_root.setdefault(removal.analysis.root(tensor), []).append((tensor, removal.of(tensor)))
+    for root, uses in by_root.items():
+        variants: dict[bytes, tuple[Cuts, list[Use]]] = {}
+        for use, cuts in uses:
+            if cuts:
+                key = b"".join(bytes([a]) + c.tobytes() for a, c in sorted(cuts.items()))
+                variants.setdefault(key, (cuts, []))[1].append(use)
+        if not variants:
+            continue
+        alone = len(variants) == 1 and _all_uses_of(removal, root) == {
+            (u.node, u.input) for u in next(iter(variants.values()))[1]
+        }
+        for cuts, changed in variants.values():
+            result = _cut(editor, model.sources[root], cuts, alone, min(u.node for u in changed))
+            for use in changed:
+                if not alone:
+                    editor.redirect(use.node, use.input, result)
+                plan.slices.append(
+                    Slice(
+                        consumer=next(o for o in model.nodes[use.node].output if o),
+                        input=use.input,
+                        source=root,
+                        result=result,
+                        removed={str(a): [int(e) for e in c] for a, c in sorted(cuts.items())},
+                    )
+                )
+    order = {o: i for i, n in enumerate(model.nodes) for o in n.output}
+    plan.slices.sort(key=lambda s: (order[s.consumer], s.input))
+
+
+def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
+    """Every reader of a constant, through aliases; readers that no web can show count as (-1, -1)."""
+    model = removal.analysis.model
+    found: set[tuple[int, int]] = set()
+    names = [root]
+    captured = {n for names in model.captured.values() for n in names}
+    while names:
+        name = names.pop()
+        if name in model.output_names or name in captured:
+            found.add((-1, -1))
+        for use in model.uses.get(name, []):
+            node = model.nodes[use.node]
+            if node.op_type == "Identity" and model.root(node.output[0]) == root:
+                names.append(node.output[0])
+            else:
+                found.add((use.node, use.input))
+    return found
+
+
+def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int) -> str:
+    """The constant without the removed elements, under its own name or a new one."""
+    model = editor.model
+    shape = tuple(size - len(cuts.get(a, ())) for a, size in enumerate(source.shape))
+    name = source.name if in_place and source.kind != "folded" else ""
+    if source.kind == "fill":
+        assert source.node is not None
+        node = editor.nodes[source.node]
+        size = editor.constant(node.input[0], np.asarray(shape, dtype=np.int64), source.node)
+        if name:
+            editor.redirect(source.node, 0, size)
+            return name
+        copy = helper.make_node("ConstantOfShape", [size], [editor.name(source.name)])
+        copy.attribute.extend(node.attribute)
+        editor.insert(copy, source.node)
+        return str(copy.output[0])
+
+    def value() -> Values:
+        array = model.array(source.name)
+        for axis, gone in cuts.items():
+            array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
+        return np.ascontiguousarray(array)
+
+    if name and source.kind == "constant":
+        assert source.node is not None
+        editor.drop_attributes(source.node, [a.name for a in editor.nodes[source.node].attribute])
+        editor.nodes[source.node].attribute.append(
+            helper.make_attribute("value", numpy_helper.from_array(value(), name))
+        )
+        return name
+    if not name and editor.model.proto.ir_version < 4:
+        return editor.constant(source.name, value(), before)
+    result = name or editor.name(source.name)
+    original = model.initializers.get(source.name)
+    editor.initializers[result] = _tensor(result, shape, source.dtype, value, original, editor)
+    for declared in editor.proto.graph.input:  # old exporters list initializers as inputs
+        if declared.name == result:
+            for dim, size_ in zip(declared.type.tensor_type.shape.dim, shape, strict=True):
+                dim.dim_value = size_
+    return result
+
+
+def _tensor(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: int,
+    value: Callable[[], Values],
+    original: TensorProto | None,
+    editor: Editor,
+) -> TensorProto:
+    if original is None or original.data_location != TensorProto.EXTERNAL:
+        tensor = numpy_helper.from_array(value(), name)
+    else:  # kept outside: read, cut and written one at a time
+        tensor = TensorProto(name=name, dims=shape, data_type=dtype, data_location=TensorProto.EXTERNAL)
+        editor.lazy[name] = value
+    if original is not None:
+        tensor.doc_string = original.doc_string
+        tensor.metadata_props.extend(original.metadata_props)
+    return tensor
+
+
+def _attributes(removal: Removal, editor: Editor, plan: Plan) -> None:
+    net, model = removal.analysis.web, removal.analysis.model
+    for i, relation in enumerate(net.relations):
+        for name, dim in relation.attributes.items() if relation is not None else ():
+            before, after = net.sizes[net.dim_start[i] + dim], removal.size(net.dim_start[i] + dim)
+            if before != after:
+                editor.set_attribute(i, name, after)
+                consumer = next(o for o in model.nodes[i].output if o)
+                plan.attributes.append(AttributeChange(consumer, name, before, after))
+
+
+def _declared_shapes(removal: Removal, editor: Editor) -> None:
+    """Shapes written down for tensors inside the graph."""
+    for value in editor.proto.graph.value_info:
+        shape = removal.shape(value.name)
+        before = removal.analysis.witness.shape(value.name)
+        dims = value.type.tensor_type.shape.dim
+        if shape is None or before is None or len(dims) != len(shape):
+            continue
+        for dim, old, new in zip(dims, before, shape, strict=True):
+            if old != new and dim.HasField("dim_value"):
+                dim.dim_value = new

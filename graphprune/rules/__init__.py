@@ -1,0 +1,59 @@
+"""Rules: an ONNX node in, a relation out. No weights are read and nothing is changed.
+
+Rules of other packages come in through the entry point group ``graphprune.rules``: each entry is named
+``domain:op`` (``com.example:MyOp``) and loads a function from :class:`NodeView` to :class:`Relation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from importlib.metadata import entry_points
+
+from graphprune.notation import NotationError, bind, pinned
+from graphprune.relation import Relation
+from graphprune.rules.node import NodeView, Rule, Unruled
+from graphprune.rules.table import TABLE
+
+__all__ = ["NodeView", "Rule", "Unruled", "bind", "find", "register", "rule"]
+
+_registered: dict[tuple[str, str], Rule] = {("", op): entry for op, entry in TABLE.items()}
+
+
+def register(op: str, function: Rule, domain: str = "") -> None:
+    """Give an operator a rule, in place of the one that it may have."""
+    _registered[(domain, op)] = function
+
+
+@lru_cache(maxsize=1)
+def _foreign() -> dict[tuple[str, str], Rule]:
+    found: dict[tuple[str, str], Rule] = {}
+    for entry in entry_points(group="graphprune.rules"):
+        domain, _, op = entry.name.rpartition(":")
+        found[(domain, op)] = entry.load()
+    return found
+
+
+def find(domain: str, op: str) -> Rule | None:
+    """The rule of an operator, or None."""
+    domain = "" if domain == "ai.onnx" else domain
+    return _registered.get((domain, op)) or _foreign().get((domain, op))
+
+
+def rule(node: NodeView) -> Relation:
+    """What a node says about the axes of its tensors.
+
+    An operator without a rule, or a node that its rule cannot judge, pins every axis that it touches, with the reason.
+    """
+    function = find(node.domain, node.op)
+    name = f"{node.domain}:{node.op}" if node.domain else node.op
+    try:
+        if function is None:
+            raise Unruled("it has no rule; register one through the entry point group 'graphprune.rules'")
+        found = function(node)
+        missing = len(node.inputs) - len(found.inputs), len(node.outputs) - len(found.outputs)
+        return replace(found, inputs=found.inputs + (None,) * missing[0], outputs=found.outputs + (None,) * missing[1])
+    except Unruled as no:
+        return pinned(node.inputs, node.outputs, f"{name}: {no}")
+    except NotationError as no:
+        return pinned(node.inputs, node.outputs, f"{name}: {no}")

@@ -1,0 +1,246 @@
+"""Rules of operators that compute, where attributes or ranks decide what one pattern cannot say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from graphprune.notation import bind
+from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.rules.moving import Builder
+from graphprune.rules.node import NodeView, Rule, Unruled
+
+EVERY = "every element of it takes part in each result"
+MEAN = "a mean and a variance run over it"
+
+
+def elementwise(zero: str = "") -> Rule:
+    """The rule of an operator that works element by element, with numpy's broadcasting.
+
+    Args:
+        zero: as in Relation; ``"+"`` joins all inputs.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        target = node.out()
+        build = Builder()
+        axes = build.like(target)
+        inputs: list[list[AxisMap] | None] = []
+        for shape in node.inputs:
+            inputs.append(None if shape is None else broadcast(shape, axes, target))
+        joined = "+".join(str(i) for i, s in enumerate(node.inputs) if s is not None) if zero == "+" else zero
+        outputs = [None if s is None else axes for s in node.outputs]
+        return build.relation(inputs, outputs, zero=joined)
+
+    return rule
+
+
+def broadcast(shape: Shape, axes: list[AxisMap], target: Shape) -> list[AxisMap]:
+    """Axes of a tensor that is broadcast to ``target``."""
+    lead = len(target) - len(shape)
+    if lead < 0 or any(s not in (1, target[lead + a]) for a, s in enumerate(shape)):
+        raise Unruled(f"a tensor of shape {shape} does not broadcast to {target}")
+    return [axes[lead + a] if s != 1 else AxisMap(()) for a, s in enumerate(shape)]
+
+
+def power(node: NodeView) -> Relation:
+    """Zero stays zero where the exponent is known to be positive."""
+    exponent = node.value(1)
+    positive = exponent is not None and bool((np.asarray(exponent) > 0).all())
+    return elementwise("0" if positive else "")(node)
+
+
+def clip(node: NodeView) -> Relation:
+    """Zero stays zero where the bounds are known to hold it."""
+    low = node.attributes.get("min", node.value(1) if node.has(1) else -np.inf)
+    high = node.attributes.get("max", node.value(2) if node.has(2) else np.inf)
+    holds = low is not None and high is not None and float(low) <= 0 <= float(high)
+    shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
+    return elementwise("0" if holds else "")(replace(node, inputs=shapes))
+
+
+def gemm(node: NodeView) -> Relation:
+    """``m k, k o, (m o) -> m o``, with either operand transposed and the bias broadcast."""
+    left = "k m" if node.attributes.get("transA") else "m k"
+    right = "o k" if node.attributes.get("transB") else "k o"
+    bias = {0: "", 1: "o", 2: "m o"}[len(node.shape(2))] if node.has(2) else "_"
+    return bind(f"{left}, {right}, {bias} -> m o", node.inputs, node.outputs, zero="0*1+2", macs="m k o")
+
+
+def einsum(node: NodeView) -> Relation:
+    """The equation is the pattern."""
+    equation = node.attributes["equation"].decode().replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        letters = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+        right = ("..." if "..." in left else "") + "".join(letters)
+    if any(len(set(t.replace("...", ""))) != len(t.replace("...", "")) for t in [*terms, right]):
+        raise Unruled(f"its equation {equation!r} takes a diagonal")
+
+    def spaced(term: str) -> str:
+        return " ".join("..." if c == "\0" else c for c in term.replace("...", "\0"))
+
+    pattern = ", ".join(map(spaced, terms)) + " -> " + spaced(right)
+    every = " ".join(sorted({c for c in left if c.isalpha()}))
+    product = "*".join(map(str, range(len(terms))))
+    macs = every + (" ..." if "..." in left else "")
+    return bind(pattern, node.inputs, node.outputs, zero=product, macs=macs if len(terms) > 1 else "")
+
+
+def reduce(kind: str) -> Rule:
+    """The rule of a reduction.
+
+    Args:
+        kind: ``sum`` (exact where what is removed is zero), ``mean`` (a statistic), or ``order`` (pinned).
+    """
+
+    def rule(node: NodeView) -> Relation:
+        shape = node.shape(0)
+        given = node.operand(1, "axes")
+        if given is None or len(given) == 0:
+            if node.attributes.get("noop_with_empty_axes"):
+                return elementwise("0")(replace(node, inputs=(shape, *[None] * (len(node.inputs) - 1))))
+            given = np.arange(len(shape))
+        gone = {int(a) % len(shape) for a in given}
+        mark = {"sum": "", "mean": "~", "order": "!"}[kind]
+        words = [f"d{a}" for a in range(len(shape))]
+        left = " ".join((mark if a in gone else "") + w for a, w in enumerate(words))
+        keep = bool(node.attributes.get("keepdims", 1))
+        right = " ".join("1" if a in gone else w for a, w in enumerate(words) if keep or a not in gone)
+        inputs = (shape, *[None] * (len(node.inputs) - 1))
+        others = ", _" * (len(node.inputs) - 1)
+        text = f"{left}{others} -> {right}"
+        zero = "0" if kind != "order" or node.op in ("ReduceMax", "ReduceMin", "ReduceProd") else ""
+        return bind(text, inputs, node.outputs, zero=zero, reason=EVERY, statistic="a mean runs over it")
+
+    return rule
+
+
+def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule:
+    """The rule of an operator that ties together all elements along its axis and leaves the other axes alone.
+
+    Args:
+        default: the axis where no attribute gives it.
+        outputs: ``same`` shape, ``one`` (the axis is reduced), or ``new`` (it has another size).
+        zero: as in Relation.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        shape = node.shape(0)
+        axis = node.axis(default)
+        if node.op == "CumSum":
+            place = node.value(1)
+            if place is None:
+                raise Unruled("its axis is computed from the data")
+            axis = int(np.asarray(place).reshape(())) % len(shape)
+        build = Builder()
+        axes = [build.dim(s, pinned=EVERY if a == axis else None) for a, s in enumerate(shape)]
+        sides: list[list[AxisMap] | None] = []
+        for given in node.outputs:
+            if given is None:
+                sides.append(None)
+            elif outputs == "same":
+                sides.append(axes)
+            elif outputs == "new":
+                sides.append([*axes[:axis], build.dim(given[axis], pinned=EVERY), *axes[axis + 1 :]])
+            else:
+                middle = [AxisMap(())] if node.attributes.get("keepdims", 1) else []
+                sides.append([*axes[:axis], *middle, *axes[axis + 1 :]])
+        return build.relation([axes] + [None] * (len(node.inputs) - 1), sides, zero=zero)
+
+    return rule
+
+
+def softmax(node: NodeView) -> Relation:
+    """Since opset 13 along one axis; before, over all axes from the given one on."""
+    if node.opset >= 13:
+        return along_axis(-1)(node)
+    shape = node.shape(0)
+    axis = node.axis(1)
+    build = Builder()
+    axes = [build.dim(s, pinned=EVERY if a >= axis else None) for a, s in enumerate(shape)]
+    return build.relation([axes], [axes], zero="")
+
+
+def layer_normalization(node: NodeView) -> Relation:
+    """``*n ~*c, ~*c, ~*c -> *n ~*c``, and the statistics without the axes that they ran over."""
+    shape = node.shape(0)
+    axis = node.axis(-1)
+    build = Builder()
+    axes = build.like(shape)
+    for d in (axes[a].dims[0] for a in range(axis, len(shape)) if shape[a] != 1):
+        build.dims[d] = replace(build.dims[d], statistic=MEAN)
+    inputs = [axes] + [None if s is None else broadcast(s, axes, shape) for s in node.inputs[1:]]
+    statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
+    outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
+    return build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
+
+
+def group_normalization(node: NodeView) -> Relation:
+    """``n (g ~c) ~*s``: a mean and a variance over the channels of each group."""
+    groups = int(node.attributes["num_groups"])
+    scale = "g" if node.opset < 21 else "(g ~c)"
+    pattern = f"n (g ~c) ~*s, {scale}, {scale} -> n (g ~c) ~*s"
+    sizes = {"g": groups}
+    return bind(
+        pattern, node.inputs, node.outputs, sizes=sizes, zero="1+2", statistic=MEAN, attributes={"num_groups": "g"}
+    )
+
+
+def lp_normalization(node: NodeView) -> Relation:
+    """Each element is divided by a norm along the axis: exact where what is removed is zero."""
+    shape = node.shape(0)
+    axis = node.axis(-1)
+    words = " ".join(f"{'+' if a == axis else ''}d{a}" for a in range(len(shape)))
+    return bind(f"{words} -> {words}", node.inputs, node.outputs, zero="0")
+
+
+def convolution(pattern: str, macs: str) -> Rule:
+    """The rule of a convolution, with the group count bound beforehand."""
+
+    def rule(node: NodeView) -> Relation:
+        groups = int(node.attributes.get("group", 1))
+        relation = bind(
+            pattern,
+            node.inputs,
+            node.outputs,
+            sizes={"g": groups},
+            reason="a window slides over it",
+            zero="0*1+2",
+            macs=macs,
+            attributes={"group": "g"},
+        )
+        return replace(relation, kind="channel")
+
+    return rule
+
+
+def recurrent(gates: int) -> Rule:
+    """LSTM, GRU and RNN; their states start at zero and stay there where the weights are zero."""
+
+    def rule(node: NodeView) -> Relation:
+        given = node.attributes.get("activations", [])
+        keeps = all(name.lower() in (b"sigmoid", b"tanh", b"relu") for name in given)
+        if gates == 1 and b"sigmoid" in [name.lower() for name in given]:
+            keeps = False
+        w, b = (f"(!{gates} h)", f"(!{2 * gates} h)") if gates > 1 else ("h", "(!2 h)")
+        time, side = ("b", "!s") if node.attributes.get("layout") else ("!s", "b")
+        state = "b !d h" if node.attributes.get("layout") else "!d b h"
+        first = "b !s i" if node.attributes.get("layout") else "!s b i"
+        output = "b !s !d h" if node.attributes.get("layout") else "!s !d b h"
+        assert time != side
+        left = f"{first}, !d {w} i, !d {w} h, !d {b}, _, {state}, {state}, !d (!3 h)"
+        relation = bind(
+            f"{left} -> {output}, {state}, {state}",
+            tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
+            node.outputs,
+            reason="one step of the recurrence needs the one before it, and each gate has its own place",
+            zero="0*1+2+3+5+6" if keeps else "",
+            macs=f"s b d {gates} h i" if gates > 1 else "s b d h i",
+            attributes={"hidden_size": "h"} if "hidden_size" in node.attributes else {},
+        )
+        return replace(relation, kind="state")
+
+    return rule

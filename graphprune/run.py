@@ -1,0 +1,138 @@
+"""Runs in ONNX Runtime: sessions, generated inputs, recorded shapes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.relation import Shape, Values
+
+_PROTO_LIMIT = 1_800_000_000
+"""Bytes above which a model goes to ONNX Runtime through a file: a protobuf message cannot hold 2 GiB."""
+
+
+@contextmanager
+def session(model: Model, *, optimise: bool = False) -> Iterator[ort.InferenceSession]:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        model: the model; external data is found beside its path.
+        optimise: whether ONNX Runtime may fuse nodes.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        source: str | bytes
+        external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+        if external or sum(len(t.raw_data) for t in model.graph.initializer) > _PROTO_LIMIT:
+            from graphprune.files import save
+
+            source = str(Path(folder) / "model.onnx")
+            save(model, Path(source), external=True)
+        else:
+            source = model.proto.SerializeToString()
+        try:
+            yield ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except InputError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise InputError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+
+
+def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> list[Any]:
+    """Outputs of one run.
+
+    Raises:
+        InputError: ONNX Runtime fails on these inputs.
+    """
+    try:
+        return list(active.run(list(outputs) if outputs is not None else None, dict(feeds)))
+    except Exception as error:  # as above
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+
+
+def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, Values]:
+    """Random inputs, by name and type.
+
+    Floats are standard normal, booleans true, integers below the smallest table that they index (see
+    :func:`index_limits`), below 2 where they index none.
+    """
+    limits = index_limits(model)
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Values] = {}
+    for value in model.inputs:
+        kind, shape = value.type.tensor_type.elem_type, shapes[value.name]
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        if kind == TensorProto.STRING:
+            feeds[value.name] = np.full(shape, "a", dtype=object)
+        elif kind == TensorProto.BOOL:
+            feeds[value.name] = np.ones(shape, bool)
+        elif np.issubdtype(dtype, np.integer):
+            feeds[value.name] = rng.integers(0, limits.get(value.name, 2), shape).astype(dtype)
+        else:
+            feeds[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+    return feeds
+
+
+def index_limits(model: Model) -> dict[str, int]:
+    """For each integer input that indexes a constant table, the table's length; 128 for one that is only compared.
+
+    Indices are followed through nodes that pass values on as they are.
+    """
+    limits: dict[str, int] = {}
+    for value in model.inputs:
+        seen, names = {value.name}, [value.name]
+        while names:
+            name = names.pop()
+            for use in model.uses.get(name, []):
+                node = model.nodes[use.node]
+                if node.op_type == "Gather" and use.input == 1 and model.root(node.input[0]) in model.sources:
+                    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                    size = model.sources[model.root(node.input[0])].shape[axis]
+                    limits[value.name] = min(size, limits.get(value.name, size))
+                elif node.op_type in _PASSING and use.input == 0:
+                    fresh = [o for o in node.output if o and o not in seen]
+                    seen.update(fresh)
+                    names += fresh
+    return limits
+
+
+_PASSING = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Expand", "Transpose")
+
+
+def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, Values]:
+    """Run the model once and return the named tensors.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model or these shapes.
+    """
+    probe = ModelProto()
+    probe.CopyFrom(model.proto)
+    known = set(model.output_names)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    with session(Model(probe, model.path)) as active:
+        found = run(active, generate(model, shapes), names)
+    return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
+
+
+def _shapes(feeds: Mapping[str, Values]) -> str:
+    return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,389 @@
+"""Witness shapes: concrete sizes for every tensor, so that every relation is plain integers.
+
+One pass over the nodes calls ONNX's own inference node by node and follows the values of shape arithmetic; what it
+cannot tell is recorded from one run in ONNX Runtime. Two witnesses are taken wherever the model allows: a size or a
+value that is the same at both is static, any other depends on the size of an input.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+
+from graphprune import values as shape_values
+from graphprune.errors import InputError
+from graphprune.model import Model, node_name
+from graphprune.relation import Shape, Values
+from graphprune.run import record_shapes
+
+InputShapes = dict[str, Shape]
+_BATCH = ((3, 5), (5, 7), (7, 11), (11, 13))
+_SIZES = ((17, 23), (29, 41), (37, 47), (43, 61), (53, 73), (59, 97), (67, 101), (71, 103), (79, 107), (83, 109))
+"""Odd primes for the first and the second witness: small ones for leading axes, where batches are, larger elsewhere."""
+_COMMON = (
+    ((64, 96), (96, 128)),
+    ((32, 100), (32, 160)),
+    ((48, 320), (48, 192)),
+    ((224, 224), (256, 256)),
+    ((48, 192), (48, 320)),
+    ((80, 160), (80, 160)),
+    ((256, 256), (320, 320)),
+    ((299, 299), (299, 299)),
+    ((640, 640), (640, 640)),
+)
+"""Heights and widths that models from the wild accept, tried in turn where free image sizes refuse primes."""
+
+
+class WitnessError(Exception):
+    """The model does not accept these input shapes; the message says at which node."""
+
+
+@dataclass
+class Facts:
+    """What is known of every tensor at one witness.
+
+    Attributes:
+        inputs: the input shapes that define the witness.
+        shapes: shape of every tensor that has one.
+        types: ``TensorProto`` data type of every tensor.
+        values: value of every small tensor that follows from sizes and small constants alone.
+        holes: for each node whose outputs could not be told, why.
+    """
+
+    inputs: InputShapes
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+    values: dict[str, Values] = field(default_factory=dict)
+    holes: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Witness:
+    """A model at two witness shapes (the second may equal the first where the model has no freedom)."""
+
+    first: Facts
+    second: Facts
+
+    @property
+    def inputs(self) -> InputShapes:
+        """Input shapes of the first witness."""
+        return self.first.inputs
+
+    def shape(self, name: str) -> Shape | None:
+        """Shape of a tensor at the first witness."""
+        return self.first.shapes.get(name)
+
+    def value(self, name: str) -> Values | None:
+        """Value of a tensor of shape arithmetic at the first witness."""
+        return self.first.values.get(name)
+
+    def static(self, name: str) -> Values | None:
+        """For each entry of a followed value, whether it is the same at every size of the inputs."""
+        one, two = self.first.values.get(name), self.second.values.get(name)
+        if one is None:
+            return None
+        if two is None or one.shape != two.shape:
+            return np.zeros(one.shape, bool)
+        return np.asarray(one == two)
+
+
+def free_dims(model: Model) -> dict[str, list[int | str]]:
+    """For each input its dims: a size, or a name where the size is free.
+
+    Files from the wild give free dims as a name, as nothing, as 0 or as -1; the last three get a name of their own.
+    """
+    found: dict[str, list[int | str]] = {}
+    for value in model.inputs:
+        if not value.type.HasField("tensor_type"):
+            raise InputError(f"{model.name}: input {value.name!r} is not a tensor; only tensors can be fed")
+        dims: list[int | str] = []
+        for a, dim in enumerate(value.type.tensor_type.shape.dim):
+            named = dim.dim_param if dim.dim_param not in ("", "?") else f"{value.name}.{a}"
+            dims.append(dim.dim_value if dim.dim_value > 0 else named)
+        found[value.name] = dims
+    return found
+
+
+def find(model: Model, given: Mapping[str, Shape] | None = None) -> Witness:
+    """Find two witnesses at which every node accepts its inputs.
+
+    Args:
+        model: the model.
+        given: shapes for some inputs.
+
+    Raises:
+        InputError: no candidate runs; says which ``--input-shape`` to give.
+    """
+    given = dict(given or {})
+    dims = free_dims(model)
+    _check_given(model, dims, given)
+    first_error: WitnessError | None = None
+    for one, two in _candidates(dims, given):
+        try:
+            first = infer(model, one)
+        except WitnessError as error:
+            first_error = first_error or error
+            continue
+        return Witness(first, _vary(model, first, two, dims, given))
+    fixed = ",".join(f"{n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds) for n, ds in dims.items())
+    raise InputError(
+        f"{model.name}: runs at none of the sizes tried ({first_error}); give sizes that it accepts, "
+        f"as --input-shape {fixed} with a number for each N"
+    )
+
+
+def alternatives(model: Model, given: Mapping[str, Shape] | None = None) -> Iterator[InputShapes]:
+    """Input shapes that the model may accept, the likeliest first: for runs where those of the witness fail."""
+    for pair in _candidates(free_dims(model), dict(given or {})):
+        yield from pair
+
+
+def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]], given: InputShapes) -> Facts:
+    """A second witness: all free sizes changed if that runs, else as many as run."""
+    attempts = [two] + [
+        {
+            n: tuple(two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n], shape, strict=True)))
+            for n, shape in first.inputs.items()
+        }
+        for name in dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str))
+    ]
+    best = first
+    for shapes in attempts:
+        merged = {
+            n: tuple(s if s != o else b for s, o, b in zip(shapes[n], first.inputs[n], best.inputs[n], strict=True))
+            for n in shapes
+        }
+        if merged == best.inputs:
+            continue
+        try:
+            best = infer(model, merged)
+        except WitnessError:
+            continue
+        if shapes is two:
+            break
+    return best
+
+
+def _check_given(model: Model, dims: dict[str, list[int | str]], given: Mapping[str, Shape]) -> None:
+    for name, shape in given.items():
+        if name not in dims:
+            raise InputError(f"{model.name}: --input-shape names {name!r}, but its inputs are {', '.join(dims)}")
+        declared = dims[name]
+        fits = len(declared) == len(shape) and all(
+            isinstance(d, str) or d == s for d, s in zip(declared, shape, strict=False)
+        )
+        if declared and not fits:
+            raise InputError(f"{model.name}: input {name!r} is {declared}, which {shape} does not fit")
+
+
+def _candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator[tuple[InputShapes, InputShapes]]:
+    names = list(dict.fromkeys(d for n, ds in dims.items() if n not in given for d in ds if isinstance(d, str)))
+    taken = {d for ds in dims.values() for d in ds if isinstance(d, int)}
+    leading = [n for n in names if any(ds and ds[0] == n for ds in dims.values())]
+    plans: list[dict[str, tuple[int, int]]] = [{}]
+    others = [n for n in names if n not in leading]
+    for chosen, primes in ((leading, _BATCH), (others, _SIZES)):
+        free = [pair for pair in primes if not taken & set(pair)] or list(primes)
+        plans[0].update(zip(chosen, itertools.cycle(free), strict=False))
+    images = [ds for n, ds in dims.items() if n not in given and len(ds) == 4]
+    for (h, w), (h2, w2) in _COMMON if images else ():
+        plan = dict(plans[0])
+        for ds in images:
+            spatial = [d for d in ds[1:] if isinstance(d, str)][-2:]
+            channels = [d for d in ds[1:] if isinstance(d, str)][:-2]
+            plan.update(dict.fromkeys(channels, (3, 3)))
+            # a lone free dim of a pair is the width where the height is given, and the other way round
+            sizes = [(h, h2), (w, w2)][-len(spatial) :]
+            plan.update(zip(spatial, sizes, strict=False))
+        plans.append(plan)
+    plans.append(dict.fromkeys(names, (1, 1)))
+    for plan in plans:
+        yield _laid(dims, given, plan, 0), _laid(dims, given, plan, 1)
+
+
+def _laid(
+    dims: dict[str, list[int | str]], given: InputShapes, plan: Mapping[str, tuple[int, int]], which: int
+) -> InputShapes:
+    """Input shapes by a plan of sizes; of given ones the free dims double at the second witness."""
+    found: InputShapes = {}
+    for name, declared in dims.items():
+        if name not in given:
+            found[name] = tuple(d if isinstance(d, int) else plan[d][which] for d in declared)
+            continue
+        free = [isinstance(d, str) for d in declared] or [False] * len(given[name])
+        found[name] = tuple(s * 2 if which and f else s for s, f in zip(given[name], free, strict=True))
+    return found
+
+
+# --- one pass -------------------------------------------------------------------------------------------------------
+
+
+def infer(model: Model, inputs: InputShapes) -> Facts:
+    """Shapes, types and values of every tensor at the given input shapes.
+
+    Raises:
+        WitnessError: a node refuses its inputs.
+    """
+    facts = _Pass(model, inputs).run()
+    unknown = [out for i in facts.holes for out in model.nodes[i].output if out and out not in facts.shapes]
+    if not unknown:
+        return facts
+    try:
+        recorded = record_shapes(model, inputs, _downstream(model, facts))
+    except InputError as error:
+        raise WitnessError(str(error)) from error
+    return _Pass(model, inputs, recorded).run()
+
+
+def _downstream(model: Model, facts: Facts) -> list[str]:
+    return [out for node in model.nodes for out in node.output if out and out not in facts.shapes]
+
+
+class _Pass:
+    def __init__(self, model: Model, inputs: InputShapes, recorded: Mapping[str, Any] | None = None) -> None:
+        self.model = model
+        self.facts = Facts(inputs)
+        self.recorded = recorded or {}
+        self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
+        self.opset_imports = list(model.proto.opset_import)
+
+    def run(self) -> Facts:
+        facts, model = self.facts, self.model
+        for value in model.inputs:
+            facts.shapes[value.name] = facts.inputs[value.name]
+            facts.types[value.name] = value.type.tensor_type.elem_type
+        for name, source in model.sources.items():
+            facts.shapes[name], facts.types[name] = source.shape, source.dtype
+            if np.prod(source.shape, dtype=float) <= _small(source.dtype):
+                facts.values[name] = model.array(name)
+        for i, node in enumerate(model.nodes):
+            if node.output and node.output[0] in facts.shapes and node.output[0] in model.sources:
+                continue
+            self._node(i, node)
+        return facts
+
+    def _node(self, index: int, node: NodeProto) -> None:
+        facts = self.facts
+        value = None
+        if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
+            value = shape_values.evaluate(
+                node.op_type,
+                [facts.values.get(n) if n else None for n in node.input],
+                decoded(node),
+                [facts.shapes.get(n, shape_values.UNKNOWN) if n else None for n in node.input],
+            )
+        if value is not None:
+            facts.values[node.output[0]] = value
+            facts.shapes[node.output[0]] = value.shape
+            facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
+            return
+        self._infer(index, node)
+        for out in filter(None, node.output):
+            if facts.shapes.get(out) is None and out in self.recorded:
+                known = self.recorded[out]
+                facts.shapes[out], facts.types[out] = known.shape, helper.np_dtype_to_tensor_dtype(known.dtype)
+                facts.holes.pop(index, None)
+
+    def _infer(self, index: int, node: NodeProto) -> None:
+        facts = self.facts
+        missing = [n for n in node.input if n and facts.shapes.get(n) is None]
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.model.opsets.get(domain, 1), domain)
+        except onnx.defs.SchemaError:
+            facts.holes[index] = f"operator {node.domain}:{node.op_type} is unknown to shape inference"
+            return
+        if missing:
+            facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
+            return
+        key = self._key(node)
+        if key not in self.memo:
+            self.memo[key] = self._ask(index, node, schema)
+        for position, (kind, shape) in self.memo[key].items():
+            if position < len(node.output) and node.output[position]:
+                facts.types[node.output[position]] = kind
+                if shape is None:
+                    facts.holes[index] = f"shape inference of {node.op_type} leaves it open"
+                else:
+                    facts.shapes[node.output[position]] = shape
+        if any(out and out not in facts.shapes for out in node.output):
+            facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
+
+    def _key(self, node: NodeProto) -> bytes:
+        facts = self.facts
+        parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
+        parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
+        for name in node.input:
+            parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
+            if name in facts.values:
+                parts.append(facts.values[name].tobytes())
+        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+            parts.append(node.output[0].encode())
+        return b"\0".join(parts)
+
+    def _ask(self, index: int, node: NodeProto, schema: onnx.defs.OpSchema) -> dict[int, tuple[int, Shape | None]]:
+        facts = self.facts
+        names = [n for n in node.input if n] + self.model.captured.get(index, [])
+        types = {
+            n: helper.make_tensor_type_proto(facts.types[n], facts.shapes[n])
+            for n in names
+            if facts.shapes.get(n) is not None
+        }
+        known = {n: np.ascontiguousarray(facts.values[n]) for n in names if n in facts.values}
+        data = {n: numpy_helper.from_array(value, n) for n, value in known.items()}
+        try:
+            found = shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self.opset_imports, ir_version=self.model.proto.ir_version
+            )
+        except shape_inference.InferenceError as error:
+            raise WitnessError(
+                f"node {node_name(self.model, index)!r} ({node.op_type}) refuses its inputs "
+                f"{[facts.shapes[n] for n in names if n in facts.shapes]}: {_short(error)}"
+            ) from error
+        except Exception as error:  # the C++ side raises bare RuntimeErrors; the run then decides
+            facts.holes[index] = f"shape inference of {node.op_type} fails: {_short(error)}"
+            return {}
+        result: dict[int, tuple[int, Shape | None]] = {}
+        for position, out in enumerate(node.output):
+            if out in found:
+                result[position] = _read(found[out])
+        if any(s is not None and min(s, default=1) < 0 for _, s in result.values()):
+            label = f"node {node_name(self.model, index)!r} ({node.op_type})"
+            raise WitnessError(f"{label} gets an input that is too small")
+        return result
+
+
+def _read(type_: TypeProto) -> tuple[int, Shape | None]:
+    tensor = type_.tensor_type
+    if not type_.HasField("tensor_type") or not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    if any(not d.HasField("dim_value") for d in tensor.shape.dim):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
+
+
+def _small(dtype: int) -> int:
+    """How many elements of a constant are worth following: integers make shapes, floats only scalars."""
+    if dtype in (TensorProto.INT64, TensorProto.INT32):
+        return shape_values.LIMIT
+    return 1 if dtype != TensorProto.STRING else 0
+
+
+def _short(error: BaseException) -> str:
+    lines: Iterable[str] = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines)[:200]
+
+
+def decoded(node: NodeProto) -> dict[str, Any]:
+    """Attribute values; graphs are left out."""
+    return {
+        a.name: helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    }

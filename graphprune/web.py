@@ -1,0 +1,177 @@
+"""The web: every axis of every tensor and every local dim of every node, joined by index maps.
+
+Each use of a constant is a tensor of its own, so that exporters which merge equal constants tie nothing together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphprune import rules
+from graphprune.model import Model, Use, node_name, subgraphs_in
+from graphprune.relation import Axes, AxisMap, Relation, Shape, Slot
+from graphprune.shapes import Witness, decoded
+
+Tensor = str | Use
+"""An activation by name, or one use of a constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One axis of one tensor, as one node sees it."""
+
+    axis: int
+    node: int
+    map: AxisMap
+
+
+@dataclass
+class Web:
+    """Vertices are integers: axes first, in order of appearance, then local dims.
+
+    Attributes:
+        relations: for each node its relation; None for nodes that only make constants.
+        axis_of: first vertex of each tensor's axes.
+        tensor_of: for each axis vertex its tensor and the axis' number.
+        sizes: number of elements of each vertex.
+        dim_start: first vertex of each node's dims.
+        edges: for each vertex the edges that touch it.
+        pins: axis vertices that cannot change, with the reason.
+    """
+
+    relations: list[Relation | None]
+    axis_of: dict[Tensor, int] = field(default_factory=dict)
+    tensor_of: list[tuple[Tensor, int]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    dim_start: dict[int, int] = field(default_factory=dict)
+    dim_of: list[tuple[int, int]] = field(default_factory=list)
+    edges: list[list[Edge]] = field(default_factory=list)
+    pins: dict[int, str] = field(default_factory=dict)
+    shapes: dict[Tensor, Shape] = field(default_factory=dict)
+    tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> int:
+        """Number of axis vertices; vertices from here on are dims."""
+        return len(self.tensor_of)
+
+    def dim(self, vertex: int) -> tuple[int, int]:
+        """Node and local dim of a dim vertex."""
+        return self.dim_of[vertex - self.axes]
+
+    def axis(self, node: int, slot: Slot, axis: int) -> int | None:
+        """Vertex of an axis of a node's tensor, or None where the tensor takes no part."""
+        tensor = self.tensors.get((node, slot))
+        return None if tensor is None else self.axis_of[tensor] + axis
+
+    def edge_dims(self, edge: Edge) -> tuple[int, ...]:
+        """Dim vertices of an edge."""
+        start = self.dim_start[edge.node]
+        return tuple(start + d for d in edge.map.dims)
+
+    def label(self, vertex: int, model: Model) -> str:
+        """A vertex in words."""
+        if vertex >= self.axes:
+            node, dim = self.dim(vertex)
+            relation = self.relations[node]
+            assert relation is not None
+            return f"dim {relation.dims[dim].name!r} of node {node_name(model, node)!r}"
+        tensor, axis = self.tensor_of[vertex]
+        if isinstance(tensor, Use):
+            node_proto = model.nodes[tensor.node]
+            return f"{node_proto.input[tensor.input]}:{axis} at node {node_name(model, tensor.node)!r}"
+        return f"{tensor}:{axis}"
+
+
+def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
+    """A node as rules see it."""
+    node = model.nodes[index]
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return rules.NodeView(
+        op=node.op_type,
+        domain=domain,
+        opset=model.opsets.get(domain, 1),
+        attributes=decoded(node),
+        inputs=tuple(witness.shape(n) if n else None for n in node.input),
+        outputs=tuple(witness.shape(n) if n else None for n in node.output),
+        values=tuple(witness.value(n) if n else None for n in node.input),
+        static=tuple(witness.static(n) if n else None for n in node.input),
+    )
+
+
+def build(model: Model, witness: Witness) -> Web:
+    """The web of a model at a witness."""
+    web = Web([_relation(model, witness, i) for i in range(len(model.nodes))])
+    placed: list[tuple[int, int, Axes]] = []
+    for i, relation in enumerate(web.relations):
+        for slot, axes in relation.slots() if relation is not None else ():
+            tensor = _tensor(model, i, slot)
+            start = _place(web, tensor, axes, relation)
+            web.tensors[(i, slot)] = tensor
+            placed.append((i, start, axes))
+    for i, relation in enumerate(web.relations):
+        web.dim_start[i] = web.axes + len(web.dim_of)
+        for d, dim in enumerate(relation.dims if relation is not None else ()):
+            web.dim_of.append((i, d))
+            web.sizes.append(dim.size)
+    web.edges = [[] for _ in web.sizes]
+    for i, start, axes in placed:
+        for a, axis in enumerate(axes):
+            if not axis.dims:
+                continue
+            edge = Edge(start + a, i, axis)
+            web.edges[start + a].append(edge)
+            for vertex in web.edge_dims(edge):
+                web.edges[vertex].append(edge)
+    _pin(web, model)
+    return web
+
+
+def _relation(model: Model, witness: Witness, index: int) -> Relation | None:
+    node = model.nodes[index]
+    if any(o in model.sources for o in node.output) or (
+        node.op_type == "Identity" and model.root(node.output[0]) in model.sources
+    ):
+        return None
+    return rules.rule(view(model, witness, index))
+
+
+def _tensor(model: Model, node: int, slot: Slot) -> Tensor:
+    side, place = slot
+    if side == "out":
+        return model.nodes[node].output[place]
+    name = model.nodes[node].input[place]
+    return Use(node, place) if model.root(name) in model.sources else name
+
+
+def _place(web: Web, tensor: Tensor, axes: Axes, relation: Relation | None) -> int:
+    if tensor not in web.axis_of:
+        assert relation is not None
+        web.axis_of[tensor] = len(web.tensor_of)
+        shape = []
+        for a, axis in enumerate(axes):
+            web.tensor_of.append((tensor, a))
+            size = 1
+            for d in axis.dims:
+                size *= relation.dims[d].size
+            shape.append(size if axis.lookup is None else len(axis.lookup))
+        web.sizes += shape
+        web.shapes[tensor] = tuple(shape)
+    return web.axis_of[tensor]
+
+
+def _pin(web: Web, model: Model) -> None:
+    fixed: list[tuple[str, str]] = [(i.name, f"it is the input {i.name!r} of the graph") for i in model.inputs]
+    fixed += [(name, f"it is the output {name!r} of the graph") for name in model.output_names]
+    for index, names in model.captured.items():
+        why = f"it is read inside the subgraph of node {node_name(model, index)!r} ({model.nodes[index].op_type})"
+        fixed += [(name, why) for name in names]
+    for index, node in enumerate(model.nodes):
+        if subgraphs_in(node):
+            why = f"node {node_name(model, index)!r} ({node.op_type}) holds a subgraph"
+            fixed += [(name, why) for name in [*node.input, *node.output] if name]
+    for name, why in fixed:
+        start = web.axis_of.get(name)
+        if start is not None:
+            for a in range(len(web.shapes[name])):
+                web.pins.setdefault(start + a, why)

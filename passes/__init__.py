@@ -1,0 +1,1 @@
+"""Passes: each chooses, or changes weights; strategies over the engine of ``graphprune``."""

@@ -1,0 +1,160 @@
+"""Selection by a ratio: the same share of the classes of every group, the least important first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+from graphprune.passes.magnitude import Scores
+
+from graphprune.analysis import Analysis, Group
+from graphprune.errors import InputError
+from graphprune.model import node_name
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """A prunable group of which nothing is removed, and why."""
+
+    group: str
+    reason: str
+
+
+@dataclass
+class Chosen:
+    """What a selection came to.
+
+    Attributes:
+        selection: removed classes by group id, groups with none left out.
+        untouched: prunable groups that stay whole.
+    """
+
+    selection: dict[str, list[int]] = field(default_factory=dict)
+    untouched: list[Untouched] = field(default_factory=list)
+
+
+def candidates(
+    analysis: Analysis, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[list[Group], list[Untouched]]:
+    """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
+
+    Raises:
+        InputError: a glob matches nothing, which is most likely a slip.
+    """
+    groups: list[Group] = []
+    untouched: list[Untouched] = []
+    matched: set[str] = set()
+    for group in analysis.groups:
+        names = [group.id, *_nodes(analysis, group)]
+        inside = [g for g in include if any(fnmatchcase(n, g) for n in names)]
+        outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
+        matched.update(inside + outside)
+        if outside:
+            untouched.append(Untouched(group.id, f"excluded by {outside[0]!r}"))
+        elif include and not inside:
+            untouched.append(Untouched(group.id, "not included"))
+        elif group.statistical:
+            untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
+        else:
+            groups.append(group)
+    for glob in [*include, *exclude]:
+        if glob not in matched:
+            raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
+    return groups, untouched
+
+
+def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: float, align: int = 1) -> Chosen:
+    """Choose ``floor(ratio * classes)`` of each group.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to prune.
+        scores: importance by group id, shape ``[classes]``.
+        ratio: share of each group's classes to remove, in [0, 1).
+        align: widths that remain are rounded up to a multiple of this, where the group allows it.
+
+    Raises:
+        InputError: the ratio or the alignment is out of range.
+    """
+    if not 0 <= ratio < 1:
+        raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
+    if align < 1:
+        raise InputError(f"--align {align} is out of range: it must be at least 1")
+    chosen = Chosen()
+    alive: dict[int, np.ndarray] = {}
+    for group in groups:
+        free = np.flatnonzero(~group.pinned)
+        count = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
+        count = _aligned(analysis, group, count, align)
+        order = free[np.argsort(scores[group.id][free], kind="stable")]
+        removed = _within(group, order, count, alive)
+        if len(removed):
+            chosen.selection[group.id] = sorted(int(c) for c in removed)
+        elif ratio > 0:
+            why = (
+                f"{ratio:g} of {group.size} classes is less than one"
+                if count == 0 and align == 1
+                else (f"no smaller width is a multiple of {align}" if count == 0 else "an axis would be left empty")
+            )
+            chosen.untouched.append(Untouched(group.id, why))
+    return chosen
+
+
+def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.ndarray]) -> np.ndarray:
+    """The first ``count`` classes of an order that leave something of every axis.
+
+    Args:
+        group: the group.
+        order: candidate classes, the least important first.
+        count: how many to take.
+        alive: for each vertex, the elements that earlier groups have left; updated.
+    """
+    while count > 0:
+        gone = np.zeros(group.size + 1, bool)
+        gone[order[:count]] = True
+        left = {v: alive.get(v, np.ones(len(a), bool)) & ~gone[a] for v, a in group.labels.items()}
+        if all(mask.any() for mask in left.values()):
+            alive.update(left)
+            return order[:count]
+        count -= 1
+    return order[:0]
+
+
+def _aligned(analysis: Analysis, group: Group, count: int, align: int) -> int:
+    """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``.
+
+    Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
+    before must remain so; a group whose widths are all odd is left alone.
+    """
+    if align == 1 or count == 0:
+        return count
+    widths = _widths(analysis, group)
+    for wanted in (widths, {w for w in widths if (w * group.size) % align == 0}):
+        for number in range(count, 0, -1) if wanted else ():
+            if all((w * (group.size - number)) % align == 0 for w in wanted):
+                return number
+    return 0
+
+
+def _widths(analysis: Analysis, group: Group) -> set[int]:
+    """How many elements one class has in each dim that a product sums over or produces."""
+    net = analysis.web
+    found: set[int] = set()
+    for vertex, labels in group.labels.items():
+        if vertex < net.axes:
+            continue
+        node, dim = net.dim(vertex)
+        relation = net.relations[node]
+        assert relation is not None
+        shared = all(
+            any(dim in a.dims for a in axes) for axes in (*relation.inputs, *relation.outputs) if axes is not None
+        )
+        if relation.macs and not shared and (labels >= 0).all() and len(labels) % group.size == 0:
+            found.add(len(labels) // group.size)
+    return found or {1}
+
+
+def _nodes(analysis: Analysis, group: Group) -> list[str]:
+    return list(dict.fromkeys(node_name(analysis.model, use.node) for use, _ in analysis.weights(group)))

@@ -307,6 +307,12 @@ def _judge(web: Web, group: Coupled) -> None:
     for vertex, labels in group.labels.items():
         held = labels[labels >= 0]
         if vertex < web.axes:
+            for edge in web.edges[vertex]:
+                if edge.map.lookup is not None:
+                    own = labels[(edge.map.lookup < 0) & (labels >= 0)]
+                    if own.size:
+                        group.pinned[own] = True
+                        group.reasons.append(Reason(vertex, edge.node, "the node itself makes some of its elements"))
             if vertex in web.pins:
                 group.pinned[held] = True
                 group.reasons.append(Reason(vertex, None, web.pins[vertex]))

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.model import Model, free_names, subgraphs
-from graphprune.relation import Values
+from graphprune.relation import IntArray, Values
 
 
 class Editor:
@@ -78,6 +78,14 @@ class Editor:
             self.touched.add(inputs[position])
         inputs[position] = name
 
+    def pick(self, node: int, axis: int, positions: IntArray) -> None:
+        """Keep only some positions of the first output of a node."""
+        output = self.nodes[node].output[0]
+        whole = self.name(output)
+        self.nodes[node].output[0] = whole
+        indices = self.constant(output, np.asarray(positions, np.int64), node)
+        self.insert(helper.make_node("Gather", [whole, indices], [output], axis=axis), node + 1)
+
     def set_attribute(self, node: int, name: str, value: int | Sequence[int]) -> None:
         """Set an attribute of a node."""
         attributes = self.nodes[node].attribute
@@ -125,11 +133,12 @@ class Editor:
         for i, node in enumerate(self.nodes):
             found += [(-1, extra) for extra in self.before.get(i, [])]
             found.append((i, node))
-        return found
+        return found + [(-1, extra) for extra in self.before.get(len(self.nodes), [])]
 
     def _drop_value_info(self, used: set[str]) -> None:
         made = {o for n in self.proto.graph.node for o in n.output} | {t.name for t in self.proto.graph.initializer}
-        gone = {v.name for v in self.proto.graph.value_info} - made - used
+        once = {o for n in self.model.nodes for o in n.output} | set(self.model.initializers)
+        gone = ({v.name for v in self.proto.graph.value_info} & once) - made - used
         if gone:
             kept: list[ValueInfoProto] = [v for v in self.proto.graph.value_info if v.name not in gone]
             del self.proto.graph.value_info[:]

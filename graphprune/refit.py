@@ -15,7 +15,7 @@ from graphprune import values as shape_values
 from graphprune.editor import Editor
 from graphprune.errors import InputError
 from graphprune.model import Use, node_name
-from graphprune.relation import IntArray, Operand, Slot, Values
+from graphprune.relation import IntArray, Kept, Operand, Slot, Values
 from graphprune.removal import Removal
 from graphprune.rules import Unruled
 from graphprune.shapes import decoded
@@ -85,6 +85,9 @@ class Refit:
                 self._patch(index, k, original)
         for operand in operands.values():
             self._operand(index, operand)
+        if relation is not None and relation.picks is not None:
+            for axis, positions in relation.picks(self._kept(index)).items():
+                self.editor.pick(index, axis, positions)
 
     def _operand(self, index: int, operand: Operand) -> None:
         node = self.model.nodes[index]
@@ -111,18 +114,21 @@ class Refit:
                 self.editor.drop_attributes(index, operand.drops)
 
     def _refitted(self, index: int, operand: Operand, value: Values | None) -> Values | None:
+        try:
+            return operand.refit(value, self._kept(index))
+        except Unruled as no:
+            raise InputError(
+                f"{self.model.name}: node {node_name(self.model, index)!r}: {no}; exclude the groups on it by --exclude"
+            ) from no
+
+    def _kept(self, index: int) -> Kept:
         def kept(slot: Slot, axis: int) -> IntArray:
             tensor = self.net.tensors[(index, slot)]
             if axis >= len(self.net.shapes[tensor]):
                 raise IndexError(axis)
             return self.removal.kept(self.net.axis_of[tensor] + axis)
 
-        try:
-            return operand.refit(value, kept)
-        except Unruled as no:
-            raise InputError(
-                f"{self.model.name}: node {node_name(self.model, index)!r}: {no}; exclude the groups on it by --exclude"
-            ) from no
+        return kept
 
     def _patch(self, index: int, position: int, wanted: Values, operand: Operand | None = None) -> None:
         """Let an input read a value that differs from the present one in static entries."""

@@ -101,6 +101,8 @@ class Relation:
         attributes: attributes that hold the size of a dim (``{"group": 1}``).
         operands: inputs that hold sizes or positions.
         kind: what users call the dims that it computes (``channel``), or empty.
+        picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
+            that must be picked from them; the operands then leave these axes whole.
     """
 
     dims: tuple[Dim, ...]
@@ -111,6 +113,7 @@ class Relation:
     attributes: Mapping[str, int] = field(default_factory=dict)
     operands: tuple[Operand, ...] = ()
     kind: str = ""
+    picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
 
     def slots(self) -> list[tuple[Slot, Axes]]:
         """Every tensor that takes part, with its axes: inputs first."""

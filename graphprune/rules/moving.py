@@ -247,17 +247,22 @@ def slice_(node: NodeView) -> Relation:
     def changed(a: int, kept: Kept) -> bool:
         return a in taken and len(kept(IN0, a)) != shape[a] and target[a] is not axes[a]
 
+    def irregular(a: int, kept: Kept) -> bool:
+        return changed(a, kept) and len(np.unique(np.diff(positions(a, kept)))) > 1
+
     def refit_starts(value: Values | None, kept: Kept) -> Values | None:
         new = starts.copy()
         for i, a in enumerate(places):
             if changed(a, kept):
-                new[i] = positions(a, kept)[0]
+                new[i] = 0 if irregular(a, kept) else positions(a, kept)[0]
         return new
 
     def refit_ends(value: Values | None, kept: Kept) -> Values | None:
         new = ends.copy()
         for i, a in enumerate(places):
-            if changed(a, kept):
+            if irregular(a, kept):
+                new[i] = np.iinfo(np.int32).max
+            elif changed(a, kept):
                 last, sign = positions(a, kept)[-1], 1 if strides[i] > 0 else -1
                 new[i] = last + sign if last + sign >= 0 else np.iinfo(np.int32).min
         return new
@@ -265,12 +270,15 @@ def slice_(node: NodeView) -> Relation:
     def refit_steps(value: Values | None, kept: Kept) -> Values | None:
         new = np.asarray(strides, dtype=np.int64)
         for i, a in enumerate(places):
-            if changed(a, kept):
-                gaps = np.unique(np.diff(positions(a, kept)))
-                if len(gaps) > 1:
-                    raise Unruled(f"after the removal the slice along axis {a} has no single step")
+            if irregular(a, kept):
+                new[i] = 1
+            elif changed(a, kept):
+                gaps = np.diff(positions(a, kept))
                 new[i] = gaps[0] if len(gaps) else new[i]
         return None if value is None and (new == 1).all() else new
+
+    def picks(kept: Kept) -> dict[int, IntArray]:
+        return {a: positions(a, kept) for a in taken if irregular(a, kept)}
 
     old = node.opset < 10
     operands = (
@@ -278,7 +286,8 @@ def slice_(node: NodeView) -> Relation:
         Operand(2, refit_ends, attribute="ends" if old else None),
         *([] if old else [Operand(4, refit_steps)]),
     )
-    return build.relation([axes] + [None] * (len(node.inputs) - 1), [target], operands=operands)
+    relation = build.relation([axes] + [None] * (len(node.inputs) - 1), [target], operands=operands)
+    return replace(relation, picks=picks)
 
 
 def _python_slice(start: int, stop: int, step: int, size: int) -> slice:

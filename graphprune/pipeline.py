@@ -195,12 +195,9 @@ def _finish(
     written = None
     if output is not None:
         written = Path(output)
-        files.save(done.model, written)
+        size = files.save(done.model, written)
         beside = written.with_name(written.name.removesuffix(".onnx") + ".plan.json")
         files.write_json(Path(plan_path) if plan_path is not None else beside, done.plan.to_json())
-        size = cost.file_bytes(Model(done.model.proto, written)) if written.exists() else 0
-        if any(done.model.lazy):
-            size = cost.file_bytes(load(written))
         clock.lap("write")
     else:
         size = done.model.proto.ByteSize()

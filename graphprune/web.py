@@ -170,6 +170,11 @@ def _pin(web: Web, model: Model) -> None:
         if subgraphs_in(node):
             why = f"node {node_name(model, index)!r} ({node.op_type}) holds a subgraph"
             fixed += [(name, why) for name in [*node.input, *node.output] if name]
+    for index, relation in enumerate(web.relations):
+        for k, name in enumerate(model.nodes[index].input if relation is not None else ()):
+            if name in web.axis_of and (index, ("in", k)) not in web.tensors:
+                why = f"node {node_name(model, index)!r} ({model.nodes[index].op_type}) reads it as sizes or positions"
+                fixed.append((name, why))
     for name, why in fixed:
         start = web.axis_of.get(name)
         if start is not None:

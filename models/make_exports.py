@@ -43,7 +43,7 @@ def _encoder(model: torch.nn.Module) -> tuple[Wrapped, dict[str, torch.Tensor], 
     free = {0: "batch", 1: "sequence"}
     names = ("input_ids", "attention_mask")
     feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return Wrapped(model, names, "last_hidden_state"), feeds, {n: free for n in names}
+    return Wrapped(model, names, "last_hidden_state"), feeds, dict.fromkeys(names, free)
 
 
 def _decoder(model: torch.nn.Module) -> tuple[Wrapped, dict[str, torch.Tensor], dict[str, dict[int, str]]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 
 class Net:
@@ -87,7 +87,11 @@ class Net:
             inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in self.initializers]
         graph = helper.make_graph(self.nodes, "small", inputs, values, self.initializers)
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in domains)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="models.small")
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="models.small")
+        for output, inferred in zip(made.graph.output, shape_inference.infer_shapes(made).graph.output, strict=True):
+            for _ in inferred.type.tensor_type.shape.dim if rank is None else ():  # the checker asks for a rank
+                output.type.tensor_type.shape.dim.add()
+        return made
 
 
 def chain() -> ModelProto:

@@ -88,8 +88,10 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
         free = np.flatnonzero(~group.pinned)
         count = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
         count = _aligned(analysis, group, count, align)
-        order = free[np.argsort(scores[group.id][free], kind="stable")]
-        removed = _within(group, order, count, alive)
+        removed = free[:0]
+        if count:
+            order = free[np.argsort(scores[group.id][free], kind="stable")]
+            removed = _within(group, order, count, alive)
         if len(removed):
             chosen.selection[group.id] = sorted(int(c) for c in removed)
         elif ratio > 0:

@@ -17,7 +17,9 @@ STEPS = (
 @st.composite
 def convolutional(draw: st.DrawFn) -> ModelProto:
     """A net over NCHW tensors whose steps read any earlier tensor."""
-    steps = draw(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9))
+    steps = draw(
+        st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9)
+    )
     net = Net(draw(st.integers(0, 3)))
     channels = draw(st.sampled_from([4, 6, 8, 12]))
     first = net.conv(net.input("x", ["batch", 3, 4, 4]), 3, channels)
@@ -116,8 +118,10 @@ def _apply(net: Net, step: str, x: str, c: int, option: int, pool: list[tuple[st
         y = net.op("Mul", y, net.weight(1, c // 2, 1, 1) if option % 2 else net.weight(2, 1))
         return [(net.op("Reshape", y, net.ints(0, c, 4, 4)), c)]
     if step == "reduce":
-        y = net.op(("ReduceSum", "ReduceMax", "ReduceL2", "ReduceMean")[option], x, *([net.ints(1)] if option == 0 else []),
-                   **({} if option == 0 else {"axes": [1]}))  # fmt: skip
+        if option == 0:
+            y = net.op("ReduceSum", x, net.ints(1))
+        else:
+            y = net.op(("ReduceMax", "ReduceL2", "ReduceMean")[option - 1], x, axes=[1])
         return [(net.op("Mul", x, net.op("Tanh", y)), c)]
     assert step == "softmax"
     return [(net.op("Softmax", x, axis=1 + option % 2), c)]

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.notation import bind, pinned
+from graphprune.notation import bind
 from graphprune.relation import Axes, AxisMap, Dim, IntArray, Kept, Operand, Relation, Shape, Values
 from graphprune.rules.node import NodeView, Unruled
 
@@ -471,7 +471,7 @@ def resize(node: NodeView) -> Relation:
     return build.relation([axes] + [None] * (len(node.inputs) - 1), [wide], operands=operands)
 
 
-def no_part(node: NodeView) -> Relation:
-    """Shape, Size and the like: they read sizes, not elements."""
-    free = pinned((), node.outputs, "it is made from sizes")
-    return replace(free, inputs=tuple([None] * len(node.inputs)), outputs=tuple([None] * len(node.outputs)))
+def sizes_only(node: NodeView) -> Relation:
+    """Shape and Size read sizes, not elements: any of these may go. What they make is followed as a value."""
+    build = Builder()
+    return build.relation([build.like(node.shape(0))], [None] * len(node.outputs))

@@ -1,0 +1,185 @@
+"""Shape operands and frozen values: each case is pruned, proven, and run at sizes that the witness did not have."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+import graphprune
+from models.small import Net, attention
+from tests import helpers
+
+SIZES = {"batch": 2, "sequence": 6, "length": 6}
+
+
+def prune(model: ModelProto, ratio: float = 0.5) -> ModelProto:
+    """Prune; compare with a mask made by hand, at sizes of our own."""
+    helpers.check(model)
+    result = graphprune.prune(model, ratio=ratio)
+    assert result.plan.groups and result.proof is not None and result.proof.worst < 1e-4
+    pruned = result.model.proto
+    helpers.check(pruned)
+    feeds = helpers.random_feeds(model, SIZES)
+    masked = helpers.run(helpers.mask_by_hand(model, result.plan.to_json()), feeds)
+    for expected, found in zip(masked, helpers.run(pruned, feeds), strict=True):
+        assert helpers.relative(expected, found) < 1e-4
+    return pruned
+
+
+def head_net(reshape: Callable[[Net, str, str], str], heads: int = 4, size: int = 6) -> ModelProto:
+    """A projection, reshaped to heads by the case, weighted per head dim, and projected back."""
+    net = Net()
+    x = net.input("x", ["batch", "length", 5])
+    y = net.linear(x, 5, heads * size)
+    y = reshape(net, y, x)
+    y = net.op("Mul", y, net.weight(1, 1, heads, size))
+    y = net.op("Reshape", y, net.ints(0, 0, -1))
+    return net.model(net.op("MatMul", y, net.weight(heads * size, 3)))
+
+
+def test_literal_entries_follow() -> None:
+    pruned = prune(head_net(lambda net, y, x: net.op("Reshape", y, net.ints(0, 0, 4, 6))))
+    assert [n.op_type for n in pruned.graph.node].count("Reshape") == 2
+
+
+def test_minus_one_goes_on_being_inferred() -> None:
+    pruned = prune(head_net(lambda net, y, x: net.op("Reshape", y, net.ints(0, 0, 4, -1))))
+    reshape = next(n for n in pruned.graph.node if n.op_type == "Reshape")
+    assert helpers.constants(pruned)[reshape.input[1]].tolist() == [0, 0, 2, -1]
+
+
+def test_computed_entries_stay_computed() -> None:
+    def reshape(net: Net, y: str, x: str) -> str:
+        lead = net.op("Slice", net.op("Shape", x), net.ints(0), net.ints(2))
+        return net.op("Reshape", y, net.op("Concat", lead, net.ints(4), net.ints(6), axis=0))
+
+    model = head_net(reshape)
+    assert len(prune(model).graph.node) == len(model.graph.node), "the Concat takes new constants; nothing is added"
+
+
+def test_entries_cut_from_one_vector_are_written_out() -> None:
+    def reshape(net: Net, y: str, x: str) -> str:
+        whole = net.op("Add", net.op("Concat", net.op("Shape", x, end=2), net.ints(4, 6), axis=0), net.ints(0, 0, 0, 0))
+        return net.op("Reshape", y, whole)
+
+    prune(head_net(reshape))
+
+
+def test_sizes_divided_from_the_width_are_frozen_and_then_follow() -> None:
+    """``y.view(b, s, heads, width // heads)`` with the width read from the tensor: 24 / 4, not 12 / 4."""
+
+    def reshape(net: Net, y: str, x: str) -> str:
+        width = net.op("Shape", y, start=2)
+        size = net.op("Div", width, net.ints(4))
+        lead = net.op("Shape", x, end=2)
+        return net.op("Reshape", y, net.op("Concat", lead, net.ints(4), size, axis=0))
+
+    prune(head_net(reshape))
+
+
+def test_an_attention_scale_computed_from_the_head_size_stays() -> None:
+    pruned = prune(attention(heads=4, size=8, scale_from_shape=True))
+    divide = next(n for n in pruned.graph.node if n.op_type == "Div")
+    assert helpers.constants(pruned)[divide.input[1]] == pytest.approx(8**0.5)
+
+
+def test_attention_with_literal_scale() -> None:
+    prune(attention(heads=4, size=8), ratio=0.25)
+
+
+def test_a_free_size_times_a_pruned_one() -> None:
+    """A flat view of sequence times width: the product depends on both."""
+    net = Net()
+    x = net.input("x", ["batch", "length", 5])
+    y = net.linear(x, 5, 8)
+    shape = net.op("Shape", y)
+    product = net.op(
+        "Mul", net.op("Slice", shape, net.ints(1), net.ints(2)), net.op("Slice", shape, net.ints(2), net.ints(3))
+    )
+    flat = net.op("Reshape", y, net.op("Concat", net.ints(0), product, axis=0))
+    back = net.op("Reshape", net.op("Relu", flat), net.op("Concat", net.op("Shape", x, end=2), net.ints(-1), axis=0))
+    prune(net.model(net.op("MatMul", back, net.weight(8, 3))))
+
+
+def test_a_mean_over_a_frozen_count() -> None:
+    net = Net()
+    x = net.input("x", ["batch", "length", 5])
+    y = net.op("Relu", net.linear(x, 5, 8))
+    count = net.op("Cast", net.op("Shape", y, start=2), to=TensorProto.FLOAT)
+    mean = net.op("Div", net.op("ReduceSum", y, net.ints(2), keepdims=1), count)
+    prune(net.model(net.op("MatMul", net.op("Add", y, mean), net.weight(8, 3))))
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18])
+def test_split(opset: int) -> None:
+    net = Net(opset=opset)
+    y = net.linear(net.input("x", ["batch", 5]), 5, 12)
+    attributes = {"num_outputs": 2} if opset == 18 else {}
+    a, b = net.op("Split", y, outputs=2, axis=1, **attributes)
+    model = net.model(net.op("Add", net.op("MatMul", a, net.weight(6, 3)), net.op("MatMul", b, net.weight(6, 3))))
+    pruned = prune(model, 0.34)
+    assert {n.op_type for n in pruned.graph.node} == {"MatMul", "Add", "Split"}
+
+
+def test_a_split_whose_outputs_come_to_differ_gets_explicit_sizes() -> None:
+    net = Net(opset=18)
+    y = net.linear(net.input("x", ["batch", 5]), 5, 12)
+    a, b = net.op("Split", y, outputs=2, axis=1, num_outputs=2)
+    model = net.model(net.op("Add", net.op("MatMul", a, net.weight(6, 3)), net.op("MatMul", b, net.weight(6, 3))))
+    result = graphprune.prune(model, ratio=0.5, include=[graphprune.analyze(model).groups[0].id])
+    split = next(n for n in result.model.graph.node if n.op_type == "Split")
+    assert helpers.constants(result.model.proto)[split.input[1]].tolist() == [3, 6]
+    assert not [a for a in split.attribute if a.name == "num_outputs"]
+    helpers.check(result.model.proto)
+
+
+def test_slices_with_one_step_and_with_many() -> None:
+    net = Net()
+    y = net.linear(net.input("x", ["batch", 5]), 5, 12)
+    halves = [net.op("Slice", y, net.ints(a), net.ints(b), net.ints(1)) for a, b in ((0, 6), (6, 2**31))]
+    strided = [net.op("Slice", y, net.ints(a), net.ints(12), net.ints(1), net.ints(2)) for a in (0, 1)]
+    reverse = net.op("Slice", y, net.ints(-1), net.ints(-(2**31)), net.ints(1), net.ints(-1))
+    outputs = [net.op("MatMul", part, net.weight(6, 3)) for part in halves + strided]
+    prune(net.model(*outputs, net.op("MatMul", reverse, net.weight(12, 3))), 0.4)
+
+
+def test_gathers_expands_tiles_and_pads() -> None:
+    net = Net()
+    x = net.input("x", ["batch", 5])
+    y = net.linear(x, 5, 6)
+    picked = net.op("Gather", y, net.ints(5, 0, 3, -3), axis=1)
+    tiled = net.op("Tile", y, net.ints(1, 3))
+    padded = net.op("Pad", y, net.ints(0, 1, 0, 2))
+    wide = net.op(
+        "Expand",
+        net.op("Unsqueeze", y, net.ints(1)),
+        net.op("Concat", net.op("Shape", x, end=1), net.ints(4, 6), axis=0),
+    )
+    outputs = [net.op("MatMul", t, net.weight(n, 3)) for t, n in ((picked, 4), (tiled, 18), (padded, 9), (wide, 6))]
+    prune(net.model(*outputs))
+
+
+def test_a_size_that_the_model_reports_is_not_changed_in_silence() -> None:
+    net = Net()
+    y = net.linear(net.input("x", ["batch", 5]), 5, 6)
+    out, size = net.op("MatMul", y, net.weight(6, 3)), net.op("Shape", y)
+    model = net.model(out)
+    model.graph.output.append(helper.make_tensor_value_info(size, TensorProto.INT64, [2]))
+    with pytest.raises(graphprune.InputError, match="reports a size"):
+        graphprune.prune(model, ratio=0.5)
+
+
+def test_resize_keeps_its_channels() -> None:
+    net = Net()
+    y = net.conv(net.input("x", ["batch", 3, 4, 4]), 3, 6)
+    sizes = net.op("Concat", net.op("Shape", y, end=2), net.ints(8, 8), axis=0)
+    up = net.op("Resize", y, "", "", sizes, mode="nearest")
+    literal = net.op("Resize", y, "", "", net.ints(7, 6, 8, 8), mode="nearest")
+    del literal
+    prune(net.model(net.conv(up, 6, 2)))
+
+
+def test_values_of_other_types_stay_what_they_are() -> None:
+    pruned = prune(attention(scale_from_shape=True))
+    assert all(v.dtype in (np.float32, np.int64) for v in helpers.constants(pruned).values())

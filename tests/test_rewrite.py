@@ -1,0 +1,191 @@
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import graphprune
+import models
+from graphprune.errors import InputError
+from graphprune.files import save
+from graphprune.model import Model, load
+from graphprune.rewrite import rewrite
+from models.small import Net, chain, residual
+from tests import helpers
+
+
+def test_nothing_selected_changes_nothing() -> None:
+    model = residual()
+    model.graph.doc_string, model.producer_version = "words", "7"
+    model.metadata_props.add(key="author", value="somebody")
+    model.graph.node[0].doc_string = "a node"
+    model.graph.value_info.append(helper.make_tensor_value_info("stale", 1, ["batch"]))
+    before = model.SerializeToString(deterministic=True)
+    assert rewrite(graphprune.analyze(model), {}).model.proto.SerializeToString(deterministic=True) == before
+    assert graphprune.prune(model, ratio=0).model.proto.SerializeToString(deterministic=True) == before
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_what_is_not_cut_is_kept() -> None:
+    model = chain()
+    model.metadata_props.add(key="author", value="somebody")
+    model.graph.node[0].doc_string = "a node"
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "unused"))
+    model.graph.initializer[0].doc_string = "a weight"
+    pruned = graphprune.prune(model, ratio=0.5).model.proto
+    assert pruned.metadata_props[0].value == "somebody" and pruned.graph.node[0].doc_string == "a node"
+    assert [n.name for n in pruned.graph.node] == [n.name for n in model.graph.node]
+    assert [t.name for t in pruned.graph.initializer] == [t.name for t in model.graph.initializer]
+    assert pruned.graph.initializer[0].doc_string == "a weight"
+    assert pruned.graph.input == model.graph.input and pruned.graph.output == model.graph.output
+
+
+def test_the_selection_of_the_user_is_what_goes() -> None:
+    model = chain()
+    analysis = graphprune.analyze(model)
+    pruned = rewrite(analysis, {analysis.groups[0].id: [0, 3]}).model.proto
+    before, after = helpers.constants(model), helpers.constants(pruned)
+    first = next(n for n in model.graph.node if n.op_type == "Conv").input[1]
+    assert (after[first] == before[first][[1, 2, 4, 5, 6, 7]]).all()
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (lambda g: {"nobody": [0]}, "no group 'nobody'"),
+        (lambda g: {g: [8]}, "classes 0 to 7, not 8"),
+        (lambda g: {g: list(range(8))}, "would leave nothing"),
+    ],
+)
+def test_selections_that_cannot_be(selection: object, message: str) -> None:
+    analysis = graphprune.analyze(chain())
+    with pytest.raises(InputError, match=message):
+        rewrite(analysis, selection(analysis.groups[0].id))  # type: ignore[operator]
+
+
+def test_pinned_classes_cannot_be_selected() -> None:
+    analysis = graphprune.analyze(chain())
+    with pytest.raises(InputError, match="cannot be removed: it is the input"):
+        rewrite(analysis, {next(g.id for g in analysis.fixed if "input" in g.reasons[0].text): [0]})
+
+
+def shared() -> ModelProto:
+    """Two layers that share a zero bias through Identity nodes, and of which only the first can be pruned."""
+    net = Net()
+    x = net.input("x", ["batch", 6])
+    zero = net.constant(np.zeros(6, np.float32), "zero")
+    y = net.op("Add", net.op("MatMul", x, net.weight(6, 6)), net.op("Identity", zero))
+    return net.model(net.op("Add", net.op("MatMul", net.op("Relu", y), net.weight(6, 6)), net.op("Identity", zero)))
+
+
+def test_a_shared_constant_parts_where_its_readers_do() -> None:
+    result = graphprune.prune(shared(), ratio=0.5)
+    shapes = sorted(v.shape for n, v in helpers.constants(result.model.proto).items() if "zero" in n)
+    assert shapes == [(3,), (6,)]
+    entry = next(s for s in result.plan.slices if "zero" in s.source)
+    assert entry.source != entry.result
+
+
+def test_readers_that_lose_the_same_go_on_sharing() -> None:
+    net = Net()
+    table = net.weight(20, 6)
+    y = net.op("Gather", table, net.input("ids", ["batch", "length"], kind=7))
+    y = net.linear(
+        net.op("Relu", net.op("Mul", y, net.op("Gather", table, net.input("more", ["batch", "length"], kind=7)))), 6, 3
+    )
+    result = graphprune.prune(net.model(y), ratio=0.5)
+    cut = {s.result for s in result.plan.slices if s.source == table}
+    assert cut == {table}
+    assert helpers.constants(result.model.proto)[table].shape == (20, 3)
+
+
+def test_fills_stay_fills() -> None:
+    model = onnx.load(models.packaged("squeezenet-light"))
+    pruned = graphprune.prune(model, ratio=0.3).model.proto
+    assert pruned.ByteSize() < 1.5 * model.ByteSize()
+    fills = [n for n in pruned.graph.node if n.op_type == "ConstantOfShape"]
+    assert len(fills) == sum(n.op_type == "ConstantOfShape" for n in model.graph.node)
+    helpers.check(pruned)
+
+
+def test_constant_nodes_stay_constant_nodes() -> None:
+    path = models.packaged("ppocr-v4-cls")
+    before, after = onnx.load(path), graphprune.prune(path, ratio=0.3).model.proto
+    assert all(t.data_type == onnx.TensorProto.INT64 for t in after.graph.initializer)  # sizes that were refitted
+    weights = [
+        sum(
+            n.op_type == "Constant" and v.ndim > 1
+            for n in m.graph.node
+            if (v := helpers.constants(m).get(n.output[0])) is not None
+        )
+        for m in (before, after)
+    ]
+    assert weights[0] == weights[1] > 50
+
+
+def test_old_files_that_list_initializers_as_inputs() -> None:
+    net = Net(ir_version=3, opset=9)
+    y = net.op("Relu", net.conv(net.input("x", ["batch", 3, 4, 4]), 3, 8))
+    model = net.model(net.conv(y, 8, 2))
+    pruned = graphprune.prune(model, ratio=0.5).model.proto
+    assert [i.name for i in pruned.graph.input] == [i.name for i in model.graph.input]
+    helpers.check(pruned)
+
+
+def test_group_counts_follow() -> None:
+    net = Net()
+    y = net.conv(net.input("x", ["batch", 3, 4, 4]), 3, 12)
+    model = net.model(net.conv(net.conv(y, 12, 12, group=12), 12, 2))
+    result = graphprune.prune(model, ratio=0.25)
+    (change,) = result.plan.attributes
+    assert (change.name, change.before, change.after) == ("group", 12, 9)
+
+
+def test_declared_shapes_follow() -> None:
+    model = onnx.shape_inference.infer_shapes(chain())
+    pruned = graphprune.prune(model, ratio=0.5).model.proto
+    inner = pruned.graph.value_info[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in inner] == ["batch", 4, 8, 8]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16], ids=str)
+def test_other_precisions(dtype: type) -> None:
+    net = Net(dtype=dtype)
+    y = net.op("Relu", net.op("MatMul", net.input("x", ["batch", 8]), net.weight(8, 12)))
+    model = net.model(net.op("MatMul", y, net.weight(12, 4)))
+    runs = dtype is not ml_dtypes.bfloat16  # ONNX Runtime's CPU provider has no bfloat16 MatMul
+    result = graphprune.prune(model, ratio=0.5, prove=runs)
+    assert {v.dtype for v in helpers.constants(result.model.proto).values()} == {np.dtype(dtype)}
+    assert [len(v) for v in helpers.constants(result.model.proto).values()] == [8, 6]
+
+
+def test_external_data_is_cut_and_written_one_tensor_at_a_time(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir(), target.mkdir()
+    onnx.save(residual(), source / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    inside = graphprune.prune(residual(), ratio=0.5).model.proto
+    result = graphprune.prune(source / "m.onnx", target / "m.onnx", ratio=0.5)
+    assert result.model.lazy
+    written = onnx.load(target / "m.onnx")
+    assert sorted(p.name for p in target.iterdir()) == ["m.onnx", "m.onnx.data", "m.plan.json"]
+    expected = helpers.constants(inside)
+    assert expected.keys() == helpers.constants(written).keys()
+    assert all((v == expected[n]).all() for n, v in helpers.constants(written).items())
+    assert result.after.parameters == sum(v.size for v in expected.values())
+
+
+def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        graphprune.prune(residual(), tmp_path / name, ratio=0.4)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert (tmp_path / "a.plan.json").read_bytes() == (tmp_path / "b.plan.json").read_bytes()
+
+
+def test_a_pruned_model_can_be_pruned_again(tmp_path: Path) -> None:
+    first = graphprune.prune(residual(), tmp_path / "a.onnx", ratio=0.5)
+    second = graphprune.prune(tmp_path / "a.onnx", ratio=0.5)
+    assert second.after.parameters < first.after.parameters
+    save(Model(first.model.proto), tmp_path / "c.onnx")
+    assert load(tmp_path / "c.onnx").sha256 == load(tmp_path / "a.onnx").sha256

@@ -1,0 +1,124 @@
+"""The test of a rule is its line, at shapes that tell every dim apart."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphprune import rules
+from graphprune.rules import NodeView, rule
+from graphprune.rules.table import TABLE
+
+Shapes = list[tuple[int, ...] | None]
+
+
+def line(
+    op: str, inputs: Shapes, outputs: Shapes, values: dict[int, Any] | None = None, opset: int = 17, **attributes: Any
+) -> str:
+    held = [None if values is None or i not in values else np.array(values[i]) for i in range(len(inputs))]
+    return str(rule(NodeView(op, "", opset, attributes, tuple(inputs), tuple(outputs), tuple(held))))
+
+
+CASES = [
+    ("Add", [(2, 3, 5), (5,)], [(2, 3, 5)], {}, "a b c, c -> a b c"),
+    ("Mul", [(2, 3, 5), (3, 1)], [(2, 3, 5)], {}, "a b c, b 1 -> a b c"),
+    ("BatchNormalization", [(2, 3, 5), (3,), (3,), (3,), (3,)], [(2, 3, 5)], {}, "n c s0, c, c, c, c -> n c s0"),
+    ("Conv", [(2, 6, 9, 9), (8, 3, 5, 5), (8,)], [(2, 8, 7, 7)], {"group": 2},
+     "n (g i) !x0 !x1, (g o) i !k0 !k1, (g o) -> n (g o) !y0 !y1"),
+    ("Conv", [(2, 6, 9), (6, 1, 5), None], [(2, 6, 7)], {"group": 6}, "n g !x0, g 1 !k0, _ -> n g !y0"),
+    ("ConvTranspose", [(2, 6, 9), (6, 4, 5), (8,)], [(2, 8, 7)], {"group": 2},
+     "n (g i) !x0, (g i) o !k0, (g o) -> n (g o) !y0"),
+    ("DepthToSpace", [(2, 12, 3, 5)], [(2, 3, 6, 10)], {"blocksize": 2}, "n (!p !q c) h w -> n c (h !p) (w !q)"),
+    ("DepthToSpace", [(2, 12, 3, 5)], [(2, 3, 6, 10)], {"blocksize": 2, "mode": b"CRD"},
+     "n (c !p !q) h w -> n c (h !p) (w !q)"),
+    ("SpaceToDepth", [(2, 3, 6, 10)], [(2, 12, 3, 5)], {"blocksize": 2}, "n c (h !p) (w !q) -> n (!p !q c) h w"),
+    ("Einsum", [(2, 3, 5, 7), (2, 11, 5, 7)], [(2, 5, 3, 11)], {"equation": b"bqhd,bkhd->bhqk"},
+     "b q h d, b k h d -> b h q k"),
+    ("Einsum", [(2, 3), (3, 5)], [(2, 5)], {"equation": b"ij,jk"}, "i j, j k -> i k"),
+    ("Flatten", [(2, 3, 5, 7)], [(2, 105)], {}, "a b c d -> a (b c d)"),
+    ("GRU", [(7, 2, 3), (2, 15, 3), (2, 15, 5), (2, 30)], [(7, 2, 2, 5), (2, 2, 5)], {"hidden_size": 5},
+     "!s b i, !d (!3 h) i, !d (!3 h) h, !d (!6 h) -> !s !d b h, !d b h"),
+    ("Gemm", [(2, 3), (5, 3), (5,)], [(2, 5)], {"transB": 1}, "m k, o k, o -> m o"),
+    ("Gemm", [(3, 2), (3, 5), (1, 5)], [(2, 5)], {"transA": 1}, "k m, k o, 1 o -> m o"),
+    ("GlobalAveragePool", [(2, 3, 5, 5)], [(2, 3, 1, 1)], {}, "n c ~x0 ~x1 -> n c 1 1"),
+    ("GroupNormalization", [(2, 6, 5), (6,), (6,)], [(2, 6, 5)], {"num_groups": 3, "opset": 21},
+     "n (g ~c) ~s0, (g ~c), (g ~c) -> n (g ~c) ~s0"),
+    ("LayerNormalization", [(2, 3, 5), (5,), (5,)], [(2, 3, 5)], {}, "a b ~c, ~c, ~c -> a b ~c"),
+    ("LayerNormalization", [(2, 3, 5), (3, 5)], [(2, 3, 5)], {"axis": 1}, "a ~b ~c, ~b ~c -> a ~b ~c"),
+    ("LpNormalization", [(2, 3)], [(2, 3)], {}, "d0 +d1 -> d0 +d1"),
+    ("LSTM", [(7, 2, 3), (1, 20, 3), (1, 20, 5), (1, 40)], [(7, 1, 2, 5), None, (1, 2, 5)], {"hidden_size": 5},
+     "!s b i, 1 (!4 h) i, 1 (!4 h) h, 1 (!8 h) -> !s 1 b h, _, 1 b h"),
+    ("MatMul", [(2, 3, 5), (5, 7)], [(2, 3, 7)], {}, "b0 m k, k o -> b0 m o"),
+    ("MatMul", [(5,), (5,)], [()], {}, "k, k ->"),
+    ("MatMul", [(5,), (2, 5, 3)], [(2, 3)], {}, "k, b0 k o -> b0 o"),
+    ("MaxPool", [(2, 3, 8)], [(2, 3, 4)], {}, "n c !x0 -> n c !y0"),
+    ("ReduceMean", [(2, 3, 5)], [(2, 3, 1)], {"axes": [-1]}, "d0 d1 ~d2 -> d0 d1 1"),
+    ("ReduceMax", [(2, 3, 5)], [(2, 3)], {"axes": [2], "keepdims": 0}, "d0 d1 !d2 -> d0 d1"),
+    ("Softmax", [(2, 3, 5)], [(2, 3, 5)], {"axis": 1}, "a !b c -> a !b c"),
+    ("Softmax", [(2, 3, 5)], [(2, 3, 5)], {"axis": 1, "opset": 11}, "a !b !c -> a !b !c"),
+    ("Split", [(2, 5)], [(2, 3), (2, 2)], {"axis": 1, "num_outputs": 2, "opset": 18}, "a b -> a b[0:3], a b[3:5]"),
+    ("Split", [(2, 5)], [(2, 1), (2, 4)], {"axis": 1, "split": [1, 4], "opset": 11}, "a b -> a b[0], a b[1:5]"),
+    ("Concat", [(2, 3), (2, 4)], [(2, 7)], {"axis": -1}, "a b[0:3], a b[3:7] -> a b"),
+    ("Transpose", [(2, 3, 5)], [(5, 2, 3)], {"perm": [2, 0, 1]}, "a b c -> c a b"),
+    ("Unsqueeze", [(2, 3)], [(2, 1, 3)], {"axes": [1], "opset": 11}, "a b -> a 1 b"),
+    ("Upsample", [(2, 3, 4, 4), (4,)], [(2, 3, 8, 8)], {}, "a b !c !e, _ -> a b !d !f"),
+    ("Where", [(2, 1), (2, 3), (3,)], [(2, 3)], {}, "a 1, a b, b -> a b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "inputs", "outputs", "attributes", "expected"), CASES, ids=lambda v: str(v)[:30])
+def test_line(op: str, inputs: Shapes, outputs: Shapes, attributes: dict[str, Any], expected: str) -> None:
+    given = dict(attributes)
+    assert line(op, inputs, outputs, None, given.pop("opset", 17), **given) == expected
+
+
+OPERANDS = [
+    ("Reshape", [(2, 3, 20), (4,)], [(2, 3, 4, 5)], {1: [0, 0, 4, 5]}, "a b (c d), _ -> a b c d"),
+    ("Reshape", [(2, 8, 5), (3,)], [(2, 2, 20)], {1: [0, 2, 20]}, "a (b c) d, _ -> a b (c d)"),
+    ("Reshape", [(6, 4), (2,)], [(4, 6)], {1: [4, 6]}, "!a !b, _ -> !c !d"),
+    ("Expand", [(2, 1, 5), (4,)], [(3, 2, 4, 5)], {1: [3, 2, 4, 5]}, "b 1 d, _ -> a b c d"),
+    ("Tile", [(2, 3), (2,)], [(4, 3)], {1: [2, 1]}, "a b, _ -> (c a) b"),
+    ("Slice", [(2, 8), (1,), (1,), (1,)], [(2, 4)], {1: [4], 2: [2**31], 3: [-1]}, "a b, _, _, _ -> a b[4:8]"),
+    ("Slice", [(9,), (1,), (1,), (1,), (1,)], [(9,)], {1: [-1], 2: [-(2**31)], 3: [0], 4: [-1]},
+     "a, _, _, _, _ -> a[8,7,6,5,..]"),
+    ("Gather", [(7, 3), (2,)], [(2, 3)], {1: [5, -1]}, "a b, _ -> a[5,6] b"),
+    ("Gather", [(7, 3), ()], [(3,)], {1: 2}, "!a b, _ -> b"),
+    ("Gather", [(7, 3), (2, 5)], [(2, 5, 3)], {}, "!a b, c d -> c d b"),
+    ("Pad", [(2, 3), (4,)], [(2, 6)], {1: [0, 1, 0, 2]}, "a b, _ -> a b[-1,0,1,2,..]"),
+    ("ReduceSum", [(2, 3), (1,)], [(2,)], {1: [1]}, "d0 d1, _ -> d0"),
+    ("Resize", [(2, 3, 4), None, None, (3,)], [(2, 3, 8)], {3: [2, 3, 8]}, "a b !c, _, _, _ -> a b !d"),
+    ("CumSum", [(2, 3), ()], [(2, 3)], {1: 1}, "a !b, _ -> a !b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "inputs", "outputs", "values", "expected"), OPERANDS, ids=lambda v: str(v)[:30])
+def test_line_with_operands(op: str, inputs: Shapes, outputs: Shapes, values: dict[int, Any], expected: str) -> None:
+    attributes = {"keepdims": 0} if op == "ReduceSum" else {}
+    assert line(op, inputs, outputs, values, **attributes).replace("a[5:7]", "a[5,6]") == expected
+
+
+def test_an_unknown_operator_pins_and_says_what_to_do() -> None:
+    relation = rule(NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,)))
+    assert all(d.pinned and "com.example:Strange" in d.pinned and "entry point" in d.pinned for d in relation.dims)
+
+
+def test_a_node_that_its_rule_cannot_judge_pins_with_the_reason() -> None:
+    relation = rule(NodeView("Slice", "", 17, {}, ((9,), (1,), (1,)), ((4,),), (None, None, None)))
+    assert relation.dims[0].pinned is not None and "computed from the data" in relation.dims[0].pinned
+
+
+def test_a_slice_at_a_moving_place_is_pinned() -> None:
+    static = (None, np.array([True]), np.array([False]))
+    values = (None, np.array([0]), np.array([4]))
+    relation = rule(NodeView("Slice", "", 17, {}, ((9,), (1,), (1,)), ((4,),), values, static))
+    assert str(relation) == "!b, _, _ -> !c"
+    assert "depends on the sizes" in str(relation.dims[1].pinned)
+
+
+def test_registered_rules_come_before_the_table() -> None:
+    try:
+        rules.register("Strange", TABLE["Relu"], "com.example")
+        relation = rule(NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,)))
+        assert str(relation) == "a b -> a b"
+    finally:
+        rules._registered.pop(("com.example", "Strange"))

@@ -127,7 +127,8 @@ def apply(
     """Redo a plan on the same model, or on another precision of it.
 
     Args:
-        plan: a plan file, or a plan.
+        plan: a plan file, or a plan. Its groups say what to remove; its slices, where there are any, must be what
+            these groups come to.
         model: the model.
         output: where to write the pruned model and, beside it, the plan of this run.
         prove: compare the pruned model with the masked original before anything is written.
@@ -161,13 +162,16 @@ def apply(
 
 
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
+    if not read.slices:
+        return
     wanted = {(s.consumer, s.input): s.removed for s in read.slices}
     found = {(s.consumer, s.input): s.removed for s in done.slices}
     for key in sorted(set(wanted) | set(found)):
         if wanted.get(key) != found.get(key):
             raise InputError(
                 f"{model.name}: the plan for {read.model['file']!r} does not fit: it cuts input {key[1]} of the node "
-                f"that makes {key[0]!r} otherwise than this model needs"
+                f"that makes {key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its "
+                "'slices'"
             )
 
 

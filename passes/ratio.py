@@ -86,8 +86,8 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
     alive: dict[int, np.ndarray] = {}
     for group in groups:
         free = np.flatnonzero(~group.pinned)
-        count = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
-        count = _aligned(analysis, group, count, align)
+        asked = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
+        count = _aligned(analysis, group, asked, align)
         removed = free[:0]
         if count:
             order = free[np.argsort(scores[group.id][free], kind="stable")]
@@ -95,11 +95,11 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
         if len(removed):
             chosen.selection[group.id] = sorted(int(c) for c in removed)
         elif ratio > 0:
-            why = (
-                f"{ratio:g} of {group.size} classes is less than one"
-                if count == 0 and align == 1
-                else (f"no smaller width is a multiple of {align}" if count == 0 else "an axis would be left empty")
-            )
+            why = "an axis would be left empty"
+            if not asked:
+                why = f"{ratio:g} of {group.size} classes is less than one"
+            elif not count:
+                why = f"no width from {group.size - asked} to {group.size - 1} is a multiple of {align}"
             chosen.untouched.append(Untouched(group.id, why))
     return chosen
 

@@ -271,12 +271,12 @@ class _Search:
             for vertex, labels in labels_by_vertex.items():
                 if len(labels) == size and (np.bincount(labels[labels >= 0], minlength=size) == 1).all():
                     self.homes.add(vertex)
-        for labels, count in _parts(self.web, labels_by_vertex, size):
-            signature = hash(tuple((v, a.tobytes()) for v, a in labels.items()))
+        for own, count in _parts(self.web, labels_by_vertex, size):
+            signature = hash(tuple((v, a.tobytes()) for v, a in own.items()))
             if signature in self.signatures:
                 continue
             self.signatures.add(signature)
-            group = Coupled(attempt.seed, labels, count, np.zeros(count, bool))
+            group = Coupled(attempt.seed, own, count, np.zeros(count, bool))
             if attempt.collapsed:
                 group.pinned[:] = True
                 text = "all its elements hang together: removing one removes all"

@@ -58,7 +58,7 @@ class Editor:
         IR versions below 4 ask that every initializer be an input of the graph, so there it becomes a node.
         """
         name = self.name(base)
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if self.model.proto.ir_version >= 4:
             self.initializers[name] = tensor
         else:

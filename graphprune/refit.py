@@ -1,12 +1,16 @@
 """Shape operands follow the new sizes; values that were computed from an old size stay what they were.
 
-The arithmetic on shapes is evaluated again with the new sizes. Where a node gets what it must have, nothing is done:
+The arithmetic on shapes is evaluated again with the new sizes, and a difference flows on as long as it is a literal's
+or a constant factor of a computed size (``batch * heads``). Where a node gets what it must have, nothing is done:
 a Reshape that reads its sizes from a pruned tensor follows by itself. Where it does not (a literal that is now too
 large, an attention scale computed from a head size that shrank) the entries that differ are written out; entries that
 depend on the sizes of the model's inputs stay computed.
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
+from math import isfinite
 
 import numpy as np
 from onnx import helper
@@ -64,14 +68,24 @@ class Refit:
         if after is not None and _same(after, before):
             return
         static = self.witness.static(name)
-        if after is not None and after.shape == before.shape and bool(np.all(static | (after == before))):
-            self.current[name] = after
-            return
+        if after is not None and after.shape == before.shape:
+            moved = ~np.asarray(static) & (after != before)
+            known = {s for n in node.input if n in self.current for s in self._shares(n)}
+            roots = not any(n in self.current for n in node.input)
+            if not moved.any() or roots or _shares(after[moved], before[moved]) <= known:
+                self.current[name] = after
+                return
         for k, source in enumerate(node.input):
             if source in self.current:
                 original = self.witness.value(source)
                 assert original is not None
                 self._patch(index, k, original)
+
+    def _shares(self, name: str) -> set[Fraction]:
+        """By which factors entries of a value differ from the original's."""
+        before = self.witness.value(name)
+        assert before is not None
+        return _shares(self.current[name], before)
 
     def _consume(self, index: int) -> None:
         """A node that computes with data: its operands get what the relation asks for, other values stay."""
@@ -143,43 +157,54 @@ class Refit:
             if original is None or static is None:
                 self.patched[key] = self.editor.constant(base, np.asarray(wanted, np.int64), index)
             else:
-                typed = wanted.astype(original.dtype)
-                moving = ~static
-                if moving.any() and not infers and not self._keeps_moving(name, typed, moving):
-                    raise InputError(
-                        f"{self.model.name}: node {node_name(self.model, index)!r}: its input {name!r} mixes sizes of "
-                        "the model's inputs with sizes that change; exclude the groups on it by --exclude"
-                    )
-                self.patched[key] = self._write(name, typed, moving, infers, index)
+                self.patched[key] = self._write(name, wanted.astype(original.dtype), ~static, infers, index)
         self.editor.redirect(index, position, self.patched[key])
 
-    def _keeps_moving(self, name: str, wanted: Values, moving: Values) -> bool:
-        now = self._value(name)
-        return now is not None and now.shape == wanted.shape == moving.shape and bool((now == wanted)[moving].all())
-
     def _write(self, name: str, wanted: Values, moving: Values, infers: bool, before: int) -> str:
+        """A tensor with the wanted value: literal where it is static, computed where it depends on the inputs."""
         if not moving.any():
             return self.editor.constant(name, wanted, before)
-        if infers and moving.sum() == 1 and not (wanted == -1).any():
-            literal = wanted.copy()
-            literal[moving] = -1
-            return self.editor.constant(name, literal, before)
-        if wanted.ndim != 1:
-            raise InputError(f"{self.model.name}: {name!r} mixes fixed and free sizes in {wanted.ndim} dimensions")
+        now = self._value(name)
+        if now is not None and now.ndim == wanted.ndim == 0:
+            return self._scaled(name, Fraction(int(wanted), int(now)), before, ())
+        if now is None or now.ndim != 1 or now.shape != wanted.shape:
+            raise InputError(f"{self.model.name}: {name!r} mixes fixed and free sizes; exclude the groups on it")
+        literal, computed = wanted.copy(), np.array(moving)
+        changed = moving & (now != wanted)
+        one = moving if moving.sum() == 1 else changed  # the entry that the others determine
+        if infers and one.sum() == 1 and not (wanted == -1).any():
+            literal[one], computed[one] = -1, False
         parts: list[str] = []
         start = 0
         while start < len(wanted):
             stop = start + 1
-            while stop < len(wanted) and moving[stop] == moving[start]:
+            while stop < len(wanted) and computed[stop] == computed[start] and not changed[start : stop + 1].any():
                 stop += 1
-            if moving[start]:
-                parts += self._pieces(name, start, stop, before)
+            if not computed[start]:
+                parts.append(self.editor.constant(name, literal[start:stop], before))
+            elif changed[start]:
+                (piece,) = self._pieces(name, start, stop, before)
+                parts.append(self._scaled(piece, Fraction(int(wanted[start]), int(now[start])), before, (1,)))
             else:
-                parts.append(self.editor.constant(name, wanted[start:stop], before))
+                parts += self._pieces(name, start, stop, before)
             start = stop
+        if len(parts) == 1:
+            return parts[0]
         result = self.editor.name(name)
         self.editor.insert(helper.make_node("Concat", parts, [result], axis=0), before)
         return result
+
+    def _scaled(self, piece: str, share: Fraction, before: int, shape: tuple[int, ...]) -> str:
+        """A computed entry times what is left of its fixed factors: ``batch * 4`` becomes ``batch * 4 * 3 / 4``."""
+        held = self.witness.value(piece)
+        dtype = np.dtype(np.int64) if held is None else held.dtype
+        base = piece
+        for op, factor in (("Mul", share.numerator), ("Div", share.denominator)):
+            result = self.editor.name(base)
+            number = self.editor.constant(base, np.full(shape, factor, dtype), before)
+            self.editor.insert(helper.make_node(op, [piece, number], [result]), before)
+            piece = result
+        return piece
 
     def _pieces(self, name: str, start: int, stop: int, before: int) -> list[str]:
         """Tensors that hold entries ``start`` to ``stop``: those that the value was joined from, where they fit."""
@@ -210,6 +235,12 @@ class Refit:
                     f"{self.model.name}: output {name!r} reports a size that the removal changes; exclude the groups "
                     "on it by --exclude"
                 )
+
+
+def _shares(after: Values, before: Values) -> set[Fraction]:
+    """Quotients of the entries that differ; an entry that was zero has none that anything else could have."""
+    pairs = {(a, b) for a, b in zip(after.ravel().tolist(), before.ravel().tolist(), strict=True) if a != b}
+    return {Fraction(a) / Fraction(b) if b and isfinite(a) and isfinite(b) else Fraction(-1) for a, b in pairs}
 
 
 def _same(a: Values, b: Values) -> bool:

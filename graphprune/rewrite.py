@@ -141,7 +141,7 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int
         array = model.array(source.name)
         for axis, gone in cuts.items():
             array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
 
     if name and source.kind == "constant":
         assert source.node is not None

@@ -131,11 +131,13 @@ def find(model: Model, given: Mapping[str, Shape] | None = None) -> Witness:
             first_error = first_error or error
             continue
         return Witness(first, _vary(model, first, two, dims, given))
-    fixed = ",".join(f"{n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds) for n, ds in dims.items())
-    raise InputError(
-        f"{model.name}: runs at none of the sizes tried ({first_error}); give sizes that it accepts, "
-        f"as --input-shape {fixed} with a number for each N"
+    wanted = " ".join(
+        f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)
+        for n, ds in dims.items()
+        if any(isinstance(d, str) for d in ds)
     )
+    hint = f"give sizes that it accepts, as {wanted} with a number for each N" if wanted else "its sizes are all fixed"
+    raise InputError(f"{model.name}: runs at none of the sizes tried ({first_error}); {hint}")
 
 
 def alternatives(model: Model, given: Mapping[str, Shape] | None = None) -> Iterator[InputShapes]:
@@ -335,7 +337,7 @@ class _Pass:
             for n in names
             if facts.shapes.get(n) is not None
         }
-        known = {n: np.ascontiguousarray(facts.values[n]) for n in names if n in facts.values}
+        known = {n: np.asarray(facts.values[n], order="C") for n in names if n in facts.values}
         data = {n: numpy_helper.from_array(value, n) for n, value in known.items()}
         try:
             found = shape_inference.infer_node_outputs(

@@ -183,3 +183,50 @@ def test_resize_keeps_its_channels() -> None:
 def test_values_of_other_types_stay_what_they_are() -> None:
     pruned = prune(attention(scale_from_shape=True))
     assert all(v.dtype in (np.float32, np.int64) for v in helpers.constants(pruned).values())
+
+
+def heads_in_batch(entry: Callable[[Net, str], str]) -> ModelProto:
+    """Attention with heads folded into the batch: an axis of batch times heads, as some exporters compute it."""
+    net = Net()
+    x = net.input("x", ["batch", "length", 5])
+    batch, length = net.op("Shape", x, end=1), net.op("Shape", x, start=1, end=2)
+    y = net.op("Reshape", net.linear(x, 5, 24), net.ints(0, 0, 4, 6))
+    y = net.op("Transpose", y, perm=[0, 2, 1, 3])
+    folded = net.op("Concat", entry(net, batch), length, net.ints(6), axis=0)
+    y = net.op("Softmax", net.op("Reshape", y, folded), axis=1)
+    y = net.op("Expand", y, folded)
+    y = net.op("Reshape", y, net.op("Concat", batch, net.ints(4), length, net.ints(6), axis=0))
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, 24))
+    return net.model(net.op("MatMul", y, net.weight(24, 3)))
+
+
+def test_a_free_size_times_a_literal_that_shrinks() -> None:
+    pruned = prune(heads_in_batch(lambda net, batch: net.op("Mul", batch, net.ints(4))))
+    assert {"Mul", "Div"} <= {n.op_type for n in pruned.graph.node}, "an Expand cannot infer a size"
+
+
+def test_an_entry_that_can_be_inferred_is_left_to_the_others() -> None:
+    pruned = prune(heads_in_batch(lambda net, batch: net.op("Mul", batch, net.ints(4))), 0.5)
+    reshapes = [n for n in pruned.graph.node if n.op_type == "Reshape"]
+    makers = {n.output[0]: n for n in pruned.graph.node}
+    constants = helpers.constants(pruned)
+    first = [constants[i].tolist() for i in makers[reshapes[1].input[1]].input if i in constants]
+    assert [-1] in first
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_a_batch_divided_back_out_of_a_folded_axis(scalar: bool) -> None:
+    """``x.shape[0] // heads`` of an axis of batch times heads: 4 * batch // 4, not 3 * batch // 4."""
+    net = Net()
+    x = net.input("x", ["batch", "length", 5])
+    length = net.op("Shape", x, start=1, end=2)
+    y = net.op("Transpose", net.op("Reshape", net.linear(x, 5, 24), net.ints(0, 0, 4, 6)), perm=[0, 2, 1, 3])
+    y = net.op("Softmax", net.op("Reshape", y, net.op("Concat", net.ints(-1), length, net.ints(6), axis=0)), axis=1)
+    if scalar:
+        first = net.op("Gather", net.op("Shape", y), net.constant(np.int64(0)))
+        batch = net.op("Unsqueeze", net.op("Div", first, net.constant(np.int64(4))), net.ints(0))
+    else:
+        batch = net.op("Div", net.op("Shape", y, end=1), net.ints(4))
+    y = net.op("Reshape", y, net.op("Concat", batch, net.ints(4), length, net.ints(6), axis=0))
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, 24))
+    prune(net.model(net.op("MatMul", y, net.weight(24, 3))), 0.25)

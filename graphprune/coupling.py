@@ -311,8 +311,11 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     and the value dims that one fused projection computes do not, although they share its output axis. An axis that is
     nothing but the stretches that it is cut into, or joined from, holds no group together.
     """
+    cut = [v for v in labels if v >= web.axes and sum(e.map.lookup is not None for e in web.edges[v]) > 1]
+    if not cut:
+        return [(labels, size)]
     kinds = {v: np.unique(a[a >= 0]) for v, a in labels.items()}
-    containers = {kinds[v].tobytes() for v in labels if v >= web.axes and _divided(web, v, labels, kinds)}
+    containers = {kinds[v].tobytes() for v in cut if _divided(web, v, labels, kinds)}
     if not containers:
         return [(labels, size)]
     classes = _Classes(size)

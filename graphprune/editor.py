@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.model import Model, free_names, subgraphs
@@ -22,8 +23,8 @@ class Editor:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.proto = ModelProto()
-        _copy_all_but(model.proto, self.proto, {"graph"})
-        _copy_all_but(model.graph, self.proto.graph, {"node", "initializer"})
+        copy_all_but(model.proto, self.proto, {"graph"})
+        copy_all_but(model.graph, self.proto.graph, {"node", "initializer"})
         self.nodes: list[NodeProto] = []
         for node in model.nodes:
             copy = NodeProto()
@@ -145,9 +146,9 @@ class Editor:
             self.proto.graph.value_info.extend(kept)
 
 
-def _copy_all_but(source: object, target: object, skip: set[str]) -> None:
+def copy_all_but(source: Message, target: Message, skip: set[str]) -> None:
     """Copy every field of a message that is set, but those named; unknown future fields come along."""
-    for field, value in source.ListFields():  # type: ignore[attr-defined]
+    for field, value in source.ListFields():
         if field.name in skip:
             continue
         if field.label == field.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
+from graphprune.editor import copy_all_but
 from graphprune.errors import InputError
 from graphprune.model import Model
 
@@ -52,7 +53,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     if external is None:
         external = outside
     if not external:
-        atomically(path, lambda file: file.write(model.proto.SerializeToString(deterministic=True)))
+        atomically(path, lambda file: _write_model(model.proto, file))
         return path.stat().st_size
     proto = ModelProto()
     proto.CopyFrom(model.proto)
@@ -69,6 +70,32 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     atomically(data, write)
     atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
     return path.stat().st_size + data.stat().st_size
+
+
+def _write_model(proto: ModelProto, file: BinaryIO) -> None:
+    """The bytes of a model, one weight at a time: a protobuf message is the sum of its fields, in any order."""
+    head, graph = ModelProto(), GraphProto()
+    copy_all_but(proto, head, {"graph"})
+    copy_all_but(proto.graph, graph, {"initializer"})
+    start = graph.SerializeToString(deterministic=True)
+    sizes = [tensor.ByteSize() for tensor in proto.graph.initializer]
+    length = len(start) + sum(1 + len(_varint(size)) + size for size in sizes)
+    file.write(head.SerializeToString(deterministic=True) + _GRAPH + _varint(length) + start)
+    for tensor, size in zip(proto.graph.initializer, sizes, strict=True):
+        file.write(_INITIALIZER + _varint(size))
+        file.write(tensor.SerializeToString(deterministic=True))
+
+
+_GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
+_INITIALIZER = bytes([GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2])
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
@@ -108,9 +135,13 @@ def _data_file(model: Model) -> Path | None:
     return None
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON, whole or not at all."""
-    text = json.dumps(data, indent=1, sort_keys=False) + "\n"
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all; each entry of a list at the top stands on a line of its own."""
+    parts = []
+    for key, value in data.items():
+        entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
+        parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
     atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as it stands in the file."""
         data: dict[str, Any] = {"format": FORMAT, "model": self.model}
-        data["groups"] = [_without_none(asdict(g)) for g in self.groups]
-        data["slices"] = [_without_none(asdict(s)) for s in self.slices]
+        data["groups"] = [_without_none(vars(g)) for g in self.groups]
+        data["slices"] = [_without_none(vars(s)) for s in self.slices]
         data["blocks"] = self.blocks
         data["attributes"] = [
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes

@@ -101,7 +101,8 @@ def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
 
 def build(model: Model, witness: Witness) -> Web:
     """The web of a model at a witness."""
-    web = Web([_relation(model, witness, i) for i in range(len(model.nodes))])
+    memo: dict[object, Relation] = {}
+    web = Web([_relation(model, witness, i, memo) for i in range(len(model.nodes))])
     placed: list[tuple[int, int, Axes]] = []
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():
@@ -127,13 +128,20 @@ def build(model: Model, witness: Witness) -> Web:
     return web
 
 
-def _relation(model: Model, witness: Witness, index: int) -> Relation | None:
+def _relation(model: Model, witness: Witness, index: int, memo: dict[object, Relation]) -> Relation | None:
+    """The relation of a node; layers that repeat share one, since a rule sees nothing but its view of the node."""
     node = model.nodes[index]
     if any(o in model.sources for o in node.output) or (
         node.op_type == "Identity" and model.root(node.output[0]) in model.sources
     ):
         return None
-    return rules.rule(view(model, witness, index))
+    seen = view(model, witness, index)
+    attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
+    values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
+    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values)
+    if key not in memo:
+        memo[key] = rules.rule(seen)
+    return memo[key]
 
 
 def _tensor(model: Model, node: int, slot: Slot) -> Tensor:

@@ -1,12 +1,14 @@
+import json
 import os
 from pathlib import Path
 
+import onnx
 import pytest
 
 from graphprune import files
 from graphprune.errors import InputError
 from graphprune.model import load
-from models.small import chain
+from models.small import chain, residual
 
 
 def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path) -> None:
@@ -40,3 +42,18 @@ def test_external_data_is_never_written_over_its_source(tmp_path: Path) -> None:
         files.save(load(tmp_path / "a.onnx"), tmp_path / "a.onnx")
     assert files.save(load(tmp_path / "a.onnx"), tmp_path / "b.onnx") > 0
     assert (tmp_path / "b.onnx.data").read_bytes() == (tmp_path / "a.onnx.data").read_bytes()
+
+
+def test_a_model_is_written_in_pieces_that_read_as_one(tmp_path: Path) -> None:
+    model = residual()
+    model.metadata_props.add(key="author", value="somebody")
+    model.graph.doc_string = "words"
+    files.save(load(model), tmp_path / "a.onnx")
+    assert onnx.load(tmp_path / "a.onnx") == model
+
+
+def test_the_entries_of_a_list_stand_on_lines_of_their_own(tmp_path: Path) -> None:
+    data = {"a": 1, "b": [{"c": [1, 2]}, {"d": "x"}], "e": [], "f": {"g": [3]}}
+    files.write_json(tmp_path / "a.json", data)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == data and text.count("\n") == 9

@@ -8,14 +8,15 @@ from math import prod
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
 
 from graphprune import coupling, exactness, shapes, web
 from graphprune.coupling import Coupled, Reason
-from graphprune.model import Model, Use, load, node_name
+from graphprune.model import AnyModel, Model, Use, load, node_name
 from graphprune.relation import IntArray, Shape
 from graphprune.rules import find
 
-FloatArray = np.ndarray
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Analysis:
         return list(dict.fromkeys(names))
 
 
-def analyze(model: object, input_shapes: Mapping[str, Shape] | None = None) -> Analysis:
+def analyze(model: AnyModel, input_shapes: Mapping[str, Shape] | None = None) -> Analysis:
     """Find what can be pruned in a model.
 
     Args:
@@ -126,7 +127,7 @@ def analyze(model: object, input_shapes: Mapping[str, Shape] | None = None) -> A
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
-    loaded = load(model)  # type: ignore[arg-type]
+    loaded = load(model)
     witness = shapes.find(loaded, input_shapes)
     net = web.build(loaded, witness)
     analysis = Analysis(loaded, witness, net, [], [])
@@ -147,7 +148,7 @@ def dependency_graph(analysis: Analysis, group: Group) -> nx.Graph[int]:
     for vertex in sorted(group.labels):
         if vertex < net.axes:
             for edge in net.edges[vertex]:
-                graph.add_edges_from((vertex, d) for d in net.edge_dims(edge) if d in group.labels)
+                graph.add_edges_from((vertex, d) for d in edge.dims if d in group.labels)
     return graph
 
 
@@ -164,6 +165,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
         np.zeros(coupled.size),
         np.zeros(coupled.size),
     )
+    counts = {id(a): _count(a, group.size) for a in {id(a): a for a in group.labels.values()}.values()}
     seen: set[tuple[str, int]] = set()
     for use, axis in analysis.weights(group):
         key = (analysis.root(use), axis)
@@ -172,7 +174,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
         seen.add(key)
         vertex = net.axis_of[use] + axis
         per_element = prod(net.shapes[use]) / net.sizes[vertex]
-        group.parameters += per_element * _count(group.labels[vertex], group.size)
+        group.parameters += per_element * counts[id(group.labels[vertex])]
     kinds: set[str] = set()
     for vertex, labels in group.labels.items():
         if vertex >= net.axes:
@@ -182,7 +184,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
             for product in relation.macs:
                 if dim in product:
                     whole = prod(relation.dims[d].size for d in product)
-                    group.macs += whole / relation.dims[dim].size * _count(labels, group.size)
+                    group.macs += whole / relation.dims[dim].size * counts[id(labels)]
             if relation.macs and relation.dims[dim].pinned is None:
                 kinds.add(_role(analysis, node, dim))
     order = ["head_dim", "head", "channel", "state", "feature"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class _Attempt:
         twin.classes = _Classes(0)
         twin.classes.parent, twin.classes.merged = self.classes.parent.copy(), self.classes.merged
         twin.labels, twin.queue, twin.stuck = dict(self.labels), deque([vertex]), dict(self.stuck)
-        sizes = [self.web.sizes[d] for d in self.web.edge_dims(edge)]
+        sizes = [self.web.sizes[d] for d in edge.dims]
         box = np.moveaxis(self.classes.find(self.labels[vertex]).reshape(sizes), factor, 0).reshape(sizes[factor], -1)
         first = np.broadcast_to(box.max(axis=1, keepdims=True), box.shape)
         held = box >= 0
@@ -149,7 +150,7 @@ class _Attempt:
 
     def _up(self, vertex: int, edge: Edge) -> None:
         """From a dim to an axis."""
-        dims = self.web.edge_dims(edge)
+        dims = edge.dims
         sizes = [self.web.sizes[d] for d in dims]
         for which, dim in enumerate(dims):
             if dim == vertex:
@@ -158,7 +159,7 @@ class _Attempt:
     def _down(self, vertex: int, edge: Edge) -> None:
         """From an axis to one dim."""
         labels = self.classes.find(self.labels[vertex])
-        dims = self.web.edge_dims(edge)
+        dims = edge.dims
         if len(dims) == 1:
             self._scatter(dims[0], labels, edge.map.lookup)
             return
@@ -189,6 +190,8 @@ class _Attempt:
                 return
             self.labels[vertex] = incoming
         else:
+            if (present == incoming).all():
+                return
             both = (present >= 0) & (incoming >= 0)
             self.classes.union(present[both], incoming[both])
             fresh = (present < 0) & (incoming >= 0)
@@ -214,7 +217,7 @@ class _Search:
         self.found: list[Coupled] = []
         self.homes: set[int] = set()  # vertices whose elements some closed labelling tells apart
         self.covered: dict[int, np.ndarray] = {}  # axis vertex -> elements that some labelling tells apart
-        self.signatures: set[int] = set()
+        self.signatures: set[bytes] = set()
 
     def run(self) -> None:
         for vertex in range(self.web.axes):
@@ -256,23 +259,26 @@ class _Search:
             self._keep(collapsed)
 
     def _cover(self, attempt: _Attempt) -> None:
+        known: dict[int, np.ndarray] = {}  # most vertices share one array of labels
         for vertex, labels in attempt.labels.items():
             if vertex >= self.web.axes:
                 continue
-            found = attempt.classes.find(labels)
-            counts = np.bincount(found[found >= 0], minlength=len(attempt.classes.parent))
-            apart = (found >= 0) & (counts[found] == 1)
+            apart = known.get(id(labels))
+            if apart is None:
+                found = attempt.classes.find(labels)
+                counts = np.bincount(found[found >= 0], minlength=len(attempt.classes.parent))
+                apart = known[id(labels)] = (found >= 0) & (counts[found] == 1)
             before = self.covered.get(vertex)
             self.covered[vertex] = apart if before is None else before | apart
 
     def _keep(self, attempt: _Attempt) -> None:
         labels_by_vertex, size = _compact(attempt)
         if not attempt.collapsed:
-            for vertex, labels in labels_by_vertex.items():
-                if len(labels) == size and (np.bincount(labels[labels >= 0], minlength=size) == 1).all():
-                    self.homes.add(vertex)
+            distinct = {id(a): a for a in labels_by_vertex.values() if len(a) == size}
+            apart = {key for key, a in distinct.items() if (np.bincount(a + 1, minlength=size + 1)[1:] == 1).all()}
+            self.homes.update(v for v, a in labels_by_vertex.items() if id(a) in apart)
         for own, count in _parts(self.web, labels_by_vertex, size):
-            signature = hash(tuple((v, a.tobytes()) for v, a in own.items()))
+            signature = _signature(own)
             if signature in self.signatures:
                 continue
             self.signatures.add(signature)
@@ -289,19 +295,30 @@ _MOST_FORKS = 256
 """Labellings tried from one seed. Each fork merges, so real models end after a handful."""
 
 
+def _signature(labels: dict[int, IntArray]) -> bytes:
+    """A digest that two equal labellings share."""
+    digest = blake2b(digest_size=16)
+    texts = {id(a): blake2b(a.tobytes(), digest_size=16).digest() for a in {id(a): a for a in labels.values()}.values()}
+    for vertex, held in labels.items():
+        digest.update(vertex.to_bytes(8, "little") + texts[id(held)])
+    return digest.digest()
+
+
 def _compact(attempt: _Attempt) -> tuple[dict[int, IntArray], int]:
     """Labels with classes numbered in order of first appearance, and the number of classes."""
     vertices = sorted(attempt.labels)
     ids = np.full(len(attempt.classes.parent) + 1, -1)  # the last entry stands for no class
     size = 0
-    for vertex in vertices:
-        labels = attempt.classes.find(attempt.labels[vertex])
+    distinct = {id(attempt.labels[v]): attempt.labels[v] for v in vertices}
+    for held in distinct.values():
+        labels = attempt.classes.find(held)
         fresh = labels[(ids[labels] < 0) & (labels >= 0)]
         if fresh.size:
             roots, first = np.unique(fresh, return_index=True)
             ids[roots[np.argsort(first)]] = np.arange(size, size + len(roots))
             size += len(roots)
-    return {v: ids[attempt.classes.find(attempt.labels[v])] for v in vertices}, size
+    compacted = {key: ids[attempt.classes.find(held)] for key, held in distinct.items()}
+    return {v: compacted[id(attempt.labels[v])] for v in vertices}, size
 
 
 def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[int, IntArray], int]]:
@@ -314,13 +331,15 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     cut = [v for v in labels if v >= web.axes and sum(e.map.lookup is not None for e in web.edges[v]) > 1]
     if not cut:
         return [(labels, size)]
-    kinds = {v: np.unique(a[a >= 0]) for v, a in labels.items()}
+    present = {id(a): _present(a, size) for a in {id(a): a for a in labels.values()}.values()}
+    kinds = {v: present[id(a)] for v, a in labels.items()}
     containers = {kinds[v].tobytes() for v in cut if _divided(web, v, labels, kinds)}
     if not containers:
         return [(labels, size)]
     classes = _Classes(size)
-    for held in kinds.values():
-        if held.tobytes() not in containers:
+    for kind in {k.tobytes(): k for k in kinds.values()}.values():
+        if kind.tobytes() not in containers:
+            held = np.flatnonzero(kind)
             classes.union(held, np.full_like(held, held[0]))
     roots = np.unique(classes.parent)
     if len(roots) == 1 or (np.bincount(classes.parent)[roots] == 1).any():
@@ -330,7 +349,7 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
         own = np.flatnonzero(classes.parent == root)
         ids = np.full(size + 1, -1)
         ids[own] = np.arange(len(own))
-        chosen = {v: ids[a] for v, a in labels.items() if np.isin(kinds[v], own).any()}
+        chosen = {v: ids[a] for v, a in labels.items() if kinds[v][own].any()}
         parts.append((chosen, len(own)))
     return parts
 
@@ -341,8 +360,14 @@ def _divided(web: Web, vertex: int, labels: dict[int, IntArray], kinds: dict[int
         return False
     stretches = {e.axis: e.map.lookup for e in web.edges[vertex] if e.map.lookup is not None and len(e.map.lookup) > 1}
     pieces = {kinds[axis].tobytes(): kinds[axis] for axis in stretches if axis in kinds}
-    taken = sum(len(p) for p in pieces.values())
-    return len(pieces) > 1 and taken == len(kinds[vertex])
+    return len(pieces) > 1 and sum(int(p.sum()) for p in pieces.values()) == int(kinds[vertex].sum())
+
+
+def _present(labels: IntArray, size: int) -> np.ndarray:
+    """Which classes occur among labels; shape ``[size]``."""
+    found = np.zeros(size + 1, bool)
+    found[labels] = True  # no class, -1, falls on the last entry
+    return found[:-1]
 
 
 def _judge(web: Web, group: Coupled) -> None:

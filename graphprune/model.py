@@ -262,7 +262,11 @@ class Model:
         return digest.hexdigest()
 
 
-def load(model: str | os.PathLike[str] | ModelProto | Model) -> Model:
+AnyModel = str | os.PathLike[str] | ModelProto | Model
+"""What stands for a model: a path, a proto, or one that is loaded already."""
+
+
+def load(model: AnyModel) -> Model:
     """Load a model and check that its graph is well formed.
 
     Raises:

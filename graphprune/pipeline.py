@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-
-from onnx import ModelProto
 
 from graphprune import cost, files, proof, shapes
 from graphprune.analysis import Analysis, analyze
 from graphprune.cost import Cost
 from graphprune.errors import InputError
-from graphprune.model import Model, load
+from graphprune.model import AnyModel, Model, load
 from graphprune.passes import magnitude
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.ratio import Untouched
@@ -23,8 +21,6 @@ from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, rewrite
-
-AnyModel = str | os.PathLike[str] | ModelProto | Model
 
 
 @dataclass
@@ -209,9 +205,9 @@ def _finish(
     return Result(done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds)
 
 
-def _distinct(tries: object) -> list[dict[str, Shape]]:
+def _distinct(tries: Iterable[dict[str, Shape]]) -> list[dict[str, Shape]]:
     found: list[dict[str, Shape]] = []
-    for one in tries:  # type: ignore[attr-defined]
+    for one in tries:
         if one not in found:
             found.append(one)
     return found

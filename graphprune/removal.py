@@ -103,7 +103,7 @@ def verify(analysis: Analysis, removal: Removal) -> None:
 
 def _verify_edge(analysis: Analysis, removal: Removal, edge: Edge) -> None:
     net = analysis.web
-    dims = net.edge_dims(edge)
+    dims = edge.dims
     sizes = [net.sizes[d] for d in dims]
     expected = np.zeros(net.sizes[edge.axis], bool)
     for which, d in enumerate(dims):

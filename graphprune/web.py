@@ -18,11 +18,19 @@ Tensor = str | Use
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One axis of one tensor, as one node sees it."""
+    """One axis of one tensor, as one node sees it.
+
+    Attributes:
+        axis: vertex of the axis.
+        node: index of the node.
+        map: where the elements of the axis belong.
+        dims: vertices of the dims in ``map``.
+    """
 
     axis: int
     node: int
     map: AxisMap
+    dims: tuple[int, ...]
 
 
 @dataclass
@@ -31,6 +39,7 @@ class Web:
 
     Attributes:
         relations: for each node its relation; None for nodes that only make constants.
+        axes: number of axis vertices; vertices from there on are dims.
         axis_of: first vertex of each tensor's axes.
         tensor_of: for each axis vertex its tensor and the axis' number.
         sizes: number of elements of each vertex.
@@ -40,6 +49,7 @@ class Web:
     """
 
     relations: list[Relation | None]
+    axes: int = 0
     axis_of: dict[Tensor, int] = field(default_factory=dict)
     tensor_of: list[tuple[Tensor, int]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -50,11 +60,6 @@ class Web:
     shapes: dict[Tensor, Shape] = field(default_factory=dict)
     tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
 
-    @property
-    def axes(self) -> int:
-        """Number of axis vertices; vertices from here on are dims."""
-        return len(self.tensor_of)
-
     def dim(self, vertex: int) -> tuple[int, int]:
         """Node and local dim of a dim vertex."""
         return self.dim_of[vertex - self.axes]
@@ -63,11 +68,6 @@ class Web:
         """Vertex of an axis of a node's tensor, or None where the tensor takes no part."""
         tensor = self.tensors.get((node, slot))
         return None if tensor is None else self.axis_of[tensor] + axis
-
-    def edge_dims(self, edge: Edge) -> tuple[int, ...]:
-        """Dim vertices of an edge."""
-        start = self.dim_start[edge.node]
-        return tuple(start + d for d in edge.map.dims)
 
     def label(self, vertex: int, model: Model) -> str:
         """A vertex in words."""
@@ -110,6 +110,7 @@ def build(model: Model, witness: Witness) -> Web:
             start = _place(web, tensor, axes, relation)
             web.tensors[(i, slot)] = tensor
             placed.append((i, start, axes))
+    web.axes = len(web.tensor_of)
     for i, relation in enumerate(web.relations):
         web.dim_start[i] = web.axes + len(web.dim_of)
         for d, dim in enumerate(relation.dims if relation is not None else ()):
@@ -120,9 +121,9 @@ def build(model: Model, witness: Witness) -> Web:
         for a, axis in enumerate(axes):
             if not axis.dims:
                 continue
-            edge = Edge(start + a, i, axis)
+            edge = Edge(start + a, i, axis, tuple(web.dim_start[i] + d for d in axis.dims))
             web.edges[start + a].append(edge)
-            for vertex in web.edge_dims(edge):
+            for vertex in edge.dims:
                 web.edges[vertex].append(edge)
     _pin(web, model)
     return web

@@ -99,7 +99,7 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
             if not asked:
                 why = f"{ratio:g} of {group.size} classes is less than one"
             elif not count:
-                why = f"no width from {group.size - asked} to {group.size - 1} is a multiple of {align}"
+                why = f"no width from {group.size - asked} up is a multiple of {align} and below {group.size}"
             chosen.untouched.append(Untouched(group.id, why))
     return chosen
 

@@ -75,7 +75,7 @@ def test_what_nothing_was_taken_from_says_why() -> None:
     reasons = [u.reason for u in ratio.select(analysis, groups, scores, 0.3).untouched]
     assert reasons == ["0.3 of 2 classes is less than one"]
     reasons = [u.reason for u in ratio.select(analysis, groups, scores, 0.3, 8).untouched]
-    assert reasons == ["0.3 of 2 classes is less than one", "no width from 9 to 11 is a multiple of 8"]
+    assert reasons == ["0.3 of 2 classes is less than one", "no width from 9 up is a multiple of 8 and below 12"]
 
 
 def test_globs_on_groups_and_nodes() -> None:

@@ -11,6 +11,7 @@ and what channel shuffles leave of a group. No operator is named here.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -100,16 +101,9 @@ class _Attempt:
 
     def fork(self, vertex: int, edge: Edge, factor: int) -> _Attempt:
         """The same labelling, with labels merged just enough to vary along one factor of a composite axis."""
-        twin = _Attempt.__new__(_Attempt)
-        twin.web, twin.seed, twin.homes, twin.start, twin.whole = (
-            self.web,
-            self.seed,
-            self.homes,
-            self.start,
-            self.whole,
-        )
-        twin.classes = _Classes(0)
-        twin.classes.parent, twin.classes.merged = self.classes.parent.copy(), self.classes.merged
+        twin = copy(self)
+        twin.classes = copy(self.classes)
+        twin.classes.parent = self.classes.parent.copy()
         twin.labels, twin.queue, twin.stuck = dict(self.labels), deque([vertex]), dict(self.stuck)
         sizes = [self.web.sizes[d] for d in edge.dims]
         box = np.moveaxis(self.classes.find(self.labels[vertex]).reshape(sizes), factor, 0).reshape(sizes[factor], -1)

@@ -151,7 +151,6 @@ class Model:
                     found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
                     constant.add(node.output[0])
             elif node.op_type == "ConstantOfShape" and node.input[0] in found:
-                self._sources_so_far = found
                 shape = tuple(int(d) for d in self._read(found[node.input[0]]))
                 found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
                 constant.add(node.output[0])

@@ -117,7 +117,7 @@ class Refit:
         name = node.input[operand.input] if operand.input < len(node.input) else ""
         value = self.witness.value(name) if name else None
         if name and value is None:
-            return  # computed from data: the rule has pinned what it touches
+            return  # computed from the data: rules pin what such an operand sizes
         wanted = self._refitted(index, operand, value)
         if wanted is None:
             return
@@ -212,11 +212,12 @@ class Refit:
         joined = producer is not None and self.model.nodes[producer].op_type == "Concat"
         if producer is not None and joined:
             place, found = 0, []
-            for part in self.model.nodes[producer].input:
+            parts = zip(self.model.nodes[producer].input, self.editor.nodes[producer].input, strict=True)
+            for part, now in parts:  # an input may have been patched already
                 value = self.witness.value(part)
                 length = 0 if value is None else len(value)
                 if start <= place and place + length <= stop:
-                    found.append((part, length))
+                    found.append((now, length))
                 place += length
             if sum(length for _, length in found) == stop - start:
                 return [str(part) for part, _ in found]

@@ -16,7 +16,7 @@ from graphprune.editor import Editor
 from graphprune.model import Model, Source, Use
 from graphprune.plan import AttributeChange, GroupPlan, Plan, Slice
 from graphprune.refit import Refit
-from graphprune.relation import IntArray, Values
+from graphprune.relation import IntArray, Shape, Values
 from graphprune.removal import Removal, Selection
 
 Cuts = dict[int, IntArray]
@@ -59,16 +59,18 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
                 GroupPlan(id, group.kind, group.size, group.statistical, sorted(int(c) for c in classes))
             )
     if plan.groups:
-        _slice_constants(removal, editor, plan)
+        cut = _slice_constants(removal, editor, plan)
         _attributes(removal, editor, plan)
         Refit(removal, editor).run()
-        _declared_shapes(removal, editor)
+        _declared_shapes(removal, editor, cut)
     return Rewritten(editor.finish(), plan, removal)
 
 
-def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> None:
+def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> dict[str, Shape]:
+    """Cut every constant that lost elements; returns the new shapes of those that keep their names."""
     model, net = removal.analysis.model, removal.analysis.web
     by_root: dict[str, list[tuple[Use, Cuts]]] = {}
+    renewed: dict[str, Shape] = {}
     for tensor in net.axis_of:
         if isinstance(tensor, Use):
             by_root.setdefault(removal.analysis.root(tensor), []).append((tensor, removal.of(tensor)))
@@ -85,6 +87,8 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> None:
         }
         for cuts, changed in variants.values():
             result = _cut(editor, model.sources[root], cuts, alone, min(u.node for u in changed))
+            if result == root:
+                renewed[root] = _left(model.sources[root], cuts)
             for use in changed:
                 if not alone:
                     editor.redirect(use.node, use.input, result)
@@ -99,6 +103,12 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> None:
                 )
     order = {o: i for i, n in enumerate(model.nodes) for o in n.output}
     plan.slices.sort(key=lambda s: (order[s.consumer], s.input))
+    return renewed
+
+
+def _left(source: Source, cuts: Cuts) -> Shape:
+    """Shape of a constant without the removed elements."""
+    return tuple(size - len(cuts.get(a, ())) for a, size in enumerate(source.shape))
 
 
 def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
@@ -123,7 +133,7 @@ def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
 def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int) -> str:
     """The constant without the removed elements, under its own name or a new one."""
     model = editor.model
-    shape = tuple(size - len(cuts.get(a, ())) for a, size in enumerate(source.shape))
+    shape = _left(source, cuts)
     name = source.name if in_place and source.kind != "folded" else ""
     if source.kind == "fill":
         assert source.node is not None
@@ -192,11 +202,13 @@ def _attributes(removal: Removal, editor: Editor, plan: Plan) -> None:
                 plan.attributes.append(AttributeChange(consumer, name, before, after))
 
 
-def _declared_shapes(removal: Removal, editor: Editor) -> None:
-    """Shapes written down for tensors inside the graph."""
+def _declared_shapes(removal: Removal, editor: Editor, cut: dict[str, Shape]) -> None:
+    """Shapes written down for tensors inside the graph, constants and their aliases among them."""
+    model = removal.analysis.model
     for value in editor.proto.graph.value_info:
-        shape = removal.shape(value.name)
-        before = removal.analysis.witness.shape(value.name)
+        shape = cut.get(model.root(value.name)) or removal.shape(value.name)
+        root = model.sources.get(model.root(value.name))
+        before = removal.analysis.witness.shape(value.name) if root is None else root.shape
         dims = value.type.tensor_type.shape.dim
         if shape is None or before is None or len(dims) != len(shape):
             continue

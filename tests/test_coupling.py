@@ -216,3 +216,19 @@ def test_constant_nodes_are_weights() -> None:
     weight = net.op("Constant", value=numpy_helper.from_array(np.ones((8, 3, 1, 1), np.float32)))
     (group,) = (analysis := analyze(net.model(net.conv(net.op("Conv", x, weight), 8, 2)))).groups
     assert group.size == 8 and (weight, 0) in weights(analysis, group)
+
+
+@pytest.mark.parametrize("op", ["Reshape", "Expand", "Tile"])
+def test_what_an_operand_computed_from_the_data_sizes_stays(op: str) -> None:
+    net = Net()
+    x = net.input("x", [2, 4])
+    target = net.input("target", [2], kind=7)
+    sizes = net.op("Mul", target, net.ints(0, 0))
+    if op != "Reshape":  # there a zero copies the size
+        sizes = net.op("Add", sizes, net.ints(1, 1))
+    y = net.op(op, net.linear(x, 4, 6), sizes)
+    analysis = analyze(
+        net.model(net.op("ReduceSum", net.op("Mul", y, net.weight(1, 6)))), {"x": (2, 4), "target": (2,)}
+    )
+    assert not analysis.groups
+    assert any("computed from the data" in r.text for g in analysis.fixed for r in g.reasons)

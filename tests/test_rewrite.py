@@ -150,6 +150,20 @@ def test_declared_shapes_follow() -> None:
     assert [d.dim_param or d.dim_value for d in inner] == ["batch", 4, 8, 8]
 
 
+def test_declared_shapes_of_constants_behind_aliases_follow() -> None:
+    net = Net()
+    y = net.op(
+        "Add", net.op("MatMul", net.input("x", ["batch", 4]), net.weight(4, 6)), net.op("Identity", net.weight(6))
+    )
+    model = onnx.shape_inference.infer_shapes(net.model(net.op("MatMul", net.op("Relu", y), net.weight(6, 2))))
+    alias = next(n.output[0] for n in model.graph.node if n.op_type == "Identity")
+    assert alias in [v.name for v in model.graph.value_info]
+    pruned = graphprune.prune(model, ratio=0.5).model.proto
+    helpers.check(pruned)
+    (shape,) = (v.type.tensor_type.shape for v in pruned.graph.value_info if v.name == alias)
+    assert [d.dim_value for d in shape.dim] == [3]
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16], ids=str)
 def test_other_precisions(dtype: type) -> None:
     net = Net(dtype=dtype)

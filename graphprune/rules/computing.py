@@ -55,7 +55,9 @@ def clip(node: NodeView) -> Relation:
     """Zero stays zero where the bounds are known to hold it."""
     low = node.attributes.get("min", node.value(1) if node.has(1) else -np.inf)
     high = node.attributes.get("max", node.value(2) if node.has(2) else np.inf)
-    holds = low is not None and high is not None and float(low) <= 0 <= float(high)
+    holds = (
+        low is not None and high is not None and bool(np.all(low <= np.float64(0)) and np.all(high >= np.float64(0)))
+    )
     shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
     return elementwise("0" if holds else "")(replace(node, inputs=shapes))
 

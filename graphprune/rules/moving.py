@@ -64,6 +64,8 @@ def through(axis: AxisMap, lookup: IntArray) -> AxisMap:
 def reshape(node: NodeView) -> Relation:
     """``b s (h d) -> b s h d`` and the like, found by factoring both shapes."""
     source, target = node.shape(0), node.out()
+    if node.op == "Reshape":
+        node.followed(1, "shape")
     build = Builder()
     left: list[AxisMap] = [AxisMap(())] * len(source)
     right: list[AxisMap] = [AxisMap(())] * len(target)
@@ -359,6 +361,7 @@ def gather_elements(node: NodeView) -> Relation:
 def expand(node: NodeView) -> Relation:
     """Axes that are repeated from size 1 are dims of their own."""
     source, target = node.shape(0), node.out()
+    node.followed(1, "shape")
     build = Builder()
     axes = build.like(target)
     lead = len(target) - len(source)
@@ -380,6 +383,7 @@ def expand(node: NodeView) -> Relation:
 def tile(node: NodeView) -> Relation:
     """``a b -> (r a) (s b)``."""
     source, target = node.shape(0), node.out()
+    node.followed(1, "repeats")
     build = Builder()
     axes = build.like(source)
     counts = [build.dim(t // s) for s, t in zip(source, target, strict=True)]
@@ -425,6 +429,7 @@ def pad(node: NodeView) -> Relation:
 
 def constant_of_shape(node: NodeView) -> Relation:
     """Its axes follow whatever they meet."""
+    node.followed(0, "shape")
     build = Builder()
     return build.relation([None], [build.like(node.out())], zero="", operands=(Operand(0, _refit_sizes),))
 
@@ -447,6 +452,8 @@ def space_to_depth(node: NodeView) -> Relation:
 def resize(node: NodeView) -> Relation:
     """Axes that keep their size pass; those that are resampled are pinned."""
     source, target = node.shape(0), node.out()
+    if node.op == "Resize":
+        node.followed(3, "sizes")
     build = Builder()
     axes, wide = [], []
     places = [int(a) % len(source) for a in node.attributes.get("axes", range(len(source)))]

@@ -85,6 +85,15 @@ class NodeView:
             raise Unruled(f"its {attribute} (input {index}) are computed from the data")
         return value
 
+    def followed(self, index: int, what: str) -> None:
+        """Say no where an operand is there but its value is not known, so that it could not follow.
+
+        Raises:
+            Unruled: the operand is computed from the data.
+        """
+        if self.has(index) and (index >= len(self.values) or self.values[index] is None):
+            raise Unruled(f"its {what} (input {index}) is computed from the data")
+
     def axis(self, default: int | None = None, rank: int | None = None, name: str = "axis") -> int:
         """The axis attribute, counted from the front."""
         axis = self.attributes.get(name, default)

@@ -122,3 +122,19 @@ def test_registered_rules_come_before_the_table() -> None:
         assert str(relation) == "a b -> a b"
     finally:
         rules._registered.pop(("com.example", "Strange"))
+
+
+def test_rules_of_other_packages_come_in_through_their_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        name = "com.example:Strange"
+
+        def load(self) -> rules.Rule:
+            return TABLE["Relu"]
+
+    node = NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,))
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "entry_points", lambda group: [Entry()] if group == "graphprune.rules" else [])
+        rules._foreign.cache_clear()
+        assert str(rule(node)) == "a b -> a b"
+    rules._foreign.cache_clear()
+    assert rules.find("com.example", "Strange") is None

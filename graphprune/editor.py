@@ -103,13 +103,12 @@ class Editor:
 
     def finish(self) -> Model:
         """The changed model, without what the edits have left unused."""
-        sequence = [(None if i < 0 else i, n) for i, n in self._sequence()]
         used = {o.name for o in self.proto.graph.output}
         keep: list[NodeProto] = []
-        for original, node in reversed(sequence):
-            if original is not None and not self._orphaned(node, used):
-                pass
-            elif not any(o in used for o in node.output if o):
+        for node, new in reversed(self._sequence()):
+            wanted = any(o in used for o in node.output if o)
+            # an original node goes only where an edit took its last reader: one that never had any stays
+            if not wanted and (new or any(o in self.touched for o in node.output)):
                 self.touched.update(n for n in node.input if n)
                 continue
             keep.append(node)
@@ -125,16 +124,13 @@ class Editor:
         self._drop_value_info(used)
         return Model(self.proto, self.model.path, lazy=self.lazy)
 
-    def _orphaned(self, node: NodeProto, used: set[str]) -> bool:
-        """Whether an original node lost all its readers through an edit (one that never had any stays)."""
-        return any(o in self.touched for o in node.output) and not any(o in used for o in node.output if o)
-
-    def _sequence(self) -> list[tuple[int, NodeProto]]:
-        found: list[tuple[int, NodeProto]] = []
-        for i, node in enumerate(self.nodes):
-            found += [(-1, extra) for extra in self.before.get(i, [])]
-            found.append((i, node))
-        return found + [(-1, extra) for extra in self.before.get(len(self.nodes), [])]
+    def _sequence(self) -> list[tuple[NodeProto, bool]]:
+        """All nodes in order, each with whether it is new."""
+        found: list[tuple[NodeProto, bool]] = []
+        for i in range(len(self.nodes) + 1):
+            found += [(extra, True) for extra in self.before.get(i, [])]
+            found += [(node, False) for node in self.nodes[i : i + 1]]
+        return found
 
     def _drop_value_info(self, used: set[str]) -> None:
         made = {o for n in self.proto.graph.node for o in n.output} | {t.name for t in self.proto.graph.initializer}

@@ -226,8 +226,10 @@ def _check_output(model: Model, output: str | os.PathLike[str] | None) -> None:
 def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:
     name = analysis.model.name
     if not analysis.groups:
-        why = next((f": group {g.id!r} stays because {g.reasons[0].text}" for g in analysis.fixed if g.reasons), "")
-        return f"{name}: nothing is prunable{why}; 'graphprune inspect' lists what there is"
+        largest = max(analysis.fixed, key=lambda g: g.parameters.sum(), default=None)
+        why = f": group {largest.id!r} stays because {largest.reasons[0].text}" if largest and largest.reasons else ""
+        note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0].text}" if analysis.notes else ""
+        return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
     sizes = [g.size for g in analysis.groups if not g.statistical]
     if sizes and all(u.reason.endswith("less than one") for u in untouched if not u.reason.startswith("statistical")):
         return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {1 / max(sizes):.3g}"

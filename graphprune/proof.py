@@ -5,12 +5,14 @@ The masked model is made from the plan alone, so that a wrong rewrite cannot hid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import ModelProto
 
 from graphprune.editor import Editor
@@ -19,7 +21,7 @@ from graphprune.model import Model, node_name
 from graphprune.plan import Plan
 from graphprune.relation import Shape, Values
 from graphprune.removal import Removal
-from graphprune.run import generate, run, session
+from graphprune.run import RefusedError, generate, run, session
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 """Largest relative error by type: rounding of sums taken in another order, nothing more."""
@@ -124,6 +126,15 @@ def prove(
     return Proof(inputs, list(errors.values()), left_out)
 
 
+@contextmanager
+def _provable(masked: Model) -> Iterator[ort.InferenceSession]:
+    try:
+        with session(masked) as active:
+            yield active
+    except RefusedError as error:
+        raise InputError(f"{error}; without ONNX Runtime there is no proof: --no-proof goes on without one") from error
+
+
 Run = tuple[dict[str, Values], list[Any]]
 
 
@@ -134,7 +145,7 @@ def _run_masked(
     inputs: list[dict[str, Any]] = []
     runs: list[Run] = []
     refused: InputError | None = None
-    with session(masked) as active:
+    with _provable(masked) as active:
         for k, chosen in enumerate(shapes):
             feeds = generate(original, chosen, seed + k)
             try:

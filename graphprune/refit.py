@@ -230,11 +230,15 @@ class Refit:
         return [result]
 
     def _interface(self) -> None:
-        for name in self.model.output_names:
+        """Sizes that leave the graph, or that a subgraph reads, cannot be patched: say so."""
+        places = [(name, f"output {name!r} reports") for name in self.model.output_names]
+        for index, names in self.model.captured.items():
+            holder = node_name(self.model, index)
+            places += [(name, f"the subgraph of node {holder!r} reads {name!r},") for name in names]
+        for name, what in places:
             if name in self.current:
                 raise InputError(
-                    f"{self.model.name}: output {name!r} reports a size that the removal changes; exclude the groups "
-                    "on it by --exclude"
+                    f"{self.model.name}: {what} a size that the removal changes; exclude the groups on it by --exclude"
                 )
 
 

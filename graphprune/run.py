@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper
 
 from graphprune.errors import InputError
+from graphprune.files import save
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
 
@@ -21,37 +22,36 @@ _PROTO_LIMIT = 1_800_000_000
 """Bytes above which a model goes to ONNX Runtime through a file: a protobuf message cannot hold 2 GiB."""
 
 
+class RefusedError(InputError):
+    """ONNX Runtime does not load the model at all, whatever its inputs."""
+
+
 @contextmanager
-def session(model: Model, *, optimise: bool = False) -> Iterator[ort.InferenceSession]:
-    """An ONNX Runtime session on the CPU.
+def session(model: Model) -> Iterator[ort.InferenceSession]:
+    """An ONNX Runtime session on the CPU, with basic optimisations only.
 
     Args:
         model: the model; external data is found beside its path.
-        optimise: whether ONNX Runtime may fuse nodes.
 
     Raises:
-        InputError: ONNX Runtime refuses the model.
+        RefusedError: ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_ENABLE_BASIC
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _PROTO_LIMIT:
-            from graphprune.files import save
-
             source = str(Path(folder) / "model.onnx")
             save(model, Path(source), external=True)
         else:
             source = model.proto.SerializeToString()
         try:
-            yield ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except InputError:
-            raise
+            active = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise InputError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+        yield active
 
 
 def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> list[Any]:
@@ -90,7 +90,7 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
 
 
 def index_limits(model: Model) -> dict[str, int]:
-    """For each integer input that indexes a constant table, the table's length; 128 for one that is only compared.
+    """For each integer input that indexes a constant table, the length of the shortest such table.
 
     Indices are followed through nodes that pass values on as they are.
     """
@@ -119,7 +119,8 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
     """Run the model once and return the named tensors.
 
     Raises:
-        InputError: ONNX Runtime refuses the model or these shapes.
+        RefusedError: ONNX Runtime refuses the model.
+        InputError: ONNX Runtime fails at these shapes.
     """
     probe = ModelProto()
     probe.CopyFrom(model.proto)

@@ -20,7 +20,7 @@ from graphprune import values as shape_values
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
 from graphprune.relation import Shape, Values
-from graphprune.run import record_shapes
+from graphprune.run import RefusedError, record_shapes
 
 InputShapes = dict[str, Shape]
 _BATCH = ((3, 5), (5, 7), (7, 11), (11, 13))
@@ -229,6 +229,9 @@ def _laid(
 def infer(model: Model, inputs: InputShapes) -> Facts:
     """Shapes, types and values of every tensor at the given input shapes.
 
+    Where ONNX Runtime does not load the model (operators of its own that are not installed), holes stay: what they
+    touch is then pinned.
+
     Raises:
         WitnessError: a node refuses its inputs.
     """
@@ -238,6 +241,9 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
         return facts
     try:
         recorded = record_shapes(model, inputs, _downstream(model, facts))
+    except RefusedError as error:
+        facts.holes = {i: f"{why}, and {error}" for i, why in facts.holes.items()}
+        return facts
     except InputError as error:
         raise WitnessError(str(error)) from error
     return _Pass(model, inputs, recorded).run()

@@ -108,6 +108,14 @@ def unknown_operator() -> onnx.ModelProto:
     return net.model(net.linear(y, 6, 2), domains=["com.example"], rank=2)
 
 
+def beside_an_unknown_operator() -> onnx.ModelProto:
+    net = Net()
+    x = net.input("x", ["batch", 4])
+    y = net.op("Strange", net.linear(x, 4, 6), domain="com.example")
+    known = net.linear(net.op("Relu", net.linear(x, 4, 8)), 8, 2)
+    return net.model(y, known, domains=["com.example"], rank=2)
+
+
 def unprunable() -> onnx.ModelProto:
     net = Net()
     return net.model(net.linear(net.input("x", ["batch", 4]), 4, 6))
@@ -141,6 +149,11 @@ BAD = {
     ),
     "undeclared domain": (undeclared_domain().SerializeToString(), ["--ratio", "0.3"], "'com.example' is not among"),
     "unknown operator": (unknown_operator().SerializeToString(), ["--ratio", "0.3"], "Strange"),
+    "beside an unknown operator": (
+        beside_an_unknown_operator().SerializeToString(),
+        ["--ratio", "0.3"],
+        "--no-proof goes on without one",
+    ),
     "ratio of one": (chain().SerializeToString(), ["--ratio", "1"], "--ratio 1 is out of range"),
     "negative ratio": (chain().SerializeToString(), ["--ratio", "-0.5"], "out of range"),
     "ratio that is no number": (chain().SerializeToString(), ["--ratio", "nan"], "out of range"),
@@ -180,6 +193,15 @@ def test_inspect_of_an_operator_without_a_rule_says_which(tmp_path: Path, capsys
     onnx.save(net.model(net.linear(y, 6, 2), domains=["com.microsoft"], rank=2), tmp_path / "m.onnx")
     status, out, _ = run(capsys, "inspect", str(tmp_path / "m.onnx"))
     assert status == 0 and "com.microsoft:BiasGelu has no rule" in out and "node_BiasGelu" in out
+
+
+def test_without_a_proof_an_unknown_operator_only_pins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(beside_an_unknown_operator(), tmp_path / "m.onnx")
+    status, out, _ = run(capsys, "inspect", str(tmp_path / "m.onnx"))
+    assert status == 0 and "com.example:Strange has no rule" in out
+    command = ["prune", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "out.onnx"), "--ratio", "0.5", "--no-proof"]
+    status, out, _ = run(capsys, *command)
+    assert status == 0 and "feature classes in 1 group " in out and "proof: not asked for" in out
 
 
 def test_the_module_and_the_script_are_the_same_program(tmp_path: Path) -> None:

@@ -230,3 +230,22 @@ def test_a_batch_divided_back_out_of_a_folded_axis(scalar: bool) -> None:
     y = net.op("Reshape", y, net.op("Concat", batch, net.ints(4), length, net.ints(6), axis=0))
     y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, 24))
     prune(net.model(net.op("MatMul", y, net.weight(24, 3))), 0.25)
+
+
+def test_a_size_that_a_subgraph_reads_is_not_changed_in_silence() -> None:
+    net = Net()
+    y = net.linear(net.input("x", ["batch", 5]), 5, 6)
+    out = net.op("MatMul", y, net.weight(6, 3))
+    size = net.op("Shape", y)
+    branch = helper.make_graph(
+        [helper.make_node("Cast", [size], ["sizes"], to=TensorProto.FLOAT)],
+        "branch",
+        [],
+        [helper.make_empty_tensor_value_info("sizes")],
+    )
+    net.nodes.append(
+        helper.make_node("If", [net.constant(np.array(True))], ["report"], then_branch=branch, else_branch=branch)
+    )
+    model = net.model(out, "report")
+    with pytest.raises(graphprune.InputError, match="subgraph of node 'report' reads"):
+        graphprune.prune(model, ratio=0.5)

@@ -81,11 +81,14 @@ def test_what_inference_leaves_open_is_recorded_from_a_run() -> None:
     assert not witness.first.holes
 
 
-def test_a_hole_that_no_run_can_fill_is_an_error_that_names_the_operator() -> None:
+def test_a_hole_that_no_run_can_fill_is_explained() -> None:
     net = Net()
     y = net.op("Strange", net.input("x", [2, 8]), domain="com.example")
-    with pytest.raises(InputError, match="Strange"):
-        shapes.find(load(net.model(y, domains=["com.example"])))
+    witness = shapes.find(load(net.model(net.op("Relu", y), domains=["com.example"])))
+    assert witness.shape(y) is None
+    first, second = witness.first.holes.values()
+    assert "com.example:Strange is unknown to shape inference" in first and "ONNX Runtime cannot run it" in first
+    assert y in second
 
 
 def test_inputs_that_are_no_tensors_are_refused() -> None:

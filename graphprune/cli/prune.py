@@ -81,7 +81,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     table.add_row("MACs", number(before.macs), number(after.macs), change(before.macs, after.macs))
     table.add_row("bytes", number(before.bytes), number(after.bytes), change(before.bytes, after.bytes))
     for kind in report.kinds(result):
-        label = f"{kind['kind']} classes in {kind['groups']} groups"
+        label = f"{kind['kind']} classes in {kind['groups']} {'group' if kind['groups'] == 1 else 'groups'}"
         table.add_row(label, str(kind["classes"]), str(kind["kept"]), change(kind["classes"], kind["kept"]))
     sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in result.analysis.witness.inputs.items())
     out.print(Text(f"{result.analysis.model.name}, MACs at {sizes}"))

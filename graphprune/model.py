@@ -318,7 +318,10 @@ def check(model: Model) -> None:
 
 
 def _complete(tensor: TensorProto) -> bool:
-    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
+    """Whether raw data has the length that dims and type ask for; typed fields are read when used.
+
+    Reading a bytes field copies it, so for large tensors the size of the message must do.
+    """
     if not tensor.HasField("raw_data"):
         return True
     try:
@@ -327,7 +330,13 @@ def _complete(tensor: TensorProto) -> bool:
         return False
     count = int(np.prod(tensor.dims, dtype=np.int64))
     packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
-    return len(tensor.raw_data) == ((count + 1) // 2 if packed else count * size) or tensor.data_type > 22
+    expected = (count + 1) // 2 if packed else count * size
+    if expected > _LARGE:
+        return tensor.ByteSize() >= expected
+    return len(tensor.raw_data) == expected or tensor.data_type > TensorProto.FLOAT4E2M1
+
+
+_LARGE = 1 << 16
 
 
 def node_name(model: Model, index: int) -> str:

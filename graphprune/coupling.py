@@ -184,7 +184,7 @@ class _Attempt:
                 return
             self.labels[vertex] = incoming
         else:
-            if (present == incoming).all():
+            if present is incoming or (present == incoming).all():
                 return
             both = (present >= 0) & (incoming >= 0)
             self.classes.union(present[both], incoming[both])

@@ -203,3 +203,38 @@ def test_a_pruned_model_can_be_pruned_again(tmp_path: Path) -> None:
     assert second.after.parameters < first.after.parameters
     save(Model(first.model.proto), tmp_path / "c.onnx")
     assert load(tmp_path / "c.onnx").sha256 == load(tmp_path / "a.onnx").sha256
+
+
+def agrees_with_a_mask_by_hand(model: ModelProto, result: graphprune.Result) -> bool:
+    feeds = helpers.random_feeds(model, {"batch": 3})
+    masked = helpers.run(helpers.mask_by_hand(model, result.plan.to_json()), feeds)
+    pairs = zip(masked, helpers.run(result.model.proto, feeds), strict=True)
+    return all(helpers.relative(a, b) < 1e-5 for a, b in pairs)
+
+
+def test_weights_behind_cast_and_transpose_are_cut_where_they_are_kept() -> None:
+    net = Net()
+    half = net.constant((net.rng.standard_normal((4, 8)) * 0.3).astype(np.float16), "half")
+    y = net.op("Relu", net.op("MatMul", net.input("x", ["batch", 4]), net.op("Cast", half, to=1)))
+    wide = net.weight(3, 8)
+    model = net.model(net.op("MatMul", y, net.op("Transpose", wide)))
+    result = graphprune.prune(model, ratio=0.5)
+    after = helpers.constants(result.model.proto)
+    assert after[half].dtype == np.float16 and after[half].shape == (4, 4) and after[wide].shape == (3, 4)
+    assert [n.op_type for n in result.model.graph.node] == [n.op_type for n in model.graph.node]
+    assert agrees_with_a_mask_by_hand(model, result)
+
+
+def test_readers_of_one_transposed_weight_need_not_agree() -> None:
+    """Both layers read the same transpose; the first loses inputs, the second outputs."""
+    net = Net()
+    turned = net.op("Transpose", net.weight(8, 8))
+    x = net.input("x", ["batch", 4])
+    first = net.op("MatMul", net.op("Relu", net.op("MatMul", x, net.weight(4, 8))), turned)
+    second = net.op("MatMul", net.op("Relu", net.op("MatMul", first, turned)), net.weight(8, 2))
+    model = net.model(second, net.op("Relu", first))
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.proof is not None and result.proof.worst < 1e-5
+    shapes = sorted(helpers.constants(result.model.proto)[s.result].shape for s in result.plan.slices)
+    assert shapes == [(4, 2), (4, 4), (4, 8), (8, 4)]
+    helpers.check(result.model.proto)

@@ -90,7 +90,7 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> dict[str, 
             if result == root:
                 renewed[root] = _left(model.sources[root], cuts)
             for use in changed:
-                if not alone:
+                if result != root:
                     editor.redirect(use.node, use.input, result)
                 plan.slices.append(
                     Slice(

@@ -238,3 +238,16 @@ def test_readers_of_one_transposed_weight_need_not_agree() -> None:
     shapes = sorted(helpers.constants(result.model.proto)[s.result].shape for s in result.plan.slices)
     assert shapes == [(4, 2), (4, 4), (4, 8), (8, 4)]
     helpers.check(result.model.proto)
+
+
+def test_readers_of_one_transposed_weight_may_agree() -> None:
+    net = Net()
+    turned = net.op("Transpose", net.weight(5, 8))
+    hidden = net.op("MatMul", net.input("x", ["batch", 4]), net.weight(4, 8))
+    model = net.model(*(net.op("MatMul", net.op(op, hidden), turned) for op in ("Relu", "Tanh")))
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.proof is not None and result.proof.worst < 1e-5
+    cut = {s.result for s in result.plan.slices if s.source == turned}
+    assert len(cut) == 1 and helpers.constants(result.model.proto)[cut.pop()].shape == (4, 5)
+    assert "Transpose" not in {n.op_type for n in result.model.graph.node}
+    helpers.check(result.model.proto)

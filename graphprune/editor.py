@@ -66,6 +66,26 @@ class Editor:
             self.insert(helper.make_node("Constant", [], [name], value=tensor), before)
         return name
 
+    def renew(self, name: str, value: Values) -> bool:
+        """Give a constant that only one input reads another value in its place; False where others read it too."""
+        source = self.model.sources.get(name)
+        captured = any(name in names for names in self.model.captured.values())
+        if source is None or len(self.model.uses.get(name, [])) != 1 or captured or name in self.model.output_names:
+            return False
+        tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        if source.kind == "initializer":
+            self.initializers[name] = tensor
+            for declared in self.proto.graph.input:  # old exporters list initializers as inputs
+                if declared.name == name:
+                    for dim, size in zip(declared.type.tensor_type.shape.dim, value.shape, strict=True):
+                        dim.dim_value = size
+        elif source.kind == "constant" and source.node is not None:
+            del self.nodes[source.node].attribute[:]
+            self.nodes[source.node].attribute.append(helper.make_attribute("value", tensor))
+        else:
+            return False
+        return True
+
     def insert(self, node: NodeProto, before: int) -> None:
         """Add a node in front of an original one."""
         self.before.setdefault(before, []).append(node)

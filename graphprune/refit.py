@@ -163,7 +163,7 @@ class Refit:
     def _write(self, name: str, wanted: Values, moving: Values, infers: bool, before: int) -> str:
         """A tensor with the wanted value: literal where it is static, computed where it depends on the inputs."""
         if not moving.any():
-            return self.editor.constant(name, wanted, before)
+            return name if self.editor.renew(name, wanted) else self.editor.constant(name, wanted, before)
         now = self._value(name)
         if now is not None and now.ndim == wanted.ndim == 0:
             return self._scaled(name, Fraction(int(wanted), int(now)), before, ())

@@ -138,7 +138,10 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int
     if source.kind == "fill":
         assert source.node is not None
         node = editor.nodes[source.node]
-        size = editor.constant(node.input[0], np.asarray(shape, dtype=np.int64), source.node)
+        sizes = np.asarray(shape, dtype=np.int64)
+        if name and editor.renew(node.input[0], sizes):
+            return name
+        size = editor.constant(node.input[0], sizes, source.node)
         if name:
             editor.redirect(source.node, 0, size)
             return name
@@ -155,7 +158,7 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int
 
     if name and source.kind == "constant":
         assert source.node is not None
-        editor.drop_attributes(source.node, [a.name for a in editor.nodes[source.node].attribute])
+        del editor.nodes[source.node].attribute[:]
         editor.nodes[source.node].attribute.append(
             helper.make_attribute("value", numpy_helper.from_array(value(), name))
         )

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+import graphprune
 from graphprune.errors import InputError
 from graphprune.model import Use, load
 from models.small import Net, chain
@@ -141,3 +142,19 @@ def test_external_data_that_ends_early(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"\0" * 8)
     with pytest.raises(InputError, match="ends before"):
         load(path).array("conv_1")
+
+
+def test_a_constant_that_cannot_be_computed_beforehand_ties_its_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no implementation")
+
+    monkeypatch.setattr("graphprune.model.evaluate", refuse)
+    net = Net()
+    turned = net.op("Transpose", net.weight(5, 8))
+    hidden = net.op("MatMul", net.input("x", ["batch", 4]), net.weight(4, 8))
+    proto = net.model(*(net.op("MatMul", net.op(op, hidden), turned) for op in ("Relu", "Tanh")))
+    model = load(proto)
+    assert turned not in model.sources and turned in model.constant_names
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.proof is not None and result.proof.worst < 1e-5
+    assert "Transpose" in {n.op_type for n in result.model.graph.node}

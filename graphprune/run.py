@@ -90,12 +90,15 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
 
 
 def index_limits(model: Model) -> dict[str, int]:
-    """For each integer input that indexes a constant table, the length of the shortest such table.
+    """For each integer input that indexes constant tables, the length of the shortest.
 
+    An input that is only compared with constants (a one-hot encoding by ``Equal``) gets the largest of these plus one.
     Indices are followed through nodes that pass values on as they are.
     """
     limits: dict[str, int] = {}
     for value in model.inputs:
+        tables: list[int] = []
+        compared: list[int] = []
         seen, names = {value.name}, [value.name]
         while names:
             name = names.pop()
@@ -103,12 +106,16 @@ def index_limits(model: Model) -> dict[str, int]:
                 node = model.nodes[use.node]
                 if node.op_type == "Gather" and use.input == 1 and model.root(node.input[0]) in model.sources:
                     axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-                    size = model.sources[model.root(node.input[0])].shape[axis]
-                    limits[value.name] = min(size, limits.get(value.name, size))
+                    tables.append(model.sources[model.root(node.input[0])].shape[axis])
+                elif node.op_type == "Equal" and model.root(node.input[1 - use.input]) in model.sources:
+                    other = model.array(model.root(node.input[1 - use.input]))
+                    compared.append(int(other.max(initial=1)) + 1 if other.dtype.kind in "iu" else 2)
                 elif node.op_type in _PASSING and use.input == 0:
                     fresh = [o for o in node.output if o and o not in seen]
                     seen.update(fresh)
                     names += fresh
+        if tables or compared:
+            limits[value.name] = min(tables) if tables else max(compared)
     return limits
 
 

@@ -321,10 +321,7 @@ def check(model: Model) -> None:
 
 
 def _complete(tensor: TensorProto) -> bool:
-    """Whether raw data has the length that dims and type ask for; typed fields are read when used.
-
-    Reading a bytes field copies it, so for large tensors the size of the message must do.
-    """
+    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
     if not tensor.HasField("raw_data"):
         return True
     try:
@@ -334,12 +331,7 @@ def _complete(tensor: TensorProto) -> bool:
     count = int(np.prod(tensor.dims, dtype=np.int64))
     packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
     expected = (count + 1) // 2 if packed else count * size
-    if expected > _LARGE:
-        return tensor.ByteSize() >= expected
     return len(tensor.raw_data) == expected or tensor.data_type > TensorProto.FLOAT4E2M1
-
-
-_LARGE = 1 << 16
 
 
 def node_name(model: Model, index: int) -> str:

@@ -42,7 +42,7 @@ def session(model: Model) -> Iterator[ort.InferenceSession]:
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
-        if external or model.proto.ByteSize() > _PROTO_LIMIT:
+        if external or sum(len(t.raw_data) for t in model.graph.initializer) > _PROTO_LIMIT:
             source = str(Path(folder) / "model.onnx")
             save(model, Path(source), external=True)
         else:

@@ -184,7 +184,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
             for product in relation.macs:
                 if dim in product:
                     whole = prod(relation.dims[d].size for d in product)
-                    group.macs += whole / relation.dims[dim].size * counts[id(labels)]
+                    group.macs += product.count(dim) * whole / relation.dims[dim].size * counts[id(labels)]
             if relation.macs and relation.dims[dim].pinned is None:
                 kinds.add(_role(analysis, node, dim))
     order = ["head_dim", "head", "channel", "state", "feature"]

@@ -91,8 +91,7 @@ def prune(
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
     clock = _Clock()
-    if not 0 <= ratio < 1:
-        raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
+    by_ratio.check(ratio, align)  # before the model is read
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")

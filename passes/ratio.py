@@ -35,6 +35,14 @@ class Chosen:
     untouched: list[Untouched] = field(default_factory=list)
 
 
+def check(ratio: float, align: int) -> None:
+    """Raise InputError where the ratio or the alignment is out of range."""
+    if not 0 <= ratio < 1:
+        raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
+    if align < 1:
+        raise InputError(f"--align {align} is out of range: it must be at least 1")
+
+
 def candidates(
     analysis: Analysis, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> tuple[list[Group], list[Untouched]]:
@@ -78,10 +86,7 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
     Raises:
         InputError: the ratio or the alignment is out of range.
     """
-    if not 0 <= ratio < 1:
-        raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
-    if align < 1:
-        raise InputError(f"--align {align} is out of range: it must be at least 1")
+    check(ratio, align)
     chosen = Chosen()
     alive: dict[int, np.ndarray] = {}
     for group in groups:

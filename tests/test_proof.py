@@ -6,7 +6,6 @@ import graphprune
 from graphprune import pipeline, proof
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, load
-from graphprune.plan import Plan
 from graphprune.removal import Removal
 from graphprune.rewrite import Rewritten, rewrite
 from models.small import Net, residual
@@ -155,4 +154,3 @@ def test_removal_names_what_is_gone() -> None:
     name, axis = group.id.rsplit(":", 1)
     assert removal.of(name)[int(axis)].tolist() == [1]
     assert removal.shape(name)[int(axis)] == group.size - 1  # type: ignore[index]
-    assert isinstance(Plan({}), Plan)

@@ -175,9 +175,16 @@ def test_resize_keeps_its_channels() -> None:
     y = net.conv(net.input("x", ["batch", 3, 4, 4]), 3, 6)
     sizes = net.op("Concat", net.op("Shape", y, end=2), net.ints(8, 8), axis=0)
     up = net.op("Resize", y, "", "", sizes, mode="nearest")
-    literal = net.op("Resize", y, "", "", net.ints(7, 6, 8, 8), mode="nearest")
-    del literal
     prune(net.model(net.conv(up, 6, 2)))
+
+
+def test_resize_to_literal_sizes() -> None:
+    net = Net()
+    y = net.conv(net.input("x", [2, 3, 4, 4]), 3, 6)
+    up = net.op("Resize", y, "", "", net.ints(2, 6, 8, 8), mode="nearest")
+    pruned = prune(net.model(net.conv(up, 6, 2)))
+    resize = next(n for n in pruned.graph.node if n.op_type == "Resize")
+    assert helpers.constants(pruned)[resize.input[3]].tolist() == [2, 3, 8, 8]
 
 
 def test_values_of_other_types_stay_what_they_are() -> None:

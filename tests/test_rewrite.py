@@ -245,3 +245,30 @@ def test_readers_of_one_transposed_weight_may_agree() -> None:
     assert len(cut) == 1 and helpers.constants(result.model.proto)[cut.pop()].shape == (4, 5)
     assert "Transpose" not in {n.op_type for n in result.model.graph.node}
     helpers.check(result.model.proto)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_states_of_recurrent_layers_go_with_their_gates(op: str, gates: int, direction: str) -> None:
+    net = Net()
+    x = net.input("x", [7, "batch", 5])
+    y = net.linear(x, 5, 6)  # the input size of the layer is a group as well
+    sides = 2 if direction == "bidirectional" else 1
+    w, r, b = net.weight(sides, gates * 8, 6), net.weight(sides, gates * 8, 8), net.weight(sides, 2 * gates * 8)
+    y = net.op(op, y, w, r, b, hidden_size=8, direction=direction)
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, -1))
+    model = net.model(net.op("MatMul", y, net.weight(sides * 8, 3)), rank=3)
+    analysis = graphprune.analyze(model)
+    assert sorted((g.kind, g.size, g.statistical) for g in analysis.groups) == [
+        ("state", 6, False),
+        ("state", 8, False),
+    ]
+    result = graphprune.prune(model, ratio=0.5)
+    shapes = {n: v.shape for n, v in helpers.constants(result.model.proto).items()}
+    assert (shapes[w], shapes[r]) == ((sides, gates * 4, 3), (sides, gates * 4, 4))
+    assert [a.name for a in result.plan.attributes] == ["hidden_size"]
+    assert agrees_with_a_mask_by_hand(model, result)
+    batch = analysis.witness.inputs["x"][1]
+    steps = 7 * batch * sides * gates
+    assert result.before.macs == 7 * batch * (5 * 6 + sides * 8 * 3) + steps * 8 * (6 + 8)
+    assert result.after.macs == 7 * batch * (5 * 3 + sides * 4 * 3) + steps * 4 * (3 + 4)

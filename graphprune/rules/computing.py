@@ -228,11 +228,9 @@ def recurrent(gates: int) -> Rule:
         if gates == 1 and b"sigmoid" in [name.lower() for name in given]:
             keeps = False
         w, b = (f"(!{gates} h)", f"(!{2 * gates} h)") if gates > 1 else ("h", "(!2 h)")
-        time, side = ("b", "!s") if node.attributes.get("layout") else ("!s", "b")
-        state = "b !d h" if node.attributes.get("layout") else "!d b h"
-        first = "b !s i" if node.attributes.get("layout") else "!s b i"
-        output = "b !s !d h" if node.attributes.get("layout") else "!s !d b h"
-        assert time != side
+        first, state, output = "!s b i", "!d b h", "!s !d b h"
+        if node.attributes.get("layout"):
+            first, state, output = "b !s i", "b !d h", "b !s !d h"
         left = f"{first}, !d {w} i, !d {w} h, !d {b}, _, {state}, {state}, !d (!3 h)"
         relation = bind(
             f"{left} -> {output}, {state}, {state}",
@@ -240,7 +238,7 @@ def recurrent(gates: int) -> Rule:
             node.outputs,
             reason="one step of the recurrence needs the one before it, and each gate has its own place",
             zero="0*1+2+3+5+6" if keeps else "",
-            macs=f"s b d {gates} h i" if gates > 1 else "s b d h i",
+            macs=f"s b d {gates} h i + s b d {gates} h h",
             attributes={"hidden_size": "h"} if "hidden_size" in node.attributes else {},
         )
         return replace(relation, kind="state")

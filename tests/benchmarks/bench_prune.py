@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -84,6 +85,17 @@ def job_import() -> dict[str, float]:
     return {}
 
 
+def _files(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Each model in turn as one file, which the next one replaces."""
+    import models
+
+    for name in names:
+        path = folder / "model.onnx"
+        packaged = name in models.PACKAGED
+        path.write_bytes(models.packaged(name).read_bytes() if packaged else models.export(name).SerializeToString())
+        yield name, path
+
+
 def results(folder: Path) -> Table:
     """What is removed from trained models and exports, with the proof."""
     import models
@@ -92,11 +104,7 @@ def results(folder: Path) -> Table:
     for name in ("model", "groups", "parameters", "removed", "MACs removed", "worst relative error", "s"):
         table.add_column(name, justify="left" if name == "model" else "right")
     trained = [n for n in models.PACKAGED if not n.endswith("-light")]
-    for name in [*trained, *models.exported()]:
-        path = folder / "model.onnx"
-        path.write_bytes(
-            models.packaged(name).read_bytes() if name in trained else models.export(name).SerializeToString()
-        )
+    for name, path in _files(folder, [*trained, *models.exported()]):
         found = measure("prove", str(path))
         table.add_row(
             name,
@@ -117,10 +125,7 @@ def times(folder: Path) -> Table:
     table = Table(title="prune --ratio 0.3 --no-proof beside onnx.load + onnx.save", title_justify="left")
     for name in ("model", "nodes", "groups", "analysis s", "prune s", "load + save s", "ratio", "parameters"):
         table.add_column(name, justify="left" if name == "model" else "right")
-    packaged = {name: models.packaged(name) for name in ("ppocr-v5-rec", "densenet121-light")}
-    for name in [*packaged, *models.exported()]:
-        path = folder / "model.onnx"
-        path.write_bytes(packaged[name].read_bytes() if name in packaged else models.export(name).SerializeToString())
+    for name, path in _files(folder, ["ppocr-v5-rec", "densenet121-light", *models.exported()]):
         nodes = len(onnx.load(path).graph.node)
         pairs = [
             (measure("prune", str(path), str(folder / "a.onnx")), measure("copy", str(path), str(folder / "b.onnx")))

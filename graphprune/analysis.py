@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from graphprune import coupling, exactness, shapes, web
 from graphprune.coupling import Coupled, Reason
-from graphprune.model import AnyModel, Model, Use, load, node_name
+from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.relation import IntArray, Shape
 from graphprune.rules import find
 
@@ -235,7 +235,10 @@ def _notes(analysis: Analysis) -> list[Note]:
     model = analysis.model
     for i, relation in enumerate(analysis.web.relations):
         node = model.nodes[i]
-        if relation is not None and find(node.domain, node.op_type) is None:
+        if subgraphs_in(node):
+            text = f"the subgraphs of {node.op_type} are not looked into, so everything that they read stays"
+            notes.append(Note(node_name(model, i), text))
+        elif relation is not None and find(node.domain, node.op_type) is None:
             name = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
             notes.append(
                 Note(

@@ -138,6 +138,7 @@ def test_what_a_subgraph_reads_stays() -> None:
     analysis = analyze(net.model(net.op("MatMul", "z", net.weight(6, 2))))
     assert not analysis.groups
     assert any("subgraph of node 'branch'" in r.text for g in analysis.fixed for r in g.reasons)
+    assert [n.node for n in analysis.notes] == ["branch"] and "not looked into" in analysis.notes[0].text
 
 
 def test_single_elements_that_are_picked_cannot_go() -> None:

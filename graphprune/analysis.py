@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune import coupling, exactness, shapes, web
-from graphprune.coupling import Coupled, Reason
+from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.relation import IntArray, Shape
 from graphprune.rules import find
@@ -41,7 +41,7 @@ class Group:
     labels: dict[int, IntArray]
     pinned: np.ndarray
     reasons: list[Reason]
-    statistics: list[Reason]
+    statistics: list[Statistic]
     parameters: FloatArray
     macs: FloatArray
 
@@ -146,8 +146,8 @@ def dependency_graph(analysis: Analysis, group: Group) -> nx.Graph[int]:
     graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(sorted(group.labels))
     for vertex in sorted(group.labels):
-        if vertex < net.axes:
-            for edge in net.edges[vertex]:
+        for edge in net.edges[vertex]:
+            if edge.axis == vertex:
                 graph.add_edges_from((vertex, d) for d in edge.dims if d in group.labels)
     return graph
 
@@ -187,10 +187,10 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
                     group.macs += product.count(dim) * whole / relation.dims[dim].size * counts[id(labels)]
             if relation.macs and relation.dims[dim].pinned is None:
                 kinds.add(_role(analysis, node, dim))
-    order = ["head_dim", "head", "channel", "state", "feature"]
+            if any(dim in c.dims for c in relation.corrections):
+                kinds.add("hidden")
+    order = ["head_dim", "head", "channel", "state", "hidden", "feature"]
     group.kind = next((k for k in order if k in kinds), "feature")
-    if group.kind == "feature" and coupled.statistics:
-        group.kind = "hidden"
     return group
 
 

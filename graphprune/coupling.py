@@ -37,6 +37,19 @@ class Reason:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Statistic(Reason):
+    """A statistic that masking does not reproduce.
+
+    Attributes:
+        inputs: inputs of the node in which removed elements would have to be zero, or their mean.
+        centred: whether it is the mean of what stays that would leave the statistic alone, and not zero.
+    """
+
+    inputs: tuple[int, ...] = ()
+    centred: bool = False
+
+
 @dataclass
 class Coupled:
     """A closed labelling.
@@ -55,7 +68,7 @@ class Coupled:
     size: int
     pinned: np.ndarray
     reasons: list[Reason] = field(default_factory=list)
-    statistics: list[Reason] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
 
 
 class _Classes:
@@ -131,7 +144,7 @@ class _Attempt:
             while self.queue and not self.collapsed:
                 vertex = self.queue.popleft()
                 for edge in self.web.edges[vertex]:
-                    if vertex < self.web.axes:
+                    if vertex == edge.axis:
                         self._down(vertex, edge)
                     else:
                         self._up(vertex, edge)
@@ -322,7 +335,7 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     and the value dims that one fused projection computes do not, although they share its output axis. An axis that is
     nothing but the stretches that it is cut into, or joined from, holds no group together.
     """
-    cut = [v for v in labels if v >= web.axes and sum(e.map.lookup is not None for e in web.edges[v]) > 1]
+    cut = [v for v in labels if v >= web.axes and len(_stretches(web, v)) > 1]
     if not cut:
         return [(labels, size)]
     present = {id(a): _present(a, size) for a in {id(a): a for a in labels.values()}.values()}
@@ -352,9 +365,14 @@ def _divided(web: Web, vertex: int, labels: dict[int, IntArray], kinds: dict[int
     """Whether a dim is the sum of disjoint stretches, each an axis of its own with classes of its own."""
     if (labels[vertex] < 0).any():
         return False
-    stretches = {e.axis: e.map.lookup for e in web.edges[vertex] if e.map.lookup is not None and len(e.map.lookup) > 1}
-    pieces = {kinds[axis].tobytes(): kinds[axis] for axis in stretches if axis in kinds}
+    pieces = {kinds[axis].tobytes(): kinds[axis] for axis in _stretches(web, vertex) if axis in kinds}
     return len(pieces) > 1 and sum(int(p.sum()) for p in pieces.values()) == int(kinds[vertex].sum())
+
+
+def _stretches(web: Web, vertex: int) -> list[int]:
+    """What a dim is cut into."""
+    cut = (e for e in web.edges[vertex] if e.axis != vertex and e.map.lookup is not None and len(e.map.lookup) > 1)
+    return list(dict.fromkeys(e.axis for e in cut))
 
 
 def _present(labels: IntArray, size: int) -> np.ndarray:
@@ -365,7 +383,7 @@ def _present(labels: IntArray, size: int) -> np.ndarray:
 
 
 def _judge(web: Web, group: Coupled) -> None:
-    """Collect pins and statistics."""
+    """Collect pins."""
     for vertex, labels in group.labels.items():
         held = labels[labels >= 0]
         if vertex < web.axes:
@@ -389,5 +407,3 @@ def _judge(web: Web, group: Coupled) -> None:
         if dim.pinned is not None:
             group.pinned[held] = True
             group.reasons.append(Reason(vertex, node, dim.pinned))
-        if dim.statistic is not None:
-            group.statistics.append(Reason(vertex, node, dim.statistic))

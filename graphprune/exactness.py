@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from graphprune.coupling import Coupled, Reason
+from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import Use
 from graphprune.relation import Relation, Slot
 from graphprune.web import Tensor, Web
@@ -62,19 +62,40 @@ def _judge_node(
             vertex = web.dim_start[node] + min(carriers[i].dims)
             group.pinned[:] = True
             group.reasons.append(Reason(vertex, node, "masking it would divide by zero"))
-    on_output = {d for axes in relation.outputs if axes is not None for a in axes for d in a.dims}
+    on_output: set[int] = set()
+    for axes in relation.outputs:
+        on_output |= relation.reach(axes) if axes is not None else set()
+    makes = any(axes is not None for axes in relation.outputs)
+    sums = read_zero(relation.sums)[0] or products
     for d in sorted(dims):
-        summed = (d not in on_output and any(a is not None for a in relation.outputs)) or relation.dims[d].summed
-        if summed and not _vanishes(d, carriers, products, only_carriers=True):
-            vertex = web.dim_start[node] + d
-            group.statistics.append(Reason(vertex, node, "a sum runs over it, and what is removed need not be zero"))
+        dim, vertex = relation.dims[d], web.dim_start[node] + d
+        if dim.statistic is not None:
+            group.statistics.append(Statistic(vertex, node, dim.statistic, _bare(d, carriers)[:1], centred=True))
+        elif ((d not in on_output and makes) or dim.summed) and not _vanishes(d, carriers, sums, only_carriers=True):
+            text = "a sum runs over it, and what is removed need not be zero"
+            group.statistics.append(Statistic(vertex, node, text, _to_mask(d, carriers, sums)))
     for k, axes in enumerate(relation.outputs):
         if axes is None:
             continue
-        own = {d for a in axes for d in a.dims} & dims
+        own = relation.reach(axes) & dims
         if own:
             tensor = web.tensors[(node, ("out", k))]
             zeros[tensor] = all(_vanishes(d, carriers, products, only_carriers=False) for d in own)
+
+
+def _bare(dim: int, carriers: dict[int, _Carrier]) -> tuple[int, ...]:
+    """Inputs that carry a dim, first things first."""
+    return tuple(i for i, c in sorted(carriers.items()) if dim in c.dims)
+
+
+def _to_mask(dim: int, carriers: dict[int, _Carrier], products: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """One input for each product over a dim that does not vanish: were it zero there, the sum would be exact."""
+    found = []
+    for product in products:
+        over = [i for i in product if i in carriers and dim in carriers[i].dims]
+        if over and not any(carriers[i].zero for i in over):
+            found.append(over[0])
+    return tuple(dict.fromkeys(found)) or _bare(dim, carriers)[:1]
 
 
 def _carriers(
@@ -84,11 +105,12 @@ def _carriers(
     for i, axes in enumerate(relation.inputs):
         if axes is None:
             continue
-        own = {d for a in axes for d in a.dims} & dims
+        own = relation.reach(axes) & dims
         if own:
             slot: Slot = ("in", i)
             tensor = web.tensors[(node, slot)]
-            found[i] = _Carrier(own, isinstance(tensor, Use) or zeros.get(tensor, False))
+            masked = isinstance(tensor, Use) and relation.masks.get(i, 0) is not None
+            found[i] = _Carrier(own, masked or zeros.get(tensor, False))
         else:
             found[i] = _Carrier(set(), False)
     return found

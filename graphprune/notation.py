@@ -5,7 +5,8 @@ dim that it belongs to; brackets make one axis of several dims, row-major; ``*x`
 each a dim of its own (``x0``, ``x1``, ...); ``...`` is the same, right-aligned and broadcast as numpy does; a number
 is a pinned dim of that size; ``1`` is an axis without a dim; ``_`` an input that takes no part.
 
-Marks before a word: ``!`` pinned (no element can be removed), ``~`` a statistic runs over the dim, ``+`` a sum does.
+Marks before a word: ``!`` pinned (no element can be removed), ``~`` a mean and a variance run over the dim, ``+`` a
+sum does.
 ``|`` separates alternatives; the first whose ranks fit is taken.
 
 Axes of size 1 belong to no dim: nothing can be removed from them, and they broadcast.
@@ -146,7 +147,7 @@ def bind(
         sizes: dims known beforehand (``g`` from an attribute).
         reason: why dims marked ``!`` are pinned.
         statistic: what runs over dims marked ``~``.
-        zero, attributes: as in :class:`Relation`; attributes name dims.
+        zero, attributes: as in :class:`Relation`; attributes name dims (``{"K": "blocks size"}`` is a product).
         macs: sums of products of dims, ``"n g i o *k *y"``.
 
     Raises:
@@ -220,7 +221,7 @@ def _build(
     macs: str,
     attributes: Mapping[str, str],
 ) -> Relation:
-    names = [n for n, size in binding.sizes.items() if size != 1 or n in attributes.values()]
+    names = [n for n, size in binding.sizes.items() if size != 1 or any(n in a.split() for a in attributes.values())]
     place = {n: i for i, n in enumerate(names)}
     marks = binding.marks
     dims = tuple(
@@ -254,7 +255,7 @@ def _build(
         side(laid_out, outputs),
         zero=zero,
         macs=_products(macs, names, place),
-        attributes={a: place[d] for a, d in attributes.items()},
+        attributes={a: tuple(place[w] for w in d.split()) for a, d in attributes.items()},
     )
 
 

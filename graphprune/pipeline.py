@@ -68,6 +68,7 @@ def prune(
     align: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    allow_statistical: bool = False,
     input_shapes: Mapping[str, Shape] | None = None,
     prove: bool = True,
     seed: int = 0,
@@ -81,6 +82,8 @@ def prune(
         ratio: share of each group's classes to remove, in [0, 1).
         align: widths that remain are rounded up to a multiple of this.
         include, exclude: globs on group ids and node names.
+        allow_statistical: prune statistical groups too: a mean runs over them, so removal leaves an error, which the
+            proof reports.
         input_shapes: sizes for inputs whose free dims the program cannot guess.
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
@@ -96,7 +99,7 @@ def prune(
     _check_output(loaded, output)
     clock.lap("load")
     analysis = analyze(loaded, input_shapes)
-    groups, left = by_ratio.candidates(analysis, include, exclude)
+    groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical)
     clock.lap("analyze")
     scores = magnitude.score(analysis, groups) if ratio else {}
     chosen = by_ratio.select(analysis, groups, scores, ratio, align)

@@ -52,12 +52,12 @@ class Slice:
 
 @dataclass
 class AttributeChange:
-    """An attribute of a node that changed with the sizes."""
+    """An attribute of a node that changed with the sizes; ``before`` is None where it was absent."""
 
     consumer: str
     name: str
-    before: int
-    after: int
+    before: Any
+    after: Any
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Plan:
     slices: list[Slice] = field(default_factory=list)
     blocks: list[dict[str, str]] = field(default_factory=list)
     attributes: list[AttributeChange] = field(default_factory=list)
+    corrections: list[dict[str, Any]] = field(default_factory=list)
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
@@ -82,6 +83,7 @@ class Plan:
         data["attributes"] = [
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes
         ]
+        data["corrections"] = self.corrections
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
         if self.proof is not None:
             data["proof"] = self.proof
@@ -110,6 +112,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         slices=[Slice(**s) for s in data["slices"]],
         blocks=data.get("blocks", []),
         attributes=[AttributeChange(a["consumer"], a["name"], a["from"], a["to"]) for a in data.get("attributes", [])],
+        corrections=data.get("corrections", []),
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         proof=data.get("proof"),

@@ -15,9 +15,10 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto
 
+from graphprune import fill
 from graphprune.editor import Editor
 from graphprune.errors import InputError, ProofError
-from graphprune.model import Model, node_name
+from graphprune.model import Model, Use, node_name
 from graphprune.plan import Plan
 from graphprune.relation import Shape, Values
 from graphprune.removal import Removal
@@ -52,12 +53,14 @@ class Proof:
     Attributes:
         inputs: seeds and shapes of the generated inputs.
         outputs: errors by output.
-        left_out: ids of statistical groups, which no mask can prove.
+        statistical: ids of statistical groups: in the masked original their statistics saw only what stays.
+        plain: errors by output against the plainly masked original, where there are statistical groups: what these cost.
     """
 
     inputs: list[dict[str, Any]]
     outputs: list[OutputError]
-    left_out: list[str] = field(default_factory=list)
+    statistical: list[str] = field(default_factory=list)
+    plain: list[OutputError] = field(default_factory=list)
 
     @property
     def worst(self) -> float:
@@ -66,34 +69,76 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the plan."""
-        return {
-            "inputs": self.inputs,
-            "outputs": [{k: v for k, v in asdict(o).items() if v is not None} for o in self.outputs],
-            "left_out": self.left_out,
-        }
+        data: dict[str, Any] = {"inputs": self.inputs, "outputs": _without_none(self.outputs)}
+        if self.statistical:
+            data |= {"statistical": self.statistical, "plain": _without_none(self.plain)}
+        return data
 
 
-def mask(model: Model, plan: Plan) -> Model:
-    """The original with every removed slice of the plan set to zero."""
+def _without_none(errors: Sequence[OutputError]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in asdict(e).items() if v is not None} for e in errors]
+
+
+def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool = False) -> Model:
+    """The original with every removed slice of the plan set to zero.
+
+    Args:
+        model: the original.
+        plan: what was removed.
+        removal: the same by axis: says where zero is not written as 0 (a quantised weight has a zero point).
+        filled: also let every statistic of the plan's statistical groups see in place of removed elements what leaves
+            it as it will be without them (see ``graphprune.fill``).
+    """
     editor = Editor(model)
     consumers = {o: i for i, n in enumerate(model.nodes) for o in n.output if o}
     made: dict[tuple[str, str], str] = {}
     for entry in plan.slices:
-        key = (entry.source, repr(sorted(entry.removed.items())))
         node = consumers[entry.consumer]
+        neutral = 0 if removal is None else _neutral(removal, node, entry.input)
+        if neutral is None or not entry.removed:
+            continue
+        key = (entry.source, repr((sorted(entry.removed.items()), neutral)))
         if key not in made:
             value = np.array(model.array(entry.source))
             for axis, gone in entry.removed.items():
-                value[(slice(None),) * int(axis) + (gone,)] = 0
+                place = (slice(None),) * int(axis) + (gone,)
+                value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]
             made[key] = editor.constant(entry.source, value, 0)
         editor.redirect(node, entry.input, made[key])
+    if filled and removal is not None:
+        fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical])
     return editor.finish()
+
+
+def _neutral(removal: Removal, node: int, position: int) -> Any:
+    """What stands for zero in a constant: 0, its zero point (of a shape that broadcasts to it), or None: leave it."""
+    net, model = removal.analysis.web, removal.analysis.model
+    relation = net.relations[node]
+    if relation is None or position not in relation.masks:
+        return 0
+    holder = relation.masks[position]
+    if holder is None:
+        return None
+    inputs = model.nodes[node].input
+    if holder >= len(inputs) or model.root(inputs[holder]) not in model.sources:
+        return 0
+    value = model.array(model.root(inputs[holder]))
+    if value.size == 1:
+        return value.reshape(())
+    axes, own = relation.inputs[position] or (), relation.inputs[holder] or ()
+    shape = [
+        n if axis in own and axis.dims else 1 for axis, n in zip(axes, net.shapes[Use(node, position)], strict=True)
+    ]
+    return value.reshape(shape)
 
 
 def prove(
     original: Model, pruned: Model, plan: Plan, removal: Removal, shapes: Sequence[Mapping[str, Shape]], seed: int = 0
 ) -> Proof:
     """Compare the pruned model with the masked original.
+
+    Where statistical groups were pruned, the masked original lets their statistics see what stays alone, so that these
+    groups are proven like any other; how far the result is from the plainly masked original is reported beside it.
 
     Args:
         original, pruned: the models.
@@ -106,15 +151,18 @@ def prove(
         ProofError: they differ; names the first tensor that does.
         InputError: ONNX Runtime cannot run the original.
     """
-    masked = mask(original, plan)
+    statistical = [g.id for g in plan.groups if g.statistical]
+    masked = mask(original, plan, removal, filled=True)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     inputs, runs = _run_masked(original, masked, shapes, seed)
     failed: tuple[str, str, dict[str, Values]] | None = None
-    for (feeds, expected), found in zip(runs, _run_pruned(pruned, [feeds for feeds, _ in runs]), strict=True):
+    results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
+    for (feeds, expected), found in zip(runs, results, strict=True):
         for name, a, b in zip(names, expected, found, strict=True):
-            trouble = _compare(errors[name], np.asarray(a), np.asarray(b))
-            if trouble is not None and np.shape(a) == np.shape(b):
+            wanted = restrict(np.asarray(a), name, removal)
+            trouble = _compare(errors[name], wanted, np.asarray(b))
+            if trouble is not None and wanted.shape == np.shape(b):
                 trouble = _compare_before(errors[name], masked, pruned, removal, feeds) or None
             if trouble is not None and failed is None:
                 failed = (name, trouble, feeds)
@@ -122,8 +170,25 @@ def prove(
         name, trouble, feeds = failed
         where = first_difference(masked, pruned, removal, feeds)
         raise ProofError(f"{original.name}: the proof fails: output {name!r} {trouble}; {where}. Nothing was written.")
-    left_out = [g.id for g in plan.groups if g.statistical]
-    return Proof(inputs, list(errors.values()), left_out)
+    plain = _plain_errors(mask(original, plan, removal), removal, runs, results) if statistical else []
+    return Proof(inputs, list(errors.values()), statistical, plain)
+
+
+def _plain_errors(
+    masked: Model, removal: Removal, runs: Sequence[Run], results: Sequence[list[Any]]
+) -> list[OutputError]:
+    """How far the pruned model is from the plainly masked original, whose statistics run over the masked zeros too."""
+    errors = {name: OutputError(name, 0.0, 0.0) for name in removal.analysis.model.output_names}
+    with session(masked) as active:
+        for (feeds, _), found in zip(runs, results, strict=True):
+            for name, a, b in zip(errors, run(active, feeds), found, strict=True):
+                _compare(errors[name], restrict(np.asarray(a), name, removal), np.asarray(b))
+    return list(errors.values())
+
+
+def _fed(removal: Removal, feeds: Mapping[str, Values]) -> dict[str, Values]:
+    """Inputs of the pruned model: where its interface has shrunk, what stays of the original's."""
+    return {name: restrict(value, name, removal) for name, value in feeds.items()}
 
 
 @contextmanager
@@ -187,8 +252,9 @@ def _compare_before(
     names = tail(removal, total.name)
     if names == [total.name]:
         return f"is off by {total.max_rel:.2g} relative"
+    fed = _fed(removal, feeds)
     with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
-        results = list(zip(names, run(left, feeds, names), run(right, feeds, names), strict=True))
+        results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
         trouble = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b))
@@ -221,7 +287,9 @@ def tail(removal: Removal, output: str) -> list[str]:
 
 def restrict(value: Values, name: str, removal: Removal) -> Values:
     """An activation of the original without its removed elements."""
-    start = removal.analysis.web.axis_of[name]
+    start = removal.analysis.web.axis_of.get(name)
+    if start is None:
+        return value
     for axis in range(value.ndim):
         if start + axis in removal.gone:
             value = np.take(value, removal.kept(start + axis), axis)
@@ -256,7 +324,7 @@ def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapp
     names = [t for t in net.axis_of if isinstance(t, str) and t in there and t in masked.producer]
     try:
         with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
-            pairs = zip(run(left, feeds, names), run(right, feeds, names), strict=True)
+            pairs = zip(run(left, feeds, names), run(right, _fed(removal, feeds), names), strict=True)
             results = dict(zip(names, pairs, strict=True))
     except InputError as error:
         return f"and the tensors inside cannot be compared ({error})"

@@ -26,7 +26,7 @@ class Dim:
         name: its letter or word in the notation.
         size: number of elements at the witness shape.
         pinned: why none of its elements can be removed, or None.
-        statistic: the statistic that runs over this dim and is not kept exact, or None.
+        statistic: the mean and the variance that run over this dim, in words, or None. Their mean is not kept exact.
         summed: a sum runs over the dim although it stays on the output (a norm): exact only where what is removed
             is zero.
     """
@@ -88,6 +88,26 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """What keeps a statistic the same when the dims that it runs over shrink from n elements to k in all.
+
+    A mean over n that has become one over k is multiplied by k/n; a root mean square that divides is made up for by a
+    gain times (k/n) ** -0.5 and an epsilon times n/k.
+
+    Attributes:
+        target: what is multiplied: ``("in", i)``, ``("out", i)``, or the name of an attribute.
+        power: it is multiplied by ``(k / n) ** power``.
+        dims: the dims that the statistic runs over.
+        default: value of the attribute where it is absent.
+    """
+
+    target: Slot | str
+    power: float
+    dims: tuple[int, ...]
+    default: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """What one node says about the axes of its inputs and outputs.
 
@@ -97,10 +117,16 @@ class Relation:
         outputs: the same for outputs.
         zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
             output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never.
+        sums: the products that sums inside run over, where they are not those of ``zero`` (attention: ``"0*1"``).
         macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none.
-        attributes: attributes that hold the size of a dim (``{"group": 1}``).
-        operands: inputs that hold sizes or positions.
+        attributes: attributes that hold the size of a dim, or the product of several (``{"group": (1,)}``).
+        operands: inputs and attributes that hold sizes or positions.
         kind: what users call the dims that it computes (``channel``), or empty.
+        corrections: what keeps statistics exact.
+        masks: for inputs whose neutral element is not 0, the input that holds it (a zero point), or None where masking
+            leaves them as they are (a scale).
+        inner: dims that are in turn made of others, each as ``(dim, axis map)``: a packed projection is a dim that is
+            cut into stretches, each of them heads times head size.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
     """
@@ -109,11 +135,26 @@ class Relation:
     inputs: tuple[Axes | None, ...]
     outputs: tuple[Axes | None, ...]
     zero: str = ""
+    sums: str = ""
     macs: tuple[tuple[int, ...], ...] = ()
-    attributes: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     operands: tuple[Operand, ...] = ()
     kind: str = ""
+    corrections: tuple[Correction, ...] = ()
+    masks: Mapping[int, int | None] = field(default_factory=dict)
+    inner: tuple[tuple[int, AxisMap], ...] = ()
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
+
+    def reach(self, axes: Axes) -> set[int]:
+        """The dims of a tensor's axes, and those that these are made of or make."""
+        found = {d for axis in axes for d in axis.dims}
+        grown = bool(self.inner)
+        while grown:
+            linked = [{dim, *axis.dims} for dim, axis in self.inner]
+            more = set().union(*(group for group in linked if group & found)) - found
+            found |= more
+            grown = bool(more)
+        return found
 
     def slots(self) -> list[tuple[Slot, Axes]]:
         """Every tensor that takes part, with its axes: inputs first."""
@@ -131,7 +172,8 @@ class Relation:
         def side(tensors: tuple[Axes | None, ...]) -> str:
             return ", ".join("_" if t is None else " ".join(map(one, t)) for t in tensors)
 
-        return f"{side(self.inputs)} -> {side(self.outputs)}".strip()
+        text = f"{side(self.inputs)} -> {side(self.outputs)}".strip()
+        return "; ".join([text, *(f"{self.dims[d].name} = {one(axis)}" for d, axis in self.inner)])
 
 
 def summarise(indices: IntArray) -> str:

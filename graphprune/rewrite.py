@@ -5,12 +5,14 @@ Slices constants, refits attributes and shape operands, and leaves everything el
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from graphprune import corrections
 from graphprune.analysis import Analysis
 from graphprune.editor import Editor
 from graphprune.model import Model, Source, Use
@@ -59,15 +61,16 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
                 GroupPlan(id, group.kind, group.size, group.statistical, sorted(int(c) for c in classes))
             )
     if plan.groups:
-        cut = _slice_constants(removal, editor, plan)
+        scales = corrections.apply(removal, editor, plan)
+        cut = _slice_constants(removal, editor, plan, scales)
         _attributes(removal, editor, plan)
         Refit(removal, editor).run()
         _declared_shapes(removal, editor, cut)
     return Rewritten(editor.finish(), plan, removal)
 
 
-def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> dict[str, Shape]:
-    """Cut every constant that lost elements; returns the new shapes of those that keep their names."""
+def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mapping[Use, float]) -> dict[str, Shape]:
+    """Cut and scale every constant that needs it; returns the new shapes of those that keep their names."""
     model, net = removal.analysis.model, removal.analysis.web
     by_root: dict[str, list[tuple[Use, Cuts]]] = {}
     renewed: dict[str, Shape] = {}
@@ -75,18 +78,19 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> dict[str, 
         if isinstance(tensor, Use):
             by_root.setdefault(removal.analysis.root(tensor), []).append((tensor, removal.of(tensor)))
     for root, uses in by_root.items():
-        variants: dict[bytes, tuple[Cuts, list[Use]]] = {}
+        variants: dict[object, tuple[Cuts, float, list[Use]]] = {}
         for use, cuts in uses:
-            if cuts:
-                key = b"".join(bytes([a]) + c.tobytes() for a, c in sorted(cuts.items()))
-                variants.setdefault(key, (cuts, []))[1].append(use)
+            scale = scales.get(use, 1.0)
+            if cuts or scale != 1.0:
+                key = b"".join(bytes([a]) + c.tobytes() for a, c in sorted(cuts.items())), scale
+                variants.setdefault(key, (cuts, scale, []))[2].append(use)
         if not variants:
             continue
         alone = len(variants) == 1 and _all_uses_of(removal, root) == {
-            (u.node, u.input) for u in next(iter(variants.values()))[1]
+            (u.node, u.input) for u in next(iter(variants.values()))[2]
         }
-        for cuts, changed in variants.values():
-            result = _cut(editor, model.sources[root], cuts, alone, min(u.node for u in changed))
+        for cuts, scale, changed in variants.values():
+            result = _cut(editor, model.sources[root], cuts, scale, alone, min(u.node for u in changed))
             if result == root:
                 renewed[root] = _left(model.sources[root], cuts)
             for use in changed:
@@ -99,6 +103,7 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan) -> dict[str, 
                         source=root,
                         result=result,
                         removed={str(a): [int(e) for e in c] for a, c in sorted(cuts.items())},
+                        scaled=scale if scale != 1.0 else None,
                     )
                 )
     order = {o: i for i, n in enumerate(model.nodes) for o in n.output}
@@ -130,12 +135,12 @@ def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
     return found
 
 
-def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int) -> str:
-    """The constant without the removed elements, under its own name or a new one."""
+def _cut(editor: Editor, source: Source, cuts: Cuts, scale: float, in_place: bool, before: int) -> str:
+    """The constant without the removed elements, scaled, under its own name or a new one."""
     model = editor.model
     shape = _left(source, cuts)
     name = source.name if in_place and source.kind != "folded" else ""
-    if source.kind == "fill":
+    if source.kind == "fill" and scale == 1.0:
         assert source.node is not None
         node = editor.nodes[source.node]
         sizes = np.asarray(shape, dtype=np.int64)
@@ -154,8 +159,12 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, in_place: bool, before: int
         array = model.array(source.name)
         for axis, gone in cuts.items():
             array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
+        if scale != 1.0:
+            array = (array * scale).astype(array.dtype)
         return np.asarray(array, order="C")
 
+    if source.kind == "fill":
+        name = ""
     if name and source.kind == "constant":
         assert source.node is not None
         del editor.nodes[source.node].attribute[:]
@@ -197,8 +206,9 @@ def _tensor(
 def _attributes(removal: Removal, editor: Editor, plan: Plan) -> None:
     net, model = removal.analysis.web, removal.analysis.model
     for i, relation in enumerate(net.relations):
-        for name, dim in relation.attributes.items() if relation is not None else ():
-            before, after = net.sizes[net.dim_start[i] + dim], removal.size(net.dim_start[i] + dim)
+        for name, dims in relation.attributes.items() if relation is not None else ():
+            vertices = [net.dim_start[i] + d for d in dims]
+            before, after = prod(net.sizes[v] for v in vertices), prod(removal.size(v) for v in vertices)
             if before != after:
                 editor.set_attribute(i, name, after)
                 consumer = next(o for o in model.nodes[i].output if o)

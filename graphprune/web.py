@@ -18,7 +18,7 @@ Tensor = str | Use
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One axis of one tensor, as one node sees it.
+    """One axis of one tensor, as one node sees it; or a dim of a node that is made of others.
 
     Attributes:
         axis: vertex of the axis.
@@ -103,7 +103,7 @@ def build(model: Model, witness: Witness) -> Web:
     """The web of a model at a witness."""
     memo: dict[object, Relation] = {}
     web = Web([_relation(model, witness, i, memo) for i in range(len(model.nodes))])
-    placed: list[tuple[int, int, Axes]] = []
+    placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():
             tensor = _tensor(model, i, slot)
@@ -116,6 +116,11 @@ def build(model: Model, witness: Witness) -> Web:
         for d, dim in enumerate(relation.dims if relation is not None else ()):
             web.dim_of.append((i, d))
             web.sizes.append(dim.size)
+    placed += [
+        (i, web.dim_start[i] + d, (axis,))
+        for i, relation in enumerate(web.relations)
+        for d, axis in (relation.inner if relation is not None else ())
+    ]
     web.edges = [[] for _ in web.sizes]
     for i, start, axes in placed:
         for a, axis in enumerate(axes):

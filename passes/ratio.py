@@ -44,9 +44,14 @@ def check(ratio: float, align: int) -> None:
 
 
 def candidates(
-    analysis: Analysis, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    analysis: Analysis, include: Sequence[str] = (), exclude: Sequence[str] = (), allow_statistical: bool = False
 ) -> tuple[list[Group], list[Untouched]]:
     """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
+
+    Args:
+        analysis: of the model.
+        include, exclude: globs.
+        allow_statistical: whether statistical groups will do too.
 
     Raises:
         InputError: a glob matches nothing, which is most likely a slip.
@@ -63,7 +68,7 @@ def candidates(
             untouched.append(Untouched(group.id, f"excluded by {outside[0]!r}"))
         elif include and not inside:
             untouched.append(Untouched(group.id, "not included"))
-        elif group.statistical:
+        elif group.statistical and not allow_statistical:
             untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
         else:
             groups.append(group)

@@ -35,7 +35,7 @@ def test_the_masked_original_is_what_masking_by_hand_gives() -> None:
 def test_a_right_result_is_proven() -> None:
     original, done = pruned(residual())
     found = prove(original, done)
-    assert found.worst < 1e-5 and not found.left_out
+    assert found.worst < 1e-5 and not found.statistical
     assert found.inputs == [{"seed": 0, "shapes": {"x": list(done.removal.analysis.witness.inputs["x"])}}]
 
 

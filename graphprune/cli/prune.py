@@ -31,6 +31,7 @@ from graphprune.relation import Shape
 @click.option("--align", type=int, default=1, show_default=True, help="Round what stays up to a multiple of this.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
+@click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over, at a reported error.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @shape_options
 @proof_options
@@ -42,6 +43,7 @@ def command(
     align: int,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    allow_statistical: bool,
     plan: Path | None,
     input_shapes: dict[str, Shape],
     no_proof: bool,
@@ -61,6 +63,7 @@ def command(
         align=align,
         include=include,
         exclude=exclude,
+        allow_statistical=allow_statistical,
         input_shapes=input_shapes,
         prove=not no_proof,
         seed=seed,
@@ -110,6 +113,11 @@ def _print_proof(out: Console, result: Result) -> None:
         ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs
     )
     out.print(Text(f"proof: holds, worst relative error {result.proof.worst:.1e} (run at {shapes})"))
+    if result.proof.statistical:
+        worst = max(o.max_rel for o in result.proof.plain)
+        count = len(result.proof.statistical)
+        groups = f"{count} statistical {'group' if count == 1 else 'groups'}"
+        out.print(Text(f"  {groups}: means run over what stays, which changes outputs by up to {worst:.1e} relative"))
     for output in result.proof.outputs:
         if output.compared_at:
             out.print(

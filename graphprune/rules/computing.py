@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphprune.notation import bind
-from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled
 
@@ -95,7 +95,7 @@ def reduce(kind: str) -> Rule:
     """The rule of a reduction.
 
     Args:
-        kind: ``sum`` (exact where what is removed is zero), ``mean`` (a statistic), or ``order`` (pinned).
+        kind: ``sum`` (exact where what is removed is zero), ``mean`` (the same, times k/n), or ``order`` (pinned).
     """
 
     def rule(node: NodeView) -> Relation:
@@ -106,7 +106,7 @@ def reduce(kind: str) -> Rule:
                 return elementwise("0")(replace(node, inputs=(shape, *[None] * (len(node.inputs) - 1))))
             given = np.arange(len(shape))
         gone = {int(a) % len(shape) for a in given}
-        mark = {"sum": "", "mean": "~", "order": "!"}[kind]
+        mark = {"sum": "", "mean": "+", "order": "!"}[kind]
         words = [f"d{a}" for a in range(len(shape))]
         left = " ".join((mark if a in gone else "") + w for a, w in enumerate(words))
         keep = bool(node.attributes.get("keepdims", 1))
@@ -115,7 +115,8 @@ def reduce(kind: str) -> Rule:
         others = ", _" * (len(node.inputs) - 1)
         text = f"{left}{others} -> {right}"
         zero = "0" if kind != "order" or node.op in ("ReduceMax", "ReduceMin", "ReduceProd") else ""
-        return bind(text, inputs, node.outputs, zero=zero, reason=EVERY, statistic="a mean runs over it")
+        relation = bind(text, inputs, node.outputs, zero=zero, reason=EVERY)
+        return corrected(relation, (("out", 0), 1)) if kind == "mean" else relation
 
     return rule
 
@@ -166,18 +167,45 @@ def softmax(node: NodeView) -> Relation:
     return build.relation([axes], [axes], zero="")
 
 
-def layer_normalization(node: NodeView) -> Relation:
-    """``*n ~*c, ~*c, ~*c -> *n ~*c``, and the statistics without the axes that they ran over."""
-    shape = node.shape(0)
-    axis = node.axis(-1)
-    build = Builder()
-    axes = build.like(shape)
-    for d in (axes[a].dims[0] for a in range(axis, len(shape)) if shape[a] != 1):
-        build.dims[d] = replace(build.dims[d], statistic=MEAN)
-    inputs = [axes] + [None if s is None else broadcast(s, axes, shape) for s in node.inputs[1:]]
-    statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
-    outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
-    return build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
+def corrected(relation: Relation, *targets: tuple[Slot | str, float], default: float = 0.0) -> Relation:
+    """A relation whose statistics, over all its dims marked ``~`` or ``+``, are kept what they were.
+
+    Args:
+        relation: the relation.
+        targets: what is multiplied, and by which power of k/n (see ``Correction``).
+        default: of the attribute among the targets.
+    """
+    over = tuple(d for d, dim in enumerate(relation.dims) if dim.statistic or dim.summed)
+    made = tuple(Correction(t, p, over, default if isinstance(t, str) else 0.0) for t, p in targets)
+    return replace(relation, corrections=made if over else ())
+
+
+def root_mean(relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5) -> Relation:
+    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and an epsilon times n/k make up for the new count."""
+    return corrected(relation, (scale, -0.5), (epsilon, -1), default=default)
+
+
+def layer_normalization(centred: bool) -> Rule:
+    """``*n ~*c, ~*c, ~*c -> *n ~*c``, and the statistics without the axes that they ran over.
+
+    Args:
+        centred: whether a mean is taken off, which no correction can keep; without, only squares are summed.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        shape = node.shape(0)
+        axis = node.axis(-1)
+        build = Builder()
+        axes = build.like(shape)
+        for d in (axes[a].dims[0] for a in range(axis, len(shape)) if shape[a] != 1):
+            build.dims[d] = replace(build.dims[d], statistic=MEAN if centred else None, summed=not centred)
+        inputs = [axes] + [None if s is None else broadcast(s, axes, shape) for s in node.inputs[1:]]
+        statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
+        outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
+        relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
+        return root_mean(relation, ("in", 1))
+
+    return rule
 
 
 def group_normalization(node: NodeView) -> Relation:
@@ -185,10 +213,27 @@ def group_normalization(node: NodeView) -> Relation:
     groups = int(node.attributes["num_groups"])
     scale = "g" if node.opset < 21 else "(g ~c)"
     pattern = f"n (g ~c) ~*s, {scale}, {scale} -> n (g ~c) ~*s"
-    sizes = {"g": groups}
-    return bind(
-        pattern, node.inputs, node.outputs, sizes=sizes, zero="1+2", statistic=MEAN, attributes={"num_groups": "g"}
+    relation = bind(
+        pattern,
+        node.inputs,
+        node.outputs,
+        sizes={"g": groups},
+        zero="1+2",
+        statistic=MEAN,
+        attributes={"num_groups": "g"},
     )
+    return root_mean(relation, ("in", 1))
+
+
+def instance_normalization(node: NodeView) -> Relation:
+    """``n c ~*s, c, c -> n c ~*s``: a mean and a variance over the positions of each channel."""
+    relation = bind("n c ~*s, c, c -> n c ~*s", node.inputs, node.outputs, zero="1+2", statistic=MEAN)
+    return root_mean(relation, ("in", 1))
+
+
+def global_average(node: NodeView) -> Relation:
+    """``n c +*x -> n c *y``."""
+    return corrected(bind("n c +*x -> n c *y", node.inputs, node.outputs, zero="0"), (("out", 0), 1))
 
 
 def lp_normalization(node: NodeView) -> Relation:

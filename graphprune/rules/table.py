@@ -53,13 +53,12 @@ def line(
     macs: str = "",
     *,
     reason: str = "a window slides over it",
-    statistic: str = "a mean and a variance run over it",
 ) -> Rule:
     """The rule of an operator that one pattern describes."""
 
     def rule(node: NodeView) -> Relation:
         shapes = node.inputs
-        return bind(pattern, shapes, node.outputs, reason=reason, statistic=statistic, zero=zero, macs=macs)
+        return bind(pattern, shapes, node.outputs, reason=reason, zero=zero, macs=macs)
 
     return rule
 
@@ -106,15 +105,15 @@ TABLE: dict[str, Rule] = {
     "Gather": m.gather,
     "GatherElements": m.gather_elements,
     "Gemm": c.gemm,
-    "GlobalAveragePool": line("n c ~*x -> n c *y", "0", statistic="a mean runs over it"),
+    "GlobalAveragePool": c.global_average,
     "GlobalLpPool": line("n c *x -> n c *y", "0"),
     "GlobalMaxPool": line("n c !*x -> n c *y", "0", reason=c.EVERY),
     "GroupNormalization": c.group_normalization,
     "Hardmax": c.softmax,
-    "InstanceNormalization": line("n c ~*s, c, c -> n c ~*s", "1+2"),
+    "InstanceNormalization": c.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
     "LSTM": c.recurrent(4),
-    "LayerNormalization": c.layer_normalization,
+    "LayerNormalization": c.layer_normalization(centred=True),
     "Log": c.elementwise("/0"),
     "LogSoftmax": c.softmax,
     "LpNormalization": c.lp_normalization,
@@ -129,7 +128,7 @@ TABLE: dict[str, Rule] = {
     "PRelu": c.elementwise("0"),
     "Pad": m.pad,
     "Pow": c.power,
-    "RMSNormalization": c.layer_normalization,
+    "RMSNormalization": c.layer_normalization(centred=False),
     "RNN": c.recurrent(1),
     "Reciprocal": c.elementwise("/0"),
     "ReduceMean": c.reduce("mean"),

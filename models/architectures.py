@@ -1,0 +1,536 @@
+"""Architectures in PyTorch, at small sizes, for ``models.make_exports``: those that transformers does not have.
+
+Only the ways in which tensors meet matter here (what is added to, joined with, or normalised over what), so widths and
+depths are a fraction of the published ones.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as f
+from torch import Tensor, nn
+
+
+def unit(i: int, o: int, k: int = 3, s: int = 1, g: int = 1, act: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
+    """Convolution, batch normalisation, activation."""
+    layers: list[nn.Module] = [nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o)]
+    return nn.Sequential(*layers, *([act()] if act else []))
+
+
+def head(c: int, classes: int = 10) -> nn.Sequential:
+    """Global pooling and a classifier."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, classes))
+
+
+class Residual(nn.Module):
+    """``act(shortcut(x) + body(x))``."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None, act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.shortcut, self.act = body, shortcut or nn.Identity(), act or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.shortcut(x) + self.body(x))
+
+
+class Branches(nn.Module):
+    """Outputs of several modules on the same input, joined along the channels."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([b(x) for b in self.branches], 1)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention (Hu et al., 2018)."""
+
+    def __init__(self, c: int, gate: type[nn.Module] = nn.Sigmoid) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(c, c // 4, 1), nn.ReLU(), nn.Conv2d(c // 4, c, 1), gate()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.net(x)
+
+
+def vgg() -> nn.Module:
+    """VGG (2014): plain convolutions, and a classifier on flattened maps."""
+    layers: list[nn.Module] = []
+    for i, o in ((3, 16), (16, 32), (32, 48)):
+        layers += [nn.Conv2d(i, o, 3, padding=1), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(48 * 16, 128), nn.ReLU(), nn.Dropout(), nn.Linear(128, 64), nn.ReLU(),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def resnext() -> nn.Module:
+    """ResNeXt (2017): grouped convolutions inside residual blocks."""
+
+    def block(i: int, w: int, o: int) -> nn.Module:
+        body = nn.Sequential(unit(i, w, 1), unit(w, w, 3, g=8), unit(w, o, 1, act=None))
+        return Residual(body, None if i == o else unit(i, o, 1, act=None), nn.ReLU())
+
+    return nn.Sequential(unit(3, 16), block(16, 32, 64), block(64, 32, 64), block(64, 64, 96), head(96))
+
+
+class DenseLayer(nn.Module):
+    """A layer that joins what it makes to what it was given."""
+
+    def __init__(self, c: int, growth: int) -> None:
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(c), unit(c, 4 * growth, 1)
+        self.out = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.out(self.conv(f.relu(self.norm(x))))], 1)
+
+
+def densenet() -> nn.Module:
+    """DenseNet (2017)."""
+    layers, c = [unit(3, 24)], 24
+    for _ in range(2):
+        for _ in range(4):
+            layers.append(DenseLayer(c, 12))
+            c += 12
+        layers += [unit(c, c // 2, 1), nn.AvgPool2d(2)]
+        c //= 2
+    return nn.Sequential(*layers, head(c))
+
+
+def inception() -> nn.Module:
+    """Inception (2015): parallel branches, asymmetric kernels."""
+
+    def block(i: int) -> nn.Module:
+        asym = nn.Sequential(
+            unit(i, 16, 1), nn.Conv2d(16, 24, (1, 7), padding=(0, 3)), nn.Conv2d(24, 24, (7, 1), padding=(3, 0))
+        )
+        pool = nn.Sequential(nn.AvgPool2d(3, 1, 1), unit(i, 16, 1))
+        return Branches(unit(i, 24, 1), nn.Sequential(unit(i, 16, 1), unit(16, 24), unit(24, 24)), asym, pool)
+
+    return nn.Sequential(unit(3, 32, s=2), block(32), block(88), nn.MaxPool2d(2), head(88))
+
+
+def mobilenet_v1() -> nn.Module:
+    """MobileNet (2017): depthwise separable convolutions."""
+    layers, i = [unit(3, 16)], 16
+    for o in (32, 48, 48, 64):
+        layers += [unit(i, i, g=i), unit(i, o, 1)]
+        i = o
+    return nn.Sequential(*layers, head(i))
+
+
+def _inverted(i: int, o: int, k: int, act: type[nn.Module], se: bool, gate: type[nn.Module] = nn.Sigmoid) -> nn.Module:
+    w = 4 * i
+    body = nn.Sequential(
+        unit(i, w, 1, act=act), unit(w, w, k, g=w, act=act), SqueezeExcite(w, gate) if se else nn.Identity(),
+        unit(w, o, 1, act=None),
+    )  # fmt: skip
+    return Residual(body) if i == o else body
+
+
+def mobilenet_v2() -> nn.Module:
+    """MobileNetV2 (2018): inverted residuals."""
+    blocks = [_inverted(i, o, 3, nn.ReLU6, False) for i, o in ((16, 24), (24, 24), (24, 32), (32, 32))]
+    return nn.Sequential(unit(3, 16, act=nn.ReLU6), *blocks, unit(32, 96, 1, act=nn.ReLU6), head(96))
+
+
+def mobilenet_v3() -> nn.Module:
+    """MobileNetV3 (2019): hard swish, and squeeze-excite with a hard gate."""
+    blocks = [_inverted(i, o, 5, nn.Hardswish, True, nn.Hardsigmoid) for i, o in ((16, 24), (24, 24), (24, 40))]
+    return nn.Sequential(unit(3, 16, act=nn.Hardswish), *blocks, unit(40, 96, 1, act=nn.Hardswish), head(96))
+
+
+def efficientnet() -> nn.Module:
+    """EfficientNet (2019): swish and squeeze-excite in inverted residuals."""
+    blocks = [_inverted(i, o, k, nn.SiLU, True) for i, o, k in ((16, 24, 3), (24, 24, 5), (24, 40, 3), (40, 40, 5))]
+    return nn.Sequential(unit(3, 16, act=nn.SiLU), *blocks, unit(40, 128, 1, act=nn.SiLU), head(128))
+
+
+def regnet() -> nn.Module:
+    """RegNetY (2020): grouped bottlenecks with squeeze-excite."""
+
+    def block(i: int, o: int) -> nn.Module:
+        body = nn.Sequential(unit(i, o, 1), unit(o, o, g=o // 8), SqueezeExcite(o), unit(o, o, 1, act=None))
+        return Residual(body, None if i == o else unit(i, o, 1, act=None), nn.ReLU())
+
+    return nn.Sequential(unit(3, 16), block(16, 32), block(32, 32), block(32, 64), head(64))
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Channel shuffle (Zhang et al., 2018)."""
+    b, c, h, w = x.shape
+    return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
+
+
+class ShuffleV1(nn.Module):
+    """A ShuffleNet block: grouped pointwise convolutions and a shuffle between."""
+
+    def __init__(self, c: int, groups: int = 2) -> None:
+        super().__init__()
+        self.groups = groups
+        self.a, self.b = unit(c, c, 1, g=groups), unit(c, c, g=c, act=None)
+        self.c = unit(c, c, 1, g=groups, act=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return f.relu(x + self.c(self.b(shuffle(self.a(x), self.groups))))
+
+
+class ShuffleV2(nn.Module):
+    """A ShuffleNetV2 block: half of the channels pass, then both halves are shuffled."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        w = c // 2
+        self.body = nn.Sequential(unit(w, w, 1), unit(w, w, g=w, act=None), unit(w, w, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        return shuffle(torch.cat([a, self.body(b)], 1), 2)
+
+
+def shufflenet_v1() -> nn.Module:
+    """ShuffleNet (2018)."""
+    return nn.Sequential(unit(3, 48), ShuffleV1(48), ShuffleV1(48), unit(48, 64, 1), head(64))
+
+
+def shufflenet_v2() -> nn.Module:
+    """ShuffleNetV2 (2018)."""
+    return nn.Sequential(unit(3, 48), ShuffleV2(48), ShuffleV2(48), unit(48, 96, 1), head(96))
+
+
+class Ghost(nn.Module):
+    """A ghost module: half of the channels are cheap functions of the other half (Han et al., 2020)."""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.primary, self.cheap = unit(i, o // 2, 1), unit(o // 2, o // 2, g=o // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.primary(x)
+        return torch.cat([y, self.cheap(y)], 1)
+
+
+def ghostnet() -> nn.Module:
+    """GhostNet (2020)."""
+    blocks = [Residual(nn.Sequential(Ghost(32, 64), SqueezeExcite(64), Ghost(64, 32))) for _ in range(2)]
+    return nn.Sequential(unit(3, 32), *blocks, unit(32, 96, 1), head(96))
+
+
+def squeezenet() -> nn.Module:
+    """SqueezeNet (2016): fire modules, and a convolution as classifier."""
+
+    def fire(i: int, s: int, o: int) -> nn.Module:
+        wide = Branches(
+            nn.Sequential(nn.Conv2d(s, o, 1), nn.ReLU()), nn.Sequential(nn.Conv2d(s, o, 3, padding=1), nn.ReLU())
+        )
+        return nn.Sequential(nn.Conv2d(i, s, 1), nn.ReLU(), wide)
+
+    last = nn.Sequential(nn.Conv2d(64, 10, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), fire(32, 12, 24), nn.MaxPool2d(2), fire(48, 16, 32), last)
+
+
+class UNet(nn.Module):
+    """U-Net (2015), with transposed convolutions and skip connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([self._double(3, 16), self._double(16, 32), self._double(32, 64)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(64, 32, 2, 2), nn.ConvTranspose2d(32, 16, 2, 2)])
+        self.join = nn.ModuleList([self._double(64, 32), self._double(32, 16)])
+        self.out = nn.Conv2d(16, 2, 1)
+
+    @staticmethod
+    def _double(i: int, o: int) -> nn.Module:
+        return nn.Sequential(unit(i, o), unit(o, o))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for k, layer in enumerate(self.down):
+            x = layer(x if k == 0 else f.max_pool2d(x, 2))
+            skips.append(x)
+        for k, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
+            x = join(torch.cat([skips[1 - k], up(x)], 1))
+        return self.out(x)
+
+
+class GroupNormUNet(nn.Module):
+    """The down path of a diffusion U-Net: group normalisation, and a time embedding that shifts channels."""
+
+    def __init__(self, c: int = 32) -> None:
+        super().__init__()
+        self.stem, self.time = nn.Conv2d(4, c, 3, padding=1), nn.Linear(16, c)
+        self.a, self.b = nn.GroupNorm(4, c), nn.GroupNorm(4, c)
+        self.first, self.second = nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
+        self.norm, self.out = nn.GroupNorm(4, c), nn.Conv2d(c, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.first(f.silu(self.a(x))) + self.time(f.silu(t))[:, :, None, None]
+        x = x + self.second(f.silu(self.b(y)))
+        return self.out(f.silu(self.norm(x)))
+
+
+class Bottleneck(nn.Module):
+    """The residual unit of YOLO's CSP blocks."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = unit(c, c, act=nn.SiLU), unit(c, c, act=nn.SiLU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(self.a(x))
+
+
+class C2f(nn.Module):
+    """A cross-stage block: the input is split, refined step by step, and every step is kept."""
+
+    def __init__(self, c: int, n: int = 2) -> None:
+        super().__init__()
+        self.a, self.b = unit(c, c, 1, act=nn.SiLU), unit((2 + n) * c // 2, c, 1, act=nn.SiLU)
+        self.steps = nn.ModuleList(Bottleneck(c // 2) for _ in range(n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = list(self.a(x).chunk(2, 1))
+        for step in self.steps:
+            parts.append(step(parts[-1]))
+        return self.b(torch.cat(parts, 1))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling by repeated max pooling."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = unit(c, c // 2, 1, act=nn.SiLU), unit(2 * c, c, 1, act=nn.SiLU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.a(x)]
+        for _ in range(3):
+            parts.append(f.max_pool2d(parts[-1], 5, 1, 2))
+        return self.b(torch.cat(parts, 1))
+
+
+class Yolo(nn.Module):
+    """A detector in YOLOv8's manner: CSP blocks, SPPF, an upsampling neck, and a head with distributed boxes."""
+
+    def __init__(self, c: int = 32, classes: int = 8, bins: int = 8) -> None:
+        super().__init__()
+        self.classes, self.bins = classes, bins
+        self.stem = nn.Sequential(unit(3, 16, s=2, act=nn.SiLU), unit(16, c, s=2, act=nn.SiLU), C2f(c))
+        self.deep = nn.Sequential(unit(c, 2 * c, s=2, act=nn.SiLU), C2f(2 * c), SPPF(2 * c))
+        self.neck = nn.Sequential(unit(3 * c, c, 1, act=nn.SiLU), C2f(c))
+        self.boxes, self.scores = nn.ModuleList(), nn.ModuleList()
+        for w in (c, 2 * c):
+            self.boxes.append(nn.Sequential(unit(w, 16, act=nn.SiLU), nn.Conv2d(16, 4 * bins, 1)))
+            self.scores.append(nn.Sequential(unit(w, 16, act=nn.SiLU), nn.Conv2d(16, classes, 1)))
+        self.project = nn.Parameter(torch.arange(bins).float(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.stem(x)
+        deep = self.deep(shallow)
+        joined = self.neck(torch.cat([f.interpolate(deep, scale_factor=2.0, mode="nearest"), shallow], 1))
+        found = []
+        for y, box, score in zip((joined, deep), self.boxes, self.scores, strict=True):
+            found.append(torch.cat([box(y), score(y)], 1).flatten(2))
+        both = torch.cat(found, 2)
+        box, score = both.split((4 * self.bins, self.classes), 1)
+        b, _, n = box.shape
+        share = box.view(b, 4, self.bins, n).softmax(2)
+        return torch.cat([torch.einsum("bkin,i->bkn", share, self.project), score.sigmoid()], 1)
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid on a small backbone, with one head for all levels (RetinaNet, 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([unit(3, 24, s=2), unit(24, 32, s=2), unit(32, 48, s=2)])
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in (24, 32, 48))
+        self.smooth = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(3))
+        self.tower = nn.Sequential(unit(32, 32), unit(32, 32))
+        self.boxes, self.scores = nn.Conv2d(32, 4, 3, padding=1), nn.Conv2d(32, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        y = self.lateral[2](levels[2])
+        merged = [y]
+        for k in (1, 0):
+            y = self.lateral[k](levels[k]) + f.interpolate(y, size=levels[k].shape[-2:], mode="nearest")
+            merged.append(y)
+        outputs: list[Tensor] = []
+        for y, smooth in zip(merged, self.smooth, strict=True):
+            z = self.tower(smooth(y))
+            outputs += [self.boxes(z), self.scores(z)]
+        return tuple(outputs)
+
+
+def dcgan() -> nn.Module:
+    """The generator of DCGAN (2016)."""
+    layers: list[nn.Module] = [nn.ConvTranspose2d(32, 64, 4, 1, 0, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    for i, o in ((64, 48), (48, 32)):
+        layers += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Tanh())
+
+
+def super_resolution() -> nn.Module:
+    """Sub-pixel convolution (Shi et al., 2016), with a residual trunk."""
+    trunk = [Residual(nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.PReLU(32))) for _ in range(2)]
+    up = [nn.Conv2d(32, 64, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(16)]
+    return nn.Sequential(nn.Conv2d(3, 32, 5, padding=2), *trunk, *up, nn.Conv2d(16, 3, 3, padding=1))
+
+
+class PointNet(nn.Module):
+    """PointNet (2017): a shared network on points, a maximum over them, and a learned transform of the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv1d(3, 32, 1), nn.BatchNorm1d(32), nn.ReLU())
+        self.t = nn.Sequential(nn.Conv1d(32, 48, 1), nn.ReLU())
+        self.transform = nn.Sequential(nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 32 * 32))
+        self.b = nn.Sequential(nn.Conv1d(32, 64, 1), nn.BatchNorm1d(64), nn.ReLU(), nn.Conv1d(64, 96, 1), nn.ReLU())
+        self.out = nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        m = self.transform(self.t(y).max(2)[0]).view(-1, 32, 32)
+        y = torch.bmm(y.transpose(1, 2), m).transpose(1, 2)
+        return self.out(self.b(y).max(2)[0])
+
+
+def conv3d() -> nn.Module:
+    """A residual net on volumes."""
+
+    def block(i: int, o: int) -> nn.Module:
+        body = nn.Sequential(nn.Conv3d(i, o, 3, padding=1), nn.BatchNorm3d(o), nn.ReLU(), nn.Conv3d(o, o, 3, padding=1))
+        return Residual(body, nn.Conv3d(i, o, 1), nn.ReLU())
+
+    pool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, 10))
+    return nn.Sequential(nn.Conv3d(1, 16, 3, padding=1), nn.ReLU(), block(16, 24), nn.MaxPool3d(2), block(24, 32), pool)
+
+
+class WaveNet(nn.Module):
+    """WaveNet (2016): dilated causal convolutions, gates, skip connections."""
+
+    def __init__(self, c: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Conv1d(1, c, 1)
+        self.gates = nn.ModuleList(nn.Conv1d(c, 2 * c, 2, dilation=2**k) for k in range(4))
+        self.residual = nn.ModuleList(nn.Conv1d(c, c, 1) for _ in range(4))
+        self.skip = nn.ModuleList(nn.Conv1d(c, 48, 1) for _ in range(4))
+        self.out = nn.Sequential(nn.ReLU(), nn.Conv1d(48, 48, 1), nn.ReLU(), nn.Conv1d(48, 16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        total = None
+        for k, (gate, residual, skip) in enumerate(zip(self.gates, self.residual, self.skip, strict=True)):
+            a, b = gate(f.pad(x, (2**k, 0))).chunk(2, 1)
+            y = torch.tanh(a) * torch.sigmoid(b)
+            total = skip(y) if total is None else total + skip(y)
+            x = x + residual(y)
+        return self.out(total)
+
+
+class Tagger(nn.Module):
+    """A tagger of sequences: embeddings, a bidirectional recurrence of two layers, a classifier."""
+
+    def __init__(self, kind: type[nn.Module], hidden: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(100, 32)
+        self.rnn = kind(32, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.out = nn.Linear(2 * hidden, 8)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.rnn(self.embed(ids))[0])
+
+
+class Mixer(nn.Module):
+    """MLP-Mixer (2021): one network over the patches, one over the channels."""
+
+    def __init__(self, c: int = 48, patches: int = 16) -> None:
+        super().__init__()
+        self.stem, self.norm, self.out = nn.Conv2d(3, c, 8, 8), nn.LayerNorm(c), nn.Linear(c, 10)
+        self.blocks = nn.ModuleList()
+        for _ in range(2):
+            tokens = nn.Sequential(nn.Linear(patches, 64), nn.GELU(), nn.Linear(64, patches))
+            channels = nn.Sequential(nn.LayerNorm(c), nn.Linear(c, 96), nn.GELU(), nn.Linear(96, c))
+            self.blocks.append(nn.ModuleList([nn.LayerNorm(c), tokens, channels]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).flatten(2).transpose(1, 2)
+        for norm, tokens, channels in self.blocks:
+            y = y + tokens(norm(y).transpose(1, 2)).transpose(1, 2)
+            y = y + channels(y)
+        return self.out(self.norm(y).mean(1))
+
+
+class Recommender(nn.Module):
+    """DLRM (2019): embeddings, a network on dense features, and the dot products of all pairs."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(50, width) for _ in range(4))
+        self.bottom = nn.Sequential(nn.Linear(13, 64), nn.ReLU(), nn.Linear(64, width), nn.ReLU())
+        self.top = nn.Sequential(nn.Linear(width + 25, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def forward(self, dense: Tensor, sparse: Tensor) -> Tensor:
+        x = self.bottom(dense)
+        vectors = torch.stack([x, *[table(sparse[:, k]) for k, table in enumerate(self.tables)]], 1)
+        pairs = torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1)
+        return torch.sigmoid(self.top(torch.cat([x, pairs], 1)))
+
+
+class Selective(nn.Module):
+    """A Mamba-like block (2023): a depthwise causal convolution and a selective recurrence, unrolled over a few steps."""
+
+    def __init__(self, c: int = 32, state: int = 8, rank: int = 4) -> None:
+        super().__init__()
+        self.c, self.state, self.rank, inner = c, state, rank, 2 * c
+        self.embed, self.norm = nn.Embedding(100, c), nn.RMSNorm(c, eps=1e-5)
+        self.inward, self.out = nn.Linear(c, 2 * inner, bias=False), nn.Linear(inner, c, bias=False)
+        self.conv = nn.Conv1d(inner, inner, 4, padding=3, groups=inner)
+        self.project = nn.Linear(inner, rank + 2 * state, bias=False)
+        self.step, self.log = nn.Linear(rank, inner), nn.Parameter(torch.rand(inner, state))
+        self.skip, self.head = nn.Parameter(torch.ones(inner)), nn.Linear(c, 100)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        length = ids.shape[1]
+        x = self.embed(ids)
+        y, gate = self.inward(self.norm(x)).chunk(2, -1)
+        y = f.silu(self.conv(y.transpose(1, 2))[..., :length].transpose(1, 2))
+        step, b, c = self.project(y).split((self.rank, self.state, self.state), -1)
+        step = f.softplus(self.step(step))
+        decay, drive = torch.exp(step[..., None] * -torch.exp(self.log)), (step * y)[..., None] * b[:, :, None, :]
+        h, found = torch.zeros_like(drive[:, 0]), []
+        for t in range(length):
+            h = decay[:, t] * h + drive[:, t]
+            found.append((h * c[:, t, None, :]).sum(-1))
+        y = (torch.stack(found, 1) + y * self.skip) * f.silu(gate)
+        return self.head(x + self.out(y))
+
+
+class Experts(nn.Module):
+    """A mixture of experts (Shazeer et al., 2017) with dense routing: every expert runs, a softmax weighs them."""
+
+    def __init__(self, c: int = 32, hidden: int = 48, experts: int = 6) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Linear(16, c), nn.Linear(c, 10)
+        self.router = nn.Linear(c, experts)
+        self.up, self.down = (
+            nn.Parameter(torch.randn(experts, c, hidden) / 6),
+            nn.Parameter(torch.randn(experts, hidden, c) / 6),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        share = torch.sigmoid(self.router(x))
+        y = torch.einsum("bc,ech->beh", x, self.up)
+        y = torch.einsum("beh,ehc->bec", f.gelu(y), self.down)
+        return self.out(x + torch.einsum("be,bec->bc", share, y))

@@ -1,7 +1,7 @@
 """Statistics stay what they were: a mean over k elements of what was a mean over n is multiplied by k/n, and so on.
 
-What a relation asks for (see ``Correction``) goes into a constant where one is multiplied anyway, into an attribute where
-one holds it, and into a ``Mul`` of its own elsewhere.
+What a relation asks for (see ``Correction``) goes into a constant where one is multiplied anyway, into an attribute
+where one holds it, and into a ``Mul`` of its own elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from onnx import helper
 
 from graphprune.editor import Editor
 from graphprune.model import Use
-from graphprune.plan import AttributeChange, Plan
+from graphprune.plan import Plan
 from graphprune.relation import Correction, Slot
 from graphprune.removal import Removal
 from graphprune.shapes import decoded
@@ -32,7 +32,7 @@ def apply(removal: Removal, editor: Editor, plan: Plan) -> dict[Use, float]:
             if factor == 1.0:
                 continue
             if isinstance(correction.target, str):
-                _attribute(editor, plan, index, correction, factor)
+                _attribute(editor, index, correction, factor)
                 continue
             tensor = net.tensors[(index, correction.target)]
             if isinstance(tensor, Use):
@@ -49,12 +49,10 @@ def _factor(removal: Removal, index: int, correction: Correction) -> float:
     return float((after / before) ** correction.power)
 
 
-def _attribute(editor: Editor, plan: Plan, index: int, correction: Correction, factor: float) -> None:
-    node = editor.model.nodes[index]
+def _attribute(editor: Editor, index: int, correction: Correction, factor: float) -> None:
     name = str(correction.target)
-    before = float(decoded(node).get(name, correction.default))
+    before = float(decoded(editor.model.nodes[index]).get(name, correction.default))
     editor.set_attribute(index, name, before * factor)
-    plan.attributes.append(AttributeChange(next(o for o in node.output if o), name, before, before * factor))
 
 
 def _multiply(removal: Removal, editor: Editor, plan: Plan, index: int, target: Slot, factor: float) -> None:

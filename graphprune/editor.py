@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
@@ -34,6 +35,7 @@ class Editor:
         self.initializers = dict(model.initializers)  # name -> tensor, original or new
         self.lazy = dict(model.lazy)
         self.names = self._taken()
+        self.attributes: list[tuple[int, str, Any, Any]] = []  # node, name, value before and after
         self.touched: set[str] = set()  # tensors that lost a reader through an edit
 
     def _taken(self) -> set[str]:
@@ -107,9 +109,11 @@ class Editor:
         indices = self.constant(output, np.asarray(positions, np.int64), node)
         self.insert(helper.make_node("Gather", [whole, indices], [output], axis=axis), node + 1)
 
-    def set_attribute(self, node: int, name: str, value: int | Sequence[int]) -> None:
-        """Set an attribute of a node."""
+    def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:
+        """Set an attribute of a node; :attr:`attributes` keeps what it was."""
         attributes = self.nodes[node].attribute
+        before = [helper.get_attribute_value(a) for a in attributes if a.name == name]
+        self.attributes.append((node, name, before[0] if before else None, value))
         kept = [a for a in attributes if a.name != name]
         del attributes[:]
         attributes.extend([*kept, helper.make_attribute(name, value)])

@@ -56,7 +56,8 @@ def _judge_node(
     web: Web, group: Coupled, node: int, relation: Relation, dims: set[int], zeros: dict[Tensor, bool]
 ) -> None:
     carriers = _carriers(web, node, relation, dims, zeros)
-    products, divisors = read_zero(relation.zero)
+    by_output = [read_zero(expression) for expression in relation.zero.split(";")]
+    products, divisors = by_output[0]
     for i in divisors:
         if i in carriers and carriers[i].zero:
             vertex = web.dim_start[node] + min(carriers[i].dims)
@@ -70,7 +71,9 @@ def _judge_node(
     for d in sorted(dims):
         dim, vertex = relation.dims[d], web.dim_start[node] + d
         if dim.statistic is not None:
-            group.statistics.append(Statistic(vertex, node, dim.statistic, _bare(d, carriers)[:1], centred=True))
+            over = tuple(i for product in read_zero(relation.sums or "0")[0] for i in product)
+            over = tuple(i for i in over if i in _bare(d, carriers))
+            group.statistics.append(Statistic(vertex, node, dim.statistic, over, centred=True))
         elif ((d not in on_output and makes) or dim.summed) and not _vanishes(d, carriers, sums, only_carriers=True):
             text = "a sum runs over it, and what is removed need not be zero"
             group.statistics.append(Statistic(vertex, node, text, _to_mask(d, carriers, sums)))
@@ -80,6 +83,7 @@ def _judge_node(
         own = relation.reach(axes) & dims
         if own:
             tensor = web.tensors[(node, ("out", k))]
+            products = by_output[k if len(by_output) > 1 else 0][0]
             zeros[tensor] = all(_vanishes(d, carriers, products, only_carriers=False) for d in own)
 
 

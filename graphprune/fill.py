@@ -3,10 +3,11 @@
 A sum over removed elements is that over the others where they are zero. A mean and a variance over n elements of which
 n - k equal the mean of the others have the mean of these, and k/n times their variance::
 
-    mean_n = mean_k,  var_n = k/n var_k  =>  (x - mean_n) / sqrt(var_n + eps) = sqrt(n/k) (x - mean_k) / sqrt(var_k + n/k eps)
+    mean_n = mean_k,  var_n = k/n var_k
+    (x - mean_n) / sqrt(var_n + eps) = sqrt(n/k) (x - mean_k) / sqrt(var_k + n/k eps)
 
-which is the pruned norm with its corrections. So a masked original whose norms are given that mean proves what a plainly
-masked one cannot: that everything was cut where it should be, in statistical groups too.
+which is the pruned norm with its corrections. So a masked original whose norms are given that mean proves what a
+plainly masked one cannot: that everything was cut where it should be, in statistical groups too.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from graphprune.errors import InputError
 from graphprune.relation import Shape, Values
+from graphprune.rules import find
 
 _CONSTANT_ATTRIBUTES = ("value", "value_float", "value_floats", "value_int", "value_ints")
 
@@ -303,7 +304,7 @@ def check(model: Model) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain not in model.opsets and (node.domain, node.op_type) not in functions:
             raise InputError(f"{label}: its domain {node.domain or 'ai.onnx'!r} is not among the model's opset imports")
-        if domain == "" and not onnx.defs.has(node.op_type):
+        if domain == "" and not onnx.defs.has(node.op_type) and find(domain, node.op_type) is None:
             raise InputError(f"{label}: no such operator in ONNX")
         for name in [*node.input, *model.captured.get(place, [])]:
             if name and name not in known:

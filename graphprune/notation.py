@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
+
+import numpy as np
 
 from graphprune.relation import Axes, AxisMap, Dim, Relation, Shape
 
@@ -135,6 +137,7 @@ def bind(
     reason: str = "the operator needs every element of it",
     statistic: str = "a statistic runs over it",
     zero: str = "",
+    sums: str = "",
     macs: str = "",
     attributes: Mapping[str, str] | None = None,
 ) -> Relation:
@@ -147,7 +150,7 @@ def bind(
         sizes: dims known beforehand (``g`` from an attribute).
         reason: why dims marked ``!`` are pinned.
         statistic: what runs over dims marked ``~``.
-        zero, attributes: as in :class:`Relation`; attributes name dims (``{"K": "blocks size"}`` is a product).
+        zero, sums, attributes: as in :class:`Relation`; attributes name dims (``{"K": "blocks size"}`` is a product).
         macs: sums of products of dims, ``"n g i o *k *y"``.
 
     Raises:
@@ -162,7 +165,8 @@ def bind(
             for axes, shape in zip(laid, shapes, strict=False):
                 if axes is not None and shape is not None:
                     _sizes_of(axes, shape, binding, pattern)
-        return _build(laid_in, laid_out, inputs, outputs, binding, reason, statistic, zero, macs, attributes or {})
+        built = _build(laid_in, laid_out, inputs, outputs, binding, reason, statistic, zero, macs, attributes or {})
+        return replace(built, sums=sums)
     met = ", ".join(map(str, inputs)) + " -> " + ", ".join(map(str, outputs))
     raise NotationError(f"{pattern!r} does not fit shapes {met}")
 
@@ -199,6 +203,10 @@ def _sizes_of(axes: list[tuple[str, ...]], shape: Shape, binding: _Binding, text
         if len(names) == 1:
             if not names[0].isdigit() or size != 1:
                 binding.size(names[0], size, text)
+            continue
+        if size == 1:  # it broadcasts
+            for n in unknown:
+                binding.size(n, 1, text)
             continue
         known = prod(binding.sizes[n] for n in names if n not in unknown)
         if len(unknown) > 1:
@@ -271,6 +279,29 @@ def _products(text: str, names: list[str], place: Mapping[str, int]) -> tuple[tu
                 dims.append(place[word])
         found.append(tuple(dims))
     return tuple(found)
+
+
+def packed(relation: Relation, whole: str, *parts: str) -> Relation:
+    """A dim that is the concatenation of products of other dims (``packed(r, "w", "n d", "n d", "n e")``).
+
+    Raises:
+        NotationError: the parts do not add up to the whole.
+    """
+    place = {dim.name: d for d, dim in enumerate(relation.dims)}
+    if whole not in place:  # the tensor that holds it is absent
+        return relation
+    dims, inner, start = list(relation.dims), list(relation.inner), 0
+    for number, part in enumerate(parts):
+        own = tuple(place[n] for n in part.split() if n in place)
+        size = prod(relation.dims[d].size for d in own)
+        if size > 1:
+            dims.append(Dim(f"{whole}{number}", size))
+            inner.append((len(dims) - 1, AxisMap((place[whole],), np.arange(start, start + size))))
+            inner.append((len(dims) - 1, AxisMap(own)))
+        start += size
+    if start != relation.dims[place[whole]].size:
+        raise NotationError(f"{whole!r} of {relation.dims[place[whole]].size} is not {' + '.join(parts)}")
+    return replace(relation, dims=tuple(dims), inner=tuple(inner))
 
 
 def pinned(inputs: Sequence[Shape | None], outputs: Sequence[Shape | None], reason: str) -> Relation:

@@ -54,7 +54,7 @@ class Proof:
         inputs: seeds and shapes of the generated inputs.
         outputs: errors by output.
         statistical: ids of statistical groups: in the masked original their statistics saw only what stays.
-        plain: errors by output against the plainly masked original, where there are statistical groups: what these cost.
+        plain: errors by output against the plainly masked original: what statistical groups cost, where there are any.
     """
 
     inputs: list[dict[str, Any]]

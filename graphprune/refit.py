@@ -90,14 +90,14 @@ class Refit:
     def _consume(self, index: int) -> None:
         """A node that computes with data: its operands get what the relation asks for, other values stay."""
         node, relation = self.model.nodes[index], self.net.relations[index]
-        operands = {o.input: o for o in relation.operands} if relation is not None else {}
+        operands = {o.input: o for o in relation.operands if o.input >= 0} if relation is not None else {}
         for k, name in enumerate(node.input):
             if k in operands or not name or not self._followed(name) or self.removal.of(Use(index, k)):
                 continue
             original = self.witness.value(name)
             if name in self.current and original is not None:
                 self._patch(index, k, original)
-        for operand in operands.values():
+        for operand in relation.operands if relation is not None else ():
             self._operand(index, operand)
         if relation is not None and relation.picks is not None:
             for axis, positions in relation.picks(self._kept(index)).items():
@@ -108,10 +108,10 @@ class Refit:
         held = operand.attribute
         if held is not None:
             attributes = decoded(node)
-            value = np.asarray(attributes[held], dtype=np.int64) if held in attributes else None
+            value = np.asarray(attributes[held]) if held in attributes else None
             wanted = self._refitted(index, operand, value)
             if wanted is not None and (value is None or not _same(wanted, value)):
-                self.editor.set_attribute(index, held, [int(v) for v in wanted])
+                self.editor.set_attribute(index, held, wanted.tolist())
                 self.editor.drop_attributes(index, operand.drops)
             return
         name = node.input[operand.input] if operand.input < len(node.input) else ""
@@ -137,6 +137,8 @@ class Refit:
 
     def _kept(self, index: int) -> Kept:
         def kept(slot: Slot, axis: int) -> IntArray:
+            if slot[0] == "dim":
+                return self.removal.kept(self.net.dim_start[index] + slot[1])
             tensor = self.net.tensors[(index, slot)]
             if axis >= len(self.net.shapes[tensor]):
                 raise IndexError(axis)

@@ -61,7 +61,7 @@ class AxisMap:
 
 Axes = tuple[AxisMap, ...]
 Slot = tuple[str, int]
-"""``("in", i)`` or ``("out", i)``."""
+"""``("in", i)`` or ``("out", i)``; for what is kept also ``("dim", d)``, which has one axis."""
 Kept = Callable[[Slot, int], IntArray]
 
 
@@ -70,7 +70,7 @@ class Operand:
     """An input that holds sizes or positions, and so must follow when axes shrink.
 
     Attributes:
-        input: index of the input that holds it.
+        input: index of the input that holds it; -1 where only an attribute does.
         refit: ``refit(value, kept)`` returns the value that the operand must have after removal, or None where an
             absent operand may stay absent. ``value`` is the original one, None if absent; ``kept(slot, axis)`` the
             elements of an axis that stay, as original indices, ascending. An entry that may stay as it is must come
@@ -117,7 +117,8 @@ class Relation:
         outputs: the same for outputs.
         zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
             output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never.
-        sums: the products that sums inside run over, where they are not those of ``zero`` (attention: ``"0*1"``).
+            Where outputs differ, one expression each, separated by ``;``.
+        sums: the products that sums and statistics run over, where they are not those of ``zero`` (attention: ``"0*1"``).
         macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none.
         attributes: attributes that hold the size of a dim, or the product of several (``{"group": (1,)}``).
         operands: inputs and attributes that hold sizes or positions.

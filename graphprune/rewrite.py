@@ -63,8 +63,12 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
     if plan.groups:
         scales = corrections.apply(removal, editor, plan)
         cut = _slice_constants(removal, editor, plan, scales)
-        _attributes(removal, editor, plan)
+        _attributes(removal, editor)
         Refit(removal, editor).run()
+        plan.attributes = [
+            AttributeChange(next(o for o in editor.model.nodes[i].output if o), name, before, after)
+            for i, name, before, after in sorted(editor.attributes, key=lambda change: change[:2])
+        ]
         _declared_shapes(removal, editor, cut)
     return Rewritten(editor.finish(), plan, removal)
 
@@ -203,16 +207,14 @@ def _tensor(
     return tensor
 
 
-def _attributes(removal: Removal, editor: Editor, plan: Plan) -> None:
-    net, model = removal.analysis.web, removal.analysis.model
+def _attributes(removal: Removal, editor: Editor) -> None:
+    net = removal.analysis.web
     for i, relation in enumerate(net.relations):
         for name, dims in relation.attributes.items() if relation is not None else ():
             vertices = [net.dim_start[i] + d for d in dims]
             before, after = prod(net.sizes[v] for v in vertices), prod(removal.size(v) for v in vertices)
             if before != after:
                 editor.set_attribute(i, name, after)
-                consumer = next(o for o in model.nodes[i].output if o)
-                plan.attributes.append(AttributeChange(consumer, name, before, after))
 
 
 def _declared_shapes(removal: Removal, editor: Editor, cut: dict[str, Shape]) -> None:

@@ -12,12 +12,17 @@ from importlib.metadata import entry_points
 
 from graphprune.notation import NotationError, bind, pinned
 from graphprune.relation import Relation
+from graphprune.rules import microsoft
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
 
 __all__ = ["NodeView", "Rule", "Unruled", "bind", "find", "register", "rule"]
 
-_registered: dict[tuple[str, str], Rule] = {("", op): entry for op, entry in TABLE.items()}
+_registered: dict[tuple[str, str], Rule] = {
+    **{("", op): entry for op, entry in TABLE.items()},
+    **{("com.microsoft", op): entry for op, entry in microsoft.TABLE.items()},
+    ("", "SimplifiedLayerNormalization"): microsoft.TABLE["SimplifiedLayerNormalization"],  # so ONNX Runtime writes it
+}
 
 
 def register(op: str, function: Rule, domain: str = "") -> None:

@@ -133,7 +133,7 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
     def rule(node: NodeView) -> Relation:
         shape = node.shape(0)
         axis = node.axis(default)
-        if node.op == "CumSum":
+        if node.op in ("CumSum", "CumProd"):
             place = node.value(1)
             if place is None:
                 raise Unruled("its axis is computed from the data")
@@ -181,7 +181,7 @@ def corrected(relation: Relation, *targets: tuple[Slot | str, float], default: f
 
 
 def root_mean(relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5) -> Relation:
-    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and an epsilon times n/k make up for the new count."""
+    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and epsilon times n/k make up for the new count."""
     return corrected(relation, (scale, -0.5), (epsilon, -1), default=default)
 
 
@@ -203,7 +203,7 @@ def layer_normalization(centred: bool) -> Rule:
         statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
         outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
         relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
-        return root_mean(relation, ("in", 1))
+        return root_mean(replace(relation, sums="0"), ("in", 1))
 
     return rule
 
@@ -236,6 +236,15 @@ def global_average(node: NodeView) -> Relation:
     return corrected(bind("n c +*x -> n c *y", node.inputs, node.outputs, zero="0"), (("out", 0), 1))
 
 
+def mean_variance(node: NodeView) -> Relation:
+    """MeanVarianceNormalization: no gain follows, so the result itself is multiplied."""
+    rank = len(node.shape(0))
+    over = {int(a) % rank for a in node.attributes.get("axes", (0, 2, 3))}
+    words = " ".join(f"{'~' if a in over else ''}d{a}" for a in range(rank))
+    relation = bind(f"{words} -> {words}", node.inputs, node.outputs, statistic=MEAN)
+    return corrected(relation, (("out", 0), -0.5))
+
+
 def lp_normalization(node: NodeView) -> Relation:
     """Each element is divided by a norm along the axis: exact where what is removed is zero."""
     shape = node.shape(0)
@@ -244,7 +253,7 @@ def lp_normalization(node: NodeView) -> Relation:
     return bind(f"{words} -> {words}", node.inputs, node.outputs, zero="0")
 
 
-def convolution(pattern: str, macs: str) -> Rule:
+def convolution(pattern: str, macs: str, zero: str = "0*1+2") -> Rule:
     """The rule of a convolution, with the group count bound beforehand."""
 
     def rule(node: NodeView) -> Relation:
@@ -255,7 +264,7 @@ def convolution(pattern: str, macs: str) -> Rule:
             node.outputs,
             sizes={"g": groups},
             reason="a window slides over it",
-            zero="0*1+2",
+            zero=zero,
             macs=macs,
             attributes={"group": "g"},
         )

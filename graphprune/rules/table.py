@@ -1,4 +1,4 @@
-"""The table of operators: a line each, alphabetical within a kind.
+"""The table of ONNX's own operators: a line each, alphabetical within a kind. Other domains have tables of their own.
 
 A pattern says which axes go together (see ``graphprune.notation``), ``zero`` when removed elements of the output are
 zero (see ``Relation``), ``macs`` what the operator costs. Operators that one pattern cannot describe name a function.
@@ -10,13 +10,16 @@ from dataclasses import replace
 
 from graphprune.notation import bind, pinned
 from graphprune.relation import Relation
+from graphprune.rules import attention as a
 from graphprune.rules import computing as c
 from graphprune.rules import moving as m
+from graphprune.rules import placing as p
+from graphprune.rules import quantised as q
 from graphprune.rules.node import NodeView, Rule
 
 _UNARY_ZERO_TO_ZERO = """
     Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish Identity IsInf IsNaN LeakyRelu Mish Neg Relu Round
-    Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu Cast Dropout
+    Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu Bernoulli BitCast Cast CastLike Dropout
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
 _MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Xor"
@@ -26,16 +29,30 @@ _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
 
 _PINNED = {
     "it makes its elements from sizes or by chance": """
-        Bernoulli EyeLike Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
+        Constant EyeLike Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
     """,
-    "its elements are looked up, placed or counted by values that the model computes": """
-        GatherND NonMaxSuppression NonZero OneHot ReverseSequence ScatterElements ScatterND TfIdfVectorizer Unique
+    "its elements are counted or chosen by values that the model computes": """
+        MaxUnpool NonMaxSuppression NonZero TfIdfVectorizer Unique
     """,
     "each result needs all elements of its input": """
-        BlackmanWindow DFT Det HammingWindow HannWindow MelWeightMatrix STFT
+        AffineGrid BlackmanWindow Det HammingWindow HannWindow MelWeightMatrix STFT
     """,
+    "its input is text or an encoded image": """
+        ImageDecoder RegexFullMatch StringConcat StringNormalizer StringSplit
+    """,
+    "it works on sequences or optional values, whose tensors have no fixed shape": """
+        ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct SequenceEmpty
+        SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence
+    """,
+    "it computes a loss, which is a matter of training": """
+        NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss
+    """,
+    "it holds subgraphs that are not followed": "If Loop Scan",
 }
 """Operators that pin what they touch, by the reason."""
+
+PINNED = {op: reason for reason, ops in _PINNED.items() for op in ops.split()}
+"""For each operator that pins what it touches, why."""
 
 
 def never(reason: str) -> Rule:
@@ -82,58 +99,85 @@ TABLE: dict[str, Rule] = {
     **{op: c.elementwise() for op in (_UNARY + " " + _MANY).split()},
     **{op: c.reduce("sum") for op in _REDUCE_SUM.split()},
     **{op: c.reduce("order") for op in _REDUCE_ORDER.split()},
-    **{op: never(reason) for reason, ops in _PINNED.items() for op in ops.split()},
+    **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.elementwise("+"),
     "And": c.elementwise("0*1"),
     "ArgMax": c.along_axis(0, "one"),
     "ArgMin": c.along_axis(0, "one"),
+    "Attention": a.attention,
     "AveragePool": _POOL,
     "BatchNormalization": line("n c *s, c, c, c, c -> n c *s", "1+2"),
     "BitwiseAnd": c.elementwise("0*1"),
+    "CausalConvWithState": line("b c !s, c 1 !k, c, b c !p -> b c !s, b c !p", "0*1+1*3+2;0+3", "b c s k"),
+    "CenterCropPad": p.resized,
     "Clip": c.clip,
+    "Col2Im": p.columns,
+    "Compress": p.compress,
     "Concat": m.concat,
     "ConstantOfShape": m.constant_of_shape,
     "Conv": _CONV,
+    "ConvInteger": q.convolution(1, {3: "(g o)"}, None, {1: 3, 3: None}),
     "ConvTranspose": _CONV_TRANSPOSE,
+    "CumProd": c.along_axis(0, zero="0"),
     "CumSum": c.along_axis(0, zero="0"),
+    "DFT": p.spectrum,
+    "DeformConv": p.deformed,
     "DepthToSpace": m.depth_to_space,
+    "DequantizeLinear": q.linear_quantiser,
     "Div": c.elementwise("0/1"),
+    "DynamicQuantizeLinear": q.dynamic_quantiser,
     "Einsum": c.einsum,
     "Expand": m.expand,
     "Flatten": m.reshape,
     "GRU": c.recurrent(3),
     "Gather": m.gather,
     "GatherElements": m.gather_elements,
+    "GatherND": p.gather_nd,
     "Gemm": c.gemm,
     "GlobalAveragePool": c.global_average,
     "GlobalLpPool": line("n c *x -> n c *y", "0"),
     "GlobalMaxPool": line("n c !*x -> n c *y", "0", reason=c.EVERY),
+    "GridSample": line("n c !*x, n !*y !e -> n c !*y", "0", reason="it is sampled at places that the model computes"),
     "GroupNormalization": c.group_normalization,
     "Hardmax": c.softmax,
     "InstanceNormalization": c.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
     "LSTM": c.recurrent(4),
     "LayerNormalization": c.layer_normalization(centred=True),
+    "LinearAttention": a.linear_attention,
     "Log": c.elementwise("/0"),
     "LogSoftmax": c.softmax,
     "LpNormalization": c.lp_normalization,
     "LpPool": _POOL,
     "MatMul": line(_MATMUL, "0*1", "... m k o"),
+    "MatMulInteger": q.product(1, (3,), masks={1: 3, 3: None}),
     "Max": c.elementwise("+"),
     "MaxPool": _POOL,
+    "MaxRoiPool": line("n c !*x, !r !v -> !r c !*y", "0"),
     "Mean": c.elementwise("+"),
+    "MeanVarianceNormalization": c.mean_variance,
     "Min": c.elementwise("+"),
     "Mul": c.elementwise("0*1"),
+    "OneHot": p.one_hot,
     "Or": c.elementwise("+"),
     "PRelu": c.elementwise("0"),
     "Pad": m.pad,
     "Pow": c.power,
+    "QLinearConv": q.convolution(3, {4: "(g o)", 5: "(g o)"}, 8, {3: 5, 4: None, 5: None}),
+    "QLinearMatMul": q.product(3, (4, 5), masks={3: 5, 4: None, 5: None}),
+    "QuantizeLinear": q.linear_quantiser,
     "RMSNormalization": c.layer_normalization(centred=False),
     "RNN": c.recurrent(1),
     "Reciprocal": c.elementwise("/0"),
     "ReduceMean": c.reduce("mean"),
     "Reshape": m.reshape,
     "Resize": m.resize,
+    "ReverseSequence": p.reverse_sequence,
+    "RoiAlign": line("n c !*x, !r 4, !r -> !r c !*y", "0"),
+    "RotaryEmbedding": a.rotary,
+    "Scatter": p.scatter_elements,
+    "ScatterElements": p.scatter_elements,
+    "ScatterND": p.scatter_nd,
     "Shape": m.sizes_only,
     "Size": m.sizes_only,
     "Slice": m.slice_,
@@ -143,9 +187,12 @@ TABLE: dict[str, Rule] = {
     "Squeeze": m.reshape,
     "Sub": c.elementwise("+"),
     "Sum": c.elementwise("+"),
+    "SwiGLU": c.elementwise("0*1"),
+    "TensorScatter": p.tensor_scatter,
     "Tile": m.tile,
     "TopK": c.along_axis(-1, "new"),
     "Transpose": m.transpose,
+    "Trilu": p.whole(-1, -2, reason="a triangle of it stays"),
     "Unsqueeze": m.reshape,
     "Upsample": m.resize,
     "Where": c.elementwise("1+2"),

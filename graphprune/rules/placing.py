@@ -1,0 +1,167 @@
+"""Rules of operators that look elements up, place them, or treat some of their axes as a whole: the others pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from graphprune.notation import bind
+from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.rules.moving import Builder
+from graphprune.rules.node import NodeView, Rule, Unruled
+
+LOOKED_UP = "its elements are looked up or placed by indices that the model computes"
+
+
+def passing(shape: Shape, held: Iterable[int], build: Builder, reason: str) -> list[AxisMap]:
+    """Axes of a tensor, some of them pinned."""
+    pinned = {a % max(len(shape), 1) for a in held}
+    return [build.dim(n, pinned=reason if a in pinned else None) for a, n in enumerate(shape)]
+
+
+def gather_nd(node: NodeView) -> Relation:
+    """Axes that the indices cover are pinned; batch axes and those behind pass."""
+    data, picked = node.shape(0), node.shape(1)
+    batch = int(node.attributes.get("batch_dims", 0))
+    depth = picked[-1]
+    build = Builder()
+    axes = passing(data, range(batch, batch + depth), build, LOOKED_UP)
+    own = [*axes[:batch], *build.like(picked[batch:-1]), build.dim(depth, pinned=LOOKED_UP)]
+    return build.relation([axes, own], [[*own[:-1], *axes[batch + depth :]]])
+
+
+def scatter_nd(node: NodeView) -> Relation:
+    """Axes that the indices cover are pinned; those behind pass, in the data and in the updates."""
+    data, picked = node.shape(0), node.shape(1)
+    depth = picked[-1]
+    build = Builder()
+    axes = passing(data, range(depth), build, LOOKED_UP)
+    own = build.like(picked[:-1])
+    sides = [axes, [*own, build.dim(depth, pinned=LOOKED_UP)], [*own, *axes[depth:]]]
+    return build.relation(sides, [axes], zero="0+2")
+
+
+def scatter_elements(node: NodeView) -> Relation:
+    """The axis is pinned; along the others, data, indices and updates go together where they are as long."""
+    data, picked = node.shape(0), node.shape(1)
+    axis = node.axis(0)
+    build = Builder()
+    axes = passing(data, [axis], build, LOOKED_UP)
+    own = []
+    for a, (n, m) in enumerate(zip(data, picked, strict=True)):
+        if a != axis and n == m:
+            own.append(axes[a])
+        else:
+            axes[a] = build.dim(n, pinned=LOOKED_UP)
+            own.append(build.dim(m, pinned=LOOKED_UP))
+    return build.relation([axes, own, own], [axes], zero="0+2")
+
+
+def tensor_scatter(node: NodeView) -> Relation:
+    """TensorScatter: an update is written into a cache along one axis."""
+    cache, update = node.shape(0), node.shape(1)
+    axis = node.axis(-2)
+    build = Builder()
+    axes = passing(cache, [axis], build, LOOKED_UP)
+    own = [build.dim(update[a], pinned=LOOKED_UP) if a == axis else axes[a] for a in range(len(update))]
+    return build.relation([axes, own] + [None] * (len(node.inputs) - 2), [axes], zero="0+1")
+
+
+def one_hot(node: NodeView) -> Relation:
+    """The new axis is pinned."""
+    target = node.out()
+    axis = node.axis(-1, rank=len(target))
+    build = Builder()
+    axes = passing(target, [axis], build, "each element of it stands for one value of the indices")
+    own = [axes[a] for a in range(len(target)) if a != axis]
+    return build.relation([own] + [None] * (len(node.inputs) - 1), [axes], zero="")
+
+
+def compress(node: NodeView) -> Relation:
+    """The axis is pinned, without one everything is."""
+    shape, target = node.shape(0), node.out()
+    why = "which of its elements stay is computed by the model"
+    build = Builder()
+    if "axis" not in node.attributes:
+        return build.relation([passing(shape, range(len(shape)), build, why), None], [[build.dim(target[0], why)]])
+    axis = node.axis()
+    axes = passing(shape, [axis], build, why)
+    return build.relation([axes, None], [[*axes[:axis], build.dim(target[axis], why), *axes[axis + 1 :]]])
+
+
+def whole(*held: int, names: tuple[str, ...] = (), zero: str = "0", reason: str = "it is treated as a whole") -> Rule:
+    """The rule of an operator over one tensor that treats some axes as a whole.
+
+    Args:
+        held: pinned axes, counted from the front or, negative, from the back.
+        names: attributes that name pinned axes.
+        zero: as in Relation.
+        reason: why.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        shape, target = node.shape(0), node.out()
+        named = [int(node.attributes.get(n, 0)) for n in names]
+        build = Builder()
+        axes = passing(shape, [*held, *named], build, reason)
+        out = [axes[a] if n == m else build.dim(m, reason) for a, (n, m) in enumerate(zip(shape, target, strict=True))]
+        return build.relation([axes] + [None] * (len(node.inputs) - 1), [out], zero=zero)
+
+    return rule
+
+
+def reverse_sequence(node: NodeView) -> Relation:
+    """Time and batch axes are pinned."""
+    held = (int(node.attributes.get("time_axis", 0)), int(node.attributes.get("batch_axis", 1)))
+    return whole(*held, reason="it is reversed up to a length for each sequence")(node)
+
+
+def spectrum(node: NodeView) -> Relation:
+    """DFT: the signal's axis and the axis of real and imaginary parts are pinned."""
+    axis = node.attributes.get("axis", 1) if node.opset < 20 else -2
+    if node.opset >= 20 and node.has(2):
+        given = node.value(2)
+        if given is None:
+            raise Unruled("its axis is computed from the data")
+        axis = int(np.asarray(given).reshape(()))
+    return whole(int(axis), -1, reason="each result needs all elements of its input")(node)
+
+
+def resized(node: NodeView) -> Relation:
+    """CenterCropPad: axes that change their size are pinned."""
+    shape, target = node.shape(0), node.out()
+    return whole(*[a for a, (n, m) in enumerate(zip(shape, target, strict=True)) if n != m], reason="it is cropped")(
+        node
+    )
+
+
+def columns(node: NodeView) -> Relation:
+    """Col2Im: ``n (c !k) !l -> n c !*y``, with k the size of a block."""
+    block = node.value(2)
+    if block is None:
+        raise Unruled("its block_shape (input 2) is computed from the data")
+    inputs = (node.shape(0), None, None)
+    sizes = {"k": int(np.prod(block))}
+    reason = "each column is a block of the image"
+    return bind("n (c !k) !l, _, _ -> n c !*y", inputs, node.outputs, sizes=sizes, reason=reason, zero="0")
+
+
+def deformed(node: NodeView) -> Relation:
+    """DeformConv: a convolution whose windows are displaced by offsets that it reads.
+
+    Several groups of offsets share the channels out between them, so these stay.
+    """
+    mark = "" if int(node.attributes.get("offset_group", 1)) == 1 else "!"
+    relation = bind(
+        f"n ({mark}g {mark}i) !*x, (g o) {mark}i !*k, n !f !*y, (g o), n !m !*y -> n (g o) !*y",
+        node.inputs,
+        node.outputs,
+        sizes={"g": int(node.attributes.get("group", 1))},
+        reason="a window slides over it, or a group of offsets shares it",
+        zero="0*1+3",
+        macs="n g i o *k *y",
+        attributes={"group": "g"},
+    )
+    return replace(relation, kind="channel")

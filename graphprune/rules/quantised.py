@@ -1,0 +1,229 @@
+"""Rules of operators on quantised numbers.
+
+A removed element of a quantised tensor is *zero* where it holds the zero point, so zeros are followed as everywhere; a
+mask writes the zero point, and leaves scales as they are. A scale or a zero point is one for the whole tensor, one for
+each element of an axis, or one for each block of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from graphprune.notation import bind
+from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.rules.computing import broadcast
+from graphprune.rules.moving import Builder, through
+from graphprune.rules.node import NodeView, Rule, Unruled
+
+
+def word(shape: Shape | None, letters: str) -> str:
+    """How a scale or zero point stands in a pattern: nothing where it is one number, else along the given axes."""
+    if shape is None:
+        return "_"
+    if prod(shape) == 1:
+        return " ".join("1" for _ in shape)
+    words = letters.split(" ")
+    if len(shape) < len(words) and "(" not in letters:
+        return " ".join(words[-len(shape) :])
+    return letters
+
+
+def linear_quantiser(node: NodeView) -> Relation:
+    """QuantizeLinear and DequantizeLinear: per tensor, per axis, or per block."""
+    shape, scale = node.shape(0), node.shape(1)
+    axis = node.axis(1)
+    build = Builder()
+    axes = build.like(shape)
+    block = int(node.attributes.get("block_size", 0))
+    attributes: dict[str, tuple[int, ...]] = {}
+    if prod(scale) == 1:
+        own = [AxisMap(())] * len(scale)
+    elif len(scale) == 1:
+        if scale[0] != shape[axis]:
+            raise Unruled(f"its scale of {scale[0]} elements does not fit axis {axis} of {shape[axis]}")
+        own = [axes[axis]]
+    else:
+        own = list(axes)
+        if block > 1 and shape[axis] == block * scale[axis]:
+            blocks, inside = build.dim(scale[axis]), build.dim(block)
+            axes[axis], own[axis] = AxisMap(blocks.dims + inside.dims), blocks
+            attributes = {"block_size": inside.dims}
+        elif block != 1:  # the last block is not full
+            axes[axis] = build.dim(shape[axis], pinned="its blocks do not fill the axis")
+            own[axis] = build.dim(scale[axis], pinned="its blocks do not fill the axis")
+    sides = [axes, own] + [None if s is None else (own if len(s) == len(own) else []) for s in node.inputs[2:]]
+    relation = build.relation(sides, [axes])
+    return replace(relation, attributes=attributes, masks={0: 2, 1: None, 2: None})
+
+
+def dynamic_quantiser(node: NodeView) -> Relation:
+    """DynamicQuantizeLinear: its range always includes zero, so removed zeros leave it alone."""
+    words = " ".join(f"+d{a}" for a in range(len(node.shape(0))))
+    return bind(f"{words} -> {words}, , ", node.inputs, node.outputs, zero="0;;")
+
+
+def convolution(weight: int, scales: Mapping[int, str], bias: int | None, masks: Mapping[int, int | None]) -> Rule:
+    """ConvInteger and QLinearConv.
+
+    Args:
+        weight: the input that holds the weight; the data is input 0.
+        scales: by input its axes, where it has any.
+        bias: the input that holds the bias.
+        masks: as in Relation.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        words = {0: "n (g i) !*x", weight: "(g o) i !*k"}
+        if bias is not None:
+            words[bias] = "(g o)"
+        for i, letters in scales.items():
+            words[i] = word(node.inputs[i] if i < len(node.inputs) else None, letters)
+        count = max(words) + 1
+        shapes = tuple(s if words.get(i, "_") != "_" else None for i, s in enumerate(node.inputs))
+        relation = bind(
+            ", ".join(words.get(i, "_") for i in range(count)) + " -> n (g o) !*y",
+            shapes,
+            node.outputs,
+            sizes={"g": int(node.attributes.get("group", 1))},
+            reason="a window slides over it",
+            zero=f"0*{weight}" + ("" if bias is None else f"+{bias}"),
+            macs="n g i o *k *y",
+            attributes={"group": "g"},
+        )
+        return replace(relation, kind="channel", masks=masks)
+
+    return rule
+
+
+def product(
+    right: int,
+    columns: Sequence[int] = (),
+    bias: int | None = None,
+    masks: Mapping[int, int | None] | None = None,
+    dynamic: bool = False,
+) -> Rule:
+    """A matrix product of quantised numbers.
+
+    Args:
+        right: the input that holds the right matrix; the left one is input 0.
+        columns: inputs with one element for each column of the right matrix, or one in all.
+        bias: the input that holds the bias.
+        masks: as in Relation.
+        dynamic: whether the left matrix is quantised inside, by its own range.
+    """
+
+    def rule(node: NodeView) -> Relation:
+        left = node.shape(0)
+        transposed = bool(node.attributes.get("transB"))
+        words = {0: "... m k" if len(left) > 1 else "k", right: "o k" if transposed else "... k o"}
+        if node.attributes.get("transA"):
+            words[0] = "k m"
+        if bias is not None and bias < len(node.inputs):
+            shape = node.inputs[bias]
+            words[bias] = "_" if shape is None else "m o" if len(shape) == 2 else "o"
+        for i in columns:
+            shape = node.inputs[i] if i < len(node.inputs) else None
+            words[i] = word(shape, "o") if shape is None or len(shape) < 2 else "... 1 o"
+        shapes = tuple(s if words.get(i, "_") != "_" else None for i, s in enumerate(node.inputs))
+        pattern = ", ".join(words.get(i, "_") for i in range(len(node.inputs)))
+        out = "... m o" if len(left) > 1 else "... o"
+        relation = bind(
+            f"{pattern} -> {out}",
+            shapes,
+            node.outputs,
+            zero=f"0*{right}" + (f"+{bias}" if bias is not None else ""),
+            sums="0" if dynamic else f"0*{right}",
+            macs="... m k o",
+        )
+        return replace(relation, masks=masks or {})
+
+    return rule
+
+
+def elementwise(tensors: Sequence[int], zero: str, masks: Mapping[int, int | None]) -> Rule:
+    """Element by element on quantised tensors; all other inputs are scales and zero points of whole tensors."""
+
+    def rule(node: NodeView) -> Relation:
+        target = node.out()
+        build = Builder()
+        axes = build.like(target)
+        sides = [
+            broadcast(s, axes, target) if s is not None and i in tensors else None for i, s in enumerate(node.inputs)
+        ]
+        return replace(build.relation(sides, [axes], zero=zero), masks=masks)
+
+    return rule
+
+
+def pool(node: NodeView) -> Relation:
+    """QLinearAveragePool and QLinearGlobalAveragePool."""
+    pattern = "n !*x c -> n !*y c" if node.attributes.get("channels_last") else "n c !*x -> n c !*y"
+    left, _, right = pattern.partition(" -> ")
+    inputs = (node.inputs[0], *[None] * (len(node.inputs) - 1))
+    others = ", _" * (len(node.inputs) - 1)
+    return bind(f"{left}{others} -> {right}", inputs, node.outputs, zero="0", reason="a window slides over it")
+
+
+def joined(node: NodeView) -> Relation:
+    """QLinearConcat: tensors with a scale and a zero point each, behind those of the output."""
+    target = node.out()
+    axis = node.axis(rank=len(target))
+    build = Builder()
+    axes = build.like(target)
+    sides: list[list[AxisMap] | None] = [None] * len(node.inputs)
+    start = 0
+    for i in range(2, len(node.inputs), 3):
+        size = node.shape(i)[axis]
+        own = list(axes)
+        own[axis] = through(axes[axis], np.arange(start, start + size))
+        sides[i], start = own, start + size
+    return build.relation(sides, [axes], zero="+".join(str(i) for i in range(2, len(node.inputs), 3)))
+
+
+def blocks_of_bits(node: NodeView) -> Relation:
+    """MatMulNBits: rows may go; of what it sums over only whole blocks, and none where zero points are packed."""
+    size, count = int(node.attributes["block_size"]), int(node.attributes["K"])
+    full = count % size == 0
+    free = full and not (node.has(3) and node.shape(3) != node.shape(2))
+    block = "j" if free else "!j"
+    sums = f"({block} !l)" if full else "!k"
+    scales = f"(o {block})" if node.has(2) and len(node.shape(2)) == 1 else f"o {block}"
+    points = "_"
+    if node.has(3):
+        own = block if free else "!z"
+        points = f"(o {own})" if len(node.shape(3)) == 1 else f"o {own}"
+    shapes = tuple(None if i == 4 else s for i, s in enumerate(node.inputs))
+    relation = bind(
+        f"... {sums}, o {block} !y, {scales}, {points}, _, o -> ... o",
+        shapes,
+        node.outputs,
+        sizes={"l": size, "o": int(node.attributes["N"])} if full else {"o": int(node.attributes["N"])},
+        reason="blocks of it are packed into bytes",
+        zero="0*2+5",
+        sums="0*2",
+        macs="... j l o" if full else "... k o",
+        attributes={"N": "o", "K": "j l"} if full else {"N": "o"},
+    )
+    return replace(relation, masks={1: None, 3: None})
+
+
+def recurrent(node: NodeView) -> Relation:
+    """DynamicQuantizeLSTM: weights transposed, and a scale and a zero point for each direction or each column."""
+    words = ["!s b i", "!d i (!4 h)", "!d h (!4 h)", "!d (!8 h)", "_", "!d b h", "!d b h", "!d (!3 h)"]
+    for i in range(8, 12):
+        words.append("!d (!4 h)" if node.has(i) and len(node.shape(i)) == 2 else "!d" if node.has(i) else "_")
+    relation = bind(
+        ", ".join(words) + " -> !s !d b h, !d b h, !d b h",
+        tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
+        node.outputs,
+        reason="one step of the recurrence needs the one before it, and each gate has its own place",
+        zero="0*1+2+3+5+6",
+        sums="0",
+        macs="s b d 4 h i + s b d 4 h h",
+        attributes={"hidden_size": "h"},
+    )
+    return replace(relation, kind="state", masks={1: 9, 2: 11, 8: None, 9: None, 10: None, 11: None})

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune import coupling, exactness, shapes, web
+from graphprune.canonical import canonicalize
 from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.relation import IntArray, Shape
@@ -127,7 +128,7 @@ def analyze(model: AnyModel, input_shapes: Mapping[str, Shape] | None = None) ->
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
-    loaded = load(model)
+    loaded = canonicalize(load(model))
     witness = shapes.find(loaded, input_shapes)
     net = web.build(loaded, witness)
     analysis = Analysis(loaded, witness, net, [], [])

@@ -46,8 +46,8 @@ def parameters(model: Model) -> int:
 
 
 def elements(source: Source) -> int:
-    """Elements of a constant that count as parameters: none for shapes, nor for what is computed from others."""
-    return prod(source.shape) if source.dtype in _WEIGHT_TYPES and source.kind != "folded" else 0
+    """Elements of a constant that count as parameters: none for shapes."""
+    return prod(source.shape) if source.dtype in _WEIGHT_TYPES else 0
 
 
 def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
+from graphprune.canonical import copy_all_but, merge
 from graphprune.model import Model, free_names, subgraphs
 from graphprune.relation import IntArray, Values
 
@@ -138,7 +138,11 @@ class Editor:
             keep.append(node)
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
-        self.proto.graph.node.extend(reversed(keep))
+        self.proto.graph.node.extend(merge(keep[::-1]))
+        used = {o.name for o in self.proto.graph.output}
+        for node in self.proto.graph.node:
+            used.update(node.input)
+            used.update(name for g in subgraphs(node) for name in free_names(g))
         declared = {i.name for i in self.proto.graph.input}
         for name, tensor in self.initializers.items():
             if name in used or name in declared or (name in self.model.initializers and name not in self.touched):
@@ -164,16 +168,3 @@ class Editor:
             kept: list[ValueInfoProto] = [v for v in self.proto.graph.value_info if v.name not in gone]
             del self.proto.graph.value_info[:]
             self.proto.graph.value_info.extend(kept)
-
-
-def copy_all_but(source: Message, target: Message, skip: set[str]) -> None:
-    """Copy every field of a message that is set, but those named; unknown future fields come along."""
-    for field, value in source.ListFields():
-        if field.name in skip:
-            continue
-        if field.label == field.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated:
-            getattr(target, field.name).MergeFrom(value)
-        elif field.message_type is not None:
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)

@@ -19,7 +19,12 @@ from graphprune.web import Tensor, Web
 
 @cache
 def read_zero(expression: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-    """``"0*1+2"`` as products ``((0, 1), (2,))`` and divisors ``()``; ``"0/1"`` as ``((0,),)`` and ``(1,)``."""
+    """``"0*1+2"`` as products ``((0, 1), (2,))`` and divisors ``()``; ``"0/1"`` as ``((0,),)`` and ``(1,)``.
+
+    ``"always"`` is the product of nothing, which nothing can keep from being zero.
+    """
+    if expression == "always":
+        return ((),), ()
     products, divisors = [], []
     for term in filter(None, expression.split("+")):
         above, _, below = term.partition("/")
@@ -133,6 +138,9 @@ def _vanishes(
     """
     any_product = False
     for product in products:
+        if not product:
+            any_product = True
+            continue
         present = [carriers[i] for i in product if i in carriers]
         if not present:
             continue

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from graphprune.editor import copy_all_but
+from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError
 from graphprune.model import Model
 

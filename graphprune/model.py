@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import networkx as nx
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -32,8 +32,7 @@ class Source:
 
     Attributes:
         name: the tensor's name in the graph.
-        kind: ``initializer``; ``constant`` (a Constant node); ``fill`` (ConstantOfShape of a constant shape);
-            ``folded`` (computed from constants alone and used more than once).
+        kind: ``initializer``; ``constant`` (a Constant node); ``fill`` (ConstantOfShape of a constant shape).
         shape: its shape.
         dtype: its ``TensorProto`` data type.
         node: index of the node that makes it, None for an initializer.
@@ -62,12 +61,18 @@ class Model:
         proto: the model; tensors with external data hold only their references.
         path: the file that it came from, None for a model made in memory.
         lazy: initializers whose values are made when they are asked for, and written one at a time.
+        original: the model that this one is the canonical form of, where it is one.
     """
 
     proto: ModelProto
     path: Path | None = None
     lazy: dict[str, Callable[[], Values]] = field(default_factory=dict, repr=False)
-    _cache: dict[str, Values] = field(default_factory=dict, repr=False)
+    original: Model | None = None
+
+    @property
+    def source(self) -> Model:
+        """The model as it was loaded."""
+        return self.original or self
 
     @property
     def name(self) -> str:
@@ -81,8 +86,8 @@ class Model:
 
     @cached_property
     def nodes(self) -> list[NodeProto]:
-        """Nodes of the main graph, in order."""
-        return list(self.proto.graph.node)
+        """Nodes of the main graph, each behind those that it reads; in the file's order where that is so already."""
+        return _sorted(list(self.proto.graph.node), self.name)
 
     @cached_property
     def opsets(self) -> dict[str, int]:
@@ -140,9 +145,8 @@ class Model:
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """Every constant, by name: initializers, Constant nodes, fills, and folded ones."""
+        """Every constant that is not computed from others, by name: initializers, Constant nodes, and fills."""
         found = {t.name: Source(t.name, "initializer", tuple(t.dims), t.data_type) for t in self.graph.initializer}
-        constant = set(found)
         for i, node in enumerate(self.nodes):
             if node.domain not in ("", "ai.onnx") or subgraphs_in(node):
                 continue
@@ -150,43 +154,10 @@ class Model:
                 tensor = _constant_tensor(node)
                 if tensor is not None:
                     found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
-                    constant.add(node.output[0])
             elif node.op_type == "ConstantOfShape" and node.input[0] in found:
                 shape = tuple(int(d) for d in self._read(found[node.input[0]]))
                 found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
-                constant.add(node.output[0])
-            elif node.input and all(name in constant for name in node.input if name) and _foldable(node):
-                if node.op_type == "Identity":
-                    constant.add(node.output[0])
-                    continue
-                constant.update(node.output)
-                if len(node.output) == 1 and len(self._final_uses(node.output[0])) > 1:
-                    try:
-                        value = self._fold(node, found)
-                    except Exception:  # operators that ONNX's reference does not run: their readers stay tied together
-                        continue
-                    found[node.output[0]] = Source(
-                        node.output[0], "folded", value.shape, helper.np_dtype_to_tensor_dtype(value.dtype), i
-                    )
         return found
-
-    def _final_uses(self, name: str) -> list[Use]:
-        final: list[Use] = []
-        for use in self.uses.get(name, []):
-            node = self.nodes[use.node]
-            final += self._final_uses(node.output[0]) if node.op_type == "Identity" else [use]
-        return final
-
-    def _fold(self, node: NodeProto, found: dict[str, Source]) -> Values:
-        feeds = {}
-        for name in node.input:
-            if name:
-                root = self._alias(name, found)
-                maker = None if root in found else self.nodes[self.producer[root]]
-                feeds[name] = self._read(found[root]) if maker is None else self._fold(maker, found)
-        value = evaluate(node, feeds, self.proto)
-        self._cache[node.output[0]] = value
-        return value
 
     def _alias(self, name: str, known: dict[str, Source]) -> str:
         while name not in known and name in self.producer and self.nodes[self.producer[name]].op_type == "Identity":
@@ -215,9 +186,7 @@ class Model:
             tensor = _constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
-        if source.kind == "fill":
-            return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
-        return self._cache[source.name]
+        return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
 
     def tensor_array(self, tensor: TensorProto) -> Values:
         """The value of a tensor of this model; external data is mapped, not copied."""
@@ -257,7 +226,7 @@ class Model:
         """Of the file, or of the serialised proto for a model made in memory."""
         digest = hashlib.sha256()
         if self.path is None:
-            digest.update(self.proto.SerializeToString(deterministic=True))
+            digest.update(self.source.proto.SerializeToString(deterministic=True))
             return digest.hexdigest()
         with open(self.path, "rb") as file:
             while chunk := file.read(1 << 22):
@@ -308,7 +277,7 @@ def check(model: Model) -> None:
             raise InputError(f"{label}: no such operator in ONNX")
         for name in [*node.input, *model.captured.get(place, [])]:
             if name and name not in known:
-                raise InputError(f"{label}: its input {name!r} is made by no node before it; is the graph sorted?")
+                raise InputError(f"{label}: its input {name!r} is made by no node")
         for name in node.output:
             if name and name in known and name not in model.initializers:
                 raise InputError(f"{label}: its output {name!r} is already the name of another tensor")
@@ -341,6 +310,25 @@ def node_name(model: Model, index: int) -> str:
     return node.name or next((o for o in node.output if o), f"#{index}")
 
 
+def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
+    """Nodes in topological order, as near as possible to the given one: some converters append what they insert."""
+    producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
+    order: nx.DiGraph[int] = nx.DiGraph()
+    late = False
+    for i, node in enumerate(nodes):
+        order.add_node(i)
+        for read in {*node.input, *(n for g in subgraphs(node) for n in free_names(g))}:
+            if read in producer:
+                order.add_edge(producer[read], i)
+                late = late or producer[read] >= i
+    if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
+        return nodes  # names that are made twice are for check() to find
+    try:
+        return [nodes[i] for i in nx.lexicographical_topological_sort(order, key=lambda i: i)]
+    except nx.NetworkXUnfeasible:
+        raise InputError(f"{name}: its nodes read each other in a circle") from None
+
+
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Graphs held by a node's attributes."""
     for attribute in node.attribute:
@@ -364,18 +352,6 @@ def free_names(graph: GraphProto) -> set[str]:
         free |= {name for name in inner if name and name not in own}
         own |= set(node.output)
     return free | {o.name for o in graph.output if o.name not in own}
-
-
-def evaluate(node: NodeProto, feeds: dict[str, Values], proto: ModelProto) -> Values:
-    """One node on constants, by ONNX's reference implementation."""
-    from onnx.reference import ReferenceEvaluator
-
-    kinds = {k: helper.np_dtype_to_tensor_dtype(v.dtype) for k, v in feeds.items()}
-    inputs = [helper.make_tensor_value_info(k, kinds[k], v.shape) for k, v in feeds.items()]
-    graph = helper.make_graph([node], "constant", inputs, [onnx.ValueInfoProto(name=node.output[0])])
-    small = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))
-    results: Any = ReferenceEvaluator(small).run(None, feeds)
-    return np.asarray(results[0])
 
 
 def _foldable(node: NodeProto) -> bool:

@@ -26,6 +26,8 @@ from graphprune.run import RefusedError, generate, run, session
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 """Largest relative error by type: rounding of sums taken in another order, nothing more."""
+STEP = 2 / 127
+"""The same where numbers are quantised on the way: a sum in another order may round to the next step of 8 bits."""
 
 
 @dataclass
@@ -114,22 +116,41 @@ def _neutral(removal: Removal, node: int, position: int) -> Any:
     """What stands for zero in a constant: 0, its zero point (of a shape that broadcasts to it), or None: leave it."""
     net, model = removal.analysis.web, removal.analysis.model
     relation = net.relations[node]
-    if relation is None or position not in relation.masks:
+    if relation is None:
         return 0
+    if position not in relation.masks:
+        moved = relation.zero == str(position) and not relation.rounds
+        return _zero_point(removal, model.nodes[node].output[0]) if moved else 0
     holder = relation.masks[position]
     if holder is None:
         return None
-    inputs = model.nodes[node].input
-    if holder >= len(inputs) or model.root(inputs[holder]) not in model.sources:
-        return 0
-    value = model.array(model.root(inputs[holder]))
-    if value.size == 1:
-        return value.reshape(())
+    value = _held(model, node, holder)
+    if value is None or value.size == 1:
+        return 0 if value is None else value.reshape(())
     axes, own = relation.inputs[position] or (), relation.inputs[holder] or ()
-    shape = [
-        n if axis in own and axis.dims else 1 for axis, n in zip(axes, net.shapes[Use(node, position)], strict=True)
-    ]
-    return value.reshape(shape)
+    sizes = net.shapes[Use(node, position)]
+    return value.reshape([n if axis in own and axis.dims else 1 for axis, n in zip(axes, sizes, strict=True)])
+
+
+def _zero_point(removal: Removal, name: str) -> Any:
+    """The zero point of quantised numbers that are moved (looked up, turned) before anything is computed of them."""
+    for use in removal.analysis.model.uses.get(name, []):
+        relation = removal.analysis.web.relations[use.node]
+        if relation is None:
+            continue
+        if relation.masks.get(use.input) is not None:
+            value = _held(removal.analysis.model, use.node, relation.masks[use.input] or 0)
+            return value.reshape(()) if value is not None and value.size == 1 else 0
+        if relation.zero == str(use.input) and not relation.rounds:
+            return _zero_point(removal, removal.analysis.model.nodes[use.node].output[0])
+    return 0
+
+
+def _held(model: Model, node: int, position: int) -> Values | None:
+    """The value of a constant input, None where it is absent or computed."""
+    inputs = model.nodes[node].input
+    root = model.root(inputs[position]) if position < len(inputs) and inputs[position] else ""
+    return model.array(root) if root in model.sources else None
 
 
 def prove(
@@ -157,11 +178,12 @@ def prove(
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     inputs, runs = _run_masked(original, masked, shapes, seed)
     failed: tuple[str, str, dict[str, Values]] | None = None
+    rounds = _rounds(removal)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
     for (feeds, expected), found in zip(runs, results, strict=True):
         for name, a, b in zip(names, expected, found, strict=True):
             wanted = restrict(np.asarray(a), name, removal)
-            trouble = _compare(errors[name], wanted, np.asarray(b))
+            trouble = _compare(errors[name], wanted, np.asarray(b), rounds)
             if trouble is not None and wanted.shape == np.shape(b):
                 trouble = _compare_before(errors[name], masked, pruned, removal, feeds) or None
             if trouble is not None and failed is None:
@@ -236,11 +258,16 @@ def _run_pruned(pruned: Model, feeds: Sequence[Mapping[str, Values]]) -> list[li
         ) from error
 
 
-def _compare(total: OutputError, expected: Values, found: Values) -> str | None:
+def _rounds(removal: Removal) -> bool:
+    """Whether the model quantises what it computes."""
+    return any(relation is not None and relation.rounds for relation in removal.analysis.web.relations)
+
+
+def _compare(total: OutputError, expected: Values, found: Values, rounds: bool = False) -> str | None:
     """Add to an output's error; returns what is wrong, or None."""
     if expected.shape != found.shape:
         return f"has shape {found.shape} in place of {expected.shape}"
-    absolute, relative, exceeds = difference(expected, found)
+    absolute, relative, exceeds = difference(expected, found, rounds)
     total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
     return f"is off by {relative:.2g} relative" if exceeds else None
 
@@ -257,7 +284,7 @@ def _compare_before(
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
-        trouble = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b))
+        trouble = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), _rounds(removal))
         if trouble is not None:
             return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {trouble}"
     total.max_rel, total.compared_at = at_tail.max_rel, at_tail.compared_at
@@ -296,10 +323,10 @@ def restrict(value: Values, name: str, removal: Removal) -> Values:
     return value
 
 
-def difference(expected: Values, found: Values) -> tuple[float, float, bool]:
+def difference(expected: Values, found: Values, rounds: bool = False) -> tuple[float, float, bool]:
     """Largest absolute and relative difference, and whether they exceed the type's tolerance.
 
-    NaN and infinities must stand in the same places.
+    NaN and infinities must stand in the same places. Where the model rounds to steps, a step or two are allowed.
     """
     kind = str(expected.dtype)
     if expected.dtype.kind in "OUS":
@@ -312,16 +339,18 @@ def difference(expected: Values, found: Values) -> tuple[float, float, bool]:
         return float("inf"), float("inf"), True
     held = np.isfinite(a)
     absolute = float(np.abs(a[held] - b[held]).max(initial=0.0))
-    scale = float(np.abs(a[held]).max(initial=0.0))
+    small = rounds and expected.dtype.kind in "iu" and expected.dtype.itemsize == 1
+    scale = 127.0 if small else float(np.abs(a[held]).max(initial=0.0))
     relative = absolute / scale if scale > 0 else (0.0 if absolute == 0 else float("inf"))
-    return absolute, relative, relative > TOLERANCE.get(kind, 0.0)
+    return absolute, relative, relative > max(TOLERANCE.get(kind, 0.0), STEP if rounds else 0.0)
 
 
 def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapping[str, Values]) -> str:
     """The first tensor, in the order of the nodes, where the two models part ways."""
     net = removal.analysis.web
     there = {o for n in pruned.graph.node for o in n.output if o}
-    names = [t for t in net.axis_of if isinstance(t, str) and t in there and t in masked.producer]
+    sizes = removal.analysis.witness.first.values  # may differ, as shapes do
+    names = [t for t in net.axis_of if isinstance(t, str) and t in there and t in masked.producer and t not in sizes]
     try:
         with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
             pairs = zip(run(left, feeds, names), run(right, _fed(removal, feeds), names), strict=True)
@@ -337,7 +366,7 @@ def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapp
             label = f"{name!r}, made by node {node_name(removal.analysis.model, index)!r} ({node.op_type})"
             if expected.shape != found.shape:
                 return f"the first tensor that differs is {label}: shape {found.shape} in place of {expected.shape}"
-            _, relative, exceeds = difference(expected, found)
+            _, relative, exceeds = difference(expected, found, _rounds(removal))
             if exceeds:
                 return f"the first tensor that differs is {label}: off by {relative:.2g} relative"
     return "every tensor inside agrees where it stays"

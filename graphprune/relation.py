@@ -116,9 +116,10 @@ class Relation:
         inputs: for each input its axes, or None where the input is absent or takes no part (a shape operand).
         outputs: the same for outputs.
         zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
-            output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never.
+            output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never;
+            ``"always"``: it is nothing but zero.
             Where outputs differ, one expression each, separated by ``;``.
-        sums: the products that sums and statistics run over, where they are not those of ``zero`` (attention: ``"0*1"``).
+        sums: the products that sums and statistics run over, where they are not those of ``zero``.
         macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none.
         attributes: attributes that hold the size of a dim, or the product of several (``{"group": (1,)}``).
         operands: inputs and attributes that hold sizes or positions.
@@ -128,6 +129,7 @@ class Relation:
             leaves them as they are (a scale).
         inner: dims that are in turn made of others, each as ``(dim, axis map)``: a packed projection is a dim that is
             cut into stretches, each of them heads times head size.
+        rounds: whether it rounds what it computes to steps.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
     """
@@ -144,6 +146,7 @@ class Relation:
     corrections: tuple[Correction, ...] = ()
     masks: Mapping[int, int | None] = field(default_factory=dict)
     inner: tuple[tuple[int, AxisMap], ...] = ()
+    rounds: bool = False
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
 
     def reach(self, axes: Axes) -> set[int]:

@@ -70,7 +70,7 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
             for i, name, before, after in sorted(editor.attributes, key=lambda change: change[:2])
         ]
         _declared_shapes(removal, editor, cut)
-    return Rewritten(editor.finish(), plan, removal)
+    return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
 
 def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mapping[Use, float]) -> dict[str, Shape]:
@@ -143,7 +143,7 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, scale: float, in_place: boo
     """The constant without the removed elements, scaled, under its own name or a new one."""
     model = editor.model
     shape = _left(source, cuts)
-    name = source.name if in_place and source.kind != "folded" else ""
+    name = source.name if in_place else ""
     if source.kind == "fill" and scale == 1.0:
         assert source.node is not None
         node = editor.nodes[source.node]

@@ -29,6 +29,7 @@ def mask_by_hand(model: ModelProto, plan: dict[str, Any]) -> ModelProto:
     masked.CopyFrom(model)
     values = constants(model)
     makers: dict[str, NodeProto] = {n.output[0]: n for n in masked.graph.node if n.output}
+    _part(masked, [e["consumer"] for e in plan["slices"]], makers)
     extra: list[NodeProto] = []
     for k, entry in enumerate(plan["slices"]):
         value = np.array(values[entry["source"]])
@@ -43,6 +44,21 @@ def mask_by_hand(model: ModelProto, plan: dict[str, Any]) -> ModelProto:
     del masked.graph.node[:]
     masked.graph.node.extend(nodes)
     return masked
+
+
+def _part(model: ModelProto, consumers: list[str], makers: dict[str, NodeProto]) -> None:
+    """A constant that is computed and read in several places has a copy for each: ``<tensor>@<reader>:<input>``."""
+    for name in sorted({c for c in consumers if "@" in c and c not in makers}, key=len):
+        shared, _, place = name.partition("@")
+        reader, _, position = place.rpartition(":")
+        copy = NodeProto()
+        copy.CopyFrom(makers[shared])
+        copy.name, copy.output[0] = name, name
+        makers[name] = copy
+        makers[reader].input[int(position)] = name
+        at = next(i for i, n in enumerate(model.graph.node) if n.output[0] == shared)
+        model.graph.node.insert(at, copy)
+        makers[name] = model.graph.node[at]
 
 
 def run(model: ModelProto | str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

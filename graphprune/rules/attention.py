@@ -1,8 +1,8 @@
 """Rules of attention in one node: ONNX's own operators, and those that ONNX Runtime's optimizers make.
 
-Letters: ``b`` batch, ``s`` queries, ``t`` keys given, ``u`` all keys (``p`` of them from the cache), ``g`` heads of keys,
-``r`` query heads for each of these, ``d`` size of a query or key head, ``e`` size of a value head. A packed projection is
-one dim that is cut into stretches (see ``notation.packed``).
+Letters: ``b`` batch, ``s`` queries, ``t`` keys given, ``u`` all keys (``p`` of them from the cache), ``g`` heads of
+keys, ``r`` query heads for each of these, ``d`` size of a query or key head, ``e`` size of a value head. A packed
+projection is one dim that is cut into stretches (see ``notation.packed``).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def attention(node: NodeView) -> Relation:
 
 def multi_head(node: NodeView) -> Relation:
     """MultiHeadAttention: separate projections, keys and values in heads, or everything packed."""
-    n = int(node.attributes["num_heads"])
+    n = node.integer("num_heads")
     q, k = node.shape(0), node.inputs[1]
     first, second, third = "b !s (n d)", "b !t (n d)", "b !t (n e)"
     value = "e"
@@ -124,7 +124,7 @@ def projected_quantised(node: NodeView) -> Relation:
 
 
 def _projected(node: NodeView, inputs: str, skip: Sequence[int], quantised: bool) -> Relation:
-    n = int(node.attributes["num_heads"])
+    n = node.integer("num_heads")
     if node.attributes.get("do_rotary"):
         raise Unruled("it rotates inside, by the size of its heads")
     given = node.attributes.get("qkv_hidden_sizes")
@@ -160,7 +160,7 @@ def _projected(node: NodeView, inputs: str, skip: Sequence[int], quantised: bool
 
 def grouped_query(node: NodeView) -> Relation:
     """GroupQueryAttention: the size of heads is bound to what kernels accept, so only heads can go."""
-    queries, keys = int(node.attributes["num_heads"]), int(node.attributes["kv_num_heads"])
+    queries, keys = node.integer("num_heads"), node.integer("kv_num_heads")
     separate = node.has(1) and node.has(2)
     first = "b !s (g r !d)" if separate else "b !s w"
     pattern = (
@@ -223,7 +223,7 @@ def _rotary(node: NodeView, cos: int, sin: int, positions: int) -> Relation:
 
 def linear_attention(node: NodeView) -> Relation:
     """LinearAttention (opset 27): a recurrent state for each head of keys."""
-    queries, keys = int(node.attributes["q_num_heads"]), int(node.attributes["kv_num_heads"])
+    queries, keys = node.integer("q_num_heads"), node.integer("kv_num_heads")
     wide = node.has(4) and node.shape(4)[-1] != keys
     pattern = (
         f"b !s (g r d), b !s (g d), b !s (g e), b g d e, b !s {'(g d)' if wide else 'g'}, b !s g "

@@ -210,7 +210,7 @@ def layer_normalization(centred: bool) -> Rule:
 
 def group_normalization(node: NodeView) -> Relation:
     """``n (g ~c) ~*s``: a mean and a variance over the channels of each group."""
-    groups = int(node.attributes["num_groups"])
+    groups = node.integer("num_groups")
     scale = "g" if node.opset < 21 else "(g ~c)"
     pattern = f"n (g ~c) ~*s, {scale}, {scale} -> n (g ~c) ~*s"
     relation = bind(

@@ -10,7 +10,7 @@ from graphprune.rules.computing import MEAN, broadcast, convolution, gemm, root_
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled
 
-_KEEP_ZERO = (b"", b"Relu", b"LeakyRelu", b"Tanh", b"Elu", b"Selu", b"Swish", b"Gelu", b"Mish", b"HardSwish", b"Identity")
+_KEEP_ZERO = (b"", b"Relu", b"LeakyRelu", b"Tanh", b"Elu", b"Selu", b"Swish", b"Gelu", b"Mish", b"HardSwish")
 
 
 def activated(rule: Rule) -> Rule:

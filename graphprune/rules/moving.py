@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
+from onnx import numpy_helper
 
 from graphprune.notation import bind
 from graphprune.relation import Axes, AxisMap, Dim, IntArray, Kept, Operand, Relation, Shape, Values
@@ -431,12 +432,14 @@ def constant_of_shape(node: NodeView) -> Relation:
     """Its axes follow whatever they meet."""
     node.followed(0, "shape")
     build = Builder()
-    return build.relation([None], [build.like(node.out())], zero="", operands=(Operand(0, _refit_sizes),))
+    given = node.attributes.get("value")
+    zero = "" if given is not None and np.any(numpy_helper.to_array(given)) else "always"
+    return build.relation([None], [build.like(node.out())], zero=zero, operands=(Operand(0, _refit_sizes),))
 
 
 def depth_to_space(node: NodeView) -> Relation:
     """``n (p q c) h w -> n c (h p) (w q)``, or with the blocks inside the channels."""
-    size = int(node.attributes["blocksize"])
+    size = node.integer("blocksize")
     deep = "n (c !p !q) h w" if node.attributes.get("mode", b"DCR") == b"CRD" else "n (!p !q c) h w"
     sizes = {"p": size, "q": size}
     return bind(f"{deep} -> n c (h !p) (w !q)", node.inputs, node.outputs, sizes=sizes, zero="0")
@@ -444,7 +447,7 @@ def depth_to_space(node: NodeView) -> Relation:
 
 def space_to_depth(node: NodeView) -> Relation:
     """``n c (h p) (w q) -> n (p q c) h w``."""
-    size = int(node.attributes["blocksize"])
+    size = node.integer("blocksize")
     pattern = "n c (h !p) (w !q) -> n (!p !q c) h w"
     return bind(pattern, node.inputs, node.outputs, sizes={"p": size, "q": size}, zero="0")
 

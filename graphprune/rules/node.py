@@ -94,6 +94,12 @@ class NodeView:
         if self.has(index) and (index >= len(self.values) or self.values[index] is None):
             raise Unruled(f"its {what} (input {index}) is computed from the data")
 
+    def integer(self, name: str) -> int:
+        """An integer attribute that must be there."""
+        if name not in self.attributes:
+            raise Unruled(f"its attribute {name!r} is missing")
+        return int(self.attributes[name])
+
     def axis(self, default: int | None = None, rank: int | None = None, name: str = "axis") -> int:
         """The axis attribute, counted from the front."""
         axis = self.attributes.get(name, default)

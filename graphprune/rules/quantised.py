@@ -32,6 +32,15 @@ def word(shape: Shape | None, letters: str) -> str:
     return letters
 
 
+def rounding(rule: Rule) -> Rule:
+    """The rule of an operator that rounds what it computes to steps."""
+
+    def rounded(node: NodeView) -> Relation:
+        return replace(rule(node), rounds=True)
+
+    return rounded
+
+
 def linear_quantiser(node: NodeView) -> Relation:
     """QuantizeLinear and DequantizeLinear: per tensor, per axis, or per block."""
     shape, scale = node.shape(0), node.shape(1)
@@ -186,7 +195,7 @@ def joined(node: NodeView) -> Relation:
 
 def blocks_of_bits(node: NodeView) -> Relation:
     """MatMulNBits: rows may go; of what it sums over only whole blocks, and none where zero points are packed."""
-    size, count = int(node.attributes["block_size"]), int(node.attributes["K"])
+    size, count = node.integer("block_size"), node.integer("K")
     full = count % size == 0
     free = full and not (node.has(3) and node.shape(3) != node.shape(2))
     block = "j" if free else "!j"
@@ -201,7 +210,7 @@ def blocks_of_bits(node: NodeView) -> Relation:
         f"... {sums}, o {block} !y, {scales}, {points}, _, o -> ... o",
         shapes,
         node.outputs,
-        sizes={"l": size, "o": int(node.attributes["N"])} if full else {"o": int(node.attributes["N"])},
+        sizes={"l": size, "o": node.integer("N")} if full else {"o": node.integer("N")},
         reason="blocks of it are packed into bytes",
         zero="0*2+5",
         sums="0*2",

@@ -1,0 +1,132 @@
+"""The form of a model that is analysed and rewritten: what the file shares is apart, what it wraps is laid open.
+
+1. Functions of the model's own are inlined where they are called (by ONNX's inliner, on a copy without weights).
+2. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
+   as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``.
+
+Where nothing of this occurs, the model is returned as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from google.protobuf.message import Message
+from onnx import ModelProto, NodeProto, TensorProto
+
+from graphprune.model import Model, Use
+
+_SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
+
+
+def canonicalize(model: Model) -> Model:
+    """The model in canonical form; tensors are shared with it, not copied."""
+    inlined = _inline(model)
+    return _split(inlined)
+
+
+def _inline(model: Model) -> Model:
+    called = {(n.domain, n.op_type) for n in model.graph.node}
+    if not any((f.domain, f.name) in called for f in model.proto.functions):
+        return model
+    bare = ModelProto()
+    copy_all_but(model.proto, bare, {"graph"})
+    copy_all_but(model.graph, bare.graph, {"initializer"})
+    proto = onnx.inliner.inline_local_functions(bare)
+    proto.graph.initializer.extend(model.graph.initializer)
+    return Model(proto, model.path, lazy=model.lazy, original=model.source)
+
+
+def _split(model: Model) -> Model:
+    """Give every reader of a computed constant its own copy of the nodes that compute it."""
+    made: dict[int, list[NodeProto]] = {}
+    extra: dict[str, list[tuple[NodeProto, int]]] = {}  # readers among the copies, by what they read
+    redirected: dict[tuple[int, int], str] = {}
+    for index in reversed(list(_computed(model))):
+        node = model.nodes[index]
+        name = node.output[0]
+        readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
+        kept = name in model.output_names or any(name in names for names in model.captured.values())
+        for reader in readers if kept else readers[1:]:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            if isinstance(reader, Use):
+                consumer = model.nodes[reader.node].output[0]
+                place = reader.input
+            else:
+                consumer, place = reader[0].output[0], reader[1]
+            copy.output[0] = f"{name}@{consumer}:{place}"
+            if node.name:
+                copy.name = f"{node.name}@{consumer}:{place}"
+            if isinstance(reader, Use):
+                redirected[(reader.node, reader.input)] = copy.output[0]
+            else:
+                reader[0].input[reader[1]] = copy.output[0]
+            made.setdefault(index, []).append(copy)
+            for k, read in enumerate(copy.input):
+                extra.setdefault(read, []).append((copy, k))
+    if not made:
+        return model
+    proto = ModelProto()
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"node"})
+    for index, node in enumerate(model.nodes):
+        changed = {k: redirected[(index, k)] for k in range(len(node.input)) if (index, k) in redirected}
+        proto.graph.node.append(node)
+        for k, fresh in changed.items():
+            proto.graph.node[-1].input[k] = fresh
+        proto.graph.node.extend(made.get(index, []))
+    return Model(proto, model.path, lazy=model.lazy, original=model.source)
+
+
+def _computed(model: Model) -> Iterator[int]:
+    """Nodes that compute one constant from others, sizes and single numbers apart."""
+    weighty: set[str] = {
+        name
+        for name, source in model.sources.items()
+        if source.dtype not in _SIZES and any(size > 1 for size in source.shape)
+    }
+    for index, node in enumerate(model.nodes):
+        if len(node.output) != 1 or node.output[0] not in model.constant_names or node.output[0] in model.sources:
+            continue
+        if any(model.root(name) in weighty for name in node.input) and model.root(node.output[0]) not in model.sources:
+            weighty.add(node.output[0])
+            yield index
+
+
+def merge(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Copies that were not told apart after all become one node again, under the name of the first."""
+    seen: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    kept = []
+    copied = {o.partition("@")[0] for n in nodes for o in n.output if "@" in o}
+    for node in nodes:
+        for k, name in enumerate(node.input):
+            if name in renamed:
+                node.input[k] = renamed[name]
+        if len(node.output) == 1 and node.output[0].partition("@")[0] in copied:
+            bare = NodeProto()
+            bare.CopyFrom(node)
+            bare.ClearField("output")
+            bare.ClearField("name")
+            key = bare.SerializeToString(deterministic=True)
+            if key in seen:
+                renamed[node.output[0]] = seen[key]
+                continue
+            seen[key] = node.output[0]
+        kept.append(node)
+    return kept
+
+
+def copy_all_but(source: Message, target: Message, skip: set[str]) -> None:
+    """Copy every field of a message that is set, but those named; unknown future fields come along."""
+    for field, value in source.ListFields():
+        if field.name in skip:
+            continue
+        if field.label == field.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated:
+            getattr(target, field.name).MergeFrom(value)
+        elif field.message_type is not None:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)

@@ -66,7 +66,10 @@ def linear_quantiser(node: NodeView) -> Relation:
             own[axis] = build.dim(scale[axis], pinned="its blocks do not fill the axis")
     sides = [axes, own] + [None if s is None else (own if len(s) == len(own) else []) for s in node.inputs[2:]]
     relation = build.relation(sides, [axes])
-    return replace(relation, attributes=attributes, masks={0: 2, 1: None, 2: None})
+    masks: dict[int, int | None] = {1: None, 2: None}
+    if node.op == "DequantizeLinear":
+        masks[0] = 2
+    return replace(relation, attributes=attributes, masks=masks)
 
 
 def dynamic_quantiser(node: NodeView) -> Relation:
@@ -194,28 +197,32 @@ def joined(node: NodeView) -> Relation:
 
 
 def blocks_of_bits(node: NodeView) -> Relation:
-    """MatMulNBits: rows may go; of what it sums over only whole blocks, and none where zero points are packed."""
-    size, count = node.integer("block_size"), node.integer("K")
-    full = count % size == 0
-    free = full and not (node.has(3) and node.shape(3) != node.shape(2))
-    block = "j" if free else "!j"
-    sums = f"({block} !l)" if full else "!k"
-    scales = f"(o {block})" if node.has(2) and len(node.shape(2)) == 1 else f"o {block}"
+    """MatMulNBits: rows may go; of what it sums over whole blocks, in as many as share a byte of zero points."""
+    size, count, bits = node.integer("block_size"), node.integer("K"), int(node.attributes.get("bits", 4))
+    blocks = node.shape(2)[-1] if len(node.shape(2)) == 2 else node.shape(1)[1]
+    packed_points = node.has(3) and node.shape(3) != node.shape(2)
+    together = 8 // bits if packed_points else 1
+    full = count == size * blocks and blocks % together == 0
+    block = "j !p" if full else "!j"
+    columns = f"({block} !l)" if full else "!k"
+    scales = f"(o {block})" if len(node.shape(2)) == 1 else f"o ({block})"
     points = "_"
     if node.has(3):
-        own = block if free else "!z"
-        points = f"(o {own})" if len(node.shape(3)) == 1 else f"o {own}"
-    shapes = tuple(None if i == 4 else s for i, s in enumerate(node.inputs))
+        own = ("j" if packed_points else block) if full else "!z"
+        points = f"(o {own})" if len(node.shape(3)) == 1 else f"o ({own})"
+    sizes = {"o": node.integer("N")}
+    if full:
+        sizes |= {"l": size, "p": together}
     relation = bind(
-        f"... {sums}, o {block} !y, {scales}, {points}, _, o -> ... o",
-        shapes,
+        f"... {columns}, o ({block}) !y, {scales}, {points}, _, o -> ... o",
+        tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
         node.outputs,
-        sizes={"l": size, "o": node.integer("N")} if full else {"o": node.integer("N")},
+        sizes=sizes,
         reason="blocks of it are packed into bytes",
         zero="0*2+5",
         sums="0*2",
-        macs="... j l o" if full else "... k o",
-        attributes={"N": "o", "K": "j l"} if full else {"N": "o"},
+        macs="... j p l o" if full else "... k o",
+        attributes={"N": "o", "K": "j p l"} if full else {"N": "o"},
     )
     return replace(relation, masks={1: None, 3: None})
 

@@ -488,7 +488,7 @@ class Recommender(nn.Module):
 
 
 class Selective(nn.Module):
-    """A Mamba-like block (2023): a depthwise causal convolution and a selective recurrence, unrolled over a few steps."""
+    """A Mamba-like block (2023): a depthwise causal convolution and an unrolled selective recurrence."""
 
     def __init__(self, c: int = 32, state: int = 8, rank: int = 4) -> None:
         super().__init__()

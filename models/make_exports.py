@@ -88,8 +88,8 @@ def _decoder(model: nn.Module, **fixed: Any) -> Case:
 def _small(config: type[Any], **more: Any) -> Any:
     """A configuration at a small size, under the names that it uses."""
     common = {
-        "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
-        "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 128, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
     return config(**{**common, **more})
 
@@ -225,7 +225,10 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     ),
     "clip-text": (lambda: _clip(True), ("dynamo18",)),
     "clip-vision": (lambda: _clip(False), ("ts14", "dynamo18")),
-    "conv3d": (lambda: Case(own.conv3d(), {"x": torch.randn(2, 1, 8, 16, 16)}, {"x": {0: "batch"}}), ("ts9", "dynamo18")),
+    "conv3d": (
+        lambda: Case(own.conv3d(), {"x": torch.randn(2, 1, 8, 16, 16)}, {"x": {0: "batch"}}),
+        ("ts9", "dynamo18"),
+    ),
     "convnext": (
         lambda: _vision(
             hf.ConvNextForImageClassification(
@@ -242,7 +245,9 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ("dynamo18",),
     ),
     "deit": (
-        lambda: _vision(hf.DeiTForImageClassification(_small(hf.DeiTConfig, image_size=32, patch_size=8, **_EAGER)), 32),
+        lambda: _vision(
+            hf.DeiTForImageClassification(_small(hf.DeiTConfig, image_size=32, patch_size=8, **_EAGER)), 32
+        ),
         ("ts13", "dynamo18"),
     ),
     "densenet": (lambda: _image(own.densenet()), ("ts11", "dynamo18")),
@@ -256,7 +261,9 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     ),
     "distilbert": (
         lambda: _encoder(
-            hf.DistilBertModel(hf.DistilBertConfig(vocab_size=100, dim=64, n_layers=2, n_heads=4, hidden_dim=128, **_EAGER))
+            hf.DistilBertModel(
+                hf.DistilBertConfig(vocab_size=100, dim=64, n_layers=2, n_heads=4, hidden_dim=128, **_EAGER)
+            )
         ),
         ("ts12", "dynamo18"),
     ),

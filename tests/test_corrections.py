@@ -1,4 +1,4 @@
-"""Norms over a shrinking dim: corrected, they are what they were; where a mean is taken off, what is left is reported."""
+"""Norms over a shrinking dim are corrected; what is left where a mean is taken off is reported."""
 
 from collections.abc import Callable
 

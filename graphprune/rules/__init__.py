@@ -6,20 +6,22 @@ Rules of other packages come in through the entry point group ``graphprune.rules
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 
 from graphprune.notation import NotationError, bind, pinned
 from graphprune.relation import Relation
 from graphprune.rules import microsoft
+from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
 
-__all__ = ["NodeView", "Rule", "Unruled", "bind", "find", "register", "rule"]
+__all__ = ["Entry", "NodeView", "Rule", "Unruled", "bind", "find", "operators", "register", "rule"]
 
 _registered: dict[tuple[str, str], Rule] = {
     **{("", op): entry for op, entry in TABLE.items()},
+    **pinned_domains(),
     **{("com.microsoft", op): entry for op, entry in microsoft.TABLE.items()},
     ("", "SimplifiedLayerNormalization"): microsoft.TABLE["SimplifiedLayerNormalization"],  # so ONNX Runtime writes it
 }
@@ -43,6 +45,32 @@ def find(domain: str, op: str) -> Rule | None:
     """The rule of an operator, or None."""
     domain = "" if domain == "ai.onnx" else domain
     return _registered.get((domain, op)) or _foreign().get((domain, op))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of an operator.
+
+    Attributes:
+        domain, op: the operator; "" is ONNX's own domain.
+        pins: whether it pins all that it touches, always.
+        text: what its rule says, or why it pins.
+    """
+
+    domain: str
+    op: str
+    pins: bool
+    text: str
+
+
+def operators() -> list[Entry]:
+    """Every operator that has a rule or a reason, by domain and name."""
+    found = []
+    for (domain, op), function in sorted({**_foreign(), **_registered}.items()):
+        first = (function.__doc__ or "a rule of its own").strip().splitlines()[0]
+        pins = first.startswith("pins: ")
+        found.append(Entry(domain, op, pins, first.removeprefix("pins: ")))
+    return found
 
 
 def rule(node: NodeView) -> Relation:

@@ -9,7 +9,7 @@ import numpy as np
 from graphprune.notation import bind
 from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
 from graphprune.rules.moving import Builder
-from graphprune.rules.node import NodeView, Rule, Unruled
+from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 EVERY = "every element of it takes part in each result"
 MEAN = "a mean and a variance run over it"
@@ -33,7 +33,7 @@ def elementwise(zero: str = "") -> Rule:
         outputs = [None if s is None else axes for s in node.outputs]
         return build.relation(inputs, outputs, zero=joined)
 
-    return rule
+    return described(rule, "element by element")
 
 
 def broadcast(shape: Shape, axes: list[AxisMap], target: Shape) -> list[AxisMap]:
@@ -118,7 +118,8 @@ def reduce(kind: str) -> Rule:
         relation = bind(text, inputs, node.outputs, zero=zero, reason=EVERY)
         return corrected(relation, (("out", 0), 1)) if kind == "mean" else relation
 
-    return rule
+    texts = {"sum": "sums over its axes", "mean": "means over its axes, times k/n", "order": "its axes are pinned"}
+    return described(rule, texts[kind])
 
 
 def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule:
@@ -153,7 +154,7 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
                 sides.append([*axes[:axis], *middle, *axes[axis + 1 :]])
         return build.relation([axes] + [None] * (len(node.inputs) - 1), sides, zero=zero)
 
-    return rule
+    return described(rule, "its axis is pinned, the others pass")
 
 
 def softmax(node: NodeView) -> Relation:
@@ -205,7 +206,7 @@ def layer_normalization(centred: bool) -> Rule:
         relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
         return root_mean(replace(relation, sums="0"), ("in", 1))
 
-    return rule
+    return described(rule, "``*n ~*c, ~*c, ~*c -> *n ~*c``" if centred else "``*n +*c, +*c -> *n +*c``")
 
 
 def group_normalization(node: NodeView) -> Relation:
@@ -241,7 +242,8 @@ def mean_variance(node: NodeView) -> Relation:
     rank = len(node.shape(0))
     over = {int(a) % rank for a in node.attributes.get("axes", (0, 2, 3))}
     words = " ".join(f"{'~' if a in over else ''}d{a}" for a in range(rank))
-    relation = bind(f"{words} -> {words}", node.inputs, node.outputs, statistic=MEAN)
+    apart = any(a not in over for a in range(1, rank))  # a masked channel of its own would have no variance
+    relation = bind(f"{words} -> {words}", node.inputs, node.outputs, statistic=MEAN, zero="/0" if apart else "")
     return corrected(relation, (("out", 0), -0.5))
 
 
@@ -270,7 +272,7 @@ def convolution(pattern: str, macs: str, zero: str = "0*1+2") -> Rule:
         )
         return replace(relation, kind="channel")
 
-    return rule
+    return described(rule, f"``{pattern}``")
 
 
 def recurrent(gates: int) -> Rule:
@@ -297,4 +299,4 @@ def recurrent(gates: int) -> Rule:
         )
         return replace(relation, kind="state")
 
-    return rule
+    return described(rule, "the hidden size goes in all gates at once, the input size like any")

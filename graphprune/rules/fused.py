@@ -8,7 +8,7 @@ from graphprune.notation import bind
 from graphprune.relation import AxisMap, Relation
 from graphprune.rules.computing import MEAN, broadcast, convolution, gemm, root_mean
 from graphprune.rules.moving import Builder
-from graphprune.rules.node import NodeView, Rule, Unruled
+from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 _KEEP_ZERO = (b"", b"Relu", b"LeakyRelu", b"Tanh", b"Elu", b"Selu", b"Swish", b"Gelu", b"Mish", b"HardSwish")
 
@@ -21,7 +21,7 @@ def activated(rule: Rule) -> Rule:
         keeps = node.attributes.get("activation", b"") in _KEEP_ZERO
         return found if keeps else replace(found, zero="", sums=found.zero)
 
-    return through
+    return described(through, rule.__doc__ or "")
 
 
 fused_conv = activated(
@@ -60,9 +60,9 @@ def skip_norm(centred: bool) -> Rule:
         total = f"0+1+{bias}"
         normed = "2+3" if centred else f"2*0+2*1+2*{bias}"
         relation = build.relation(sides, outputs, zero=f"{normed};;;{total}")
-        return root_mean(replace(relation, sums=total), ("in", 2), default=1e-12 if centred else 1e-5)
+        return root_mean(replace(relation, sums=total), ("in", 2), default=1e-12)
 
-    return rule
+    return described(rule, "a sum of its inputs, and a norm over the last axis")
 
 
 def embedding_norm(node: NodeView) -> Relation:

@@ -9,7 +9,7 @@ from graphprune.rules import attention as a
 from graphprune.rules import computing as c
 from graphprune.rules import fused as f
 from graphprune.rules import quantised as q
-from graphprune.rules.node import NodeView, Rule
+from graphprune.rules.node import NodeView, Rule, described
 from graphprune.rules.table import PINNED as ONNX_PINNED
 from graphprune.rules.table import TABLE as ONNX
 from graphprune.rules.table import never
@@ -33,7 +33,7 @@ def newest(rule: Rule) -> Rule:
     def shared(node: NodeView) -> Relation:
         return rule(replace(node, opset=99))
 
-    return shared
+    return described(shared, rule.__doc__ or "")
 
 
 _ADD = {0: 2, 3: 5}

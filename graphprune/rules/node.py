@@ -109,3 +109,9 @@ class NodeView:
 
 
 Rule = Callable[[NodeView], Relation]
+
+
+def described(rule: Rule, text: str) -> Rule:
+    """A rule that a factory made, with a line on what it says, for the table of operators."""
+    rule.__doc__ = text
+    return rule

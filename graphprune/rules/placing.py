@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.notation import bind
 from graphprune.relation import AxisMap, Relation, Shape
 from graphprune.rules.moving import Builder
-from graphprune.rules.node import NodeView, Rule, Unruled
+from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 LOOKED_UP = "its elements are looked up or placed by indices that the model computes"
 
@@ -109,7 +109,7 @@ def whole(*held: int, names: tuple[str, ...] = (), zero: str = "0", reason: str 
         out = [axes[a] if n == m else build.dim(m, reason) for a, (n, m) in enumerate(zip(shape, target, strict=True))]
         return build.relation([axes] + [None] * (len(node.inputs) - 1), [out], zero=zero)
 
-    return rule
+    return described(rule, f"some axes are pinned ({reason}), the others pass")
 
 
 def reverse_sequence(node: NodeView) -> Relation:

@@ -17,7 +17,7 @@ from graphprune.notation import bind
 from graphprune.relation import AxisMap, Relation, Shape
 from graphprune.rules.computing import broadcast
 from graphprune.rules.moving import Builder, through
-from graphprune.rules.node import NodeView, Rule, Unruled
+from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 
 def word(shape: Shape | None, letters: str) -> str:
@@ -38,7 +38,7 @@ def rounding(rule: Rule) -> Rule:
     def rounded(node: NodeView) -> Relation:
         return replace(rule(node), rounds=True)
 
-    return rounded
+    return described(rounded, rule.__doc__ or "")
 
 
 def linear_quantiser(node: NodeView) -> Relation:
@@ -108,7 +108,7 @@ def convolution(weight: int, scales: Mapping[int, str], bias: int | None, masks:
         )
         return replace(relation, kind="channel", masks=masks)
 
-    return rule
+    return described(rule, "a convolution; scales and zero points go with the output channels")
 
 
 def product(
@@ -153,7 +153,7 @@ def product(
         )
         return replace(relation, masks=masks or {})
 
-    return rule
+    return described(rule, "a matrix product; scales and zero points go with the columns")
 
 
 def elementwise(tensors: Sequence[int], zero: str, masks: Mapping[int, int | None]) -> Rule:
@@ -168,7 +168,7 @@ def elementwise(tensors: Sequence[int], zero: str, masks: Mapping[int, int | Non
         ]
         return replace(build.relation(sides, [axes], zero=zero), masks=masks)
 
-    return rule
+    return described(rule, "element by element")
 
 
 def pool(node: NodeView) -> Relation:

@@ -15,7 +15,7 @@ from graphprune.rules import computing as c
 from graphprune.rules import moving as m
 from graphprune.rules import placing as p
 from graphprune.rules import quantised as q
-from graphprune.rules.node import NodeView, Rule
+from graphprune.rules.node import NodeView, Rule, described
 
 _UNARY_ZERO_TO_ZERO = """
     Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish Identity IsInf IsNaN LeakyRelu Mish Neg Relu Round
@@ -61,7 +61,7 @@ def never(reason: str) -> Rule:
     def rule(node: NodeView) -> Relation:
         return pinned(node.inputs, node.outputs, f"{node.op}: {reason}")
 
-    return rule
+    return described(rule, f"pins: {reason}")
 
 
 def line(
@@ -77,7 +77,7 @@ def line(
         shapes = node.inputs
         return bind(pattern, shapes, node.outputs, reason=reason, zero=zero, macs=macs)
 
-    return rule
+    return described(rule, f"``{pattern}``")
 
 
 def only_first(rule: Rule) -> Rule:
@@ -86,7 +86,7 @@ def only_first(rule: Rule) -> Rule:
     def first(node: NodeView) -> Relation:
         return rule(replace(node, inputs=(node.inputs[0], *[None] * (len(node.inputs) - 1))))
 
-    return first
+    return described(first, rule.__doc__ or "")
 
 
 _CONV = c.convolution("n (g i) !*x, (g o) i !*k, (g o) -> n (g o) !*y", "n g i o *k *y")

@@ -1,7 +1,8 @@
 """The form of a model that is analysed and rewritten: what the file shares is apart, what it wraps is laid open.
 
 1. Functions of the model's own are inlined where they are called (by ONNX's inliner, on a copy without weights).
-2. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
+2. The bodies of If, Loop and Scan are laid open (see ``graphprune.control``).
+3. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
    as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``.
 
 Where nothing of this occurs, the model is returned as it is.
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx
+import onnx.inliner
 from google.protobuf.message import Message
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from graphprune import control
 from graphprune.model import Model, Use
 
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
@@ -22,8 +24,7 @@ _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 def canonicalize(model: Model) -> Model:
     """The model in canonical form; tensors are shared with it, not copied."""
-    inlined = _inline(model)
-    return _split(inlined)
+    return _split(_flatten(_inline(model)))
 
 
 def _inline(model: Model) -> Model:
@@ -36,6 +37,21 @@ def _inline(model: Model) -> Model:
     proto = onnx.inliner.inline_local_functions(bare)
     proto.graph.initializer.extend(model.graph.initializer)
     return Model(proto, model.path, lazy=model.lazy, original=model.source)
+
+
+def _flatten(model: Model) -> Model:
+    if not control.holds_bodies(model.graph):
+        return model
+    proto = ModelProto()
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"node"})
+    ordered = ModelProto()
+    ordered.graph.node.extend(model.nodes)
+    ordered.graph.initializer.extend(model.graph.initializer)
+    ordered.graph.input.extend(model.graph.input)
+    layout = control.flatten(ordered, proto)
+    proto.opset_import.append(helper.make_opsetid(control.DOMAIN, 1))
+    return Model(proto, model.path, lazy=model.lazy, original=model.source, runs_as=model, layout=layout)
 
 
 def _split(model: Model) -> Model:
@@ -77,7 +93,13 @@ def _split(model: Model) -> Model:
         for k, fresh in changed.items():
             proto.graph.node[-1].input[k] = fresh
         proto.graph.node.extend(made.get(index, []))
-    return Model(proto, model.path, lazy=model.lazy, original=model.source)
+    if model.layout is not None:
+        for index, copies in made.items():
+            inside = model.layout.of(model.nodes[index])
+            model.layout.home.update((copy.output[0], inside) for copy in copies if inside)
+    return Model(
+        proto, model.path, lazy=model.lazy, original=model.source, runs_as=model.runs_as, layout=model.layout
+    )
 
 
 def _computed(model: Model) -> Iterator[int]:

@@ -70,5 +70,5 @@ def _multiply(removal: Removal, editor: Editor, plan: Plan, index: int, target: 
         editor.redirect(index, place, fresh)
     else:
         node.output[place] = fresh
-        editor.insert(helper.make_node("Mul", [fresh, number], [name]), index + 1)
+        editor.append(helper.make_node("Mul", [fresh, number], [name]), index)
     plan.corrections.append({"tensor": name, "factor": factor})

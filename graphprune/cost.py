@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
 from graphprune.analysis import Analysis
-from graphprune.model import Model, Source
+from graphprune.model import Model, Source, subgraphs
 
 _WEIGHT_TYPES = {
     TensorProto.FLOAT,
@@ -42,7 +42,8 @@ class Cost:
 
 def parameters(model: Model) -> int:
     """Elements of all weight-typed constants that the file holds or fills in."""
-    return sum(map(elements, model.sources.values()))
+    inner = (g for node in model.nodes for g in subgraphs(node))
+    return sum(map(elements, model.sources.values())) + sum(parameters(Model(ModelProto(graph=g))) for g in inner)
 
 
 def elements(source: Source) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
+from graphprune import control
 from graphprune.canonical import copy_all_but, merge
 from graphprune.model import Model, free_names, subgraphs
 from graphprune.relation import IntArray, Values
@@ -35,6 +37,9 @@ class Editor:
         self.initializers = dict(model.initializers)  # name -> tensor, original or new
         self.lazy = dict(model.lazy)
         self.names = self._taken()
+        self.layout = deepcopy(model.layout)
+        self.shrunk: set[str] = set()  # activations that lost elements
+        self.after: dict[int, list[NodeProto]] = {}
         self.attributes: list[tuple[int, str, Any, Any]] = []  # node, name, value before and after
         self.touched: set[str] = set()  # tensors that lost a reader through an edit
 
@@ -91,6 +96,19 @@ class Editor:
     def insert(self, node: NodeProto, before: int) -> None:
         """Add a node in front of an original one."""
         self.before.setdefault(before, []).append(node)
+        self._settle(node, before)
+
+    def append(self, node: NodeProto, after: int) -> None:
+        """Add a node behind an original one."""
+        self.after.setdefault(after, []).append(node)
+        self._settle(node, after)
+
+    def _settle(self, node: NodeProto, beside: int) -> None:
+        if self.layout is not None:  # as deep as the deepest tensor that it reads
+            homes = [self.layout.home.get(name, 0) for name in node.input]
+            inside = max([self.layout.of(self.model.nodes[beside]), *homes], key=self.layout.depth)
+            if inside:
+                self.layout.home.update((name, inside) for name in node.output)
 
     def redirect(self, node: int, position: int, name: str) -> None:
         """Let an input of a node read another tensor."""
@@ -107,7 +125,7 @@ class Editor:
         whole = self.name(output)
         self.nodes[node].output[0] = whole
         indices = self.constant(output, np.asarray(positions, np.int64), node)
-        self.insert(helper.make_node("Gather", [whole, indices], [output], axis=axis), node + 1)
+        self.append(helper.make_node("Gather", [whole, indices], [output], axis=axis), node)
 
     def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:
         """Set an attribute of a node; :attr:`attributes` keeps what it was."""
@@ -138,9 +156,9 @@ class Editor:
             keep.append(node)
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
-        self.proto.graph.node.extend(merge(keep[::-1]))
+        nodes = merge(keep[::-1])
         used = {o.name for o in self.proto.graph.output}
-        for node in self.proto.graph.node:
+        for node in nodes:
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
         declared = {i.name for i in self.proto.graph.input}
@@ -149,6 +167,13 @@ class Editor:
                 self.proto.graph.initializer.append(tensor)
             else:
                 self.lazy.pop(name, None)
+        if self.layout is None:
+            self.proto.graph.node.extend(nodes)
+        else:
+            control.restore(nodes, self.proto.graph, self.layout, frozenset(self.shrunk))
+            kept = [o for o in self.proto.opset_import if o.domain != control.DOMAIN]
+            del self.proto.opset_import[:]
+            self.proto.opset_import.extend(kept)
         self._drop_value_info(used)
         return Model(self.proto, self.model.path, lazy=self.lazy)
 
@@ -158,6 +183,7 @@ class Editor:
         for i in range(len(self.nodes) + 1):
             found += [(extra, True) for extra in self.before.get(i, [])]
             found += [(node, False) for node in self.nodes[i : i + 1]]
+            found += [(extra, True) for extra in self.after.get(i, [])]
         return found
 
     def _drop_value_info(self, used: set[str]) -> None:

@@ -19,6 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from graphprune.control import DOMAIN, Layout
 from graphprune.errors import InputError
 from graphprune.relation import Shape, Values
 from graphprune.rules import find
@@ -62,12 +63,16 @@ class Model:
         path: the file that it came from, None for a model made in memory.
         lazy: initializers whose values are made when they are asked for, and written one at a time.
         original: the model that this one is the canonical form of, where it is one.
+        runs_as: the model that runs in place of this one, where its control flow is laid open.
+        layout: how control flow was laid open.
     """
 
     proto: ModelProto
     path: Path | None = None
     lazy: dict[str, Callable[[], Values]] = field(default_factory=dict, repr=False)
     original: Model | None = None
+    runs_as: Model | None = None
+    layout: Layout | None = None
 
     @property
     def source(self) -> Model:
@@ -355,6 +360,8 @@ def free_names(graph: GraphProto) -> set[str]:
 
 
 def _foldable(node: NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return False
     return not node.op_type.startswith("Random") and node.op_type not in ("Bernoulli", "Multinomial", "Dropout")
 
 

@@ -70,6 +70,7 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
             for i, name, before, after in sorted(editor.attributes, key=lambda change: change[:2])
         ]
         _declared_shapes(removal, editor, cut)
+        editor.shrunk = {tensor for tensor in analysis.web.axis_of if isinstance(tensor, str) and removal.of(tensor)}
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
 

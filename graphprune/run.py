@@ -129,8 +129,10 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
         RefusedError: ONNX Runtime refuses the model.
         InputError: ONNX Runtime fails at these shapes.
     """
+    runnable = model.runs_as or model
+    names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
     probe = ModelProto()
-    probe.CopyFrom(model.proto)
+    probe.CopyFrom(runnable.proto)
     known = set(model.output_names)
     probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
     with session(Model(probe, model.path)) as active:

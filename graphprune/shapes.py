@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
+from graphprune import control
 from graphprune import values as shape_values
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
@@ -291,12 +292,24 @@ class _Pass:
             facts.shapes[node.output[0]] = value.shape
             facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
             return
-        self._infer(index, node)
+        if node.domain == control.DOMAIN:
+            self._control(index, node)
+        else:
+            self._infer(index, node)
         for out in filter(None, node.output):
             if facts.shapes.get(out) is None and out in self.recorded:
                 known = self.recorded[out]
                 facts.shapes[out], facts.types[out] = known.shape, helper.np_dtype_to_tensor_dtype(known.dtype)
                 facts.holes.pop(index, None)
+
+    def _control(self, index: int, node: NodeProto) -> None:
+        facts = self.facts
+        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values).items():
+            facts.types[name] = kind
+            if shape is not None:
+                facts.shapes[name] = shape
+            elif name:
+                facts.holes[index] = "what its bodies make has no one shape, or they run an unknown number of times"
 
     def _infer(self, index: int, node: NodeProto) -> None:
         facts = self.facts
@@ -350,6 +363,9 @@ class _Pass:
                 schema, node, types, data, opset_imports=self.opset_imports, ir_version=self.model.proto.ir_version
             )
         except shape_inference.InferenceError as error:
+            if self.model.layout is not None and self.model.layout.of(node):  # a branch that need not be taken
+                facts.holes[index] = f"it refuses its inputs: {_short(error)}"
+                return {}
             raise WitnessError(
                 f"node {node_name(self.model, index)!r} ({node.op_type}) refuses its inputs "
                 f"{[facts.shapes[n] for n in names if n in facts.shapes]}: {_short(error)}"

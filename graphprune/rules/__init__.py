@@ -10,19 +10,27 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 
+from graphprune.control import DOMAIN
 from graphprune.notation import NotationError, bind, pinned
 from graphprune.relation import Relation
-from graphprune.rules import microsoft
+from graphprune.rules import control, microsoft
 from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
 
 __all__ = ["Entry", "NodeView", "Rule", "Unruled", "bind", "find", "operators", "register", "rule"]
 
+_CONTROL: dict[str, Rule] = {
+    "Enter": control.enter,
+    "If": control.branches,
+    "Loop": control.loop,
+    "Scan": control.scan,
+}
 _registered: dict[tuple[str, str], Rule] = {
     **{("", op): entry for op, entry in TABLE.items()},
     **pinned_domains(),
     **{("com.microsoft", op): entry for op, entry in microsoft.TABLE.items()},
+    **{(DOMAIN, op): entry for op, entry in _CONTROL.items()},
     ("", "SimplifiedLayerNormalization"): microsoft.TABLE["SimplifiedLayerNormalization"],  # so ONNX Runtime writes it
 }
 
@@ -66,7 +74,9 @@ class Entry:
 def operators() -> list[Entry]:
     """Every operator that has a rule or a reason, by domain and name."""
     found = []
-    for (domain, op), function in sorted({**_foreign(), **_registered}.items()):
+    known = {key: entry for key, entry in {**_foreign(), **_registered}.items() if key[0] != DOMAIN}
+    known |= {("", op): _CONTROL[op] for op in ("If", "Loop", "Scan")}
+    for (domain, op), function in sorted(known.items()):
         first = (function.__doc__ or "a rule of its own").strip().splitlines()[0]
         pins = first.startswith("pins: ")
         found.append(Entry(domain, op, pins, first.removeprefix("pins: ")))

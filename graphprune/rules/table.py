@@ -47,7 +47,7 @@ _PINNED = {
     "it computes a loss, which is a matter of training": """
         NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss
     """,
-    "it holds subgraphs that are not followed": "If Loop Scan",
+    "its bodies are laid open before any rule is asked": "If Loop Scan",
 }
 """Operators that pin what they touch, by the reason."""
 

@@ -1,0 +1,111 @@
+"""Rules of the nodes that stand for control flow in the flat form (see ``graphprune.control``).
+
+What a body is given, what it returns and what the node returns are the same axes; the axis that a loop runs over stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.rules.moving import Builder
+from graphprune.rules.node import NodeView
+
+LOOPED = "a loop runs over it"
+Side = list[list[AxisMap] | None]
+
+
+def branches(node: NodeView) -> Relation:
+    """If: each output is that of one branch or of the other."""
+    count, own = len(node.outputs), node.integer("inputs")
+    build = Builder()
+    inputs: Side = [None] * len(node.inputs)
+    outputs: Side = [None] * count
+    for k, shape in enumerate(node.outputs):
+        places = [own + k, own + count + k]
+        axes = _tied(build, shape, [node.inputs[p] for p in places], "its branches give it different shapes")
+        for place, given in zip(places, axes[1:], strict=True):
+            inputs[place] = given
+        outputs[k] = axes[0]
+    zero = ";".join(f"{own + k}+{own + count + k}" for k in range(count))
+    return build.relation(inputs, outputs, zero=zero)
+
+
+def enter(node: NodeView) -> Relation:
+    """What goes into a body; it may come from the step before as well, so nothing is said to be zero."""
+    first = 2 if node.attributes["kind"] == b"Loop" else 0
+    sliced = len(node.outputs) - first - int(node.attributes.get("num_scan_inputs", 0))
+    build = Builder()
+    inputs: Side = [None] * len(node.inputs)
+    outputs: Side = [None] * len(node.outputs)
+    for k, shape in enumerate(node.inputs):
+        if shape is None:
+            continue
+        if k < sliced:
+            inputs[k], outputs[first + k] = _tied(build, shape, [node.outputs[first + k]], "it changes its shape")
+            continue
+        axis = _axis(node.attributes.get("scan_input_axes"), k - sliced, len(shape))
+        axes = [build.dim(n, pinned=LOOPED if a == axis else None) for a, n in enumerate(shape)]
+        inputs[k], outputs[first + k] = axes, [*axes[:axis], *axes[axis + 1 :]]
+    return build.relation(inputs, outputs, zero="")
+
+
+def loop(node: NodeView) -> Relation:
+    """Loop: the number of steps and the condition, what is carried, what is collected."""
+    return _loop(node, first=2, body=1, sliced=0)
+
+
+def scan(node: NodeView) -> Relation:
+    """Scan: what is carried, what is collected."""
+    return _loop(node, first=0, body=0, sliced=int(node.attributes["num_scan_inputs"]))
+
+
+def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
+    own = node.integer("inputs")
+    carried = own - first - sliced
+    made = own + body  # the body's outputs, behind its condition
+    entered = own + body + len(node.outputs) + first  # its inputs, behind the step's number and the condition
+    build = Builder()
+    inputs: Side = [None] * len(node.inputs)
+    outputs: Side = [None] * len(node.outputs)
+    zeros = []
+    for k, shape in enumerate(node.outputs):
+        inner = made + k
+        if k < carried:
+            places = [first + k, inner, entered + k]
+            axes = _tied(build, node.inputs[first + k], [node.inputs[p] for p in places[1:]], "it changes its shape")
+            for place, given in zip(places, axes, strict=True):
+                inputs[place] = given
+            (outputs[k],) = _tied(build, shape, [], "") if shape is None else [axes[0]]
+            zeros.append(f"{first + k}+{inner}")
+            continue
+        given_shape = node.inputs[inner]
+        zeros.append(str(inner))
+        if given_shape is None:
+            continue
+        axis = _axis(node.attributes.get("scan_output_axes"), k - carried, len(given_shape) + 1)
+        axes_inside = build.like(given_shape)
+        inputs[inner] = axes_inside
+        if shape is not None:
+            outputs[k] = [*axes_inside[:axis], build.dim(shape[axis], pinned=LOOPED), *axes_inside[axis:]]
+    for k in range(sliced):  # what is scanned, and its slices: what goes into the body ties them
+        for place in (first + carried + k, entered + carried + k):
+            given = node.inputs[place]
+            inputs[place] = None if given is None else build.like(given)
+    return build.relation(inputs, outputs, zero=";".join(zeros))
+
+
+def _axis(axes: Sequence[int] | None, which: int, rank: int) -> int:
+    return int(axes[which]) % rank if axes else 0
+
+
+def _tied(build: Builder, shape: Shape | None, others: Sequence[Shape | None], why: str) -> list[list[AxisMap] | None]:
+    """The same axes for tensors of the same shape; where shapes differ or are not known, pinned ones for each."""
+    if shape is not None and all(other == shape for other in others):
+        axes = build.like(shape)
+        return [axes for _ in (shape, *others)]
+    if not any(s is not None for s in (shape, *others)):
+        return [None for _ in (shape, *others)]
+    return [None if s is None else [build.dim(n, pinned=why) for n in s] for s in (shape, *others)]
+
+

@@ -97,9 +97,7 @@ def _split(model: Model) -> Model:
         for index, copies in made.items():
             inside = model.layout.of(model.nodes[index])
             model.layout.home.update((copy.output[0], inside) for copy in copies if inside)
-    return Model(
-        proto, model.path, lazy=model.lazy, original=model.source, runs_as=model.runs_as, layout=model.layout
-    )
+    return Model(proto, model.path, lazy=model.lazy, original=model.source, runs_as=model.runs_as, layout=model.layout)
 
 
 def _computed(model: Model) -> Iterator[int]:

@@ -244,7 +244,9 @@ def _run_masked(
             if len(runs) == 2:
                 break
     if not runs:
-        raise refused or InputError(f"{original.name}: no input shape to run the proof at")
+        if refused is not None:
+            raise InputError(f"{original.name}: {refused}; give sizes that it accepts by --input-shape")
+        raise InputError(f"{original.name}: no input shape to run the proof at")
     return inputs, runs
 
 
@@ -292,7 +294,10 @@ def _compare_before(
 
 
 def tail(removal: Removal, output: str) -> list[str]:
-    """The tensors before an output behind which no node has lost anything, in the order of the nodes."""
+    """The tensors before an output behind which no node has lost anything, in the order of the nodes.
+
+    The output itself where one of them is inside a body, which cannot be asked for it.
+    """
     net, model = removal.analysis.web, removal.analysis.model
     touched: set[int] = set()
     for vertex in removal.gone:
@@ -309,7 +314,8 @@ def tail(removal: Removal, output: str) -> list[str]:
         fresh = [n for n in model.nodes[node].input if n and n not in seen]
         seen.update(fresh)
         front += fresh
-    return sorted(found, key=lambda n: model.producer[n])
+    outside = (model.runs_as or model).producer
+    return sorted(found, key=lambda n: model.producer[n]) if all(n in outside for n in found) else [output]
 
 
 def restrict(value: Values, name: str, removal: Removal) -> Values:

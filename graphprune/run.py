@@ -72,7 +72,7 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
     Floats are standard normal, booleans true, integers below the smallest table that they index (see
     :func:`index_limits`), below 2 where they index none.
     """
-    limits = index_limits(model)
+    limits, chosen = index_limits(model), choices(model)
     rng = np.random.default_rng(seed)
     feeds: dict[str, Values] = {}
     for value in model.inputs:
@@ -82,11 +82,27 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
             feeds[value.name] = np.full(shape, "a", dtype=object)
         elif kind == TensorProto.BOOL:
             feeds[value.name] = np.ones(shape, bool)
+        elif value.name in chosen:
+            feeds[value.name] = rng.choice(chosen[value.name], shape).astype(dtype)
         elif np.issubdtype(dtype, np.integer):
             feeds[value.name] = rng.integers(0, limits.get(value.name, 2), shape).astype(dtype)
         else:
             feeds[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
     return feeds
+
+
+def choices(model: Model) -> dict[str, Values]:
+    """For each integer input that is compared with single numbers alone (a sampling rate), these numbers."""
+    found: dict[str, Values] = {}
+    for value in model.inputs:
+        met = []
+        for use in model.uses.get(value.name, []):
+            node = model.nodes[use.node]
+            other = model.root(node.input[1 - use.input]) if node.op_type == "Equal" else ""
+            met.append(model.array(other).reshape(-1) if other in model.sources else np.zeros(0))
+        if met and all(m.size == 1 and m.dtype.kind in "iu" for m in met):
+            found[value.name] = np.unique(np.concatenate(met))
+    return found
 
 
 def index_limits(model: Model) -> dict[str, int]:
@@ -131,6 +147,8 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
     """
     runnable = model.runs_as or model
     names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
+    if not names:
+        return {}
     probe = ModelProto()
     probe.CopyFrom(runnable.proto)
     known = set(model.output_names)

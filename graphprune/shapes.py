@@ -151,7 +151,9 @@ def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int
     """A second witness: all free sizes changed if that runs, else as many as run."""
     attempts = [two] + [
         {
-            n: tuple(two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n], shape, strict=True)))
+            n: tuple(
+                two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n] or shape, shape, strict=True))
+            )
             for n, shape in first.inputs.items()
         }
         for name in dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str))

@@ -6,6 +6,7 @@ What a body is given, what it returns and what the node returns are the same axe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphprune.relation import AxisMap, Relation, Shape
 from graphprune.rules.moving import Builder
@@ -16,19 +17,25 @@ Side = list[list[AxisMap] | None]
 
 
 def branches(node: NodeView) -> Relation:
-    """If: each output is that of one branch or of the other."""
+    """If: each output is that of one branch or of the other; of one alone where the condition is always the same."""
     count, own = len(node.outputs), node.integer("inputs")
+    condition = node.value(0)
     build = Builder()
     inputs: Side = [None] * len(node.inputs)
     outputs: Side = [None] * count
+    zeros = []
     for k, shape in enumerate(node.outputs):
         places = [own + k, own + count + k]
+        if condition is not None:
+            never = places.pop(1 if bool(condition) else 0)
+            given = node.inputs[never]
+            inputs[never] = None if given is None else build.like(given)
         axes = _tied(build, shape, [node.inputs[p] for p in places], "its branches give it different shapes")
-        for place, given in zip(places, axes[1:], strict=True):
-            inputs[place] = given
+        for place, tied in zip(places, axes[1:], strict=True):
+            inputs[place] = tied
         outputs[k] = axes[0]
-    zero = ";".join(f"{own + k}+{own + count + k}" for k in range(count))
-    return build.relation(inputs, outputs, zero=zero)
+        zeros.append("+".join(map(str, places)))
+    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")
 
 
 def enter(node: NodeView) -> Relation:
@@ -92,7 +99,7 @@ def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
         for place in (first + carried + k, entered + carried + k):
             given = node.inputs[place]
             inputs[place] = None if given is None else build.like(given)
-    return build.relation(inputs, outputs, zero=";".join(zeros))
+    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")  # it sums over nothing
 
 
 def _axis(axes: Sequence[int] | None, which: int, rank: int) -> int:
@@ -107,5 +114,3 @@ def _tied(build: Builder, shape: Shape | None, others: Sequence[Shape | None], w
     if not any(s is not None for s in (shape, *others)):
         return [None for _ in (shape, *others)]
     return [None if s is None else [build.dim(n, pinned=why) for n in s] for s in (shape, *others)]
-
-

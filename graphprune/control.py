@@ -234,8 +234,39 @@ def _place_bodies(graph: GraphProto, layout: Layout, graphs: list[GraphProto]) -
 
 
 def _forget(value: ValueInfoProto, shrunk: frozenset[str]) -> None:
-    if value.name in shrunk:
+    if value.name in shrunk and value.type.HasField("tensor_type"):
         value.type.tensor_type.ClearField("shape")
+
+
+# --- branches -------------------------------------------------------------------------------------------------------
+
+
+def conditions(graph: GraphProto) -> list[str]:
+    """What the Ifs of a graph depend on, each once."""
+    return list(dict.fromkeys(n.input[0] for n in graph.node if n.op_type == "If" and n.domain in ("", "ai.onnx")))
+
+
+def inline_branches(proto: ModelProto, taken: Mapping[str, bool]) -> ModelProto:
+    """A model whose Ifs have become the branch that is taken.
+
+    Args:
+        proto: a model; names of its bodies are unique.
+        taken: by condition, whether it is true; a branch whose condition is not there is taken to be the else branch.
+    """
+    found = ModelProto()
+    found.CopyFrom(proto)
+    del found.graph.node[:]
+    for node in proto.graph.node:
+        if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
+            found.graph.node.append(node)
+            continue
+        wanted = "then_branch" if taken.get(node.input[0]) else "else_branch"
+        branch = next(a.g for a in node.attribute if a.name == wanted)
+        found.graph.initializer.extend(branch.initializer)
+        found.graph.node.extend(branch.node)
+        for value, name in zip(branch.output, node.output, strict=True):
+            found.graph.node.append(helper.make_node("Identity", [value.name], [name]))
+    return found
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def prune(
     _check_output(loaded, output)
     clock.lap("load")
     analysis = analyze(loaded, input_shapes)
-    groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical)
+    groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
     clock.lap("analyze")
     scores = magnitude.score(analysis, groups) if ratio else {}
     chosen = by_ratio.select(analysis, groups, scores, ratio, align)

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto
 
-from graphprune import fill
+from graphprune import control, fill
 from graphprune.editor import Editor
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, Use, node_name
@@ -279,9 +279,12 @@ def _compare_before(
 ) -> str | None:
     """Compare an output by the tensors that enter its untouched tail; what follows is the same in both models."""
     names = tail(removal, total.name)
-    if names == [total.name]:
-        return f"is off by {total.max_rel:.2g} relative"
     fed = _fed(removal, feeds)
+    if any(name not in masked.producer for name in names):  # it is in a branch
+        masked, pruned = _resolved(masked, feeds), _resolved(pruned, fed)
+        names = [n for n in names if n in masked.producer or not _branched(removal, n)]  # else it is not computed
+    if names == [total.name] or any(name not in m.producer for name in names for m in (masked, pruned)):
+        return f"is off by {total.max_rel:.2g} relative"
     with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
@@ -293,11 +296,30 @@ def _compare_before(
     return None
 
 
-def tail(removal: Removal, output: str) -> list[str]:
-    """The tensors before an output behind which no node has lost anything, in the order of the nodes.
+def _resolved(model: Model, feeds: Mapping[str, Values]) -> Model:
+    """The model with the branch in place of each If that these inputs take, so that what is inside can be compared."""
+    while conditions := control.conditions(model.graph):
+        taken = {n: bool(model.array(model.root(n))) for n in conditions if model.root(n) in model.sources}
+        computed = [n for n in conditions if n in model.producer and n not in taken]
+        with session(_exposing(model, computed)) as active:
+            taken.update(zip(computed, map(bool, run(active, feeds, computed) if computed else []), strict=True))
+        model = Model(control.inline_branches(model.proto, taken), model.path, lazy=model.lazy)
+    return model
 
-    The output itself where one of them is inside a body, which cannot be asked for it.
-    """
+
+def _branched(removal: Removal, name: str) -> bool:
+    """Whether a tensor is in nothing but branches: a loop's steps cannot be told apart."""
+    model = removal.analysis.model
+    home = 0 if model.layout is None else model.layout.of(model.nodes[model.producer[name]])
+    while model.layout is not None and home:
+        if "branch" not in model.layout.bodies[home].attribute:
+            return False
+        home = model.layout.bodies[home].inside
+    return True
+
+
+def tail(removal: Removal, output: str) -> list[str]:
+    """The tensors before an output behind which no node has lost anything, in the order of the nodes."""
     net, model = removal.analysis.web, removal.analysis.model
     touched: set[int] = set()
     for vertex in removal.gone:
@@ -306,7 +328,7 @@ def tail(removal: Removal, output: str) -> list[str]:
     while front:
         name = front.pop()
         node = model.producer.get(name)
-        if node is None or name in model.constant_names:
+        if node is None or name in model.constant_names or name in removal.analysis.witness.first.values:
             continue
         if node in touched or name not in net.axis_of:
             found.add(name)
@@ -314,8 +336,7 @@ def tail(removal: Removal, output: str) -> list[str]:
         fresh = [n for n in model.nodes[node].input if n and n not in seen]
         seen.update(fresh)
         front += fresh
-    outside = (model.runs_as or model).producer
-    return sorted(found, key=lambda n: model.producer[n]) if all(n in outside for n in found) else [output]
+    return sorted(found, key=lambda n: model.producer[n])
 
 
 def restrict(value: Values, name: str, removal: Removal) -> Values:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from math import prod
 
 import numpy as np
 from graphprune.passes.magnitude import Scores
 
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
-from graphprune.model import node_name
+from graphprune.model import Use, node_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,11 @@ def check(ratio: float, align: int) -> None:
 
 
 def candidates(
-    analysis: Analysis, include: Sequence[str] = (), exclude: Sequence[str] = (), allow_statistical: bool = False
+    analysis: Analysis,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allow_statistical: bool = False,
+    share: float = 0.5,
 ) -> tuple[list[Group], list[Untouched]]:
     """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
 
@@ -52,6 +57,7 @@ def candidates(
         analysis: of the model.
         include, exclude: globs.
         allow_statistical: whether statistical groups will do too.
+        share: how much of a group will go: groups that would then cost more in copies than they save are left out.
 
     Raises:
         InputError: a glob matches nothing, which is most likely a slip.
@@ -72,10 +78,46 @@ def candidates(
             untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
         else:
             groups.append(group)
+    groups, copied = _without_copies(analysis, groups, share)
+    untouched += copied
     for glob in [*include, *exclude]:
         if glob not in matched:
             raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
     return groups, untouched
+
+
+def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tuple[list[Group], list[Untouched]]:
+    """Leave out groups whose removal would cost more in copies than it saves.
+
+    A weight that is used in several places (a shared layer, a tied embedding) is cut once where all uses lose the same
+    elements; where one of them cannot, the cut one becomes a copy beside the whole.
+    """
+    net = analysis.web
+    uses: dict[str, list[Use]] = {}
+    for tensor in net.axis_of:
+        if isinstance(tensor, Use):
+            uses.setdefault(analysis.root(tensor), []).append(tensor)
+    owned: dict[tuple[Use, int], set[bytes]] = {}
+    for group in groups:
+        for use, axis in analysis.weights(group):
+            labels = group.labels[net.axis_of[use] + axis]
+            owned.setdefault((use, axis), set()).add(labels.tobytes())
+    kept, left = [], []
+    for group in groups:
+        saved = copied = 0.0
+        for root, axis, labels in {
+            (analysis.root(use), axis, group.labels[net.axis_of[use] + axis].tobytes())
+            for use, axis in analysis.weights(group)
+        }:
+            alike = all(labels in owned.get((use, axis), ()) for use in uses[root])
+            elements = prod(net.shapes[uses[root][0]])
+            saved, copied = saved + elements * alike, copied + elements * (not alike)
+        if copied * (1 - share) > saved * share:
+            why = "its weights are used elsewhere as a whole, so that removal would add a copy"
+            left.append(Untouched(group.id, why))
+        else:
+            kept.append(group)
+    return kept, left
 
 
 def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: float, align: int = 1) -> Chosen:

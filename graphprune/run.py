@@ -61,9 +61,19 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
         InputError: ONNX Runtime fails on these inputs.
     """
     try:
-        return list(active.run(list(outputs) if outputs is not None else None, dict(feeds)))
+        return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
     except Exception as error:  # as above
         raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+
+
+def _array(value: Any) -> Values:
+    """An output as one array: a sequence joined, a map by its values."""
+    if isinstance(value, dict):
+        return np.asarray(list(value.values()))
+    if isinstance(value, list):
+        parts = [np.ravel(_array(v)) for v in value]
+        return np.concatenate(parts) if parts else np.zeros(0)
+    return np.asarray(value)
 
 
 def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, Values]:
@@ -76,6 +86,8 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
     rng = np.random.default_rng(seed)
     feeds: dict[str, Values] = {}
     for value in model.inputs:
+        if not value.type.HasField("tensor_type"):
+            raise RefusedError(f"{model.name}: its input {value.name!r} is no tensor, and no inputs can be made for it")
         kind, shape = value.type.tensor_type.elem_type, shapes[value.name]
         dtype = helper.tensor_dtype_to_np_dtype(kind)
         if kind == TensorProto.STRING:

@@ -102,7 +102,7 @@ def free_dims(model: Model) -> dict[str, list[int | str]]:
     found: dict[str, list[int | str]] = {}
     for value in model.inputs:
         if not value.type.HasField("tensor_type"):
-            raise InputError(f"{model.name}: input {value.name!r} is not a tensor; only tensors can be fed")
+            continue  # a sequence or a map: what reads it is pinned
         dims: list[int | str] = []
         for a, dim in enumerate(value.type.tensor_type.shape.dim):
             named = dim.dim_param if dim.dim_param not in ("", "?") else f"{value.name}.{a}"
@@ -267,6 +267,8 @@ class _Pass:
     def run(self) -> Facts:
         facts, model = self.facts, self.model
         for value in model.inputs:
+            if value.name not in facts.inputs:
+                continue
             facts.shapes[value.name] = facts.inputs[value.name]
             facts.types[value.name] = value.type.tensor_type.elem_type
         for name, source in model.sources.items():

@@ -57,6 +57,15 @@ def exported() -> list[str]:
     return sorted(p.name.removesuffix(".onnx.xz") for p in EXPORTS.glob("*.onnx.xz"))
 
 
+FULL_SIZE = ("bert-base", "gpt2-small", "llama-gqa", "resnet50", "vit-b16")
+"""Architectures that are exported at their published sizes; all others are the zoo, at small ones."""
+
+
+def zoo() -> list[str]:
+    """Names of the small exports, which cover many architectures."""
+    return [name for name in exported() if not name.startswith(FULL_SIZE)]
+
+
 def export(name: str) -> ModelProto:
     """An export with freshly drawn weights: normal, with the spread of those that it was exported with."""
     proto = onnx.load_from_string(lzma.decompress((EXPORTS / f"{name}.onnx.xz").read_bytes()))

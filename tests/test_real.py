@@ -21,7 +21,7 @@ PACKAGED: dict[str, dict[str, int]] = {
     "ppocr-v5-cls": {"d0": 2},
     "magika": {"unk__214": 1},
 }
-EXPORTS = models.exported()
+EXPORTS = [n for n in models.exported() if n.startswith(models.FULL_SIZE)]
 
 
 def prune(model: Any, name: str) -> graphprune.Result:

@@ -5,6 +5,7 @@ from onnx import helper
 from graphprune import shapes
 from graphprune.errors import InputError
 from graphprune.model import load
+from graphprune.run import generate
 from models.small import Net, attention
 
 
@@ -91,10 +92,13 @@ def test_a_hole_that_no_run_can_fill_is_explained() -> None:
     assert y in second
 
 
-def test_inputs_that_are_no_tensors_are_refused() -> None:
+def test_inputs_that_are_no_tensors_pin_what_reads_them() -> None:
     sequence = helper.make_tensor_sequence_value_info("s", 1, [None])
     graph = helper.make_graph(
         [helper.make_node("SequenceLength", ["s"], ["n"])], "g", [sequence], [helper.make_tensor_value_info("n", 7, [])]
     )
-    with pytest.raises(InputError, match="'s' is not a tensor"):
-        shapes.find(load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    witness = shapes.find(load(model))
+    assert witness.shape("n") == () and witness.shape("s") is None
+    with pytest.raises(InputError, match="input 's' is no tensor"):
+        generate(load(model), witness.inputs)

@@ -1,0 +1,91 @@
+"""The zoo: exports of many architectures by both exporters, opsets 9 to 25, pruned as they are and after other tools."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import onnxsim
+import onnxslim
+import pytest
+from onnx import ModelProto
+
+import graphprune
+import models
+from tests import helpers
+
+SHORT_OF_A_FIFTH = {
+    "segformer": "most weights lie between hidden sizes that layer norms run over: 49 % with --allow-statistical",
+}
+"""Models that lose less than 20 % of their parameters at --ratio 0.3, and why."""
+
+
+def short(name: str) -> bool:
+    return any(name.startswith(known) for known in SHORT_OF_A_FIFTH)
+
+
+def test_the_zoo_is_what_it_is_said_to_be() -> None:
+    names = {n.rpartition("-")[0] for n in models.zoo()}
+    assert len(names) >= 55
+    assert sum(map(short, names)) <= len(names) / 10
+    exporters = {models.export(n).producer_name for n in models.zoo()}
+    assert len(exporters) >= 3
+    opsets = {o.version for n in models.zoo() for o in models.export(n).opset_import if o.domain == ""}
+    assert min(opsets) == 9 and max(opsets) >= 23
+
+
+@pytest.mark.parametrize("name", models.zoo())
+def test_pruned_by_three_tenths(name: str) -> None:
+    result = graphprune.prune(models.export(name), ratio=0.3)
+    assert result.proof is not None and result.proof.worst <= 1e-4
+    share = 1 - result.after.parameters / result.before.parameters
+    assert share >= (0.15 if short(name) else 0.195), share
+    helpers.check(result.model.proto) if result.analysis.model.opsets[""] < 28 else None
+
+
+@pytest.mark.parametrize("name", models.zoo())
+def test_statistical_groups_too(name: str) -> None:
+    """Where a mean is taken off, the proof holds as well, and the error that is left is reported."""
+    result = graphprune.prune(models.export(name), ratio=0.3, allow_statistical=True)
+    assert result.proof is not None and result.proof.worst <= 1e-4
+    assert bool(result.proof.statistical) == bool(result.proof.plain)
+
+
+def simplified(model: ModelProto, _: Path) -> ModelProto:
+    found: ModelProto = onnxsim.simplify(model)[0]
+    return found
+
+
+def slimmed(model: ModelProto, _: Path) -> ModelProto:
+    logging.disable(logging.CRITICAL)
+    found: ModelProto = onnxslim.slim(model)
+    return found
+
+
+def optimised(model: ModelProto, folder: Path) -> ModelProto:
+    """ONNX Runtime's offline optimisation, extended level."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimised.onnx")
+
+
+def pruned(model: ModelProto, _: Path) -> ModelProto:
+    return graphprune.prune(model, ratio=0.25, prove=False).model.proto
+
+
+@pytest.mark.parametrize("name", models.zoo())
+@pytest.mark.parametrize("tool", [simplified, slimmed, optimised, pruned], ids=lambda t: t.__name__)
+def test_after_other_tools(tool: Callable[[ModelProto, Path], ModelProto], name: str, tmp_path: Path) -> None:
+    """What they fuse and fold loses as much as before, with the same proof; so does what was pruned already."""
+    ratio = 0.34 if tool is pruned else 0.3  # one of the three heads that are left
+    before = graphprune.prune(models.export(name), ratio=0.3, prove=False)
+    result = graphprune.prune(tool(models.export(name), tmp_path), ratio=ratio)
+    assert result.proof is not None and result.proof.worst <= 1e-4
+    share, usual = (1 - r.after.parameters / r.before.parameters for r in (result, before))
+    assert share >= 0.8 * usual - 0.02, (share, usual)

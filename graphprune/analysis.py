@@ -34,6 +34,7 @@ class Group:
         statistics: what masking does not reproduce; the group is statistical where there is any.
         parameters: elements of constants that each class is worth; shape ``[size]``.
         macs: multiply-accumulates at the witness shape that each class is worth; shape ``[size]``.
+        interface: inputs and outputs of the graph whose shapes would change.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Group:
     statistics: list[Statistic]
     parameters: FloatArray
     macs: FloatArray
+    interface: tuple[str, ...] = ()
 
     @property
     def statistical(self) -> bool:
@@ -118,19 +120,20 @@ class Analysis:
         return list(dict.fromkeys(names))
 
 
-def analyze(model: AnyModel, input_shapes: Mapping[str, Shape] | None = None) -> Analysis:
+def analyze(model: AnyModel, input_shapes: Mapping[str, Shape] | None = None, *, allow_io: bool = False) -> Analysis:
     """Find what can be pruned in a model.
 
     Args:
         model: a path, a ``ModelProto`` or a :class:`Model`.
         input_shapes: sizes for inputs whose free dims the program cannot guess.
+        allow_io: let axes of the graph's inputs and outputs shrink where they are declared with a size.
 
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
     loaded = canonicalize(load(model))
     witness = shapes.find(loaded, input_shapes)
-    net = web.build(loaded, witness)
+    net = web.build(loaded, witness, allow_io)
     analysis = Analysis(loaded, witness, net, [], [])
     taken: set[str] = set()
     for coupled in coupling.couple(net):
@@ -165,6 +168,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
         coupled.statistics,
         np.zeros(coupled.size),
         np.zeros(coupled.size),
+        tuple(coupled.interface),
     )
     counts = {id(a): _count(a, group.size) for a in {id(a): a for a in group.labels.values()}.values()}
     seen: set[tuple[str, int]] = set()

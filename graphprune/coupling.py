@@ -61,6 +61,7 @@ class Coupled:
         pinned: for each class, whether it cannot be removed.
         reasons: why, each pin once.
         statistics: statistics that run over it and are not kept exact.
+        interface: inputs and outputs of the graph that it reaches, where these may change.
     """
 
     seed: int
@@ -69,6 +70,7 @@ class Coupled:
     pinned: np.ndarray
     reasons: list[Reason] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
+    interface: list[str] = field(default_factory=list)
 
 
 class _Classes:
@@ -393,6 +395,8 @@ def _judge(web: Web, group: Coupled) -> None:
                     if own.size:
                         group.pinned[own] = True
                         group.reasons.append(Reason(vertex, edge.node, "the node itself makes some of its elements"))
+            if vertex in web.interface and web.interface[vertex] not in group.interface:
+                group.interface.append(web.interface[vertex])
             if vertex in web.pins:
                 group.pinned[held] = True
                 group.reasons.append(Reason(vertex, None, web.pins[vertex]))

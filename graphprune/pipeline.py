@@ -69,6 +69,7 @@ def prune(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
+    allow_io: bool = False,
     input_shapes: Mapping[str, Shape] | None = None,
     prove: bool = True,
     seed: int = 0,
@@ -84,6 +85,8 @@ def prune(
         include, exclude: globs on group ids and node names.
         allow_statistical: prune statistical groups too: a mean runs over them, so removal leaves an error, which the
             proof reports.
+        allow_io: let inputs and outputs of the graph shrink: those that carry a state round (a cache of keys and
+            values), and others where ``include`` names their group.
         input_shapes: sizes for inputs whose free dims the program cannot guess.
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
@@ -98,7 +101,7 @@ def prune(
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
-    analysis = analyze(loaded, input_shapes)
+    analysis = analyze(loaded, input_shapes, allow_io=allow_io)
     groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
     clock.lap("analyze")
     scores = magnitude.score(analysis, groups) if ratio else {}
@@ -142,7 +145,7 @@ def apply(
     _check_output(loaded, output)
     clock.lap("load")
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
-    analysis = analyze(loaded, witness)
+    analysis = analyze(loaded, witness, allow_io=bool(read.interface))
     for entry in read.groups:
         group = analysis.group(entry.id)
         if group is None or group.size != entry.size:

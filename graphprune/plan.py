@@ -70,6 +70,7 @@ class Plan:
     blocks: list[dict[str, str]] = field(default_factory=list)
     attributes: list[AttributeChange] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
+    interface: list[dict[str, Any]] = field(default_factory=list)
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
@@ -83,7 +84,7 @@ class Plan:
         data["attributes"] = [
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes
         ]
-        data["corrections"] = self.corrections
+        data["corrections"], data["interface"] = self.corrections, self.interface
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
         if self.proof is not None:
             data["proof"] = self.proof
@@ -113,6 +114,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         blocks=data.get("blocks", []),
         attributes=[AttributeChange(a["consumer"], a["name"], a["from"], a["to"]) for a in data.get("attributes", [])],
         corrections=data.get("corrections", []),
+        interface=data.get("interface", []),
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         proof=data.get("proof"),

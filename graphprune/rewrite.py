@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -70,6 +71,7 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
             for i, name, before, after in sorted(editor.attributes, key=lambda change: change[:2])
         ]
         _declared_shapes(removal, editor, cut)
+        plan.interface = _interface(removal, editor)
         editor.shrunk = {tensor for tensor in analysis.web.axis_of if isinstance(tensor, str) and removal.of(tensor)}
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
@@ -216,6 +218,22 @@ def _attributes(removal: Removal, editor: Editor) -> None:
             before, after = prod(net.sizes[v] for v in vertices), prod(removal.size(v) for v in vertices)
             if before != after:
                 editor.set_attribute(i, name, after)
+
+
+def _interface(removal: Removal, editor: Editor) -> list[dict[str, Any]]:
+    """Inputs and outputs of the graph that shrink: their declared sizes follow."""
+    changed = []
+    for value in [*editor.proto.graph.input, *editor.proto.graph.output]:
+        gone = removal.of(value.name)
+        dims = value.type.tensor_type.shape.dim
+        if not gone or not dims:
+            continue
+        before = [d.dim_value or d.dim_param for d in dims]
+        for axis, elements in gone.items():
+            dims[axis].dim_value -= len(elements)
+        after = [d.dim_value or d.dim_param for d in dims]
+        changed.append({"name": value.name, "from": before, "to": after})
+    return changed
 
 
 def _declared_shapes(removal: Removal, editor: Editor, cut: dict[str, Shape]) -> None:

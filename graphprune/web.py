@@ -46,6 +46,7 @@ class Web:
         dim_start: first vertex of each node's dims.
         edges: for each vertex the edges that touch it.
         pins: axis vertices that cannot change, with the reason.
+        interface: axis vertices of the graph's inputs and outputs that may change, with the tensor's name.
     """
 
     relations: list[Relation | None]
@@ -57,6 +58,7 @@ class Web:
     dim_of: list[tuple[int, int]] = field(default_factory=list)
     edges: list[list[Edge]] = field(default_factory=list)
     pins: dict[int, str] = field(default_factory=dict)
+    interface: dict[int, str] = field(default_factory=dict)
     shapes: dict[Tensor, Shape] = field(default_factory=dict)
     tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
 
@@ -99,8 +101,14 @@ def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
     )
 
 
-def build(model: Model, witness: Witness) -> Web:
-    """The web of a model at a witness."""
+def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
+    """The web of a model at a witness.
+
+    Args:
+        model: the model.
+        witness: its sizes.
+        allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
+    """
     memo: dict[object, Relation] = {}
     web = Web([_relation(model, witness, i, memo) for i in range(len(model.nodes))])
     placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
@@ -130,7 +138,7 @@ def build(model: Model, witness: Witness) -> Web:
             web.edges[start + a].append(edge)
             for vertex in edge.dims:
                 web.edges[vertex].append(edge)
-    _pin(web, model)
+    _pin(web, model, allow_io)
     return web
 
 
@@ -174,9 +182,16 @@ def _place(web: Web, tensor: Tensor, axes: Axes, relation: Relation | None) -> i
     return web.axis_of[tensor]
 
 
-def _pin(web: Web, model: Model) -> None:
-    fixed: list[tuple[str, str]] = [(i.name, f"it is the input {i.name!r} of the graph") for i in model.inputs]
-    fixed += [(name, f"it is the output {name!r} of the graph") for name in model.output_names]
+def _pin(web: Web, model: Model, allow_io: bool) -> None:
+    fixed: list[tuple[str, str]] = []
+    for value, role in [(v, "input") for v in model.inputs] + [(v, "output") for v in model.graph.output]:
+        start = web.axis_of.get(value.name)
+        declared = value.type.tensor_type.shape.dim
+        for a in range(len(web.shapes[value.name]) if start is not None else 0):
+            if allow_io and a < len(declared) and declared[a].dim_value > 0:
+                web.interface[web.axis_of[value.name] + a] = value.name
+            else:
+                web.pins.setdefault(web.axis_of[value.name] + a, f"it is the {role} {value.name!r} of the graph")
     for index, names in model.captured.items():
         why = f"it is read inside the subgraph of node {node_name(model, index)!r} ({model.nodes[index].op_type})"
         fixed += [(name, why) for name in names]

@@ -1,6 +1,6 @@
 """Write exports of other frameworks: ``pip install scikit-learn skl2onnx`` or ``pip install tensorflow-cpu tf2onnx``.
 
-    python -m models.make_others sklearn|keras
+python -m models.make_others sklearn|keras
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def sklearn() -> Iterator[tuple[str, onnx.ModelProto]]:
     x = x.astype(np.float32)
     network = make_pipeline(StandardScaler(), MLPClassifier((48, 32), max_iter=60, random_state=0)).fit(x, y)
     yield "sklearn-classifier-skl17", to_onnx(network, x[:1], target_opset=17)
-    regressor = make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(48, 32), max_iter=60, random_state=0)).fit(x, y)
+    regressor = make_pipeline(
+        StandardScaler(), MLPRegressor(hidden_layer_sizes=(48, 32), max_iter=60, random_state=0)
+    ).fit(x, y)
     yield "sklearn-regressor-skl15", to_onnx(regressor, x[:1], target_opset={"": 15, "ai.onnx.ml": 3})
 
 

@@ -74,6 +74,10 @@ def candidates(
             untouched.append(Untouched(group.id, f"excluded by {outside[0]!r}"))
         elif include and not inside:
             untouched.append(Untouched(group.id, "not included"))
+        elif group.interface and not inside and not _carried(analysis, group):
+            names = ", ".join(map(repr, group.interface))
+            why = f"it would change {names}, which nothing carries from an output to an input; name it by --include"
+            untouched.append(Untouched(group.id, why))
         elif group.statistical and not allow_statistical:
             untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
         else:
@@ -84,6 +88,12 @@ def candidates(
         if glob not in matched:
             raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
     return groups, untouched
+
+
+def _carried(analysis: Analysis, group: Group) -> bool:
+    """Whether a group is part of a state that a caller carries round: it reaches an input and an output alike."""
+    outputs = set(analysis.model.output_names)
+    return any(n in outputs for n in group.interface) and any(n not in outputs for n in group.interface)
 
 
 def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tuple[list[Group], list[Untouched]]:

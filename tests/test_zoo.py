@@ -79,10 +79,18 @@ def pruned(model: ModelProto, _: Path) -> ModelProto:
     return graphprune.prune(model, ratio=0.25, prove=False).model.proto
 
 
+REFUSED = {("slimmed", "sklearn-classifier-skl17"): "its output of maps loses its type, so that nothing loads it"}
+"""What other tools write that ONNX Runtime does not load, pruned or not."""
+
+
 @pytest.mark.parametrize("name", models.zoo())
 @pytest.mark.parametrize("tool", [simplified, slimmed, optimised, pruned], ids=lambda t: t.__name__)
 def test_after_other_tools(tool: Callable[[ModelProto, Path], ModelProto], name: str, tmp_path: Path) -> None:
     """What they fuse and fold loses as much as before, with the same proof; so does what was pruned already."""
+    if (tool.__name__, name) in REFUSED:
+        with pytest.raises(Exception, match="Invalid tensor data type"):
+            helpers.run(tool(models.export(name), tmp_path), {})
+        return
     ratio = 0.34 if tool is pruned else 0.3  # one of the three heads that are left
     before = graphprune.prune(models.export(name), ratio=0.3, prove=False)
     result = graphprune.prune(tool(models.export(name), tmp_path), ratio=ratio)

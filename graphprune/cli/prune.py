@@ -32,6 +32,7 @@ from graphprune.relation import Shape
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
 @click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over, at a reported error.")
+@click.option("--allow-io", is_flag=True, help="Also what shrinks inputs and outputs that carry a state (caches).")
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @shape_options
 @proof_options
@@ -44,6 +45,7 @@ def command(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     allow_statistical: bool,
+    allow_io: bool,
     plan: Path | None,
     input_shapes: dict[str, Shape],
     no_proof: bool,
@@ -64,6 +66,7 @@ def command(
         include=include,
         exclude=exclude,
         allow_statistical=allow_statistical,
+        allow_io=allow_io,
         input_shapes=input_shapes,
         prove=not no_proof,
         seed=seed,
@@ -89,6 +92,9 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in result.analysis.witness.inputs.items())
     out.print(Text(f"{result.analysis.model.name}, MACs at {sizes}"))
     out.print(table)
+    for entry in result.plan.interface:
+        old, new = ("x".join(map(str, entry[k])) for k in ("from", "to"))
+        out.print(Text(f"interface: {entry['name']} was {old}, is {new}"))
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())

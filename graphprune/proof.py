@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from graphprune.editor import Editor
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, Use, node_name
 from graphprune.plan import Plan
-from graphprune.relation import Shape, Values
+from graphprune.relation import Relation, Shape, Values
 from graphprune.removal import Removal
 from graphprune.run import RefusedError, generate, run, session
 
@@ -127,30 +128,22 @@ def _neutral(removal: Removal, node: int, position: int) -> Any:
     value = _held(model, node, holder)
     if value is None or value.size == 1:
         return 0 if value is None else value.reshape(())
-    axes, own = relation.inputs[position] or (), relation.inputs[holder] or ()
-    sizes = net.shapes[Use(node, position)]
-    return value.reshape([n if axis in own and axis.dims else 1 for axis, n in zip(axes, sizes, strict=True)])
+    return _spread(value, relation, position, holder)
 
 
-def _zero_point(removal: Removal, name: str) -> Any:
-    """The zero point of quantised numbers that are moved (looked up, turned) before anything is computed of them."""
-    for use in removal.analysis.model.uses.get(name, []):
-        relation = removal.analysis.web.relations[use.node]
-        if relation is None:
-            continue
-        if relation.masks.get(use.input) is not None:
-            value = _held(removal.analysis.model, use.node, relation.masks[use.input] or 0)
-            return value.reshape(()) if value is not None and value.size == 1 else 0
-        if relation.zero == str(use.input) and not relation.rounds:
-            return _zero_point(removal, removal.analysis.model.nodes[use.node].output[0])
-    return 0
-
-
-def _held(model: Model, node: int, position: int) -> Values | None:
-    """The value of a constant input, None where it is absent or computed."""
-    inputs = model.nodes[node].input
-    root = model.root(inputs[position]) if position < len(inputs) and inputs[position] else ""
-    return model.array(root) if root in model.sources else None
+def _spread(value: Values, relation: Relation, position: int, holder: int) -> Values:
+    """A zero point for each element of an axis, or for each block of it, in a shape that broadcasts to the weight's."""
+    free = [axis for axis in relation.inputs[holder] or () if axis.dims]
+    apart: list[int] = []
+    for axis in relation.inputs[position] or ():
+        match = next((own for own in free if set(own.dims) <= set(axis.dims)), None)
+        if match is not None:
+            free.remove(match)
+        held = match.dims if match is not None else ()
+        apart += [relation.dims[d].size if d in held else 1 for d in axis.dims or (-1,)]
+    sizes = [[relation.dims[d].size for d in axis.dims] or [1] for axis in relation.inputs[position] or ()]
+    whole = np.broadcast_to(value.reshape(apart), [n for factors in sizes for n in factors])
+    return whole.reshape([prod(factors) for factors in sizes])
 
 
 def prove(

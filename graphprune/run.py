@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
 from graphprune.files import save
-from graphprune.model import Model
+from graphprune.model import Model, subgraphs
 from graphprune.relation import Shape, Values
 
 _PROTO_LIMIT = 1_800_000_000
@@ -28,7 +28,7 @@ class RefusedError(InputError):
 
 @contextmanager
 def session(model: Model) -> Iterator[ort.InferenceSession]:
-    """An ONNX Runtime session on the CPU, with basic optimisations only.
+    """An ONNX Runtime session on the CPU, with basic optimisations only; bfloat16 is run as float32.
 
     Args:
         model: the model; external data is found beside its path.
@@ -39,6 +39,7 @@ def session(model: Model) -> Iterator[ort.InferenceSession]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
@@ -52,6 +53,41 @@ def session(model: Model) -> Iterator[ort.InferenceSession]:
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
         yield active
+
+
+def widened(model: Model) -> Model:
+    """A model with float32 in place of bfloat16, for which ONNX Runtime has next to no kernels on processors."""
+    half, single = TensorProto.BFLOAT16, TensorProto.FLOAT
+    graphs = list(_graphs(model.graph))
+    if not any(t.data_type == half for g in graphs for t in g.initializer) and not any(
+        v.type.tensor_type.elem_type == half for g in graphs for v in g.input
+    ):
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for graph in _graphs(proto.graph):
+        for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
+            if tensor.data_type == half:
+                value = model.tensor_array(tensor).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        for declared in (graph.input, graph.output, graph.value_info):
+            for item in declared:
+                if item.type.tensor_type.elem_type == half:
+                    item.type.tensor_type.elem_type = single
+        for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
+            attribute.i = single
+    return Model(proto, model.path)
+
+
+_TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")
+"""Attributes that hold a type."""
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _graphs(inner)
 
 
 def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> list[Any]:
@@ -89,7 +125,7 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
         if not value.type.HasField("tensor_type"):
             raise RefusedError(f"{model.name}: its input {value.name!r} is no tensor, and no inputs can be made for it")
         kind, shape = value.type.tensor_type.elem_type, shapes[value.name]
-        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        dtype = helper.tensor_dtype_to_np_dtype(kind if kind != TensorProto.BFLOAT16 else TensorProto.FLOAT)
         if kind == TensorProto.STRING:
             feeds[value.name] = np.full(shape, "a", dtype=object)
         elif kind == TensorProto.BOOL:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,12 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto
 
-from graphprune import control, fill
-from graphprune.editor import Editor
+from graphprune import control
 from graphprune.errors import InputError, ProofError
-from graphprune.model import Model, Use, node_name
+from graphprune.masking import mask
+from graphprune.model import Model, node_name
 from graphprune.plan import Plan
-from graphprune.relation import Relation, Shape, Values
+from graphprune.relation import Shape, Values
 from graphprune.removal import Removal
 from graphprune.run import RefusedError, generate, run, session
 
@@ -80,70 +79,6 @@ class Proof:
 
 def _without_none(errors: Sequence[OutputError]) -> list[dict[str, Any]]:
     return [{k: v for k, v in asdict(e).items() if v is not None} for e in errors]
-
-
-def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool = False) -> Model:
-    """The original with every removed slice of the plan set to zero.
-
-    Args:
-        model: the original.
-        plan: what was removed.
-        removal: the same by axis: says where zero is not written as 0 (a quantised weight has a zero point).
-        filled: also let every statistic of the plan's statistical groups see in place of removed elements what leaves
-            it as it will be without them (see ``graphprune.fill``).
-    """
-    editor = Editor(model)
-    consumers = {o: i for i, n in enumerate(model.nodes) for o in n.output if o}
-    made: dict[tuple[str, str], str] = {}
-    for entry in plan.slices:
-        node = consumers[entry.consumer]
-        neutral = 0 if removal is None else _neutral(removal, node, entry.input)
-        if neutral is None or not entry.removed:
-            continue
-        key = (entry.source, repr((sorted(entry.removed.items()), neutral)))
-        if key not in made:
-            value = np.array(model.array(entry.source))
-            for axis, gone in entry.removed.items():
-                place = (slice(None),) * int(axis) + (gone,)
-                value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]
-            made[key] = editor.constant(entry.source, value, 0)
-        editor.redirect(node, entry.input, made[key])
-    if filled and removal is not None:
-        fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical])
-    return editor.finish()
-
-
-def _neutral(removal: Removal, node: int, position: int) -> Any:
-    """What stands for zero in a constant: 0, its zero point (of a shape that broadcasts to it), or None: leave it."""
-    net, model = removal.analysis.web, removal.analysis.model
-    relation = net.relations[node]
-    if relation is None:
-        return 0
-    if position not in relation.masks:
-        moved = relation.zero == str(position) and not relation.rounds
-        return _zero_point(removal, model.nodes[node].output[0]) if moved else 0
-    holder = relation.masks[position]
-    if holder is None:
-        return None
-    value = _held(model, node, holder)
-    if value is None or value.size == 1:
-        return 0 if value is None else value.reshape(())
-    return _spread(value, relation, position, holder)
-
-
-def _spread(value: Values, relation: Relation, position: int, holder: int) -> Values:
-    """A zero point for each element of an axis, or for each block of it, in a shape that broadcasts to the weight's."""
-    free = [axis for axis in relation.inputs[holder] or () if axis.dims]
-    apart: list[int] = []
-    for axis in relation.inputs[position] or ():
-        match = next((own for own in free if set(own.dims) <= set(axis.dims)), None)
-        if match is not None:
-            free.remove(match)
-        held = match.dims if match is not None else ()
-        apart += [relation.dims[d].size if d in held else 1 for d in axis.dims or (-1,)]
-    sizes = [[relation.dims[d].size for d in axis.dims] or [1] for axis in relation.inputs[position] or ()]
-    whole = np.broadcast_to(value.reshape(apart), [n for factors in sizes for n in factors])
-    return whole.reshape([prod(factors) for factors in sizes])
 
 
 def prove(

@@ -89,7 +89,8 @@ def _small(config: type[Any], **more: Any) -> Any:
     """A configuration at a small size, under the names that it uses."""
     common = {
         "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 128, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "intermediate_size": 128, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2,
     }  # fmt: skip
     return config(**{**common, **more})
 

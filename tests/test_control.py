@@ -179,7 +179,7 @@ def test_canonical_form_and_back_is_the_same_model() -> None:
 
 @pytest.mark.parametrize("path", silero(), ids=lambda p: p.stem)
 def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
-    """Voice activity detection: two rates in two branches, an LSTM whose states are squeezed where a rank asks for it."""
+    """Voice activity detection: two rates in two branches, an LSTM whose states are squeezed by rank."""
     shapes = {"input": (1, 576), "state": (2, 1, 128)}
     chosen = shapes if "sequence" not in path.stem and "openvino" not in path.stem else {}
     result = graphprune.prune(path, ratio=0.3, input_shapes=chosen)

@@ -1,4 +1,4 @@
-"""The zoo: exports of many architectures by both exporters, opsets 9 to 25, pruned as they are and after other tools."""
+"""The zoo: exports of many architectures by several exporters, pruned as they are and after other tools."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -107,7 +108,7 @@ class _Fill:
                 parts.append(self._op("Gather", whole, self._constant(np.array([place]))))
         return self._op("Concat", *parts, axis=0)
 
-    def _op(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def _op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         result = self.editor.name(self.name)
         self.editor.insert(helper.make_node(kind, inputs, [result], **attributes), self.node)
         return result

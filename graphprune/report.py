@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def reason_data(analysis: Analysis, group: Group, reason: Reason) -> dict[str, A
     }
 
 
-def _distinct(reasons: list[Reason], most: int = 3) -> list[Reason]:
+def _distinct(reasons: Sequence[Reason], most: int = 3) -> list[Reason]:
     """The first reason of each wording: a residual stream meets the same norm at every layer."""
     found: dict[str, Reason] = {}
     for reason in reasons:

@@ -75,8 +75,8 @@ def candidates(
         elif include and not inside:
             untouched.append(Untouched(group.id, "not included"))
         elif group.interface and not inside and not _carried(analysis, group):
-            names = ", ".join(map(repr, group.interface))
-            why = f"it would change {names}, which nothing carries from an output to an input; name it by --include"
+            shown = ", ".join(map(repr, group.interface))
+            why = f"it would change {shown}, which nothing carries from an output to an input; name it by --include"
             untouched.append(Untouched(group.id, why))
         elif group.statistical and not allow_statistical:
             untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
@@ -110,8 +110,8 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     owned: dict[tuple[Use, int], set[bytes]] = {}
     for group in groups:
         for use, axis in analysis.weights(group):
-            labels = group.labels[net.axis_of[use] + axis]
-            owned.setdefault((use, axis), set()).add(labels.tobytes())
+            own = group.labels[net.axis_of[use] + axis]
+            owned.setdefault((use, axis), set()).add(own.tobytes())
     kept, left = [], []
     for group in groups:
         saved = copied = 0.0

@@ -97,8 +97,8 @@ def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
             outputs[k] = [*axes_inside[:axis], build.dim(shape[axis], pinned=LOOPED), *axes_inside[axis:]]
     for k in range(sliced):  # what is scanned, and its slices: what goes into the body ties them
         for place in (first + carried + k, entered + carried + k):
-            given = node.inputs[place]
-            inputs[place] = None if given is None else build.like(given)
+            scanned = node.inputs[place]
+            inputs[place] = None if scanned is None else build.like(scanned)
     return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")  # it sums over nothing
 
 

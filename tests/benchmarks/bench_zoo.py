@@ -2,8 +2,8 @@
 
 Peers, where they are installed (``pip install onnxsim onnx2torch torch-pruning torch``): onnxsim's structured and head
 pruning one after the other, and Torch-Pruning on what onnx2torch makes of the file. What a peer gives back must load,
-run, and have outputs of the same shapes, else it counts as broken. Parameters are counted alike for all: elements of the
-floating point constants that the result holds.
+run, and have outputs of the same shapes, else it counts as broken. Parameters are counted alike for all: elements of
+the floating point constants that the result holds.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _stand_in_for_torchvision() -> None:
     outer, inner = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
     for module in (outer, inner):
         module.__spec__ = ModuleSpec(module.__name__, None)
-        module.__version__, module.nms = "0", None  # type: ignore[attr-defined]
+    inner.roi_align = None  # type: ignore[attr-defined]
         sys.modules[module.__name__] = module
     outer.ops = inner  # type: ignore[attr-defined]
 
@@ -141,7 +141,8 @@ def main(names: list[str]) -> None:
     console.print(table)
     console.print(
         f"{len(shares)} models, {100 * mean(shares):.1f} % removed on average; at least 20 % removed from "
-        f"{sum(s >= 0.2 for s in shares)} here, {worked['onnxsim']} by onnxsim, {worked['Torch-Pruning']} by Torch-Pruning"
+        f"{sum(s >= 0.2 for s in shares)} here, {worked['onnxsim']} by onnxsim, {worked['Torch-Pruning']} by "
+        "Torch-Pruning"
     )
 
 

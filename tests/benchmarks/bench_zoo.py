@@ -94,8 +94,8 @@ def _stand_in_for_torchvision() -> None:
     outer, inner = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
     for module in (outer, inner):
         module.__spec__ = ModuleSpec(module.__name__, None)
-    inner.roi_align = None  # type: ignore[attr-defined]
         sys.modules[module.__name__] = module
+    inner.roi_align = None  # type: ignore[attr-defined]
     outer.ops = inner  # type: ignore[attr-defined]
 
 

@@ -72,7 +72,9 @@ def _apply(net: Net, step: str, x: str, c: int, option: int, pool: list[tuple[st
         other, more = pool[option % len(pool)]
         return [(net.op("Concat", x, other, axis=2), c + more)] if c + more <= 24 else []
     if step == "split":
-        left = c // (2 + option % 2)
+        if c < 2:
+            return []
+        left = max(1, c // (2 + option % 2))
         a, b = net.op("Split", x, net.ints(left, c - left), outputs=2, axis=-1)
         return [(a, left), (b, c - left)]
     if step == "attention":
@@ -180,7 +182,8 @@ def _branch(net: Net, x: str, c: int, wide: int) -> str:
         inner = _within(net)
         y = inner.op(op, inner.linear(x, c, wide))
         graphs.append(helper.make_graph(inner.nodes, op, [], [_value(y)], inner.initializers))
-    condition = net.op("Greater", net.op("ReduceSum", x, keepdims=0), net.constant(np.float32(0)))
+    given = net.op("Cast", net.inputs[0].name, to=TensorProto.FLOAT)  # what is rounded on the way decides nothing
+    condition = net.op("Greater", net.op("ReduceSum", given, keepdims=0), net.constant(np.float32(0.5)))
     return str(net.op("If", condition, then_branch=graphs[0], else_branch=graphs[1]))
 
 

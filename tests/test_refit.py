@@ -257,3 +257,16 @@ def test_a_size_that_a_subgraph_reports_stays_what_it_was() -> None:
     result = graphprune.prune(model, ratio=0.5)
     assert result.plan.groups
     assert helpers.run(result.model.proto, helpers.random_feeds(model, {"batch": 2}))[1].tolist() == [2, 6]
+
+
+@pytest.mark.parametrize("op", ["Split", "Slice"])
+def test_an_empty_piece_pins_what_it_is_cut_from(op: str) -> None:
+    """Found by random graphs: the axis of a piece without elements is no dim, and has no element either."""
+    net = Net(opset=18)
+    y = net.linear(net.input("x", ["batch", 4]), 4, 6)
+    if op == "Split":
+        empty, y = net.op("Split", y, net.ints(0, 6), outputs=2, axis=1)
+    else:
+        empty = net.op("Slice", y, net.ints(3), net.ints(3), net.ints(1))
+    y = net.op("Concat", y, empty, axis=1)
+    assert not [g for g in graphprune.analyze(net.model(net.linear(y, 6, 2))).groups if g.size == 6]

@@ -191,6 +191,8 @@ def split(node: NodeView) -> Relation:
         count = len(node.outputs)
         size = -(-shape[axis] // int(node.attributes.get("num_outputs", count)))
         sizes = np.minimum(size, shape[axis] - size * np.arange(count))
+    if 0 in sizes:
+        raise Unruled("it makes an empty tensor")
     build = Builder()
     axes = build.like(shape)
     outputs: list[list[AxisMap] | None] = []
@@ -240,6 +242,8 @@ def slice_(node: NodeView) -> Relation:
             target[a] = build.dim(node.out()[a], pinned=why)
             continue
         elements = np.arange(n)[_python_slice(int(first), int(last), step, n)]
+        if len(elements) == 0:
+            raise Unruled("it makes an empty tensor")
         taken[a] = elements
         if len(elements) != n or step != 1:
             target[a] = through(axes[a], elements)

@@ -317,17 +317,14 @@ def node_name(model: Model, index: int) -> str:
 
 def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
     """Nodes in topological order, as near as possible to the given one: some converters append what they insert."""
+    reads = [{*node.input, *(n for g in subgraphs(node) for n in free_names(g))} for node in nodes]
     producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
-    order: nx.DiGraph[int] = nx.DiGraph()
-    late = False
-    for i, node in enumerate(nodes):
-        order.add_node(i)
-        for read in {*node.input, *(n for g in subgraphs(node) for n in free_names(g))}:
-            if read in producer:
-                order.add_edge(producer[read], i)
-                late = late or producer[read] >= i
+    late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
     if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
         return nodes  # names that are made twice are for check() to find
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(range(len(nodes)))
+    order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)
     try:
         return [nodes[i] for i in nx.lexicographical_topological_sort(order, key=lambda i: i)]
     except nx.NetworkXUnfeasible:

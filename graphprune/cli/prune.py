@@ -123,7 +123,9 @@ def _print_proof(out: Console, result: Result) -> None:
         worst = max(o.max_rel for o in result.proof.plain)
         count = len(result.proof.statistical)
         groups = f"{count} statistical {'group' if count == 1 else 'groups'}"
-        out.print(Text(f"  {groups}: means run over what stays, which changes outputs by up to {worst:.1e} relative"))
+        out.print(
+            Text(f"  {groups}, proven too; that means now run over fewer elements costs up to {worst:.1e} relative")
+        )
     for output in result.proof.outputs:
         if output.compared_at:
             out.print(

@@ -31,7 +31,7 @@ def test_no_rule_is_for_an_operator_that_does_not_exist() -> None:
         e.op for e in operators() if onnx.defs.onnx_opset_version() < 28
     }
     contributed = {s.name for s in runtime.get_all_operator_schema() if s.domain == "com.microsoft"}
-    assert set(microsoft.TABLE) - contributed <= {"SimplifiedLayerNormalization", "Gelu"}
+    assert set(microsoft.TABLE) - contributed <= {"SimplifiedLayerNormalization", "Gelu", "SwiGLU"}  # the last is young
 
 
 @pytest.mark.parametrize("op", ["Det", "SequenceAt", "NonZero"])

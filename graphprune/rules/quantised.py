@@ -24,12 +24,7 @@ def word(shape: Shape | None, letters: str) -> str:
     """How a scale or zero point stands in a pattern: nothing where it is one number, else along the given axes."""
     if shape is None:
         return "_"
-    if prod(shape) == 1:
-        return " ".join("1" for _ in shape)
-    words = letters.split(" ")
-    if len(shape) < len(words) and "(" not in letters:
-        return " ".join(words[-len(shape) :])
-    return letters
+    return " ".join("1" for _ in shape) if prod(shape) == 1 else letters
 
 
 def rounding(rule: Rule) -> Rule:

@@ -1,7 +1,9 @@
 """Statistics stay what they were: a mean over k elements of what was a mean over n is multiplied by k/n, and so on.
 
 What a relation asks for (see ``Correction``) goes into a constant where one is multiplied anyway, into an attribute
-where one holds it, and into a ``Mul`` of its own elsewhere.
+where one holds it. A factor on a result is carried on, as far as all that reads it is homogeneous, into constants
+behind: of a root mean square in parts the epsilon is multiplied by n/k and the gain by sqrt(n/k), and the parts stay
+those that runtimes know how to fuse. Only where that ends otherwise a ``Mul`` is put in.
 """
 
 from __future__ import annotations
@@ -35,11 +37,48 @@ def apply(removal: Removal, editor: Editor, plan: Plan) -> dict[Use, float]:
                 _attribute(editor, index, correction, factor)
                 continue
             tensor = net.tensors[(index, correction.target)]
-            if isinstance(tensor, Use):
-                scales[tensor] = factor
-            else:
+            carried = {tensor: factor} if isinstance(tensor, Use) else None
+            if isinstance(tensor, str) and correction.target[0] == "out":
+                carried = _carried(removal, tensor, 1 / factor)
+            if carried is None:
                 _multiply(removal, editor, plan, index, correction.target, factor)
+            for use, share in (carried or {}).items():
+                scales[use] = scales.get(use, 1.0) * share
     return scales
+
+
+def _carried(removal: Removal, name: str, excess: float) -> dict[Use, float] | None:
+    """By which factors constants behind a tensor make up for its being ``excess`` times too large; None: by none.
+
+    A gain (more than one element) is preferred to a single number, which a runtime may know by its value.
+    """
+    model, net = removal.analysis.model, removal.analysis.web
+    found: dict[Use, float] = {}
+    single: dict[Use, float] | None = None
+    while True:
+        readers = model.uses.get(name, [])
+        if len(readers) != 1 or name in model.output_names or any(name in names for names in model.captured.values()):
+            return single
+        reader = readers[0]
+        relation, node = net.relations[reader.node], model.nodes[reader.node]
+        if relation is None or len(node.output) != 1:
+            return single
+        others = [Use(reader.node, k) for k, n in enumerate(node.input) if n and k != reader.input]
+        constants = [u for u in others if u in net.axis_of]
+        degree = relation.degrees.get(reader.input)
+        name = node.output[0]
+        if relation.joint and len(constants) == len(others):
+            found = {**found, **dict.fromkeys(constants, excess)}
+            continue
+        if degree is None:
+            return single
+        excess = excess**degree
+        gain = next((u for u in constants if relation.degrees.get(u.input)), None)
+        if gain is not None:
+            made_up = {**found, gain: excess ** (-1 / relation.degrees[gain.input])}
+            if max(net.shapes[gain], default=1) > 1:
+                return made_up
+            single = single or made_up
 
 
 def _factor(removal: Removal, index: int, correction: Correction) -> float:

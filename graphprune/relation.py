@@ -129,6 +129,9 @@ class Relation:
             leaves them as they are (a scale).
         inner: dims that are in turn made of others, each as ``(dim, axis map)``: a packed projection is a dim that is
             cut into stretches, each of them heads times head size.
+        degrees: for inputs in which output 0 is homogeneous, of which degree: where the input is multiplied by s, it is
+            multiplied by ``s ** degree``.
+        joint: whether multiplying all inputs by s multiplies output 0 by s (a sum).
         rounds: whether it rounds what it computes to steps.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
@@ -147,6 +150,8 @@ class Relation:
     masks: Mapping[int, int | None] = field(default_factory=dict)
     inner: tuple[tuple[int, AxisMap], ...] = ()
     rounds: bool = False
+    degrees: Mapping[int, float] = field(default_factory=dict)
+    joint: bool = False
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
 
     def reach(self, axes: Axes) -> set[int]:

@@ -1,9 +1,12 @@
 """Norms over a shrinking dim are corrected; what is left where a mean is taken off is reported."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import ModelProto
 
@@ -76,8 +79,45 @@ def test_the_plan_says_what_was_corrected() -> None:
     (scaled,) = (s for s in result.plan.slices if s.scaled)
     assert scaled.scaled == pytest.approx(2**0.5)
     graphprune.apply(result.plan, stream(rms))
-    parts = graphprune.prune(stream(rms_in_parts), ratio=0.5, include=["*"])
-    assert [c["factor"] for c in parts.plan.corrections] == [0.5], parts.plan.corrections
+
+
+def op_types(model: ModelProto) -> list[str]:
+    return [n.op_type for n in model.graph.node]
+
+
+def test_a_norm_in_parts_keeps_its_parts() -> None:
+    """The factor goes through the root into the epsilon and the gain, so that runtimes can still fuse the parts."""
+    model = stream(rms_in_parts)
+    result = graphprune.prune(model, ratio=0.5)
+    assert not result.plan.corrections and op_types(result.model.proto) == op_types(model)
+    scaled = sorted(s.scaled for s in result.plan.slices if s.scaled)
+    assert scaled == [pytest.approx(2**0.5), pytest.approx(2)]
+    exported = models.export("t5-decoder-ts14")
+    after, before = (optimised(m) for m in (graphprune.prune(exported, ratio=0.3).model.proto, exported))
+    counts = [[op_types(m).count(op) for op in ("SimplifiedLayerNormalization", "ReduceMean")] for m in (before, after)]
+    assert counts == [[12, 0], [12, 0]]
+
+
+def optimised(model: ModelProto) -> ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder) / "o.onnx")
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def test_where_the_factor_leads_elsewhere_a_product_is_put_in() -> None:
+    """The mean is read twice: no constant behind it can make up for both."""
+
+    def twice(net: Net, y: str, width: int) -> str:
+        mean = net.op("ReduceMean", net.op("Pow", y, net.constant(np.float32(2))), net.ints(-1))
+        return net.op("Mul", net.op("Div", y, net.op("Sqrt", net.op("Add", mean, mean))), net.weight(width))
+
+    result = graphprune.prune(stream(twice), ratio=0.5)
+    assert [c["factor"] for c in result.plan.corrections] == [0.5]
+    assert result.proof is not None and result.proof.worst < 1e-5
 
 
 def test_without_its_corrections_the_proof_fails(monkeypatch: pytest.MonkeyPatch) -> None:

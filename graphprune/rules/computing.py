@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from onnx import TensorProto
 
 from graphprune.notation import bind
 from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
@@ -44,11 +46,32 @@ def broadcast(shape: Shape, axes: list[AxisMap], target: Shape) -> list[AxisMap]
     return [axes[lead + a] if s != 1 else AxisMap(()) for a, s in enumerate(shape)]
 
 
+def homogeneous(rule: Rule, degrees: Mapping[int, float], joint: bool = False) -> Rule:
+    """A rule with the degrees of Relation."""
+
+    def scaling(node: NodeView) -> Relation:
+        return replace(rule(node), degrees=degrees, joint=joint)
+
+    return described(scaling, rule.__doc__ or "")
+
+
 def power(node: NodeView) -> Relation:
-    """Zero stays zero where the exponent is known to be positive."""
+    """Element by element; zero stays zero where the exponent is known to be positive."""
     exponent = node.value(1)
     positive = exponent is not None and bool((np.asarray(exponent) > 0).all())
-    return elementwise("0" if positive else "")(node)
+    relation = elementwise("0" if positive else "")(node)
+    one = exponent is not None and np.size(exponent) == 1
+    return replace(relation, degrees={0: float(np.asarray(exponent).reshape(()))} if one else {})
+
+
+def cast(node: NodeView) -> Relation:
+    """Element by element."""
+    shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
+    relation = elementwise("0")(replace(node, inputs=shapes))
+    return replace(relation, degrees={0: 1} if node.attributes.get("to") in _FLOATS else {})
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def clip(node: NodeView) -> Relation:

@@ -19,7 +19,7 @@ from graphprune.rules.node import NodeView, Rule, described
 
 _UNARY_ZERO_TO_ZERO = """
     Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish Identity IsInf IsNaN LeakyRelu Mish Neg Relu Round
-    Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu Bernoulli BitCast Cast CastLike Dropout
+    Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu Bernoulli BitCast CastLike Dropout
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
 _MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Xor"
@@ -100,7 +100,7 @@ TABLE: dict[str, Rule] = {
     **{op: c.reduce("sum") for op in _REDUCE_SUM.split()},
     **{op: c.reduce("order") for op in _REDUCE_ORDER.split()},
     **{op: never(reason) for op, reason in PINNED.items()},
-    "Add": c.elementwise("+"),
+    "Add": c.homogeneous(c.elementwise("+"), {}, joint=True),
     "And": c.elementwise("0*1"),
     "ArgMax": c.along_axis(0, "one"),
     "ArgMin": c.along_axis(0, "one"),
@@ -108,6 +108,7 @@ TABLE: dict[str, Rule] = {
     "AveragePool": _POOL,
     "BatchNormalization": line("n c *s, c, c, c, c -> n c *s", "1+2"),
     "BitwiseAnd": c.elementwise("0*1"),
+    "Cast": c.cast,
     "CausalConvWithState": line("b c !s, c 1 !k, c, b c !p -> b c !s, b c !p", "0*1+1*3+2;0+3", "b c s k"),
     "CenterCropPad": p.resized,
     "Clip": c.clip,
@@ -124,7 +125,7 @@ TABLE: dict[str, Rule] = {
     "DeformConv": p.deformed,
     "DepthToSpace": m.depth_to_space,
     "DequantizeLinear": q.linear_quantiser,
-    "Div": c.elementwise("0/1"),
+    "Div": c.homogeneous(c.elementwise("0/1"), {0: 1, 1: -1}),
     "DynamicQuantizeLinear": q.rounding(q.dynamic_quantiser),
     "Einsum": c.einsum,
     "Expand": m.expand,
@@ -157,7 +158,7 @@ TABLE: dict[str, Rule] = {
     "Mean": c.elementwise("+"),
     "MeanVarianceNormalization": c.mean_variance,
     "Min": c.elementwise("+"),
-    "Mul": c.elementwise("0*1"),
+    "Mul": c.homogeneous(c.elementwise("0*1"), {0: 1, 1: 1}),
     "OneHot": p.one_hot,
     "Or": c.elementwise("+"),
     "PRelu": c.elementwise("0"),
@@ -168,7 +169,7 @@ TABLE: dict[str, Rule] = {
     "QuantizeLinear": q.rounding(q.linear_quantiser),
     "RMSNormalization": c.layer_normalization(centred=False),
     "RNN": c.recurrent(1),
-    "Reciprocal": c.elementwise("/0"),
+    "Reciprocal": c.homogeneous(c.elementwise("/0"), {0: -1}),
     "ReduceMean": c.reduce("mean"),
     "Reshape": m.reshape,
     "Resize": m.resize,
@@ -184,6 +185,7 @@ TABLE: dict[str, Rule] = {
     "Softmax": c.softmax,
     "SpaceToDepth": m.space_to_depth,
     "Split": m.split,
+    "Sqrt": c.homogeneous(only_first(c.elementwise("0")), {0: 0.5}),
     "Squeeze": m.reshape,
     "Sub": c.elementwise("+"),
     "Sum": c.elementwise("+"),

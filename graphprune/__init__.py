@@ -1,7 +1,7 @@
 """graphprune: a pruning compiler for ONNX.
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
-right, ``apply`` replays a plan.
+right, ``apply`` replays a plan, ``validate`` says whether the result checks, runs, agrees and builds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from graphprune.analysis import Analysis, Group, analyze
 from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError
 from graphprune.plan import Plan
+from graphprune.verdict import Limits, Verdict, validate
 
 if TYPE_CHECKING:
     from graphprune.pipeline import Result, apply, prune
@@ -21,12 +22,15 @@ __all__ = [
     "GraphpruneError",
     "Group",
     "InputError",
+    "Limits",
     "Plan",
     "ProofError",
     "Result",
+    "Verdict",
     "analyze",
     "apply",
     "prune",
+    "validate",
 ]
 __version__ = "0.1.0"
 

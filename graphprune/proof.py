@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx import ModelProto
 
 from graphprune import control
 from graphprune.errors import InputError, ProofError
@@ -22,7 +20,7 @@ from graphprune.model import Model, node_name
 from graphprune.plan import Plan
 from graphprune.relation import Shape, Values
 from graphprune.removal import Removal
-from graphprune.run import RefusedError, generate, run, session
+from graphprune.run import RefusedError, exposing, generate, run, session
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 """Largest relative error by type: rounding of sums taken in another order, nothing more."""
@@ -213,7 +211,7 @@ def _compare_before(
         names = [n for n in names if n in masked.producer or not _branched(removal, n)]  # else it is not computed
     if names == [total.name] or any(name not in m.producer for name in names for m in (masked, pruned)):
         return f"is off by {total.max_rel:.2g} relative"
-    with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
+    with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
@@ -229,7 +227,7 @@ def _resolved(model: Model, feeds: Mapping[str, Values]) -> Model:
     while conditions := control.conditions(model.graph):
         taken = {n: bool(model.array(model.root(n))) for n in conditions if model.root(n) in model.sources}
         computed = [n for n in conditions if n in model.producer and n not in taken]
-        with session(_exposing(model, computed)) as active:
+        with session(exposing(model, computed)) as active:
             taken.update(zip(computed, map(bool, run(active, feeds, computed) if computed else []), strict=True))
         model = Model(control.inline_branches(model.proto, taken), model.path, lazy=model.lazy)
     return model
@@ -307,7 +305,7 @@ def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapp
     sizes = removal.analysis.witness.first.values  # may differ, as shapes do
     names = [t for t in net.axis_of if isinstance(t, str) and t in there and t in masked.producer and t not in sizes]
     try:
-        with session(_exposing(masked, names)) as left, session(_exposing(pruned, names)) as right:
+        with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
             pairs = zip(run(left, feeds, names), run(right, _fed(removal, feeds), names), strict=True)
             results = dict(zip(names, pairs, strict=True))
     except InputError as error:
@@ -325,11 +323,3 @@ def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapp
             if exceeds:
                 return f"the first tensor that differs is {label}: off by {relative:.2g} relative"
     return "every tensor inside agrees where it stays"
-
-
-def _exposing(model: Model, names: Sequence[str]) -> Model:
-    probe = ModelProto()
-    probe.CopyFrom(model.proto)
-    known = {o.name for o in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
-    return Model(probe, model.path, lazy=model.lazy)

@@ -27,18 +27,21 @@ class RefusedError(InputError):
 
 
 @contextmanager
-def session(model: Model) -> Iterator[ort.InferenceSession]:
-    """An ONNX Runtime session on the CPU, with basic optimisations only; bfloat16 is run as float32.
+def session(
+    model: Model, level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+) -> Iterator[ort.InferenceSession]:
+    """An ONNX Runtime session on the CPU; bfloat16 is run as float32.
 
     Args:
         model: the model; external data is found beside its path.
+        level: of optimisation, by default basic ones only.
 
     Raises:
         RefusedError: ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = level
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
@@ -53,6 +56,15 @@ def session(model: Model) -> Iterator[ort.InferenceSession]:
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
         yield active
+
+
+def exposing(model: Model, names: Sequence[str]) -> Model:
+    """The model with more of its tensors as outputs."""
+    probe = ModelProto()
+    probe.CopyFrom(model.proto)
+    known = {o.name for o in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    return Model(probe, model.path, lazy=model.lazy)
 
 
 def widened(model: Model) -> Model:
@@ -197,11 +209,7 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
     names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
     if not names:
         return {}
-    probe = ModelProto()
-    probe.CopyFrom(runnable.proto)
-    known = set(model.output_names)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
-    with session(Model(probe, model.path)) as active:
+    with session(exposing(runnable, names)) as active:
         found = run(active, generate(model, shapes), names)
     return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
 

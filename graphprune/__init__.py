@@ -1,7 +1,8 @@
 """graphprune: a pruning compiler for ONNX.
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
-right, ``apply`` replays a plan, ``validate`` says whether the result checks, runs, agrees and builds.
+right, ``apply`` replays a plan, ``validate`` says whether the result checks, runs, agrees and builds,
+and ``bench`` whether it is faster.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from graphprune.analysis import Analysis, Group, analyze
 from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError
 from graphprune.plan import Plan
+from graphprune.timing import Bench, bench
 from graphprune.verdict import Limits, Verdict, validate
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "BackendError",
+    "Bench",
     "GraphpruneError",
     "Group",
     "InputError",
@@ -29,6 +32,7 @@ __all__ = [
     "Verdict",
     "analyze",
     "apply",
+    "bench",
     "prune",
     "validate",
 ]

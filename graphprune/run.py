@@ -28,13 +28,19 @@ class RefusedError(InputError):
 
 @contextmanager
 def session(
-    model: Model, level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    model: Model,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    *,
+    threads: int = 0,
+    provider: str = "CPUExecutionProvider",
 ) -> Iterator[ort.InferenceSession]:
-    """An ONNX Runtime session on the CPU; bfloat16 is run as float32.
+    """An ONNX Runtime session; bfloat16 is run as float32.
 
     Args:
         model: the model; external data is found beside its path.
         level: of optimisation, by default basic ones only.
+        threads: within one operator; 0 leaves it to ONNX Runtime.
+        provider: that executes it.
 
     Raises:
         RefusedError: ONNX Runtime refuses the model.
@@ -42,6 +48,7 @@ def session(
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = level
+    options.intra_op_num_threads = threads
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
@@ -52,7 +59,7 @@ def session(
         else:
             source = model.proto.SerializeToString()
         try:
-            active = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            active = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
         yield active

@@ -7,7 +7,7 @@ import sys
 import click
 
 from graphprune import __version__
-from graphprune.cli import apply, explain, inspect, ops, prune, validate
+from graphprune.cli import apply, bench, explain, inspect, ops, prune, validate
 from graphprune.errors import GraphpruneError
 
 
@@ -20,7 +20,15 @@ def cli() -> None:
     """
 
 
-for command in (apply.command, explain.command, inspect.command, ops.command, prune.command, validate.command):
+for command in (
+    apply.command,
+    bench.command,
+    explain.command,
+    inspect.command,
+    ops.command,
+    prune.command,
+    validate.command,
+):
     cli.add_command(command)
 
 

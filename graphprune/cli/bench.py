@@ -1,0 +1,77 @@
+"""``graphprune bench``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphprune.cli.options import number, output_options, shape_options, show
+from graphprune.relation import Shape
+from graphprune.timing import CONFIDENCE, Bench, bench
+
+
+@click.command("bench")
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--rounds", default=50, show_default=True, help="Each runs every model once, in turn.")
+@click.option("--warmup", default=5, show_default=True, help="Rounds before, that do not count.")
+@click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
+@click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
+@click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs.")
+@shape_options
+@output_options
+def command(
+    models: tuple[Path, ...],
+    rounds: int,
+    warmup: int,
+    threads: int,
+    provider: str,
+    min_speedup: float | None,
+    seed: int,
+    input_shapes: dict[str, Shape],
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Time MODELS beside each other in ONNX Runtime: the first is what the others are compared with."""
+    found = bench(
+        *models,
+        input_shapes=input_shapes,
+        threads=threads,
+        provider=provider,
+        rounds=rounds,
+        warmup=warmup,
+        seed=seed,
+    )
+    show(found.to_json(), json_to, quiet, lambda out: _print(out, found))
+    slow = [r for r in found.ratios if min_speedup is not None and r.speedup < min_speedup]
+    for ratio in slow:
+        click.echo(f"{ratio.model} is {ratio.speedup:.2f} times as fast, less than {min_speedup:g}", err=True)
+    if slow:
+        sys.exit(1)
+
+
+def _print(out: Console, found: Bench) -> None:
+    sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in found.shapes.items())
+    threads = f"{found.threads} threads" if found.threads else "the runtime's threads"
+    out.print(Text(f"{found.rounds} rounds at {sizes}, {found.provider}, {threads}"))
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "median ms", "quartiles", "times as fast", f"{100 * CONFIDENCE:.0f} % interval"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    ratios = {id(t): r for t, r in zip(found.timings[1:], found.ratios, strict=True)}
+    for timing in found.timings:
+        ratio = ratios.get(id(timing))
+        table.add_row(
+            timing.model,
+            f"{1e3 * timing.median:.2f}",
+            f"{1e3 * timing.low:.2f} to {1e3 * timing.high:.2f}",
+            f"{ratio.speedup:.2f}" if ratio else "",
+            f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else "",
+        )
+    out.print(table)
+    out.print(Text(f"peak memory, all models loaded: {number(found.peak_bytes)}B"))

@@ -1,0 +1,96 @@
+"""Timing: pairs within rounds, an interval around their ratio."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import graphprune
+from graphprune import timing
+from graphprune.cli import main
+from graphprune.errors import InputError
+from models.small import Net, attention, chain, residual
+
+
+def wide(channels: int) -> onnx.ModelProto:
+    net = Net()
+    y = net.conv(net.input("x", ["batch", 3, 32, 32]), 3, channels)
+    return net.model(net.conv(net.conv(y, channels, channels), channels, 2), rank=4)
+
+
+def test_a_model_with_a_hundredth_of_the_work_is_faster() -> None:
+    found = graphprune.bench(wide(96), wide(8), rounds=7, warmup=1)
+    (ratio,) = found.ratios
+    assert 1 < ratio.low <= ratio.speedup <= ratio.high
+    slow, fast = found.timings
+    assert slow.low <= slow.median <= slow.high and fast.median < slow.median
+    assert found.peak_bytes > 1 << 20 and found.rounds == 7
+
+
+def test_the_ratio_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What slows both models of a round down changes no ratio."""
+    clock = {"now": 0.0, "call": 0}
+    rng = np.random.default_rng(0)
+    drift = rng.uniform(1, 100, 1000)
+
+    def run(active: object, feeds: object) -> list[object]:
+        round_number = clock["call"] // 2
+        cost = 3.0 if active.names == "slow" else 1.0  # type: ignore[attr-defined]
+        clock["now"] += cost * drift[int(round_number)]
+        clock["call"] += 1
+        return []
+
+    class Session:
+        def __init__(self, names: str) -> None:
+            self.names = names
+
+        def __enter__(self) -> "Session":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    names = iter(["slow", "fast"])
+    monkeypatch.setattr(timing, "_inputs", lambda *_: ({}, {"x": np.zeros(1)}))
+    monkeypatch.setattr(timing, "_timed_session", lambda *_: Session(next(names)))
+    monkeypatch.setattr(timing, "run", run)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock["now"])
+    (ratio,) = timing.bench(chain(), chain(), rounds=20, warmup=0).ratios
+    assert (ratio.low, ratio.speedup, ratio.high) == pytest.approx((3, 3, 3))
+
+
+def test_models_that_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="at least one model"):
+        graphprune.bench()
+    with pytest.raises(InputError, match="has no NoSuchProvider"):
+        graphprune.bench(chain(), provider="NoSuchProvider")
+    net = Net()
+    other = net.model(net.conv(net.input("y", ["batch", 3, 8, 8]), 3, 4))
+    with pytest.raises(InputError, match="'y' is none of the first"):
+        graphprune.bench(chain(), other)
+    with pytest.raises(InputError, match="ONNX Runtime fails"):
+        graphprune.bench(chain(), attention_on_x(), rounds=2)
+
+
+def attention_on_x() -> onnx.ModelProto:
+    return attention()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(residual(), tmp_path / "a.onnx")
+    graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=0.5)
+    command = ["bench", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--rounds", "5", "--threads", "1"]
+    for more, status, words in (
+        ([], 0, "times as fast"),
+        (["--json"], 0, '"ratios"'),
+        (["--min-speedup", "1e6"], 1, ""),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main([*command, *more])
+        shown = capsys.readouterr()
+        assert int(done.value.code or 0) == status and words in shown.out
+        if more == ["--json"]:
+            assert json.loads(shown.out)["threads"] == 1

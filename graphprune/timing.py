@@ -1,8 +1,8 @@
 """How fast models are beside each other: paired runs, interleaved, so that what disturbs one disturbs all.
 
-Each round runs every model once, in an order that turns from round to round; the ratio of two models is the median of the
-ratios within rounds, and its confidence interval comes from resampling the rounds (the percentile bootstrap: Efron and
-Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Each round runs every model once, in an order that turns from round to round; the ratio of two models is the median of
+the ratios within rounds, and its confidence interval comes from resampling the rounds (the percentile bootstrap: Efron
+and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 """
 
 from __future__ import annotations

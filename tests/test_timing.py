@@ -15,19 +15,13 @@ from graphprune.errors import InputError
 from models.small import Net, attention, chain, residual
 
 
-def wide(channels: int) -> onnx.ModelProto:
-    net = Net()
-    y = net.conv(net.input("x", ["batch", 3, 32, 32]), 3, channels)
-    return net.model(net.conv(net.conv(y, channels, channels), channels, 2), rank=4)
-
-
-def test_a_model_with_a_hundredth_of_the_work_is_faster() -> None:
-    found = graphprune.bench(wide(96), wide(8), rounds=7, warmup=1)
+def test_what_is_reported() -> None:
+    """How fast it is belongs in a benchmark; here only that the figures are what they are called."""
+    found = graphprune.bench(residual(), chain(), rounds=7, warmup=1)
     (ratio,) = found.ratios
-    assert 1 < ratio.low <= ratio.speedup <= ratio.high
-    slow, fast = found.timings
-    assert slow.low <= slow.median <= slow.high and fast.median < slow.median
-    assert found.peak_bytes > 1 << 20 and found.rounds == 7
+    assert 0 < ratio.low <= ratio.speedup <= ratio.high
+    assert all(0 < t.low <= t.median <= t.high for t in found.timings)
+    assert found.peak_bytes > 1 << 20 and found.rounds == 7 and list(found.shapes) == ["x"]
 
 
 def test_the_ratio_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,22 +66,15 @@ def test_models_that_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="'y' is none of the first"):
         graphprune.bench(chain(), other)
     with pytest.raises(InputError, match="ONNX Runtime fails"):
-        graphprune.bench(chain(), attention_on_x(), rounds=2)
-
-
-def attention_on_x() -> onnx.ModelProto:
-    return attention()
+        graphprune.bench(chain(), attention(), rounds=2)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(residual(), tmp_path / "a.onnx")
     graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=0.5)
     command = ["bench", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--rounds", "5", "--threads", "1"]
-    for more, status, words in (
-        ([], 0, "times as fast"),
-        (["--json"], 0, '"ratios"'),
-        (["--min-speedup", "1e6"], 1, ""),
-    ):
+    cases = (([], 0, "times as fast"), (["--json"], 0, '"ratios"'), (["--min-speedup", "1e6"], 1, ""))
+    for more, status, words in cases:
         with pytest.raises(SystemExit) as done:
             main([*command, *more])
         shown = capsys.readouterr()

@@ -20,16 +20,8 @@ def cli() -> None:
     """
 
 
-for command in (
-    apply.command,
-    bench.command,
-    explain.command,
-    inspect.command,
-    ops.command,
-    prune.command,
-    validate.command,
-):
-    cli.add_command(command)
+for module in (apply, bench, explain, inspect, ops, prune, validate):
+    cli.add_command(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

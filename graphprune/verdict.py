@@ -37,6 +37,7 @@ LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 """ONNX Runtime's levels of optimisation."""
 
 Feeds = dict[str, Values]
+Sizes = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -171,28 +172,38 @@ class _Validation:
             tries = list({repr(one): one for one in every}.values())[:4]
         except InputError as error:
             raise _Failed(str(error)) from error
-        sizes: list[dict[str, list[int]]] = []
-        refused: InputError | None = None
+        sizes: list[Sizes] = []
         for name in LEVELS:
-            chosen = getattr(ort.GraphOptimizationLevel, f"ORT_{name}")
             try:
-                with session(self.model, chosen) as active:
-                    for k, one in enumerate(tries):
-                        feeds = generate(self.model, one, self.seed + k)
-                        try:
-                            outputs = run(active, feeds)
-                        except InputError as error:
-                            refused = refused or error
-                            continue
-                        self._finite(outputs, feeds)
-                        if name == LEVELS[0]:
-                            self.inputs.append(feeds)
-                            sizes.append({n: list(s) for n, s in one.items()})
+                with session(self.model, getattr(ort.GraphOptimizationLevel, f"ORT_{name}")) as active:
+                    if name == LEVELS[0]:
+                        sizes = self._explore(active, tries)
+                    else:
+                        for feeds in self.inputs:
+                            self._finite(run(active, feeds), feeds)
             except GraphpruneError as error:
                 raise _Failed(f"at {name}: {error}") from error
-            if not self.inputs:
-                raise _Failed(f"{refused}; give sizes that it accepts by --input-shape")
         level.details |= {"optimisation": list(LEVELS), "sizes": sizes}
+
+    def _explore(
+        self, active: ort.InferenceSession, tries: Sequence[Mapping[str, Shape]]
+    ) -> list[dict[str, list[int]]]:
+        """Keep the inputs at whose sizes the model runs; what it refuses is a matter of its own limits."""
+        sizes: list[Sizes] = []
+        refused: InputError | None = None
+        for k, one in enumerate(tries):
+            feeds = generate(self.model, one, self.seed + k)
+            try:
+                outputs = run(active, feeds)
+            except InputError as error:
+                refused = refused or error
+                continue
+            self._finite(outputs, feeds)
+            self.inputs.append(feeds)
+            sizes.append({n: list(s) for n, s in one.items()})
+        if not self.inputs:
+            raise _Failed(f"{refused}; give sizes that it accepts by --input-shape")
+        return sizes
 
     def _finite(self, outputs: Sequence[Values], feeds: Feeds) -> None:
         for name, value in zip(self.model.output_names, outputs, strict=True):
@@ -240,7 +251,10 @@ class _Validation:
 
     def build(self, level: Level, capabilities: Sequence[tuple[int, int]], timeout: float) -> None:
         """TensorRT; where it refuses the model, the original tells who is to blame."""
-        first = shapes.find(self.model, self.given).first.inputs
+        try:
+            first = shapes.find(self.model, self.given).first.inputs
+        except InputError as error:
+            raise _Failed(str(error)) from error
         profile = {n: (s, s, s) for n, s in first.items()}
         free = shapes.free_dims(self.model)
         for name, (low, usual, high) in profile.items():

@@ -186,3 +186,17 @@ def test_a_custom_domain_needs_no_schema() -> None:
     net = Net()
     y = net.op("BiasGelu", net.linear(net.input("x", [2, 4]), 4, 6), net.weight(6), domain="com.microsoft")
     assert validate(net.model(net.linear(y, 6, 2), domains=["com.microsoft"], rank=2)).passed
+
+
+def test_a_failure_at_a_later_level_of_optimisation_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs as it is must run when it is optimised as well."""
+    calls = []
+
+    def run_once(active: object, feeds: object, *_: object) -> list[np.ndarray]:
+        calls.append(feeds)
+        if len(calls) > 4:
+            raise graphprune.InputError("ONNX Runtime fails on inputs")
+        return [np.zeros((1, 4, 8, 8), np.float32)]
+
+    monkeypatch.setattr("graphprune.verdict.run", run_once)
+    assert "at ENABLE_" in failure(chain(), "runtime")

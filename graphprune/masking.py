@@ -31,13 +31,13 @@ def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool 
     """
     editor = Editor(model)
     consumers = {o: i for i, n in enumerate(model.nodes) for o in n.output if o}
-    made: dict[tuple[str, str], str] = {}
+    made: dict[tuple[str, str, bytes], str] = {}
     for entry in plan.slices:
         node = consumers[entry.consumer]
         neutral = 0 if removal is None else _neutral(removal, node, entry.input)
         if neutral is None or not entry.removed:
             continue
-        key = (entry.source, repr((sorted(entry.removed.items()), neutral)))
+        key = (entry.source, repr(sorted(entry.removed.items())), np.asarray(neutral).tobytes())
         if key not in made:
             value = np.array(model.array(entry.source))
             for axis, gone in entry.removed.items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -134,23 +135,24 @@ def test_bfloat16_is_proven_in_float32(name: str) -> None:
     assert TensorProto.BFLOAT16 in kinds and TensorProto.FLOAT not in kinds
 
 
-def qdq_weight(zero_point: int, block: int = 0) -> ModelProto:
-    """A linear layer whose first weight is 8-bit with a zero point, per tensor, per channel or in blocks."""
+def qdq_weight(zero_point: int, block: int = 0, kind: type[np.generic] = np.int8) -> ModelProto:
+    """A linear layer whose first weight is quantised with a zero point, per tensor, per channel or in blocks."""
     net = Net(3, opset=21, ir_version=10)
-    weight = net.constant(net.rng.integers(-100, 100, (8, 12)).astype(np.int8))
+    weight = net.constant(net.rng.integers(0, 7, (8, 12)).astype(kind))
     shape, axis = ((8 // block, 12), 0) if block else ((12,), 1)
     scale = net.constant((net.rng.random(shape) / 50 + 0.01).astype(np.float32))
-    point = net.constant(np.full(shape, zero_point, np.int8))
+    point = net.constant(np.full(shape, zero_point).astype(kind))
     settings = {"axis": axis, **({"block_size": block} if block else {})}
     x = net.linear(net.input("x", ["batch", 5]), 5, 8)
     y = net.op("MatMul", x, net.op("DequantizeLinear", weight, scale, point, **settings))
     return net.model(net.linear(y, 12, 3))
 
 
-@pytest.mark.parametrize(("point", "block"), [(0, 0), (7, 0), (7, 2), (-3, 4)])
-def test_a_mask_writes_the_zero_point(point: int, block: int) -> None:
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, ml_dtypes.int4, ml_dtypes.uint4], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(("point", "block"), [(0, 0), (5, 0), (5, 2), (3, 4)])
+def test_a_mask_writes_the_zero_point(point: int, block: int, kind: type[np.generic]) -> None:
     """Were 0 written in its place, what is removed would not be zero, and the proof would fail."""
-    model = qdq_weight(point, block)
+    model = qdq_weight(point, block, kind)
     result = graphprune.prune(model, ratio=0.5)
     assert result.proof is not None and result.proof.worst < 1e-5
     assert {g.size for g in result.plan.groups} >= {12}

@@ -169,11 +169,21 @@ def _run_masked(
             inputs.append({"seed": seed + k, "shapes": {n: list(s) for n, s in chosen.items()}})
             if len(runs) == 2:
                 break
+    if runs and not any(_finite(np.asarray(value)) for _, outputs in runs for value in outputs):
+        raise InputError(
+            f"{original.name}: its outputs are not finite on generated inputs, so that comparing them proves nothing; "
+            "look for NaN in its weights with 'graphprune validate', or go on with --no-proof"
+        )
     if not runs:
         if refused is not None:
             raise InputError(f"{original.name}: {refused}; give sizes that it accepts by --input-shape")
         raise InputError(f"{original.name}: no input shape to run the proof at")
     return inputs, runs
+
+
+def _finite(value: Values) -> bool:
+    """Whether there is anything in an output that a comparison could be about."""
+    return value.dtype.kind not in "fc" or value.size == 0 or bool(np.isfinite(value).any())
 
 
 def _run_pruned(pruned: Model, feeds: Sequence[Mapping[str, Values]]) -> list[list[Any]]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.cli.options import number, output_options, shape_options, show
+from graphprune.cli.options import number, output_options, seed_option, shape_options, show
 from graphprune.relation import Shape
 from graphprune.timing import CONFIDENCE, Bench, bench
 
@@ -22,7 +22,7 @@ from graphprune.timing import CONFIDENCE, Bench, bench
 @click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
 @click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs.")
+@seed_option
 @shape_options
 @output_options
 def command(

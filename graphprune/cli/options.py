@@ -49,14 +49,15 @@ def output_options(function: F) -> F:
     return function
 
 
+def seed_option(function: F) -> F:
+    """``--seed``."""
+    return click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs.")(function)
+
+
 def proof_options(function: F) -> F:
     """``--no-proof`` and ``--seed``."""
-    for option in (
-        click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs."),
-        click.option("--no-proof", is_flag=True, help="Do not compare with the masked original."),
-    ):
-        function = option(function)
-    return function
+    no_proof = click.option("--no-proof", is_flag=True, help="Do not compare with the masked original.")
+    return no_proof(seed_option(function))
 
 
 def _shapes(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Shape]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
 from graphprune.relation import Shape
 from graphprune.trt import CAPABILITIES
 from graphprune.verdict import Level, Limits, Verdict, validate
@@ -25,7 +25,7 @@ from graphprune.verdict import Level, Limits, Verdict, validate
 @click.option("--max-abs", type=float, help="Fail where an output differs by more than this.")
 @click.option("--min-cosine", type=float, help="Fail where an output has a smaller cosine with the original's.")
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds for one build.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs.")
+@seed_option
 @shape_options
 @output_options
 def command(

@@ -87,7 +87,8 @@ def _summary(level: Level) -> str:
     """What a level that passed measured, in one line."""
     details = level.details
     if level.name == "runtime":
-        return f"runs at {len(details['sizes'])} sizes and {len(details['optimisation'])} levels of optimisation"
+        sizes = "one size" if len(details["sizes"]) == 1 else f"{len(details['sizes'])} sizes"
+        return f"runs at {sizes} and {len(details['optimisation'])} levels of optimisation"
     if level.name == "comparison":
         outputs = details["outputs"].values()
         worst = min(outputs, key=lambda values: values["cosine"])

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.analysis import Analysis, Group, analyze
-from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError
+from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
 from graphprune.plan import Plan
 from graphprune.timing import Bench, bench
-from graphprune.verdict import Limits, Verdict, validate
+from graphprune.verdict import Checks, Verdict, validate
 
 if TYPE_CHECKING:
     from graphprune.pipeline import Result, apply, prune
@@ -22,14 +22,15 @@ __all__ = [
     "Analysis",
     "BackendError",
     "Bench",
+    "Checks",
     "GraphpruneError",
     "Group",
     "InputError",
-    "Limits",
     "Plan",
     "ProofError",
     "Result",
     "Verdict",
+    "VerdictError",
     "analyze",
     "apply",
     "bench",

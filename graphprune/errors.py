@@ -19,6 +19,12 @@ class ProofError(GraphpruneError):
     exit_status = 1
 
 
+class VerdictError(GraphpruneError):
+    """The pruned model does not pass the validation that was asked for. Nothing was written."""
+
+    exit_status = 1
+
+
 class BackendError(GraphpruneError):
     """A backend that was asked for is not installed."""
 

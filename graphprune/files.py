@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -135,10 +136,19 @@ def _data_file(model: Model) -> Path | None:
     return None
 
 
+def plain(data: Any) -> Any:
+    """Data that JSON can hold: it knows no NaN and no infinity, which become null."""
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write JSON, whole or not at all; each entry of a list at the top stands on a line of its own."""
     parts = []
-    for key, value in data.items():
+    for key, value in plain(data).items():
         entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
         parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
     text = "{\n" + ",\n".join(parts) + "\n}\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from graphprune import cost, files, proof, shapes
 from graphprune.analysis import Analysis, analyze
 from graphprune.cost import Cost
-from graphprune.errors import InputError
+from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
 from graphprune.passes import magnitude
 from graphprune.passes import ratio as by_ratio
@@ -21,6 +21,7 @@ from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, rewrite
+from graphprune.verdict import Checks, Verdict, validate
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Result:
         untouched: prunable groups of which nothing was removed, and why.
         output: the file written, None where none was asked for.
         seconds: time taken, by step.
+        verdict: what validation found; None where none was asked for.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class Result:
     untouched: list[Untouched] = field(default_factory=list)
     output: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 class _Clock:
@@ -65,7 +68,7 @@ def prune(
     output: str | os.PathLike[str] | None = None,
     *,
     ratio: float,
-    align: int = 1,
+    align: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
@@ -74,6 +77,7 @@ def prune(
     prove: bool = True,
     seed: int = 0,
     plan: str | os.PathLike[str] | None = None,
+    checks: Checks | None = None,
 ) -> Result:
     """Remove the least important classes of every exact group of a model.
 
@@ -81,7 +85,8 @@ def prune(
         model: a path, a ``ModelProto`` or a loaded model; it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
-        align: widths that remain are rounded up to a multiple of this.
+        align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
+            that costs little of a group (see ``graphprune.passes.ratio.ALIGNMENTS``).
         include, exclude: globs on group ids and node names.
         allow_statistical: prune statistical groups too: a mean runs over them, so removal leaves an error, which the
             proof reports.
@@ -91,10 +96,13 @@ def prune(
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
         plan: where to write the plan instead.
+        checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
         InputError: bad model or arguments, or nothing can be removed.
         ProofError: the pruned model is not what the masked original is; nothing was written.
+        VerdictError: it does not pass the checks; nothing was written.
+        BackendError: the checks ask for TensorRT, which is not installed.
     """
     clock = _Clock()
     by_ratio.check(ratio, align)  # before the model is read
@@ -114,7 +122,7 @@ def prune(
     for entry in done.plan.groups:
         entry.score = [round(float(s), 6) for s in scores[entry.id]]
     clock.lap("rewrite")
-    return _finish(analysis, done, output, plan, prove, seed, input_shapes, chosen.untouched, clock)
+    return _finish(analysis, done, output, plan, prove, seed, input_shapes, chosen.untouched, clock, checks)
 
 
 def apply(
@@ -186,6 +194,7 @@ def _finish(
     input_shapes: Mapping[str, Shape] | None,
     untouched: list[Untouched],
     clock: _Clock,
+    checks: Checks | None = None,
 ) -> Result:
     found = None
     if prove:
@@ -196,6 +205,13 @@ def _finish(
         found = proof.prove(analysis.model, done.model, done.plan, done.removal, _distinct(tries), seed)
         done.plan.proof = found.to_json()
         clock.lap("prove")
+    verdict = None
+    if checks is not None:
+        original = analysis.model.source
+        verdict = validate(done.model, original.path or original, checks, input_shapes=input_shapes, seed=seed)
+        if not verdict.passed:
+            raise VerdictError(f"{original.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
+        clock.lap("validate")
     before = Cost(cost.parameters(analysis.model), cost.macs(analysis), cost.file_bytes(analysis.model))
     written = None
     if output is not None:
@@ -207,7 +223,7 @@ def _finish(
     else:
         size = done.model.proto.ByteSize()
     after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), size)
-    return Result(done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds)
+    return Result(done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds, verdict)
 
 
 def _distinct(tries: Iterable[dict[str, Shape]]) -> list[dict[str, Shape]]:

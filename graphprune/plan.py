@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
 from graphprune.errors import InputError
+from graphprune.schema import schema
 
 FORMAT = "graphprune-plan/1"
 
@@ -102,7 +102,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
     Raises:
         InputError: it is not what the schema asks for; says at which entry.
     """
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = jsonschema.Draft202012Validator(schema("plan"))
     error = jsonschema.exceptions.best_match(validator.iter_errors(data))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the top"
@@ -137,13 +137,6 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
     return from_json(data, str(path))
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of plan files."""
-    text = (package_files("graphprune") / "plan.schema.json").read_text()
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

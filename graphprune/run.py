@@ -221,6 +221,29 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
     return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
 
 
+def fold(model: Model, names: Sequence[str]) -> dict[str, Values]:
+    """Values of tensors that are computed from constants alone, by running the nodes that compute them.
+
+    Raises:
+        RefusedError: ONNX Runtime does not load them.
+    """
+    wanted, needed = set(names), []
+    for index in range(len(model.nodes) - 1, -1, -1):
+        node = model.nodes[index]
+        if wanted & set(node.output):
+            needed.append(node)
+            wanted |= set(node.input)
+    if not needed:
+        return {}
+    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
+    proto.graph.name = "constants"
+    proto.graph.node.extend(reversed(needed))
+    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
+    with session(Model(proto, model.path, lazy=model.lazy)) as active:
+        return dict(zip(names, run(active, {}, names), strict=True))
+
+
 def _shapes(feeds: Mapping[str, Values]) -> str:
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
 

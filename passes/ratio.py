@@ -14,6 +14,14 @@ from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.model import Use, node_name
 
+ALIGNMENTS = (4, 2, 1)
+"""What widths are rounded up to where no alignment is asked for: the first that costs at most an eighth of a group.
+
+ONNX Runtime's blocked kernels take convolutions of whole quads of channels, and TensorRT stops fusing norms over odd
+widths; multiples of 8 and 16 gained nothing further (``tests/benchmarks/bench_align.py``).
+"""
+_GIVEN_UP = 1 / 8
+
 
 @dataclass(frozen=True, slots=True)
 class Untouched:
@@ -36,11 +44,11 @@ class Chosen:
     untouched: list[Untouched] = field(default_factory=list)
 
 
-def check(ratio: float, align: int) -> None:
+def check(ratio: float, align: int | None) -> None:
     """Raise InputError where the ratio or the alignment is out of range."""
     if not 0 <= ratio < 1:
         raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
-    if align < 1:
+    if align is not None and align < 1:
         raise InputError(f"--align {align} is out of range: it must be at least 1")
 
 
@@ -130,7 +138,9 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     return kept, left
 
 
-def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: float, align: int = 1) -> Chosen:
+def select(
+    analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: float, align: int | None = None
+) -> Chosen:
     """Choose ``floor(ratio * classes)`` of each group.
 
     Args:
@@ -138,7 +148,8 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
         groups: the groups to prune.
         scores: importance by group id, shape ``[classes]``.
         ratio: share of each group's classes to remove, in [0, 1).
-        align: widths that remain are rounded up to a multiple of this, where the group allows it.
+        align: widths that remain are rounded up to a multiple of this, where the group allows it; None stands for
+            :data:`ALIGNMENTS`.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
@@ -149,7 +160,7 @@ def select(analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: f
     for group in groups:
         free = np.flatnonzero(~group.pinned)
         asked = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
-        count = _aligned(analysis, group, asked, align)
+        count = _count(analysis, group, asked, align)
         removed = free[:0]
         if count:
             order = free[np.argsort(scores[group.id][free], kind="stable")]
@@ -184,6 +195,12 @@ def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.nda
             return order[:count]
         count -= 1
     return order[:0]
+
+
+def _count(analysis: Analysis, group: Group, asked: int, align: int | None) -> int:
+    """How many classes to remove, at most ``asked``, for widths to be aligned."""
+    tries = (_aligned(analysis, group, asked, a) for a in (ALIGNMENTS if align is None else (align,)))
+    return next(count for count in tries if align is not None or asked - count <= _GIVEN_UP * group.size)
 
 
 def _aligned(analysis: Analysis, group: Group, count: int, align: int) -> int:

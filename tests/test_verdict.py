@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +16,9 @@ import graphprune
 import models
 from graphprune import trt
 from graphprune.cli import main
-from graphprune.verdict import Limits, metrics, validate
+from graphprune.files import plain
+from graphprune.schema import schema
+from graphprune.verdict import Checks, validate
 from models.small import Net, chain, residual
 
 SUBSET = ["vgg-dynamo18s", "resnext-ts9", "yolo-dynamo18", "vit-ts16", "bert-classifier-ts17", "llama-dynamo18"]
@@ -26,8 +29,8 @@ def statuses(verdict: graphprune.Verdict) -> dict[str, str]:
     return {level.name: level.status for level in verdict.levels}
 
 
-def failure(model: ModelProto, name: str, **settings: object) -> str:
-    verdict = validate(model, **settings)  # type: ignore[arg-type]
+def failure(model: ModelProto, name: str, against: ModelProto | None = None, checks: Checks | None = None) -> str:
+    verdict = validate(model, against, checks)
     (level,) = (level for level in verdict.levels if level.status == "failed")
     assert level.name == name and not verdict.passed
     return level.message
@@ -39,10 +42,10 @@ def test_a_pruned_model_passes_and_its_outputs_are_compared() -> None:
     assert statuses(verdict) == dict.fromkeys(("checker", "runtime", "comparison"), "passed")
     (values,) = verdict.levels[2].details["outputs"].values()
     assert 0.5 < values["cosine"] < 1 and values["max_abs"] > 0
-    same = validate(model, model, limits=Limits(max_abs=1e-6, min_cosine=0.9999))
+    same = validate(model, model, Checks(max_abs=1e-6, min_cosine=0.9999))
     assert same.passed
-    assert "has cosine" in failure(graphprune.prune(model, ratio=0.3).model, "comparison", against=model,
-                                   limits=Limits(min_cosine=0.9999))  # fmt: skip
+    pruned = graphprune.prune(model, ratio=0.3).model
+    assert "has cosine" in failure(pruned, "comparison", model, Checks(min_cosine=0.9999))
 
 
 def one_slice_too_far() -> ModelProto:
@@ -99,19 +102,10 @@ def test_a_broken_model_fails_at_its_level(make: Callable[[], ModelProto], level
 def test_another_interface_cannot_be_compared() -> None:
     net = Net()
     model = net.model(net.conv(net.input("y", ["batch", 3, 8, 8]), 3, 4))
-    assert "inputs are not those" in failure(model, "comparison", against=chain())
+    assert "inputs are not those" in failure(model, "comparison", chain())
     wider = Net()
     model = wider.model(wider.conv(wider.input("x", ["batch", 3, 8, 8]), 3, 5))
-    assert "has shape" in failure(model, "comparison", against=chain())
-
-
-def test_metrics() -> None:
-    a = np.array([[1.0, 2.0, 4.0], [0.0, 3.0, -1.0]], np.float32)
-    found = metrics(a, a + np.float32(0.5))
-    assert found["max_abs"] == pytest.approx(0.5) and found["mean_abs"] == pytest.approx(0.5)
-    assert found["psnr"] == pytest.approx(10 * np.log10(25 / 0.25))
-    assert found["top1"] == 1 and metrics(a, -a)["top1"] == 0 and metrics(a, -a)["cosine"] == pytest.approx(-1)
-    assert metrics(a, a)["psnr"] == float("inf") and metrics(a, a)["max_rel"] == 0
+    assert "has shape" in failure(model, "comparison", chain())
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -131,13 +125,23 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert status == 1 and "differs by" in out
     status, out, _ = run(capsys, "validate", *pair, "--json")
     assert status == 0 and [level["status"] for level in json.loads(out)["levels"]] == ["passed"] * 3
+    jsonschema.validate(json.loads(out), schema("verdict"))
+    assert "Infinity" not in run(capsys, "validate", pair[2], "--against", pair[2], "--json")[1]
+    status, out, _ = run(capsys, "validate", *pair, "--min-speedup", "1e6", "-v")
+    assert status == 1 and "times as fast" in out and "comparison:" in out
     (tmp_path / "c.onnx").write_bytes((tmp_path / "a.onnx").read_bytes()[:300])
     status, _, err = run(capsys, "validate", str(tmp_path / "c.onnx"))
     assert status == 2 and err.count("\n") == 1
     status, _, err = run(capsys, "validate", str(tmp_path / "b.onnx"), "--max-abs", "1")
     assert status == 2 and "--against" in err
-    status, _, err = run(capsys, "validate", str(tmp_path / "b.onnx"), "--sm", "eighty")
-    assert status == 2 and "86,89" in err
+    for wrong, words in (
+        (("--sm", "eighty"), "86,89"),
+        (("--shapes", "x=4:2:1"), "smallest first"),
+        (("--shapes", "x=1x3"), "smallest first"),
+        (("--inputs", "none.npz"), "no such file"),
+    ):
+        status, out, err = run(capsys, "validate", str(tmp_path / "b.onnx"), *wrong)
+        assert status == 2 and words in err and not out and err.count("\n") == 1
 
 
 def test_tensorrt_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -152,10 +156,15 @@ def test_tensorrt_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, cap
 def test_tensorrt_builds_what_it_built_before(name: str) -> None:
     pytest.importorskip("tensorrt_rtx")
     model = models.export(name)
-    verdict = validate(graphprune.prune(model, ratio=0.3).model, model, tensorrt=True, capabilities=[(8, 6)])
+    checks = Checks(tensorrt=True, capabilities=[(8, 6)])
+    verdict = validate(graphprune.prune(model, ratio=0.3).model, model, checks)
     level = verdict.levels[-1]
     assert level.name == "tensorrt" and level.status == "passed", level.message
-    assert all(level.details[k]["engine_bytes"] > 0 for k in ("pruned", "original"))
+    for found in (level.details["pruned"], level.details["original"]):
+        assert found["engine_bytes"] > 0 and found["weights_bytes"] > 0 and sum(found["kernels"].values()) > 0
+    assert level.details["pruned"]["weights_bytes"] < level.details["original"]["weights_bytes"]
+    assert level.details["fusion"]["groups"] > 0 and level.details["eligible"]
+    jsonschema.validate(plain(verdict.to_json()), schema("verdict"))
 
 
 def test_what_tensorrt_refuses_is_named_and_so_is_who_is_to_blame() -> None:
@@ -165,9 +174,9 @@ def test_what_tensorrt_refuses_is_named_and_so_is_who_is_to_blame() -> None:
     refused = net.model(net.op("Det", y), rank=1)
     fine = Net()
     other = fine.model(fine.op("ReduceMax", fine.linear(fine.input("x", [2, 4]), 4, 9), axes=[1], keepdims=0), rank=1)
-    settings = {"tensorrt": True, "capabilities": [(8, 6)]}
-    assert "pruning is to blame" in failure(refused, "tensorrt", against=other, **settings)
-    message = failure(refused, "tensorrt", against=refused, **settings)
+    checks = Checks(tensorrt=True, capabilities=[(8, 6)])
+    assert "pruning is to blame" in failure(refused, "tensorrt", other, checks)
+    message = failure(refused, "tensorrt", refused, checks)
     assert "the original fails too" in message and "Det" in message
 
 
@@ -175,9 +184,9 @@ def test_a_builder_that_hangs_or_falls_is_a_result(tmp_path: Path, monkeypatch: 
     onnx.save(chain(), tmp_path / "a.onnx")
     monkeypatch.setattr(trt, "backend", lambda: "tensorrt-rtx")
     profile = {"x": ((1, 3, 8, 8),) * 3}
-    slow = trt.build(tmp_path / "a.onnx", profile, timeout=0.01)
+    slow = trt.build(tmp_path / "a.onnx", trt.Job(profile, timeout=0.01))
     assert not slow.built and "stopped after" in slow.message
-    poor = trt.build(tmp_path / "a.onnx", profile, memory=1 << 20)
+    poor = trt.build(tmp_path / "a.onnx", trt.Job(profile, memory=1 << 20))
     assert not poor.built and poor.message
 
 
@@ -200,3 +209,79 @@ def test_a_failure_at_a_later_level_of_optimisation_is_one(monkeypatch: pytest.M
 
     monkeypatch.setattr("graphprune.verdict.run", run_once)
     assert "at ENABLE_" in failure(chain(), "runtime")
+
+
+def test_inputs_that_are_given_are_those_that_it_runs_on(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.random.default_rng(0).standard_normal((20, 3, 8, 8)))
+    verdict = validate(chain(), chain(), Checks(inputs=tmp_path / "in.npz"))
+    assert verdict.passed and verdict.levels[1].details["inputs"] == "given"
+    assert verdict.levels[1].details["sizes"] == [{"x": [8, 3, 8, 8]}, {"x": [4, 3, 8, 8]}]
+
+
+def test_what_was_pruned_in_memory_is_judged_and_not_its_file(tmp_path: Path) -> None:
+    """A pruned model remembers the file that it came from, which says nothing about it."""
+    onnx.save(residual(), tmp_path / "a.onnx")
+    pruned = graphprune.prune(tmp_path / "a.onnx", ratio=0.5).model
+    tensor = next(t for t in pruned.graph.initializer if len(t.dims) == 4)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[:, :-1], tensor.name))
+    assert not validate(pruned).passed
+
+
+def overflowing(spread: float) -> ModelProto:
+    """Squares of sums: finite in float32, beyond float16 where weights are large."""
+    net = Net()
+    y = net.op("Mul", net.linear(net.input("x", [2, 64]), 64, 64), net.constant(np.float32(spread)))
+    return net.model(net.op("Sqrt", net.op("ReduceMean", net.op("Mul", y, y))), rank=2)
+
+
+def test_float16_is_told_from_pruning() -> None:
+    fine, large = overflowing(0.1), overflowing(400.0)
+    verdict = validate(fine, fine, Checks(half=True))
+    assert verdict.passed
+    details = verdict.levels[-1].details
+    (rounding,) = details["original in float16 against original"].values()
+    (nothing,) = details["model against original"].values()
+    assert 0 < rounding["max_rel"] < 1e-2 and nothing["max_abs"] == 0
+    message = failure(large, "float16", large, Checks(half=True))
+    assert "so does the original" in message and "(Mul)" in message
+    assert "pruning is to blame" in failure(large, "float16", fine, Checks(half=True))
+
+
+def test_engines_of_float16() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    model = models.export("vit-ts16")
+    verdict = validate(model, None, Checks(half=True, tensorrt=True, capabilities=[(8, 6)]))
+    whole = validate(model, None, Checks(tensorrt=True, capabilities=[(8, 6)]))
+    assert verdict.passed and whole.passed
+    small, large = (v.levels[-1].details["pruned"]["weights_bytes"] for v in (verdict, whole))
+    assert small < 0.7 * large
+    assert any(e["eligible"] for e in verdict.levels[-1].details["eligible"])
+    assert not any(e["eligible"] for e in whole.levels[-1].details["eligible"])
+
+
+def test_profiles_are_what_was_asked_for_or_what_it_ran_at() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    asked = {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))}
+    checks = Checks(tensorrt=True, capabilities=[(8, 6)], profile=asked)
+    assert validate(chain(), None, checks).levels[-1].details["profile"] == {"x": [list(s) for s in asked["x"]]}
+    level = validate(chain(), None, Checks(tensorrt=True, capabilities=[(8, 6)])).levels[-1]
+    low, _, high = level.details["profile"]["x"]
+    assert level.status == "passed" and low[0] < high[0]
+    wrong = Checks(tensorrt=True, profile={"y": asked["x"]})
+    assert "--shapes names 'y'" in failure(chain(), "tensorrt", None, wrong)
+
+
+def test_prune_can_validate_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(residual(), tmp_path / "a.onnx")
+    command = ["prune", str(tmp_path / "a.onnx"), "-o", str(tmp_path / "b.onnx"), "--ratio", "0.5"]
+    status, out, _ = run(capsys, *command, "--validate")
+    assert status == 0 and "runs at" in out and "cosine" in out
+    (tmp_path / "b.onnx").unlink()
+    with pytest.raises(graphprune.VerdictError, match=r"has cosine .* Nothing was written"):
+        graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=0.5, checks=Checks(min_cosine=1.0))
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_gates_need_an_original() -> None:
+    with pytest.raises(graphprune.InputError, match="compare with an original"):
+        validate(chain(), None, Checks(min_cosine=0.5))

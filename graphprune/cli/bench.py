@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.cli.options import number, output_options, seed_option, shape_options, show
+from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
 from graphprune.relation import Shape
 from graphprune.timing import CONFIDENCE, Bench, bench
 
@@ -21,7 +21,9 @@ from graphprune.timing import CONFIDENCE, Bench, bench
 @click.option("--warmup", default=5, show_default=True, help="Rounds before, that do not count.")
 @click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
+@click.option("--trt", is_flag=True, help="Time TensorRT engines instead; needs a GPU.")
 @click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
+@inputs_option
 @seed_option
 @shape_options
 @output_options
@@ -31,19 +33,23 @@ def command(
     warmup: int,
     threads: int,
     provider: str,
+    trt: bool,
     min_speedup: float | None,
+    inputs: str | None,
     seed: int,
     input_shapes: dict[str, Shape],
     json_to: str | None,
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Time MODELS beside each other in ONNX Runtime: the first is what the others are compared with."""
+    """Time MODELS beside each other: the first is what the others are compared with."""
     found = bench(
         *models,
         input_shapes=input_shapes,
+        inputs=inputs,
         threads=threads,
         provider=provider,
+        tensorrt=trt,
         rounds=rounds,
         warmup=warmup,
         seed=seed,
@@ -61,7 +67,7 @@ def _print(out: Console, found: Bench) -> None:
     threads = f"{found.threads} threads" if found.threads else "the runtime's threads"
     out.print(Text(f"{found.rounds} rounds at {sizes}, {found.provider}, {threads}"))
     table = Table(box=None, pad_edge=False)
-    for name in ("model", "median ms", "quartiles", "times as fast", f"{100 * CONFIDENCE:.0f} % interval"):
+    for name in ("model", "median ms", "quartiles", "times as fast", f"{100 * CONFIDENCE:.0f} % interval", "memory"):
         table.add_column(name, justify="left" if name == "model" else "right")
     ratios = {id(t): r for t, r in zip(found.timings[1:], found.ratios, strict=True)}
     for timing in found.timings:
@@ -72,6 +78,6 @@ def _print(out: Console, found: Bench) -> None:
             f"{1e3 * timing.low:.2f} to {1e3 * timing.high:.2f}",
             f"{ratio.speedup:.2f}" if ratio else "",
             f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else "",
+            "" if timing.peak_bytes is None else f"{number(timing.peak_bytes)}B",
         )
     out.print(table)
-    out.print(Text(f"peak memory, all models loaded: {number(found.peak_bytes)}B"))

@@ -20,20 +20,24 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.validate import print_verdict
 from graphprune.pipeline import Result, prune
 from graphprune.relation import Shape
+from graphprune.verdict import Checks
 
 
 @click.command("prune")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
 @click.option("--ratio", type=float, required=True, help="Share of each group's classes to remove, 0 to below 1.")
-@click.option("--align", type=int, default=1, show_default=True, help="Round what stays up to a multiple of this.")
+@click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
 @click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over, at a reported error.")
 @click.option("--allow-io", is_flag=True, help="Also what shrinks inputs and outputs that carry a state (caches).")
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
+@click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
+@click.option("--trt", is_flag=True, help="TensorRT must build the result; implies --validate.")
 @shape_options
 @proof_options
 @output_options
@@ -41,12 +45,14 @@ def command(
     model: Path,
     output: Path | None,
     ratio: float,
-    align: int,
+    align: int | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     allow_statistical: bool,
     allow_io: bool,
     plan: Path | None,
+    validated: bool,
+    trt: bool,
     input_shapes: dict[str, Shape],
     no_proof: bool,
     seed: int,
@@ -71,6 +77,7 @@ def command(
         prove=not no_proof,
         seed=seed,
         plan=plan,
+        checks=Checks(tensorrt=trt) if validated or trt else None,
     )
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
 
@@ -97,6 +104,8 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         out.print(Text(f"interface: {entry['name']} was {old}, is {new}"))
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
+    if result.verdict is not None:
+        print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
     out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
     out.print(Text(f"written: {result.output}" if result.output else "nothing written (no -o)"))

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import re
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.options import (
+    check_options,
+    model_argument,
+    number,
+    output_options,
+    seed_option,
+    shape_options,
+    show,
+)
 from graphprune.relation import Shape
-from graphprune.trt import CAPABILITIES
-from graphprune.verdict import Level, Limits, Verdict, validate
+from graphprune.verdict import Checks, Level, Verdict, validate
 
 
 @click.command("validate")
 @model_argument
 @click.option("--against", type=click.Path(path_type=Path), help="The original, to compare outputs and builds with.")
-@click.option("--trt", is_flag=True, help="TensorRT must build it too.")
-@click.option("--sm", metavar="86,89", help="Compute capabilities to compile for where there is no GPU; implies --trt.")
-@click.option("--max-abs", type=float, help="Fail where an output differs by more than this.")
-@click.option("--min-cosine", type=float, help="Fail where an output has a smaller cosine with the original's.")
-@click.option("--timeout", type=float, default=600, show_default=True, help="Seconds for one build.")
+@check_options
 @seed_option
 @shape_options
 @output_options
 def command(
     model: Path,
     against: Path | None,
-    trt: bool,
-    sm: str | None,
-    max_abs: float | None,
-    min_cosine: float | None,
-    timeout: float,
+    checks: Checks,
     seed: int,
     input_shapes: dict[str, Shape],
     json_to: str | None,
@@ -46,58 +46,113 @@ def command(
 
     Exit status 1 where a level fails.
     """
-    if against is None and (max_abs is not None or min_cosine is not None):
-        raise click.UsageError("--max-abs and --min-cosine compare with an original: give it by --against")
-    verdict = validate(
-        model,
-        against,
-        tensorrt=trt or sm is not None,
-        capabilities=_capabilities(sm) if sm else CAPABILITIES,
-        limits=Limits(max_abs, min_cosine),
-        input_shapes=input_shapes,
-        seed=seed,
-        timeout=timeout,
-    )
-    show(verdict.to_json(), json_to, quiet, lambda out: _print(out, verdict, verbose))
+    if against is None and (checks.max_abs, checks.min_cosine, checks.min_speedup) != (None, None, None):
+        raise click.UsageError(
+            "--max-abs, --min-cosine and --min-speedup compare with an original: give it by --against"
+        )
+    verdict = validate(model, against, checks, input_shapes=input_shapes, seed=seed)
+    show(verdict.to_json(), json_to, quiet, lambda out: print_verdict(out, verdict, verbose))
     if not verdict.passed:
         sys.exit(1)
 
 
-def _capabilities(text: str) -> list[tuple[int, int]]:
-    parts = text.split(",")
-    if not all(re.fullmatch(r"\d{2,3}", part) for part in parts):
-        raise click.BadParameter(f"{text!r} is not like 86,89", param_hint="--sm")
-    return [(int(part[:-1]), int(part[-1])) for part in parts]
-
-
-def _print(out: Console, verdict: Verdict, verbose: bool) -> None:
+def print_verdict(out: Console, verdict: Verdict, verbose: bool) -> None:
+    """A line a level; with ``verbose`` also what was measured of each output and layer."""
     table = Table(box=None, pad_edge=False)
     for name in ("level", "", "what was found"):
         table.add_column(name, overflow="fold")
     for level in verdict.levels:
-        table.add_row(level.name, level.status, Text(level.message or _summary(level)))
+        lines = [level.message] if level.message else []
+        table.add_row(level.name, level.status, Text("\n".join(lines + _summary(level))))
     out.print(Text(verdict.model))
     out.print(table)
     for level in verdict.levels if verbose else ():
-        for name, values in level.details.get("outputs", {}).items():
-            out.print(Text(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items())))
+        for line in _details(level):
+            out.print(Text(line))
 
 
-def _summary(level: Level) -> str:
-    """What a level that passed measured, in one line."""
+def _summary(level: Level) -> list[str]:
+    """What a level measured, in few lines."""
+    summary = _SUMMARIES.get(level.name)
+    return summary(level.details) if summary is not None and level.details else []
+
+
+def _runtime(details: dict[str, Any]) -> list[str]:
+    sizes = "one size" if len(details["sizes"]) == 1 else f"{len(details['sizes'])} sizes"
+    return [f"runs at {sizes} and {len(details['optimisation'])} levels of optimisation, on {details['inputs']} inputs"]
+
+
+def _outputs(outputs: dict[str, dict[str, float]]) -> str:
+    worst = min(outputs.values(), key=lambda values: values["cosine"])
+    text = f"cosine at least {worst['cosine']:.4f}, differs by up to {max(v['max_abs'] for v in outputs.values()):.3g}"
+    return text + (f", the winner is the same in {100 * worst['top1']:.0f} %" if "top1" in worst else "")
+
+
+def _comparison(details: dict[str, Any]) -> list[str]:
+    return [_outputs(details["outputs"])]
+
+
+def _half(details: dict[str, Any]) -> list[str]:
+    return [f"{name}: {_outputs(outputs)}" for name, outputs in details.items()]
+
+
+def _tensorrt(details: dict[str, Any]) -> list[str]:
+    lines = []
+    for name in ("pruned", "original"):
+        found = details.get(name, {})
+        if found.get("built"):
+            sizes = [("engine", "engine_bytes"), ("weights", "weights_bytes"), ("activations", "activation_bytes")]
+            shown = ", ".join(f"{number(found[key])}B {what}" for what, key in sizes if key in found)
+            layers = f"{found['layers']} layers"
+            if "kernels" in found:
+                layers += f" in {sum(found['kernels'].values())} kernels"
+            lines.append(f"{name}: {layers}, {shown}, built in {found['seconds']:.1f} s ({found['backend']})")
+    if "fusion" in details:
+        groups, parted = details["fusion"]["groups"], details["fusion"]["parted"]
+        text = f"{groups - len(parted)} of {groups} sets of nodes that share a kernel still do"
+        lines.append(text + (f"; parted: {', '.join(parted[0][:3])} and so on (-v lists all)" if parted else ""))
+    return lines + _eligible(details.get("eligible", []))
+
+
+def _eligible(layers: list[dict[str, Any]]) -> list[str]:
+    if not layers:
+        return []
+    fit, sparse = sum(e["eligible"] for e in layers), sum(e["sparse"] for e in layers)
+    text = f"2:4: {sparse} of {len(layers)} weights follow it, {fit} could be read by sparse kernels"
+    why = Counter(r for e in layers for r in e["reasons"][:1]).most_common(1)
+    return [text + (f"; {why[0][1]} cannot since {why[0][0]} (-v lists all)" if why else "")]
+
+
+def _speed(details: dict[str, Any]) -> list[str]:
+    ratio = details["ratios"][0]
+    return [f"{ratio['speedup']:.2f} times as fast ({ratio['low']:.2f} to {ratio['high']:.2f})"]
+
+
+_SUMMARIES = {
+    "runtime": _runtime,
+    "comparison": _comparison,
+    "float16": _half,
+    "tensorrt": _tensorrt,
+    "engine": _comparison,
+    "speed": _speed,
+}
+
+
+def _details(level: Level) -> list[str]:
+    """Everything that a level measured, a line an output, a kernel set or a weight."""
     details = level.details
-    if level.name == "runtime":
-        sizes = "one size" if len(details["sizes"]) == 1 else f"{len(details['sizes'])} sizes"
-        return f"runs at {sizes} and {len(details['optimisation'])} levels of optimisation"
-    if level.name == "comparison":
-        outputs = details["outputs"].values()
-        worst = min(outputs, key=lambda values: values["cosine"])
-        text = f"cosine at least {worst['cosine']:.4f}, differs by up to {max(v['max_abs'] for v in outputs):.3g}"
-        return text + (f", the winner is the same in {100 * worst['top1']:.0f} %" if "top1" in worst else "")
-    if level.name == "tensorrt":
-        return "; ".join(
-            f"{name}: {found['layers']} layers, {number(found['engine_bytes'])}B, {found['seconds']:.1f} s"
-            for name, found in details.items()
-            if found["built"]
-        )
-    return ""
+    sets = details if level.name == "float16" else {"": details.get("outputs", {})}
+    lines = [
+        f"{level.name}: {f'{title}: ' if title else ''}{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        for title, outputs in sets.items()
+        for name, values in outputs.items()
+    ]
+    lines += [f"parted: {', '.join(nodes)}" for nodes in details.get("fusion", {}).get("parted", ())]
+    for entry in details.get("eligible", ()):
+        state = "follows 2:4" if entry["sparse"] else "dense"
+        why = "; ".join(entry["reasons"]) or "could be read by a sparse kernel"
+        lines.append(f"2:4: {entry['weight']} at {entry['node']}: {state}; {why}")
+    for name in ("pruned", "original"):
+        for key, layers in details.get(name, {}).get("sparsity", {}).items():
+            lines.append(f"{name}: TensorRT {key}: {', '.join(layers) or 'none'}")
+    return lines

@@ -1,0 +1,27 @@
+"""Named arrays in a ``.npz`` file. ``numpy.savez`` takes names as keywords, so that none may be called ``file``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays under their names, as ``numpy.load`` reads them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(value))
+
+
+def read(path: Path) -> Arrays:
+    """All arrays of a file that :func:`write` wrote."""
+    with np.load(path, allow_pickle=True) as stored:  # strings are objects
+        return {name: stored[name] for name in stored.files}

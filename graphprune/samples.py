@@ -1,0 +1,188 @@
+"""Inputs that the user gives: for calibration, for comparison, for timing.
+
+Three forms. All are read a few samples at a time, so that memory does not grow with their number:
+
+- a ``.npz`` file with one array for each input name, samples along the first axis;
+- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them;
+- ``module:function``: a function without arguments that yields dicts of arrays, each ready to run.
+
+Where the model fixes its first axis to some size, samples are fed that many at a time; where an input has no axis for
+samples (its rank is one less than the array's), one at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from onnx import ValueInfoProto, helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.relation import Values
+
+BATCH = 8
+"""Samples in one run, where the model leaves their number free."""
+
+Feeds = dict[str, Values]
+
+
+def load(source: str | os.PathLike[str], model: Model, batch: int = BATCH) -> Iterator[Feeds]:
+    """Inputs from a source, each ready to run.
+
+    Args:
+        source: a ``.npz`` file, a folder, or ``module:function``.
+        model: whose inputs they are to be.
+        batch: samples in one run, where the model leaves their number free.
+
+    Raises:
+        InputError: no such source, or one that does not fit the model; says which input.
+    """
+    path = Path(source)
+    if path.is_dir():
+        feeds = _folder(path, model, batch)
+    elif path.is_file():
+        feeds = _file(path, model, batch)
+    elif re.fullmatch(r"[\w.]+:\w+", str(source)):
+        feeds = _function(str(source))
+    else:
+        raise InputError(f"{source}: no such file or folder, and not like module:function")
+    return (_fitting(one, model, str(source)) for one in _not_none(feeds, str(source)))
+
+
+def _not_none(feeds: Iterator[Mapping[str, Any]], source: str) -> Iterator[Mapping[str, Any]]:
+    empty = True
+    for one in feeds:
+        empty = False
+        yield one
+    if empty:
+        raise InputError(f"{source}: holds no samples")
+
+
+def _folder(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+    files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz"))
+    for file in files:
+        yield from _file(file, model, batch)
+
+
+def _file(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+    try:
+        if path.suffix == ".npy":
+            yield from _single(path, model)
+        else:
+            yield from _archive(path, model, batch)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a NumPy file ({error})") from error
+
+
+def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
+    if len(model.inputs) != 1:
+        names = ", ".join(i.name for i in model.inputs)
+        raise InputError(
+            f"{path}: the model has {len(model.inputs)} inputs ({names}); give .npz files with all of them"
+        )
+    value = np.load(path, mmap_mode="r")
+    name = model.inputs[0].name
+    rank = len(model.inputs[0].type.tensor_type.shape.dim)
+    yield {name: value[None] if value.ndim == rank - 1 else value}
+
+
+def _archive(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+    """The arrays of a ``.npz`` file, some samples at a time, without reading any of them whole."""
+    wanted = {i.name: i for i in model.inputs}
+    with zipfile.ZipFile(path) as archive:
+        there = {n.removesuffix(".npy") for n in archive.namelist()}
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise InputError(f"{path}: holds no array for input {missing[0]!r}; it has {', '.join(sorted(there))}")
+        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in wanted}
+        counts = {name: stream.shape[0] for name, stream in streams.items()}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"{path}: its arrays hold different numbers of samples: {counts}")
+        steps = [_step(wanted[name], stream, batch) for name, stream in streams.items()]
+        step, total = min(steps), min(counts.values())
+        # what the model takes in batches of a fixed size it cannot take less of
+        exact = any(_declared(value) > 1 for value in wanted.values())
+        for start in range(0, total - (total % step if exact else 0), step):
+            chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
+            yield {n: v[0] if v.ndim == _rank(wanted[n]) + 1 else v for n, v in chunk.items()}
+
+
+class _Stream:
+    """One array of a ``.npz`` file, read along its first axis."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, self.dtype = read(file)
+        if fortran or self.dtype.hasobject or not shape:
+            raise ValueError("its arrays must be of numbers, in C order, with samples along the first axis")
+        self.shape: tuple[int, ...] = shape
+
+    def read(self, count: int) -> Values:
+        """The next samples."""
+        shape = (count, *self.shape[1:])
+        data = self.file.read(prod(shape) * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(shape)
+
+
+def _rank(value: ValueInfoProto) -> int:
+    return len(value.type.tensor_type.shape.dim)
+
+
+def _declared(value: ValueInfoProto) -> int:
+    """The size that an input's first axis is fixed to, 0 where it is free."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0].dim_value if dims else 0
+
+
+def _step(value: ValueInfoProto, stream: _Stream, batch: int) -> int:
+    if len(stream.shape) == _rank(value) + 1:
+        return 1
+    return _declared(value) if _declared(value) > 0 else batch
+
+
+def _function(source: str) -> Iterator[Mapping[str, Any]]:
+    module, _, name = source.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as for any command that is given a module by name
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{source}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    yield from function()
+
+
+def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
+    """Feeds with the types that the model asks for.
+
+    Raises:
+        InputError: an input is missing, of another kind, or of another shape.
+    """
+    found: Feeds = {}
+    for value in model.inputs:
+        tensor = value.type.tensor_type
+        if value.name not in feeds:
+            raise InputError(f"{source}: gives no input {value.name!r}")
+        array = np.asarray(feeds[value.name])
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        if (array.dtype.kind == "f") != (dtype.kind == "f") and dtype.kind in "fiu":
+            raise InputError(f"{source}: input {value.name!r} is of type {array.dtype}, the model wants {dtype}")
+        dims = [d.dim_value for d in tensor.shape.dim]
+        if dims and (len(dims) != array.ndim or any(d > 0 and d != s for d, s in zip(dims, array.shape, strict=True))):
+            wanted = "x".join(str(d) if d > 0 else "N" for d in dims)
+            raise InputError(
+                f"{source}: input {value.name!r} has shape {'x'.join(map(str, array.shape))}, the model wants {wanted}"
+            )
+        found[value.name] = array.astype(dtype, copy=False)
+    return found

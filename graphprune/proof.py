@@ -37,13 +37,16 @@ class OutputError:
         max_abs: largest absolute difference.
         max_rel: that, divided by the largest absolute value of the masked original's output.
         compared_at: where the last operators before the output, which removal has not touched, amplify rounding (a
-            saturated sigmoid, a sharp softmax): the tensors before them, whose error ``max_rel`` then is.
+            saturated sigmoid, a sharp softmax), or make one value of everything: the tensors before them, whose error
+            ``max_rel`` then is.
+        constant: set where the masked original gives one value everywhere, there too: shapes are proven, values not.
     """
 
     name: str
     max_abs: float
     max_rel: float
     compared_at: str | None = None
+    constant: bool | None = None
 
 
 @dataclass
@@ -110,8 +113,8 @@ def prove(
         for name, a, b in zip(names, expected, found, strict=True):
             wanted = restrict(np.asarray(a), name, removal)
             trouble = _compare(errors[name], wanted, np.asarray(b), rounds)
-            if trouble is not None and wanted.shape == np.shape(b):
-                trouble = _compare_before(errors[name], masked, pruned, removal, feeds) or None
+            if wanted.shape == np.shape(b) and (trouble is not None or _constant(wanted)):
+                trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble)
             if trouble is not None and failed is None:
                 failed = (name, trouble, feeds)
     if failed is not None:
@@ -196,6 +199,11 @@ def _run_pruned(pruned: Model, feeds: Sequence[Mapping[str, Values]]) -> list[li
         ) from error
 
 
+def _constant(value: Values) -> bool:
+    """Whether an output of floats is one value everywhere, so that comparing it says little."""
+    return value.dtype.kind == "f" and value.size > 1 and bool((value == value.flat[0]).all())
+
+
 def _rounds(removal: Removal) -> bool:
     """Whether the model quantises what it computes."""
     return any(relation is not None and relation.rounds for relation in removal.analysis.web.relations)
@@ -211,24 +219,37 @@ def _compare(total: OutputError, expected: Values, found: Values, rounds: bool =
 
 
 def _compare_before(
-    total: OutputError, masked: Model, pruned: Model, removal: Removal, feeds: Mapping[str, Values]
+    total: OutputError,
+    masked: Model,
+    pruned: Model,
+    removal: Removal,
+    feeds: Mapping[str, Values],
+    trouble: str | None,
 ) -> str | None:
-    """Compare an output by the tensors that enter its untouched tail; what follows is the same in both models."""
+    """Compare an output by the tensors that enter its untouched tail; what follows is the same in both models.
+
+    Args:
+        trouble: what is wrong with the output itself; None where it is one value everywhere.
+    """
     names = tail(removal, total.name)
     fed = _fed(removal, feeds)
     if any(name not in masked.producer for name in names):  # it is in a branch
         masked, pruned = _resolved(masked, feeds), _resolved(pruned, fed)
         names = [n for n in names if n in masked.producer or not _branched(removal, n)]  # else it is not computed
     if names == [total.name] or any(name not in m.producer for name in names for m in (masked, pruned)):
-        return f"is off by {total.max_rel:.2g} relative"
+        total.constant = True if trouble is None else None
+        return trouble
     with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
-        trouble = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), _rounds(removal))
-        if trouble is not None:
-            return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {trouble}"
-    total.max_rel, total.compared_at = at_tail.max_rel, at_tail.compared_at
+        wrong = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), _rounds(removal))
+        if wrong is not None:
+            return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {wrong}"
+    if trouble is None and all(_constant(restrict(np.asarray(a), name, removal)) for name, a, _ in results):
+        total.constant = True
+    else:
+        total.max_rel, total.compared_at = at_tail.max_rel, at_tail.compared_at
     return None
 
 

@@ -3,6 +3,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import graphprune
+import models
 from graphprune import pipeline, proof
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, load
@@ -164,3 +165,20 @@ def test_outputs_that_are_not_finite_prove_nothing() -> None:
     with pytest.raises(InputError, match="proves nothing"):
         graphprune.prune(net.model(y), ratio=0.5)
     assert graphprune.prune(net.model(y), ratio=0.5, prove=False).plan.groups
+
+
+def test_an_output_of_one_value_is_compared_before_it_became_one() -> None:
+    """Zero beside zero says nothing: a wrong cut must not hide behind a sigmoid that has run out."""
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", ["batch", 3, 8, 8]), 3, 8))
+    y = net.op("Sub", net.conv(y, 8, 4), net.constant(np.float32(1e4)))
+    result = graphprune.prune(net.model(net.op("Sigmoid", y)), ratio=0.5)
+    assert result.proof is not None
+    (output,) = result.proof.outputs
+    assert output.compared_at and output.constant is None and output.max_abs == 0
+
+
+def test_what_is_one_value_all_the_way_is_said_to_be() -> None:
+    """onnx's light models have weights of one value each: their proof is of shapes alone, and says so."""
+    result = graphprune.prune(models.packaged("densenet121-light"), ratio=0.3)
+    assert result.proof is not None and all(output.constant for output in result.proof.outputs)

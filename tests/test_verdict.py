@@ -190,6 +190,21 @@ def test_a_builder_that_hangs_or_falls_is_a_result(tmp_path: Path, monkeypatch: 
     assert not poor.built and poor.message
 
 
+def test_a_builder_that_aborts_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies in the middle of its work, as native code does; its last words name the node."""
+    onnx.save(chain(), tmp_path / "a.onnx")
+    dying = tmp_path / "dying"
+    dying.write_text("#!/bin/sh\necho '[X] Parsing node: node_Conv_3 [Conv]'\nkill -SEGV $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(trt, "backend", lambda: "tensorrt-rtx")
+    monkeypatch.setattr(trt.sys, "executable", str(dying))
+    found = trt.build(tmp_path / "a.onnx", trt.Job({"x": ((1, 3, 8, 8),) * 3}))
+    assert not found.built and "crashed (SIGSEGV)" in found.message and found.node == "node_Conv_3"
+    level = validate(tmp_path / "a.onnx", tmp_path / "a.onnx", Checks(tensorrt=True)).levels[-1]
+    assert level.status == "failed" and "at node 'node_Conv_3'" in level.message
+    assert "the original fails too" in level.message
+
+
 def test_a_custom_domain_needs_no_schema() -> None:
     """The checker does not know it; whether it runs is the runtime's to say."""
     net = Net()

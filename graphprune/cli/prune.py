@@ -136,7 +136,11 @@ def _print_proof(out: Console, result: Result) -> None:
             Text(f"  {groups}, proven too; that means now run over fewer elements costs up to {worst:.1e} relative")
         )
     for output in result.proof.outputs:
-        if output.compared_at:
+        if output.constant:
+            out.print(
+                Text(f"  output {output.name!r} is one value everywhere on these inputs: shapes are proven, not values")
+            )
+        elif output.compared_at:
             out.print(
                 Text(f"  output {output.name!r} vanishes on these inputs, so it was compared at {output.compared_at!r}")
             )

@@ -143,8 +143,8 @@ def main(names: list[str]) -> None:
     found = {(peer, name): pool.submit(attempt, peer, name) for name in names for peer in PEERS}
     for name in names:
         model = models.export(name)
-        exact = graphprune.prune(model, ratio=0.3)
-        every = graphprune.prune(model, ratio=0.3, allow_statistical=True)
+        exact = graphprune.prune(model, ratio=0.3, align=1)
+        every = graphprune.prune(model, ratio=0.3, align=1, allow_statistical=True)
         removed = [1 - r.after.parameters / r.before.parameters for r in (exact, every)]
         shares.append(removed[0])
         peers = [found[(peer, name)].result() for peer in PEERS]

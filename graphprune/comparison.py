@@ -36,7 +36,7 @@ def metrics(expected: Values, found: Values, name: str = "output") -> dict[str, 
 
     if expected.shape != found.shape:
         raise Incomparable(f"output {name!r} has shape {found.shape} in place of {expected.shape}")
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(invalid="ignore", over="ignore"):
         compare = SimpleCompareFunc(atol=float("inf"), rtol=float("inf"), check_shapes=True)
         result = compare(IterationResult({name: found}), IterationResult({name: expected}))[name]
     a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()

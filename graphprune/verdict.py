@@ -219,13 +219,13 @@ class _Validation:
         level.seconds = round(time.perf_counter() - start, 3)
 
     def check(self, level: Level) -> None:
-        """The checker, on the file, so that external data is looked at too."""
-        assert self.model.path is not None
-        try:
-            onnx.checker.check_model(self.model.path, full_check=True)
-        except Exception as error:  # checker and shape inference raise errors of several kinds
-            raise _Failed(_checker_message(str(error))) from error
+        """The checker, on the file, so that external data is looked at too; what the original has wrong is its own."""
+        wrong = _checked(self.model)
         level.details["opsets"] = self.model.opsets
+        if wrong and self.original is not None and _checked(self.original) == wrong:
+            level.message = f"the original has the same fault: {wrong}"
+        elif wrong:
+            raise _Failed(wrong)
 
     def run(self, level: Level) -> None:
         """Every level of optimisation, on the given inputs or at the sizes that the model accepts."""
@@ -443,8 +443,14 @@ def _first(model: Model, names_of: Model, feeds: Feeds, bad: Callable[[Values], 
     return ""
 
 
-def _checker_message(text: str) -> str:
-    """The reason and the node, out of what the checker says."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    node = re.search(r"(?:Name|node name): ?([^\s,)]+)", text)
-    return (lines[0] if lines else "no reason given") + (f" (node {node[1]!r})" if node else "")
+def _checked(model: Model) -> str:
+    """What the checker finds wrong: the reason and the node; empty where nothing is."""
+    assert model.path is not None
+    try:
+        onnx.checker.check_model(model.path, full_check=True)
+    except Exception as error:  # checker and shape inference raise errors of several kinds
+        text = str(error)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        node = re.search(r"(?:Name|node name): ?([^\s,)]+)", text)
+        return " ".join(lines[:1] or ["no reason given"]) + (f" (node {node[1]!r})" if node else "")
+    return ""

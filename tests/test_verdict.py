@@ -300,3 +300,12 @@ def test_prune_can_validate_before_it_writes(tmp_path: Path, capsys: pytest.Capt
 def test_gates_need_an_original() -> None:
     with pytest.raises(graphprune.InputError, match="compare with an original"):
         validate(chain(), None, Checks(min_cosine=0.5))
+
+
+def test_a_fault_of_the_original_is_not_laid_to_pruning() -> None:
+    """Exporters declare wrong ranks; what they wrote stays as it is, and is said once."""
+    model = chain()
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    assert failure(model, "checker")
+    level = validate(graphprune.prune(model, ratio=0.5).model, model).levels[0]
+    assert level.status == "passed" and "the original has the same fault" in level.message

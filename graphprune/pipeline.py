@@ -14,13 +14,14 @@ from graphprune.analysis import Analysis, analyze
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
-from graphprune.passes import magnitude
+from graphprune.passes import depth, magnitude
 from graphprune.passes import ratio as by_ratio
+from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
-from graphprune.rewrite import Rewritten, rewrite
+from graphprune.rewrite import Rewritten, described, rewrite
 from graphprune.verdict import Checks, Verdict, validate
 
 
@@ -31,13 +32,15 @@ class Result:
     Attributes:
         model: the pruned model.
         plan: everything that was done to it.
-        analysis: of the original.
+        analysis: of the original, without the blocks that went.
         before, after: costs.
-        proof: how far the pruned model is from the masked original; None where no proof was asked for.
+        proof: how far the pruned model is from the masked original; None where no proof was asked for, or nothing but
+            blocks went.
         untouched: prunable groups of which nothing was removed, and why.
         output: the file written, None where none was asked for.
         seconds: time taken, by step.
         verdict: what validation found; None where none was asked for.
+        without: the model without the blocks that went, with their scores and proof; None where none went.
     """
 
     model: Model
@@ -50,6 +53,7 @@ class Result:
     output: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
+    without: depth.Shallower | None = None
 
 
 class _Clock:
@@ -67,8 +71,9 @@ def prune(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
     *,
-    ratio: float,
+    ratio: float = 0.0,
     align: int | None = None,
+    blocks: depth.Request | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
@@ -79,12 +84,13 @@ def prune(
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
 ) -> Result:
-    """Remove the least important classes of every exact group of a model.
+    """Remove whole blocks of a model, or the least important classes of every exact group, or both.
 
     Args:
         model: a path, a ``ModelProto`` or a loaded model; it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
+        blocks: which whole blocks are to go, before groups are cut.
         align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
             that costs little of a group (see ``graphprune.passes.ratio.ALIGNMENTS``).
         include, exclude: globs on group ids and node names.
@@ -109,7 +115,14 @@ def prune(
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
-    analysis = analyze(loaded, input_shapes, allow_io=allow_io)
+    original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
+    without = None
+    if blocks:
+        blocks.check()
+        taken = depth.choose(original, blocks, input_shapes, allow_io, seed)
+        without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
+        analysis = without.analysis
+        clock.lap("blocks")
     groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
     clock.lap("analyze")
     scores = magnitude.score(analysis, groups) if ratio else {}
@@ -122,7 +135,8 @@ def prune(
     for entry in done.plan.groups:
         entry.score = [round(float(s), 6) for s in scores[entry.id]]
     clock.lap("rewrite")
-    return _finish(analysis, done, output, plan, prove, seed, input_shapes, chosen.untouched, clock, checks)
+    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks)
+    return _finish(job, analysis, done, chosen.untouched, clock)
 
 
 def apply(
@@ -153,7 +167,12 @@ def apply(
     _check_output(loaded, output)
     clock.lap("load")
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
-    analysis = analyze(loaded, witness, allow_io=bool(read.interface))
+    original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
+    without = None
+    if read.blocks:
+        taken = Taken(read.blocks, [None] * len(read.blocks))
+        without = depth.take_out(original, taken, witness, bool(read.interface), prove, seed)
+        analysis = without.analysis
     for entry in read.groups:
         group = analysis.group(entry.id)
         if group is None or group.size != entry.size:
@@ -167,7 +186,8 @@ def apply(
     for new, old in zip(done.plan.groups, read.groups, strict=False):
         new.score = old.score
     clock.lap("rewrite")
-    return _finish(analysis, done, output, None, prove, seed, witness, [], clock)
+    job = _Job(original, without, output, None, prove, seed, witness, None)
+    return _finish(job, analysis, done, [], clock)
 
 
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
@@ -184,46 +204,69 @@ def _same_slices(model: Model, read: Plan, done: Plan) -> None:
             )
 
 
-def _finish(
-    analysis: Analysis,
-    done: Rewritten,
-    output: str | os.PathLike[str] | None,
-    plan_path: str | os.PathLike[str] | None,
-    prove: bool,
-    seed: int,
-    input_shapes: Mapping[str, Shape] | None,
-    untouched: list[Untouched],
-    clock: _Clock,
-    checks: Checks | None = None,
-) -> Result:
+@dataclass
+class _Job:
+    """What was asked for, beyond what to remove."""
+
+    original: Analysis
+    without: depth.Shallower | None
+    output: str | os.PathLike[str] | None
+    plan: str | os.PathLike[str] | None
+    prove: bool
+    seed: int
+    input_shapes: Mapping[str, Shape] | None
+    checks: Checks | None
+
+
+def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Untouched], clock: _Clock) -> Result:
+    """Prove, validate, write.
+
+    Args:
+        analysis: of the model that groups were cut from.
+    """
+    original = job.original
+    done.plan.model = described(original)
     found = None
-    if prove:
+    if job.prove and done.plan.groups:
         tries = chain(
             [analysis.witness.first.inputs, analysis.witness.second.inputs],
-            shapes.alternatives(analysis.model, input_shapes),
+            shapes.alternatives(analysis.model, _still(job.input_shapes, analysis.model)),
         )
-        found = proof.prove(analysis.model, done.model, done.plan, done.removal, _distinct(tries), seed)
+        found = proof.prove(analysis.model, done.model, done.plan, done.removal, _distinct(tries), job.seed)
         done.plan.proof = found.to_json()
         clock.lap("prove")
+    if job.without is not None:
+        done.plan.blocks = job.without.entries
+        done.plan.interface = job.without.interface + done.plan.interface
+        if job.without.proof is not None:
+            done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
     verdict = None
-    if checks is not None:
-        original = analysis.model.source
-        verdict = validate(done.model, original.path or original, checks, input_shapes=input_shapes, seed=seed)
+    if job.checks is not None:
+        source = original.model.source
+        verdict = validate(done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed)
         if not verdict.passed:
-            raise VerdictError(f"{original.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
+            raise VerdictError(f"{source.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
         clock.lap("validate")
-    before = Cost(cost.parameters(analysis.model), cost.macs(analysis), cost.file_bytes(analysis.model))
+    before = Cost(cost.parameters(original.model), cost.macs(original), cost.file_bytes(original.model))
     written = None
-    if output is not None:
-        written = Path(output)
+    if job.output is not None:
+        written = Path(job.output)
         size = files.save(done.model, written)
         beside = written.with_name(written.name.removesuffix(".onnx") + ".plan.json")
-        files.write_json(Path(plan_path) if plan_path is not None else beside, done.plan.to_json())
+        files.write_json(Path(job.plan) if job.plan is not None else beside, done.plan.to_json())
         clock.lap("write")
     else:
         size = done.model.proto.ByteSize()
     after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), size)
-    return Result(done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds, verdict)
+    return Result(
+        done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds, verdict, job.without
+    )
+
+
+def _still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:
+    """Sizes that were given for inputs that are still there."""
+    there = {i.name for i in model.inputs}
+    return {n: s for n, s in (given or {}).items() if n in there}
 
 
 def _distinct(tries: Iterable[dict[str, Shape]]) -> list[dict[str, Shape]]:

@@ -61,13 +61,32 @@ class AttributeChange:
 
 
 @dataclass
+class BlockPlan:
+    """A block that was taken out.
+
+    Attributes:
+        id: of the block.
+        kind: ``branch`` (its exit times zero is what removal comes to) or ``layer``.
+        output: the tensor that was replaced.
+        by: the tensor that replaced it.
+        exit: for a branch the operand of the sum that ``output`` is; for a layer ``output`` itself.
+    """
+
+    id: str
+    kind: str
+    output: str
+    by: str
+    exit: str
+
+
+@dataclass
 class Plan:
     """See the module; field by field as in the file."""
 
     model: dict[str, Any]
     groups: list[GroupPlan] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
-    blocks: list[dict[str, str]] = field(default_factory=list)
+    blocks: list[BlockPlan] = field(default_factory=list)
     attributes: list[AttributeChange] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
     interface: list[dict[str, Any]] = field(default_factory=list)
@@ -80,7 +99,7 @@ class Plan:
         data: dict[str, Any] = {"format": FORMAT, "model": self.model}
         data["groups"] = [_without_none(vars(g)) for g in self.groups]
         data["slices"] = [_without_none(vars(s)) for s in self.slices]
-        data["blocks"] = self.blocks
+        data["blocks"] = [vars(b) for b in self.blocks]
         data["attributes"] = [
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes
         ]
@@ -111,7 +130,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         model=data["model"],
         groups=[GroupPlan(**g) for g in data["groups"]],
         slices=[Slice(**s) for s in data["slices"]],
-        blocks=data.get("blocks", []),
+        blocks=[BlockPlan(**b) for b in data.get("blocks", [])],
         attributes=[AttributeChange(a["consumer"], a["name"], a["from"], a["to"]) for a in data.get("attributes", [])],
         corrections=data.get("corrections", []),
         interface=data.get("interface", []),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune import cost
+from graphprune import blocks, cost
 from graphprune.analysis import Analysis, Group
+from graphprune.blocks import Block, Blocks
 from graphprune.coupling import Reason
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot
@@ -57,9 +58,12 @@ def local(analysis: Analysis, group: Group) -> bool:
     return len(group.labels) <= 2 and all(r.node is not None for r in group.reasons)
 
 
-def inspection(analysis: Analysis) -> dict[str, Any]:
+def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
     """What ``inspect`` says."""
+    found = blocks.find(analysis, allow_io)
     return {
+        "blocks": [block_data(analysis, b) for b in found.blocks],
+        "fixed_blocks": [{"output": f.output, "nodes": len(f.nodes), "reason": f.reason} for f in found.fixed],
         "model": analysis.model.name,
         "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
         "parameters": cost.parameters(analysis.model),
@@ -71,6 +75,49 @@ def inspection(analysis: Analysis) -> dict[str, Any]:
         "windows": sum(local(analysis, g) for g in analysis.fixed),
         "notes": [{"node": n.node, "text": n.text} for n in analysis.notes],
     }
+
+
+def block_data(analysis: Analysis, block: Block) -> dict[str, Any]:
+    """A block with everything that a table or another program may want."""
+    return {
+        "id": block.id,
+        "kind": block.kind,
+        "output": block.output,
+        "by": block.by,
+        "depth": block.depth,
+        "nodes": [node_name(analysis.model, n) for n in block.nodes],
+        "parameters": block.parameters,
+        "macs": block.macs,
+        "like": list(block.like),
+        "parts": list(block.parts),
+        "interface": list(block.interface),
+    }
+
+
+def blocks_of(analysis: Analysis, index: int) -> dict[str, Any]:
+    """What ``explain`` says of a node's blocks: those that it lies in, or why it lies in none."""
+    found = blocks.find(analysis)
+    inside = [b.id for b in found.holding(index)]
+    return {"blocks": inside, "no_block": "" if inside else _no_block(analysis, found, index)}
+
+
+def _no_block(analysis: Analysis, found: Blocks, index: int) -> str:
+    fixed = next((f for f in found.fixed if index in f.nodes), None)
+    if fixed is not None:
+        return f"what leads to {fixed.output!r} looks like a block, but {fixed.reason}"
+    layout = analysis.model.layout
+    if layout is not None and layout.of(analysis.model.nodes[index]):
+        return "it is in the body of a control flow node, and these stay whole"
+    if all(
+        o in analysis.model.constant_names or o in analysis.witness.first.values
+        for o in analysis.model.nodes[index].output
+        if o
+    ):
+        return "it makes constants or sizes"
+    return (
+        "no tensor behind it that all its data passes has the shape of one before it, with a product between, so that "
+        "one could stand for the other"
+    )
 
 
 def ownership(analysis: Analysis) -> dict[str, int]:
@@ -98,6 +145,12 @@ def result_data(result: Result) -> dict[str, Any]:
         "before": _cost(result.before),
         "after": _cost(result.after),
         "kinds": kinds(result),
+        "blocks": [
+            {**vars(entry), "score": score}
+            for entry, score in zip(result.without.entries, result.without.scores, strict=True)
+        ]
+        if result.without is not None
+        else [],
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
         "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
         "verdict": None if result.verdict is None else result.verdict.to_json(),

@@ -47,13 +47,7 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
     """
     removal = Removal(analysis, selection)
     editor = Editor(analysis.model)
-    plan = Plan(
-        model={
-            "file": analysis.model.name,
-            "sha256": analysis.model.sha256,
-            "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
-        }
-    )
+    plan = Plan(model=described(analysis))
     for id, classes in selection.items():
         group = analysis.group(id)
         assert group is not None
@@ -74,6 +68,15 @@ def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
         plan.interface = _interface(removal, editor)
         editor.shrunk = {tensor for tensor in analysis.web.axis_of if isinstance(tensor, str) and removal.of(tensor)}
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
+
+
+def described(analysis: Analysis) -> dict[str, Any]:
+    """What a plan says of the model that it is for."""
+    return {
+        "file": analysis.model.name,
+        "sha256": analysis.model.sha256,
+        "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
+    }
 
 
 def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mapping[Use, float]) -> dict[str, Shape]:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune import report
+from graphprune import blocks, report
 from graphprune.analysis import Analysis, Group, analyze
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
 from graphprune.errors import InputError
@@ -20,7 +20,7 @@ from graphprune.relation import Shape
 
 @click.command("explain")
 @model_argument
-@click.argument("node_or_group")
+@click.argument("node_or_group", metavar="NODE|GROUP|BLOCK")
 @shape_options
 @output_options
 def command(
@@ -31,15 +31,20 @@ def command(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Say what a group ties together, or what a node does to axes, and why something cannot be pruned."""
+    """Say what a group ties together, what a block holds, or what a node does to axes, and why something stays."""
     analysis = analyze(model, input_shapes)
     group = analysis.group(node_or_group)
     if group is not None:
         data = {**report.group_data(analysis, group), "nodes": _nodes(analysis, group)}
         show(data, json_to, quiet, lambda out: _print_group(out, data, verbose))
         return
+    block = blocks.find(analysis).get(node_or_group)
+    if block is not None:
+        data = report.block_data(analysis, block)
+        show(data, json_to, quiet, lambda out: _print_block(out, data, verbose))
+        return
     index = _find_node(analysis, node_or_group)
-    data = report.node_data(analysis, index)
+    data = {**report.node_data(analysis, index), **report.blocks_of(analysis, index)}
     show(data, json_to, quiet, lambda out: _print_node(out, data))
 
 
@@ -77,6 +82,17 @@ def _print_group(out: Console, data: dict[str, Any], verbose: bool) -> None:
         out.print(Text(f"{title} ({len(names)}): {', '.join(shown)}{more}"))
 
 
+def _print_block(out: Console, data: dict[str, Any], verbose: bool) -> None:
+    out.print(Text(f"block {data['id']}: {data['output']!r} can be replaced by {data['by']!r}"))
+    out.print(Text(f"worth {number(data['parameters'])} parameters and {number(data['macs'])} MACs"))
+    rows = (("made of", data["parts"]), ("like", data["like"]), ("takes along", data["interface"]))
+    for title, names in (*rows, ("nodes", data["nodes"])):
+        shown = names if verbose else names[:12]
+        more = f", ... and {len(names) - len(shown)} more (-v)" if len(shown) < len(names) else ""
+        if names:
+            out.print(Text(f"{title} ({len(names)}): {', '.join(shown)}{more}"))
+
+
 def _print_node(out: Console, data: dict[str, Any]) -> None:
     out.print(Text(f"node {data['node']} ({data['op']}): {data['relation']}"))
     for axis in data["axes"]:
@@ -93,3 +109,4 @@ def _print_node(out: Console, data: dict[str, Any]) -> None:
             out.print(Text(f"  {group['classes']} classes of group {group['id']} ({group['kind']}; {state})"))
         if not axis["groups"]:
             out.print(Text("  in no group: no weight owns it"))
+    out.print(Text(f"in blocks: {', '.join(data['blocks'])}" if data["blocks"] else f"in no block: {data['no_block']}"))

@@ -20,11 +20,19 @@ _ROWS = 40
 
 @click.command("inspect")
 @model_argument
+@click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
 @shape_options
 @output_options
-def command(model: Path, input_shapes: dict[str, Shape], json_to: str | None, verbose: bool, quiet: bool) -> None:
+def command(
+    model: Path,
+    allow_io: bool,
+    input_shapes: dict[str, Shape],
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
     """List what can be pruned in MODEL, what cannot, and why."""
-    data = report.inspection(analyze(model, input_shapes))
+    data = report.inspection(analyze(model, input_shapes, allow_io=allow_io), allow_io)
     show(data, json_to, quiet, lambda out: _print(out, data, verbose))
 
 
@@ -43,6 +51,7 @@ def _print(out: Console, data: dict[str, Any], verbose: bool) -> None:
     hidden = len(data["groups"]) - _ROWS
     if hidden > 0 and not verbose:
         out.print(Text(f"... and {hidden} more (-v lists all)"))
+    _print_blocks(out, data, verbose)
     fixed = sorted(data["fixed"], key=lambda g: -g["parameters"])
     if fixed:
         out.print(_fixed(fixed if verbose else fixed[:10]))
@@ -87,6 +96,45 @@ def _groups(data: dict[str, Any], verbose: bool) -> Table:
             number(group["parameters"]),
             number(group["macs"]),
             Text(how),
+        )
+    return table
+
+
+def _print_blocks(out: Console, data: dict[str, Any], verbose: bool) -> None:
+    if data["blocks"]:
+        out.print(_blocks(data["blocks"] if verbose else data["blocks"][:_ROWS]))
+        hidden = len(data["blocks"]) - _ROWS
+        if hidden > 0 and not verbose:
+            out.print(Text(f"... and {hidden} more blocks (-v lists all)"))
+    for entry in data["fixed_blocks"] if verbose else data["fixed_blocks"][:5]:
+        out.print(Text(f"no block: {entry['nodes']} nodes before {entry['output']!r}: {entry['reason']}"))
+    if len(data["fixed_blocks"]) > 5 and not verbose:
+        out.print(Text(f"... and {len(data['fixed_blocks']) - 5} more that are no blocks (-v lists all)"))
+
+
+def _blocks(blocks: list[dict[str, Any]]) -> Table:
+    table = Table(title="removable blocks", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (
+        ("id", "left"),
+        ("depth", "right"),
+        ("nodes", "right"),
+        ("parameters", "right"),
+        ("MACs", "right"),
+        ("alike", "right"),
+        ("is replaced by", "left"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for block in blocks:
+        extra = f" ({len(block['parts'])} blocks in a row)" if block["parts"] else ""
+        extra += f" (with {', '.join(block['interface'])})" if block["interface"] else ""
+        table.add_row(
+            Text("  " * block["depth"] + block["id"]),
+            str(block["depth"]),
+            str(len(block["nodes"])),
+            number(block["parameters"]),
+            number(block["macs"]),
+            str(len(block["like"])),
+            Text(block["by"] + extra),
         )
     return table
 

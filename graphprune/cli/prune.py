@@ -21,6 +21,8 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.validate import print_verdict
+from graphprune.passes.depth import Request
+from graphprune.passes.influence import SCORES
 from graphprune.pipeline import Result, prune
 from graphprune.relation import Shape
 from graphprune.verdict import Checks
@@ -29,7 +31,11 @@ from graphprune.verdict import Checks
 @click.command("prune")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
-@click.option("--ratio", type=float, required=True, help="Share of each group's classes to remove, 0 to below 1.")
+@click.option("--ratio", type=float, help="Share of each group's classes to remove, 0 to below 1.")
+@click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
+@click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
+@click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs for scores; else generated.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
@@ -44,7 +50,11 @@ from graphprune.verdict import Checks
 def command(
     model: Path,
     output: Path | None,
-    ratio: float,
+    ratio: float | None,
+    blocks: int,
+    remove_block: tuple[str, ...],
+    block_score: str,
+    calibration: str | None,
     align: int | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -60,14 +70,17 @@ def command(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Remove the least important channels, heads and features of MODEL, and prove that it was done right.
+    """Remove the least important channels, heads, features and blocks of MODEL, and prove that it was done right.
 
     Without -o nothing is written: the result is proven and reported only.
     """
+    if ratio is None and not blocks and not remove_block:
+        raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     result = prune(
         model,
         output,
-        ratio=ratio,
+        ratio=ratio or 0.0,
+        blocks=Request(remove_block, blocks, block_score, calibration),
         align=align,
         include=include,
         exclude=exclude,
@@ -101,7 +114,8 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     out.print(table)
     for entry in result.plan.interface:
         old, new = ("x".join(map(str, entry[k])) for k in ("from", "to"))
-        out.print(Text(f"interface: {entry['name']} was {old}, is {new}"))
+        out.print(Text(f"interface: {entry['name']} was {old}, is {new or 'gone'}"))
+    _print_blocks(out, result)
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
     if result.verdict is not None:
@@ -120,9 +134,23 @@ def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
         out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
 
 
+def _print_blocks(out: Console, result: Result) -> None:
+    if result.without is None:
+        return
+    for entry, score in zip(result.without.entries, result.without.scores, strict=True):
+        scored = "" if score is None else f" (score {score:.3g})"
+        out.print(Text(f"block {entry.id} went: {entry.output} is {entry.by} now{scored}"))
+    if result.without.proof is not None:
+        worst = result.without.proof.worst
+        out.print(
+            Text(f"proof of blocks: holds, worst relative error {worst:.1e} beside the original with them cut off")
+        )
+
+
 def _print_proof(out: Console, result: Result) -> None:
     if result.proof is None:
-        out.print(Text("proof: not asked for"))
+        if result.without is None or result.without.proof is None:
+            out.print(Text("proof: not asked for"))
         return
     shapes = "; ".join(
         ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs

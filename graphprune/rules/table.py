@@ -188,7 +188,7 @@ TABLE: dict[str, Rule] = {
     "Sqrt": c.homogeneous(only_first(c.elementwise("0")), {0: 0.5}),
     "Squeeze": m.reshape,
     "Sub": c.elementwise("+"),
-    "Sum": c.elementwise("+"),
+    "Sum": c.homogeneous(c.elementwise("+"), {}, joint=True),
     "SwiGLU": c.elementwise("0*1"),
     "TensorScatter": p.tensor_scatter,
     "Tile": m.tile,

@@ -1,0 +1,155 @@
+"""The proof that blocks were taken out right: the original, made to do without them, gives the same outputs.
+
+For a branch its exit is multiplied by zero where it is read; for a layer what reads its exit reads its entry. Nothing
+is taken out, and nothing is shared with the rewriter but the plan's entries: names of tensors in the model as it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnxruntime as ort
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+
+from graphprune.analysis import Analysis
+from graphprune.canonical import copy_all_but
+from graphprune.errors import InputError, ProofError
+from graphprune.model import Model, subgraphs
+from graphprune.plan import BlockPlan
+from graphprune.proof import OutputError, Proof, difference
+from graphprune.relation import Shape, Values
+from graphprune.run import RefusedError, generate, run, session
+
+
+def bypassed(model: Model, entries: Sequence[BlockPlan], types: Mapping[str, int]) -> Model:
+    """The model with every block cut off, and all its nodes still there.
+
+    Args:
+        model: the original, as it runs; weights are shared with it.
+        entries: what the plan says of the blocks.
+        types: ``TensorProto`` data type of each tensor.
+    """
+    proto = ModelProto()
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"node"})
+    layers = {e.output: e.by for e in entries if e.kind == "layer"}
+    branches = {e.exit: types[e.exit] for e in entries if e.kind == "branch"}
+    proto.graph.node.extend(_cut(model.nodes, layers, branches))
+    for output in proto.graph.output:  # an exit that is an output of the graph has no reader to turn away
+        if output.name in layers:
+            _rename(proto.graph, output.name, f"{output.name}/cut")
+            proto.graph.node.append(helper.make_node("Identity", [_last(layers, output.name)], [output.name]))
+    return Model(proto, model.path, lazy=model.lazy)
+
+
+def _last(layers: Mapping[str, str], name: str) -> str:
+    while name in layers:
+        name = layers[name]
+    return name
+
+
+def _cut(nodes: Sequence[NodeProto], layers: Mapping[str, str], branches: Mapping[str, int]) -> Iterator[NodeProto]:
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        _reread(copy, {name: _last(layers, name) for name in layers} | {name: f"{name}/zero" for name in branches})
+        yield copy
+        for name in node.output:
+            if name in branches:
+                zero = np.zeros((), helper.tensor_dtype_to_np_dtype(branches[name]))
+                yield helper.make_node("Constant", [], [f"{name}/0"], value=numpy_helper.from_array(zero, f"{name}/0"))
+                yield helper.make_node("Mul", [name, f"{name}/0"], [f"{name}/zero"])
+
+
+def _reread(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and what its bodies capture, read other tensors."""
+    for k, name in enumerate(node.input):
+        node.input[k] = names.get(name, name)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _reread(inner, names)
+        for value in graph.output:
+            value.name = names.get(value.name, value.name)
+
+
+def _rename(graph: GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for k, name in enumerate(node.output):
+            if name == old:
+                node.output[k] = new
+
+
+def prove(
+    analysis: Analysis,
+    removed: Model,
+    entries: Sequence[BlockPlan],
+    shapes: Sequence[Mapping[str, Shape]],
+    seed: int = 0,
+) -> Proof:
+    """Compare a model without blocks with the original that was made to do without them.
+
+    Args:
+        analysis: of the original.
+        removed: the model without the blocks.
+        entries: what the plan says of the blocks.
+        shapes: input shapes to run at; the first two that the original accepts are taken.
+        seed: of the generated inputs.
+
+    Raises:
+        ProofError: they differ; names the output.
+        InputError: ONNX Runtime cannot run the original.
+    """
+    original = analysis.model.runs_as or analysis.model
+    names, fed = removed.output_names, {i.name for i in removed.inputs}
+    errors = {name: OutputError(name, 0.0, 0.0) for name in names}
+    inputs = []
+    with session(bypassed(original, entries, analysis.witness.first.types)) as left, _runnable(removed) as right:
+        for k, chosen in enumerate(shapes):
+            feeds = generate(analysis.model, chosen, seed + k)
+            try:
+                expected = run(left, feeds, names)
+            except InputError:
+                continue
+            try:
+                found = run(right, {n: v for n, v in feeds.items() if n in fed})
+            except InputError as error:
+                raise ProofError(f"{error} (this is the model without blocks). Nothing was written.") from error
+            for name, a, b in zip(names, expected, found, strict=True):
+                _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b))
+            inputs.append({"seed": seed + k, "shapes": {n: list(s) for n, s in chosen.items()}})
+            if len(inputs) == 2:
+                break
+    if not inputs:
+        raise InputError(f"{analysis.model.name}: no input shape to run the proof at; give one by --input-shape")
+    return Proof(inputs, list(errors.values()))
+
+
+@contextmanager
+def _runnable(model: Model) -> Iterator[ort.InferenceSession]:
+    try:
+        with session(model) as active:
+            yield active
+    except RefusedError as error:
+        raise ProofError(f"{error} (this is the model without blocks). Nothing was written.") from error
+
+
+def _compare(name: str, total: OutputError, expected: Values, found: Values) -> None:
+    """Add to an output's error.
+
+    Raises:
+        ProofError: it exceeds the tolerance of its type.
+    """
+    if expected.shape != found.shape:
+        trouble = f"has shape {found.shape} in place of {expected.shape}"
+    else:
+        absolute, relative, exceeds = difference(expected, found)
+        total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
+        if not exceeds:
+            return
+        trouble = f"is off by {relative:.2g} relative"
+    raise ProofError(
+        f"{name}: the proof fails: without blocks output {total.name!r} {trouble} beside the original with the blocks "
+        "cut off. Nothing was written."
+    )

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphprune.analysis import Analysis
-from graphprune.dataflow import DataFlow
+from graphprune.dataflow import SINK, DataFlow
 from graphprune.model import node_name
 
 Key = tuple[tuple[int, ...] | None, tuple[int, ...] | None, int | None]
@@ -45,7 +45,7 @@ class Block:
         parameters: elements of constants that go with them.
         macs: their multiply-accumulates at the witness.
         depth: in how many other blocks it lies.
-        like: ids of blocks with the same products.
+        like: ids of all blocks with the same products, this one among them.
         parts: ids of the blocks in a row that it is made of.
         interface: inputs and outputs of the graph that go with it.
     """
@@ -112,7 +112,8 @@ class _Search:
         self.flow = DataFlow(analysis, self.states)
         self.found: list[Block] = []
         self.fixed: dict[str, Fixed] = {}
-        self.replaced: set[tuple[str, str]] = set()
+        self.replaced: dict[tuple[str, str], Block] = {}
+        self.further: dict[str, str] = {}  # the nearest of its kind that all that is made of a tensor passes
         self.exits: set[str] = set()  # operands of sums with products behind them, removable or not
 
     def run(self) -> Blocks:
@@ -151,7 +152,7 @@ class _Search:
             parts=tuple(p.id for p in parts),
             interface=self._interface(nodes),
         )
-        self.replaced.add((output, by))
+        self.replaced.setdefault((output, by), block)
         return block
 
     def _interface(self, nodes: dict[int, None]) -> tuple[str, ...]:
@@ -172,40 +173,49 @@ class _Search:
                 self._branch(node, output, exit, by)
 
     def _branch(self, node: int, output: str, exit: str, by: str) -> None:
+        if self.flow.leads(exit, by):  # what the other operand is made of is the skip
+            return
         nodes = self.flow.gone(exit, like=by)
-        if not self.weight(nodes) or self.flow.leads(exit, by):  # what the other operand is made of is the skip
+        if not self.weight(nodes):
             return
         key = self.key(output)
-        behind = [t for t in self.flow.frontier(nodes) if self.weight(self.flow.between(t, nodes))]
-        alone = self.flow.readers[exit] == [node] and exit not in self.flow.outputs_set
+        frontier = self.flow.frontier(nodes)
+        behind = [t for t in frontier if self.weight(self.flow.between(t, nodes))]
+        elsewhere = [exit] if self.flow.readers[exit] != [node] or exit in self.flow.outputs_set else []
         if self.key(exit) == key == self.key(by):
             self.exits.add(exit)
-            if alone and any(self.key(t) == key for t in behind):
+            entries = [t for t in behind if self.key(t) == key]
+            leaks = [self._leak(t, frontier) for t in entries]
+            if not elsewhere and None in leaks:
                 self.found.append(self.add("branch", output, by, exit, {**nodes, node: None}))
                 return
-        self._refuse(node, exit, by, nodes, behind)
+            elsewhere += [t for t in leaks if t is not None]
+        self._refuse(node, by, nodes, behind, elsewhere)
 
-    def _refuse(self, node: int, exit: str, by: str, nodes: dict[int, None], behind: list[str]) -> None:
+    def _refuse(self, node: int, by: str, nodes: dict[int, None], behind: list[str], elsewhere: list[str]) -> None:
         """Keep why something that looks like a branch is none; what does not look like one is not worth a word."""
         shapes = self.analysis.witness.first.shapes
         output = self.analysis.model.nodes[node].output[0]
         whole = shapes.get(output)
-        alike = [t for t in behind if len(shapes.get(t, ())) == len(whole or ()) and self.flow.leads(t, by)]
-        if not whole or not alike:
-            return
-        others = [r for r in self.flow.readers[exit] if r != node]
-        if others or exit in self.flow.outputs_set:
-            if not any(self.flow.leads(t, by, lambda n: not self.flow.macs[n]) for t in alike):
+        alike = [t for t in behind if whole and len(shapes.get(t, ())) == len(whole)]
+        if elsewhere:
+            if not any(self._passes(t, by) or self._passes(by, t) for t in alike):
                 return  # what is added to a stream that is read elsewhere: no skip
-            where = f"node {node_name(self.analysis.model, others[0])!r} reads" if others else "the graph gives out"
-            reason = f"{where} {exit!r} as well, which is inside"
+            readers = [r for r in self.flow.readers.get(elsewhere[0], ()) if r != node and r not in nodes]
+            where = f"node {node_name(self.analysis.model, readers[0])!r} reads" if readers else "the graph gives out"
+            reason = f"{where} {elsewhere[0]!r} as well, which is inside"
         else:
-            entry = "x".join(map(str, shapes[alike[0]]))
-            reason = (
-                f"it leads from {alike[0]!r} of {entry} to {'x'.join(map(str, whole))}: a projection would be needed"
-            )
+            first = next((t for t in alike if self.flow.leads(t, by)), None)
+            if first is None or whole is None:
+                return
+            sizes = ["x".join(map(str, shape)) for shape in (shapes[first], whole)]
+            reason = f"it leads from {first!r} of {sizes[0]} to {sizes[1]}: a projection would be needed"
         if output not in self.fixed or len(self.fixed[output].nodes) < len(nodes):
             self.fixed[output] = Fixed(output, tuple(sorted(nodes)), reason)
+
+    def _passes(self, start: str, end: str) -> bool:
+        """Whether one tensor makes another without a product."""
+        return self.flow.leads(start, end, lambda n: not self.flow.macs[n])
 
     # --- layers
 
@@ -226,8 +236,15 @@ class _Search:
                     inside.update(o for n in block.nodes for o in self.flow.made(n) if o != block.output)
                 atoms.append(found)
                 break
-        within = [set(b.nodes) for b, skip in atoms if skip]
-        inner = {b.id for b, skip in atoms if not skip and any(w.issuperset(b.nodes) for w in within)}
+        holding: dict[int, list[Block]] = {}
+        for block in (b for b, skip in atoms if skip):
+            for node in block.nodes:
+                holding.setdefault(node, []).append(block)
+        inner = {
+            b.id
+            for b, skip in atoms
+            if not skip and any(set(b.nodes) < set(w.nodes) for w in holding.get(b.nodes[-1], ()))
+        }
         self.found = [b for b in self.found if b.id not in inner]
         return [b for b, _ in atoms if b.id not in inner]
 
@@ -249,7 +266,10 @@ class _Search:
             if done:
                 stacks[key].pop()
                 continue
-            stacks.setdefault(key, []).append(tensor)
+            stack = stacks.setdefault(key, [])
+            if stack:
+                self.further[tensor] = stack[-1]
+            stack.append(tensor)
             for entry in readers.get(tensor, ()):
                 above = stacks.get(self.key(entry))
                 if above and above[-1] not in found.setdefault(entry, []):
@@ -260,28 +280,21 @@ class _Search:
 
     def _layer(self, entry: str, end: str) -> tuple[Block, bool] | None:
         """The layer that starts at a tensor, and whether it has a skip; the first end may lie before any product."""
-        key = self.key(entry)
-        for exit in self.flow.climb(end):
-            if self.key(exit) != key or not self.known(exit):
-                continue
+        exit, nodes = end, self.flow.gone(end, entry, entry)
+        while not self.known(exit) or not self.weight(self.flow.between(entry, nodes)):
+            if exit not in self.further:
+                return None
+            exit = self.further[exit]
             nodes = self.flow.gone(exit, entry, entry)
-            if self.weight(self.flow.between(entry, nodes)):
-                break
-        else:
-            return None
         if not self._starts(entry, exit) or self._leaks(entry, nodes):
             return None
-        skip = self.flow.leads(entry, exit, lambda n: not self.flow.macs[n])
+        skip = self._passes(entry, exit)
         if not skip and any(t in self.exits for t in self.flow.climb(exit)):
             return None
         exit, nodes = self._extended(entry, exit, nodes)
-        known = (exit, entry) in self.replaced
-        block = self.add("layer", exit, entry, exit, nodes)
-        if known:  # a branch says the same
-            block = next(b for b in self.found if (b.output, b.by) == (exit, entry))
-        else:
-            self.found.append(block)
-        return block, skip
+        if (exit, entry) not in self.replaced:  # else a branch says the same
+            self.found.append(self.add("layer", exit, entry, exit, nodes))
+        return self.replaced[(exit, entry)], skip
 
     def _starts(self, entry: str, exit: str) -> bool:
         """Whether the very first step from a tensor holds a product: else the layer starts later."""
@@ -289,17 +302,18 @@ class _Search:
         outs = [o for r in self.flow.readers[entry] if r in inside for o in self.flow.made(r) if o in self.flow.above]
         if not outs:
             return False
-        paths = [list(self.flow.climb(o)) for o in outs]
-        shared = set(paths[0]).intersection(*paths[1:])
-        first = next((t for t in paths[0] if t in shared), None)
-        return first is not None and self.weight(self.flow.between(entry, self.flow.gone(first, entry, entry))) > 0
+        first = self.flow.meet(outs)
+        return first != SINK and self.weight(self.flow.between(entry, self.flow.gone(first, entry, entry))) > 0
 
     def _leaks(self, entry: str, nodes: dict[int, None]) -> bool:
         """Whether something between entry and exit stays, because it is used elsewhere."""
+        return self._leak(entry, self.flow.frontier(nodes)) is not None
+
+    def _leak(self, entry: str, frontier: list[str]) -> str | None:
+        """What is read of a part that is made of its entry and yet stays, because it is used elsewhere."""
         first = self.flow.place[entry]
-        return any(
-            self.flow.place[t] > first and self.flow.leads(entry, t) for t in self.flow.frontier(nodes) if t != entry
-        )
+        made = (t for t in frontier if t != entry and self.flow.place[t] > first)
+        return next((t for t in made if self.flow.leads(entry, t)), None)
 
     def _extended(self, entry: str, exit: str, nodes: dict[int, None]) -> tuple[str, dict[int, None]]:
         """The layer with trailing operators, where what it starts from was made by the last of them."""
@@ -426,18 +440,21 @@ def _finished(blocks: list[Block], flow: DataFlow) -> list[Block]:
     for block in blocks:
         taken[block.id] = taken.get(block.id, 0) + 1
         renamed[id(block)] = block.id if taken[block.id] == 1 else f"{block.id}#{taken[block.id]}"
-    alike: dict[Signature, list[str]] = {}
+    alike: dict[Signature, list[Block]] = {}
     containing: dict[int, list[int]] = {}
     for block in blocks:
-        alike.setdefault((block.kind, len(block.parts), _products(block, flow)), []).append(renamed[id(block)])
+        alike.setdefault((block.kind, len(block.parts), _products(block, flow)), []).append(block)
         for node in block.nodes:
             containing.setdefault(node, []).append(len(block.nodes))
+    classes: dict[int, tuple[str, ...]] = {}  # blocks that are alike share one tuple: a deep net has thousands
+    for members in alike.values():
+        shared = tuple(renamed[id(b)] for b in members)
+        classes.update((id(b), shared) for b in members)
     done = []
     for block in blocks:
         name = renamed[id(block)]
         last = flow.maker(block.exit)
         assert last is not None
         depth = sum(size > len(block.nodes) for size in containing[last])
-        like = alike[(block.kind, len(block.parts), _products(block, flow))]
-        done.append(replace(block, id=name, depth=depth, like=tuple(n for n in like if n != name)))
+        done.append(replace(block, id=name, depth=depth, like=classes[id(block)]))
     return done

@@ -58,6 +58,7 @@ def remove(analysis: Analysis, entries: Sequence[BlockPlan], states: Mapping[str
     for entry, nodes in zip(entries, own, strict=True):
         _measure(flow, editor, entry, nodes, gone, instead)
     went = [o for n in sorted(gone) for o in flow.made(n) if o in (states or {})]
+    _measure_other_inputs(flow, editor, {(states or {})[o] for o in went})
     return Bypassed(*_finish(editor, went, states or {}))
 
 
@@ -110,9 +111,19 @@ def _measure(
         for reader in flow.readers.get(tensor, ()):
             if reader in gone or not flow.measures(reader) or tensor not in editor.nodes[reader].input:
                 continue
-            sizes = flow.measured_off(reader, entry.by)
+            sizes = flow.measured_off(reader, [entry.by, *flow.lasting])
             if sizes is not None:
                 _tell(editor, reader, sizes, flow, instead)
+
+
+def _measure_other_inputs(flow: DataFlow, editor: Editor, going: Set[str]) -> None:
+    """Let nodes that measured a state that goes (the length of the first layer's cache) measure one that stays."""
+    others = [i.name for i in editor.model.inputs if i.name not in going]
+    for name in sorted(going):
+        for reader in flow.readers.get(name, ()):
+            sizes = flow.measured_off(reader, others) if flow.measures(reader) else None
+            if sizes is not None and name in editor.nodes[reader].input:
+                _tell(editor, reader, sizes, flow, {})
 
 
 def _tell(

@@ -87,6 +87,30 @@ class DataFlow:
             yield tensor
             tensor = self.above[tensor]
 
+    @cached_property
+    def level(self) -> dict[str, int]:
+        """How many post-dominators each activation has."""
+        found = {SINK: 0}
+        for tensor in self.above:
+            path = []
+            while tensor not in found:
+                path.append(tensor)
+                tensor = self.above[tensor]
+            for k, passed in enumerate(reversed(path)):
+                found[passed] = found[tensor] + k + 1
+        return found
+
+    def meet(self, tensors: Iterable[str]) -> str:
+        """The nearest activation that everything made of some others passes; they themselves count."""
+        first, *rest = tensors
+        for other in rest:
+            while first != other:
+                if self.level[first] >= self.level[other]:
+                    first = self.above[first]
+                else:
+                    other = self.above[other]
+        return first
+
     def gone(self, tensor: str, stop: str | None = None, like: str | None = None) -> dict[int, None]:
         """Nodes that nothing needs once a tensor is not read any more, last first.
 
@@ -123,7 +147,7 @@ class DataFlow:
         if like is None:
             return False
         if self.measures(node):
-            return self.measured_off(node, like) is not None
+            return self.measured_off(node, [like, *self.lasting]) is not None
         idle = not any(o in self.above for o in self.made(node)) and all(
             self._unread(o, gone, like) for o in self.made(node)
         )
@@ -131,8 +155,8 @@ class DataFlow:
             gone[node] = None
         return idle
 
-    def measured_off(self, node: int, tensor: str) -> list[tuple[str, int]] | None:
-        """How to tell what a node measures from the sizes of another tensor, or of the graph's inputs.
+    def measured_off(self, node: int, tensors: Iterable[str]) -> list[tuple[str, int]] | None:
+        """How to tell what a node measures from the sizes of other tensors.
 
         Returns:
             For each entry of what it makes a tensor and its axis of that size, or no tensor and a fixed size; None
@@ -143,9 +167,10 @@ class DataFlow:
         one, two = first.values[out], second.values.get(out, first.values[out])
         if one.shape != two.shape or one.ndim > 1:
             return None
+        others = list(tensors)
         found: list[tuple[str, int]] = []
         for pair in zip(one.reshape(-1).tolist(), two.reshape(-1).tolist(), strict=True):
-            place = ("", pair[0]) if pair[0] == pair[1] else self._place_of_size(pair, [tensor, *self.lasting])
+            place = ("", pair[0]) if pair[0] == pair[1] else self._place_of_size(pair, others)
             if place is None:
                 return None
             found.append(place)

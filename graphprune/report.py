@@ -88,7 +88,7 @@ def block_data(analysis: Analysis, block: Block) -> dict[str, Any]:
         "nodes": [node_name(analysis.model, n) for n in block.nodes],
         "parameters": block.parameters,
         "macs": block.macs,
-        "like": list(block.like),
+        "like": [id for id in block.like if id != block.id],
         "parts": list(block.parts),
         "interface": list(block.interface),
     }

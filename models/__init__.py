@@ -1,7 +1,8 @@
 """Models by name, for tests, benchmarks and the README.
 
-Three kinds: trained ones that other packages carry, exports of well-known architectures (their graphs are kept here
-without weights, which are drawn again when a model is built), and small graphs written by hand in ``models.small``.
+Four kinds: trained ones that other packages carry, small ones that this project trains itself (``models.make_digits``),
+exports of well-known architectures (their graphs are kept here without weights, which are drawn again when a model is
+built), and small graphs written by hand in ``models.small``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 EXPORTS = Path(__file__).parent / "exports"
+TRAINED = Path(__file__).parent / "trained"
 
 PACKAGED = {
     "ppocr-v4-det": ("rapidocr-onnxruntime", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
@@ -49,6 +51,20 @@ def packaged(name: str) -> Path:
         raise LookupError(f"model {name!r} needs 'pip install {package}'") from None
     if not path.is_file():
         raise LookupError(f"package {package} holds no {inside}; another version does")
+    return path
+
+
+def trained(name: str) -> Path:
+    """File of a small model that ``models.make_digits`` trained.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    path = TRAINED / f"{name}.onnx"
+    if not path.is_file():
+        raise LookupError(
+            f"no trained model is called {name!r}; there are {sorted(p.stem for p in TRAINED.glob('*.onnx'))}"
+        )
     return path
 
 

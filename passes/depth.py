@@ -37,7 +37,7 @@ class Request:
 
     names: Sequence[str] = ()
     count: int = 0
-    score: str = "influence"
+    score: str = influence.SCORES[0]
     inputs: str | os.PathLike[str] | None = None
 
     def __bool__(self) -> bool:

@@ -31,7 +31,8 @@ from graphprune.plan import BlockPlan
 from graphprune.relation import Shape, Values
 from graphprune.run import exposing, run, session
 
-SCORES = ("influence", "effect")
+SCORES = ("effect", "influence")
+"""By which blocks can be chosen, the default first: it keeps more (``tests/benchmarks/bench_blocks.py``)."""
 _MOST_NODES = 20_000
 """Copies of nodes in one run of ``effect``: sessions of more take long to start."""
 
@@ -69,11 +70,17 @@ def _matches(block: Block, glob: str) -> bool:
     return block.id == glob or fnmatchcase(block.id, glob)
 
 
-def units(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks to choose from where none are named: the largest that are not made of others in a row."""
-    single = [b for b in blocks if not b.parts]
-    sets = [set(b.nodes) for b in single]
-    return [b for b, own in zip(single, sets, strict=True) if not any(own < other for other in sets)]
+def units(blocks: Sequence[Block], globs: Sequence[str] = ()) -> list[Block]:
+    """Blocks to choose from, none within another.
+
+    Where globs name them, the smallest that match (of layers and stages the layers); else the largest that are not made
+    of others in a row.
+    """
+    chosen = [b for b in blocks if any(_matches(b, g) for g in globs) or (not globs and not b.parts)]
+    sets = [set(b.nodes) for b in chosen]
+    if globs:
+        return [b for b, own in zip(chosen, sets, strict=True) if not any(other < own for other in sets)]
+    return [b for b, own in zip(chosen, sets, strict=True) if not any(own < other for other in sets)]
 
 
 def take(
@@ -104,8 +111,7 @@ def take(
     scores: list[float | None] = []
     current = analysis
     while len(entries) < count:
-        blocks = find(current, allow_io).blocks
-        candidates = [b for b in blocks if any(_matches(b, g) for g in globs)] if globs else units(blocks)
+        candidates = units(find(current, allow_io).blocks, globs)
         if not candidates:
             raise InputError(
                 f"{analysis.model.name}: {count} blocks are to go, and only {len(entries)} can; "

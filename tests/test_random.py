@@ -1,14 +1,17 @@
 """Random graphs: whatever is drawn, the proof holds, the model is valid, and a mask made by hand agrees."""
 
 import os
+from random import Random
 
 import numpy as np
 import pytest
+from graphprune.passes.depth import Request
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
 import graphprune
+from graphprune import blocks
 from graphprune.errors import InputError
 from tests import helpers
 from tests.random_graphs import convolutional
@@ -42,11 +45,38 @@ def test_sequential_graphs(batch: int) -> None:
     one()
 
 
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_blocks(batch: int) -> None:
+    """A random half of what is found goes, and then a ratio of the rest."""
+
+    @seed(2000 + batch)
+    @settings(QUIET, max_examples=max(SIZE // 4, 1))
+    @given(st.one_of(convolutional(), sequential()), st.randoms(use_true_random=False))
+    def one(model: ModelProto, random: Random) -> None:
+        names = [b.id for b in blocks.find(graphprune.analyze(model)).blocks]
+        chosen = [name for name in names if random.random() < 0.5]
+        if not chosen:
+            return
+        try:
+            alone = graphprune.prune(model, blocks=Request(chosen))
+            both = graphprune.prune(model, ratio=0.3, blocks=Request(chosen))
+        except InputError as error:
+            known = ("overlap", "both operands", *NOTHING)
+            assert any(words in str(error) for words in known), error
+            return
+        for result in (alone, both):
+            helpers.check(result.model.proto)
+            assert result.without is not None and result.without.proof is not None
+            assert result.without.proof.worst < 1e-4 and len(result.plan.blocks) > 0
+
+    one()
+
+
 def judge(model: ModelProto, ratio: float, allow_statistical: bool) -> None:
     """Prune, and check the result in every way there is."""
     helpers.check(model)
     try:
-        result = graphprune.prune(model, ratio=ratio, allow_statistical=allow_statistical)
+        result = graphprune.prune(model, ratio=ratio, align=1, allow_statistical=allow_statistical)
     except InputError as error:
         assert any(words in str(error) for words in NOTHING), error
         return

@@ -1,0 +1,113 @@
+"""Blocks that go, alone and together with channels and heads, through the pipeline, the plan and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphprune.passes.depth import Request
+
+import graphprune
+import models
+from graphprune import blocks
+from graphprune.analysis import analyze
+from graphprune.cli import main
+from models.small import residual
+from tests import helpers
+
+
+@pytest.mark.parametrize("name", models.zoo())
+def test_blocks_and_ratio_in_one_run(name: str) -> None:
+    model = models.export(name)
+    every = blocks.find(analyze(model)).blocks
+    if not every:
+        pytest.skip("has no blocks")
+    names = [b.id for b in every if not b.parts][:1]
+    result = graphprune.prune(model, ratio=0.3, blocks=Request(names))
+    assert result.without is not None and result.without.proof is not None and result.proof is not None
+    assert result.without.proof.worst < 1e-4 and result.proof.worst < 1e-4
+    assert len(result.plan.blocks) == 1 and result.plan.groups
+    assert result.after.macs < result.before.macs and result.after.parameters < result.before.parameters
+    if analyze(model).model.opsets[""] < 28:
+        helpers.check(result.model.proto)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3])
+def test_plans_are_replayed_to_the_bit(tmp_path: Path, ratio: float) -> None:
+    model = models.export("vit-ts16")
+    onnx.save(model, tmp_path / "a.onnx")
+    first = graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=ratio, blocks=Request(count=2))
+    again = graphprune.apply(tmp_path / "b.plan.json", tmp_path / "a.onnx", tmp_path / "c.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
+    plan = json.loads((tmp_path / "b.plan.json").read_text())
+    assert [b["id"] for b in plan["blocks"]] == [b.id for b in first.plan.blocks] and plan["proof"]["blocks"]["outputs"]
+    assert again.plan.blocks == first.plan.blocks and again.after == first.after
+    assert plan["model"]["sha256"] == analyze(tmp_path / "a.onnx").model.sha256
+
+
+def test_caches_go_with_their_layers(tmp_path: Path) -> None:
+    model = models.export("llama-cache-dynamo18")
+    result = graphprune.prune(model, tmp_path / "b.onnx", ratio=0.5, allow_io=True, blocks=Request(["layer:add_350"]))
+    gone = [e["name"] for e in result.plan.interface if not e["to"]]
+    shrunk = [e["name"] for e in result.plan.interface if e["to"]]
+    assert sorted(gone) == ["cat_7", "cat_8", "past_key_0", "past_value_0"] and "past_key_1" in shrunk
+    saved = onnx.load(tmp_path / "b.onnx")
+    assert [o.name for o in saved.graph.output] == ["linear_14", "cat_11", "cat_12"]
+    again = graphprune.apply(tmp_path / "b.plan.json", model)
+    assert again.model.proto == result.model.proto
+    with pytest.raises(graphprune.InputError, match="no block matches"):
+        graphprune.prune(model, blocks=Request(["branch:add_300"]))
+
+
+def test_calibration_data_decides(tmp_path: Path) -> None:
+    """A block that only matters for bright images goes where no image is bright."""
+    model = models.export("resnext-dynamo18")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "in.npz", pixel_values=rng.standard_normal((4, 3, 64, 64)).astype(np.float32))
+    inputs = [i.name for i in analyze(model).model.inputs]
+    shape = analyze(model).witness.inputs[inputs[0]]
+    np.savez(tmp_path / "in.npz", **{inputs[0]: rng.standard_normal((4, *shape[1:])).astype(np.float32)})
+    with_data = graphprune.prune(model, blocks=Request(count=1, inputs=tmp_path / "in.npz"))
+    without = graphprune.prune(model, blocks=Request(count=1))
+    assert with_data.without is not None and without.without is not None
+    assert with_data.without.scores != without.without.scores
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as done:
+        main(list(arguments))
+    shown = capsys.readouterr()
+    return int(done.value.code or 0), shown.out, shown.err
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(residual(), "m.onnx")
+    every = blocks.find(analyze("m.onnx")).blocks
+    branch = next(b for b in every if b.kind == "branch")
+    status, out, _ = run(capsys, "inspect", "m.onnx")
+    assert status == 0 and "removable blocks" in out and branch.id in out
+    data = json.loads(run(capsys, "inspect", "m.onnx", "--json")[1])
+    assert [b["id"] for b in data["blocks"]] == [b.id for b in every]
+    status, out, _ = run(capsys, "explain", "m.onnx", branch.id)
+    assert status == 0 and f"can be replaced by {branch.by!r}" in out
+    inside, stem = analyze("m.onnx").model.nodes[branch.nodes[0]].name, analyze("m.onnx").model.nodes[0].name
+    assert branch.id in run(capsys, "explain", "m.onnx", inside)[1]
+    assert "in no block: no tensor" in run(capsys, "explain", "m.onnx", stem)[1]
+    status, out, _ = run(capsys, "prune", "m.onnx", "-o", "b.onnx", "--remove-block", branch.id)
+    assert status == 0 and f"block {branch.id} went" in out and "proof of blocks: holds" in out
+    assert Path("b.onnx").exists() and Path("b.plan.json").exists()
+    status, out, _ = run(capsys, "prune", "m.onnx", "--blocks", "1", "--block-score", "influence", "--ratio", "0.3")
+    assert status == 0 and "(score " in out and "proof: holds" in out
+    for wrong, words in (
+        ((), "give --ratio, --blocks or --remove-block"),
+        (("--remove-block", "none"), "no block matches 'none'"),
+        (("--blocks", "9"), "9 blocks are to go"),
+        (("--blocks", "1", "--block-score", "taste"), "taste"),
+        (("--blocks", "1", "--calibration", "none.npz"), "no such file"),
+    ):
+        status, out, err = run(capsys, "prune", "m.onnx", *wrong)
+        assert status == 2 and words in err and err.count("\n") == 1 and not out

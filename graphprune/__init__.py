@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.analysis import Analysis, Group, analyze
+from graphprune.checks import Checks, Verdict
 from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
 from graphprune.plan import Plan
 from graphprune.timing import Bench, bench
-from graphprune.verdict import Checks, Verdict, validate
+from graphprune.verdict import validate
 
 if TYPE_CHECKING:
     from graphprune.pipeline import Result, apply, prune

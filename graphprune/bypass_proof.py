@@ -104,6 +104,7 @@ def prove(
     original = analysis.model.runs_as or analysis.model
     names, fed = removed.output_names, {i.name for i in removed.inputs}
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
+    rounds = any(relation is not None and relation.rounds for relation in analysis.web.relations)
     inputs = []
     with session(bypassed(original, entries, analysis.witness.first.types)) as left, _runnable(removed) as right:
         for k, chosen in enumerate(shapes):
@@ -117,7 +118,7 @@ def prove(
             except InputError as error:
                 raise ProofError(f"{error} (this is the model without blocks). Nothing was written.") from error
             for name, a, b in zip(names, expected, found, strict=True):
-                _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b))
+                _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b), rounds)
             inputs.append({"seed": seed + k, "shapes": {n: list(s) for n, s in chosen.items()}})
             if len(inputs) == 2:
                 break
@@ -135,7 +136,7 @@ def _runnable(model: Model) -> Iterator[ort.InferenceSession]:
         raise ProofError(f"{error} (this is the model without blocks). Nothing was written.") from error
 
 
-def _compare(name: str, total: OutputError, expected: Values, found: Values) -> None:
+def _compare(name: str, total: OutputError, expected: Values, found: Values, rounds: bool) -> None:
     """Add to an output's error.
 
     Raises:
@@ -144,7 +145,7 @@ def _compare(name: str, total: OutputError, expected: Values, found: Values) -> 
     if expected.shape != found.shape:
         trouble = f"has shape {found.shape} in place of {expected.shape}"
     else:
-        absolute, relative, exceeds = difference(expected, found)
+        absolute, relative, exceeds = difference(expected, found, rounds)
         total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
         if not exceeds:
             return

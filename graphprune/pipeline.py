@@ -11,6 +11,7 @@ from pathlib import Path
 
 from graphprune import cost, files, proof, shapes
 from graphprune.analysis import Analysis, analyze
+from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
@@ -22,7 +23,7 @@ from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, described, rewrite
-from graphprune.verdict import Checks, Verdict, validate
+from graphprune.verdict import validate
 
 
 @dataclass

@@ -158,6 +158,7 @@ def test_ids_are_unique_everywhere() -> None:
     for name in models.zoo():
         ids = [b.id for b in found(name).blocks]
         assert len(ids) == len(set(ids)), name
+        assert all(part in ids for b in found(name).blocks for part in b.parts), name
 
 
 # --- removal ---------------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from onnx import ModelProto, numpy_helper
 import graphprune
 import models
 from graphprune import half, trt
+from graphprune.checks import Checks
 from graphprune.model import load
-from graphprune.verdict import Checks, validate
+from graphprune.verdict import validate
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not trt.gpu(), reason="needs a GPU")]
 

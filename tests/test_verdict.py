@@ -15,10 +15,11 @@ from onnx import ModelProto, numpy_helper
 import graphprune
 import models
 from graphprune import trt
+from graphprune.checks import Checks
 from graphprune.cli import main
 from graphprune.files import plain
 from graphprune.schema import schema
-from graphprune.verdict import Checks, validate
+from graphprune.verdict import validate
 from models.small import Net, chain, residual
 
 SUBSET = ["vgg-dynamo18s", "resnext-ts9", "yolo-dynamo18", "vit-ts16", "bert-classifier-ts17", "llama-dynamo18"]

@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 
 from graphprune import files
+from graphprune.checks import Checks
 from graphprune.relation import Shape
 from graphprune.trt import CAPABILITIES
-from graphprune.verdict import Checks
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune import report
+from graphprune.checks import Checks
 from graphprune.cli.options import (
     change,
     model_argument,
@@ -25,7 +26,6 @@ from graphprune.passes.depth import Request
 from graphprune.passes.influence import SCORES
 from graphprune.pipeline import Result, prune
 from graphprune.relation import Shape
-from graphprune.verdict import Checks
 
 
 @click.command("prune")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from graphprune.checks import Checks, Level, Verdict
 from graphprune.cli.options import (
     check_options,
     model_argument,
@@ -22,7 +23,7 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.relation import Shape
-from graphprune.verdict import Checks, Level, Verdict, validate
+from graphprune.verdict import validate
 
 
 @click.command("validate")

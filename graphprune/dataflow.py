@@ -167,7 +167,8 @@ class DataFlow:
         one, two = first.values[out], second.values.get(out, first.values[out])
         if one.shape != two.shape or one.ndim > 1:
             return None
-        others = list(tensors)
+        # what is made later may need the very size that is to be told
+        others = [t for t in tensors if self.place[t] < self.place[out]]
         found: list[tuple[str, int]] = []
         for pair in zip(one.reshape(-1).tolist(), two.reshape(-1).tolist(), strict=True):
             place = ("", pair[0]) if pair[0] == pair[1] else self._place_of_size(pair, others)

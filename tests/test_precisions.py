@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from graphprune.passes.depth import Request
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -20,6 +21,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import graphprune
 import models
+from graphprune.blocks import find as found_blocks
 from graphprune.errors import InputError
 from models.small import Net
 from tests import helpers
@@ -92,6 +94,19 @@ FORMS: dict[str, tuple[Convert, float]] = {
 
 TOOL_FAILS = {("operators", "t5-encoder-ts14")}
 """What ONNX Runtime's quantiser itself does not take."""
+
+
+@pytest.mark.parametrize("name", ["vit-ts16", "resnext-dynamo18", "llama-dynamo18", "bert-classifier-ts17"])
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_go_from_every_form(form: str, name: str, tmp_path: Path) -> None:
+    """Quantisers and casts between do not hide them, and the proof is not of what optimisation makes of the rest."""
+    model = FORMS[form][0](models.export(name), tmp_path)
+    analysis = graphprune.analyze(model)
+    for block in found_blocks(analysis).blocks:
+        result = graphprune.prune(model, blocks=Request([block.id]))
+        assert result.without is not None and result.without.proof is not None
+        assert result.without.proof.worst < 1e-2
+    assert found_blocks(analysis).blocks
 
 
 @pytest.mark.parametrize("name", NAMES)

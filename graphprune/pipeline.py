@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-from graphprune import cost, files, proof, shapes
+import numpy as np
+
+from graphprune import cost, files, proof, samples, shapes
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
-from graphprune.passes import depth, magnitude
+from graphprune.passes import depth, magnitude, reconstruct
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
@@ -41,6 +43,7 @@ class Result:
         output: the file written, None where none was asked for.
         seconds: time taken, by step.
         verdict: what validation found; None where none was asked for.
+        fits: linear operators that were fitted to the original, with their errors on what was held out.
         without: the model without the blocks that went, with their scores and proof; None where none went.
     """
 
@@ -55,6 +58,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     without: depth.Shallower | None = None
+    fits: list[reconstruct.Fit] = field(default_factory=list)
 
 
 class _Clock:
@@ -84,6 +88,9 @@ def prune(
     seed: int = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    compensate: bool = True,
+    progress: Callable[[int, int], None] = lambda _, __: None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
 
@@ -103,6 +110,10 @@ def prune(
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
         plan: where to write the plan instead.
+        calibration: unlabelled inputs (see ``graphprune.samples``): blocks are scored on them, and what is left of
+            each linear operator is fitted to what the original made (see ``graphprune.passes.reconstruct``).
+        compensate: whether to fit, where there are inputs.
+        progress: is told how many of how many steps of fitting are done.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -120,7 +131,8 @@ def prune(
     without = None
     if blocks:
         blocks.check()
-        taken = depth.choose(original, blocks, input_shapes, allow_io, seed)
+        wanted = replace(blocks, inputs=blocks.inputs or calibration)
+        taken = depth.choose(original, wanted, input_shapes, allow_io, seed)
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis
         clock.lap("blocks")
@@ -136,7 +148,8 @@ def prune(
     for entry in done.plan.groups:
         entry.score = [round(float(s), 6) for s in scores[entry.id]]
     clock.lap("rewrite")
-    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks)
+    fitting = calibration if compensate else None
+    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, fitting, progress)
     return _finish(job, analysis, done, chosen.untouched, clock)
 
 
@@ -217,6 +230,8 @@ class _Job:
     seed: int
     input_shapes: Mapping[str, Shape] | None
     checks: Checks | None
+    calibration: str | os.PathLike[str] | None = None
+    progress: Callable[[int, int], None] = lambda _, __: None
 
 
 def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Untouched], clock: _Clock) -> Result:
@@ -241,6 +256,10 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
         done.plan.interface = job.without.interface + done.plan.interface
         if job.without.proof is not None:
             done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
+    fits: list[reconstruct.Fit] = []
+    if job.calibration is not None:
+        fits = _compensate(job, done)
+        clock.lap("fit")
     verdict = None
     if job.checks is not None:
         source = original.model.source
@@ -260,8 +279,40 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
         size = done.model.proto.ByteSize()
     after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), size)
     return Result(
-        done.model, done.plan, analysis, before, after, found, untouched, written, clock.seconds, verdict, job.without
+        done.model,
+        done.plan,
+        analysis,
+        before,
+        after,
+        found,
+        untouched,
+        written,
+        clock.seconds,
+        verdict,
+        job.without,
+        fits,
     )
+
+
+def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
+    """Fit what is left to what the original made; the plan says of which weights the values have changed."""
+    source, original = job.calibration, job.original.model.runs_as or job.original.model
+    assert source is not None
+    found = reconstruct.reconstruct(
+        original,
+        done.model,
+        lambda: samples.load(source, original),
+        lambda value, name: proof.restrict(np.asarray(value), name, done.removal),
+        job.seed,
+        job.progress,
+    )
+    done.model = found.model
+    done.plan.compensated = [
+        {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
+        for f in found.fits
+        if f.kept
+    ]
+    return found.fits
 
 
 def _still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:

@@ -153,6 +153,7 @@ def result_data(result: Result) -> dict[str, Any]:
         else [],
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
         "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
+        "compensated": result.plan.compensated,
         "verdict": None if result.verdict is None else result.verdict.to_json(),
         "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
     }

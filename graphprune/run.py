@@ -221,26 +221,35 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
     return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
 
 
+def upto(model: Model, names: Sequence[str]) -> Model:
+    """The part of a model that makes some tensors, which are its outputs; inputs are all kept."""
+    wanted, needed = set(names), []
+    for index in range(len(model.nodes) - 1, -1, -1):
+        node = model.nodes[index]
+        if wanted & set(node.output):
+            needed.append(node)
+            wanted.update([*node.input, *model.captured.get(index, ())])
+    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    proto.graph.name = "part"
+    proto.graph.node.extend(reversed(needed))
+    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
+    proto.graph.input.extend(i for i in model.graph.input if i.name not in model.initializers or i.name in wanted)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names))
+    return Model(proto, model.path, lazy=model.lazy)
+
+
 def fold(model: Model, names: Sequence[str]) -> dict[str, Values]:
     """Values of tensors that are computed from constants alone, by running the nodes that compute them.
 
     Raises:
         RefusedError: ONNX Runtime does not load them.
     """
-    wanted, needed = set(names), []
-    for index in range(len(model.nodes) - 1, -1, -1):
-        node = model.nodes[index]
-        if wanted & set(node.output):
-            needed.append(node)
-            wanted |= set(node.input)
-    if not needed:
+    if not names:
         return {}
-    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
-    proto.graph.name = "constants"
-    proto.graph.node.extend(reversed(needed))
-    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
-    with session(Model(proto, model.path, lazy=model.lazy)) as active:
+    part = upto(model, names)
+    del part.proto.graph.input[:]
+    with session(part) as active:
         return dict(zip(names, run(active, {}, names), strict=True))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 
 from graphprune import files
 from graphprune.checks import Checks
@@ -163,6 +166,15 @@ def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable
         files.write_json(Path(json_to), data)
     if not quiet:
         table(console())
+
+
+@contextmanager
+def bar(title: str, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with an estimate, on standard error where that is a terminal."""
+    shown = Progress(console=Console(stderr=True), transient=True, disable=hidden or not sys.stderr.isatty())
+    with shown:
+        task = shown.add_task(title, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def console() -> Console:

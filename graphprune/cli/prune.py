@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import click
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 from graphprune import report
 from graphprune.checks import Checks
 from graphprune.cli.options import (
+    bar,
     change,
     model_argument,
     number,
@@ -35,7 +37,8 @@ from graphprune.relation import Shape
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs for scores; else generated.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs to fit what is left on.")
+@click.option("--no-compensate", is_flag=True, help="Do not fit what is left, even with --calibration.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
@@ -55,6 +58,7 @@ def command(
     remove_block: tuple[str, ...],
     block_score: str,
     calibration: str | None,
+    no_compensate: bool,
     align: int | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -76,22 +80,26 @@ def command(
     """
     if ratio is None and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
-    result = prune(
-        model,
-        output,
-        ratio=ratio or 0.0,
-        blocks=Request(remove_block, blocks, block_score, calibration),
-        align=align,
-        include=include,
-        exclude=exclude,
-        allow_statistical=allow_statistical,
-        allow_io=allow_io,
-        input_shapes=input_shapes,
-        prove=not no_proof,
-        seed=seed,
-        plan=plan,
-        checks=Checks(tensorrt=trt) if validated or trt else None,
-    )
+    with bar("fitting", quiet or json_to == "-" or calibration is None or no_compensate) as progress:
+        result = prune(
+            model,
+            output,
+            ratio=ratio or 0.0,
+            blocks=Request(remove_block, blocks, block_score),
+            calibration=calibration,
+            progress=progress,
+            compensate=not no_compensate,
+            align=align,
+            include=include,
+            exclude=exclude,
+            allow_statistical=allow_statistical,
+            allow_io=allow_io,
+            input_shapes=input_shapes,
+            prove=not no_proof,
+            seed=seed,
+            plan=plan,
+            checks=Checks(tensorrt=trt) if validated or trt else None,
+        )
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
 
 
@@ -118,6 +126,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     _print_blocks(out, result)
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
+    _print_fits(out, result, verbose)
     if result.verdict is not None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
@@ -145,6 +154,18 @@ def _print_blocks(out: Console, result: Result) -> None:
         out.print(
             Text(f"proof of blocks: holds, worst relative error {worst:.1e} beside the original with them cut off")
         )
+
+
+def _print_fits(out: Console, result: Result, verbose: bool) -> None:
+    if not result.fits:
+        return
+    kept = sum(f.kept for f in result.fits)
+    before, after = (median(getattr(f, key) for f in result.fits) for key in ("before", "after"))
+    text = f"fit: {kept} of {len(result.fits)} linear operators, held-out relative error {before:.3g}, now {after:.3g}"
+    out.print(Text(f"{text} (medians)"))
+    for fit in result.fits if verbose else ():
+        state = "" if fit.kept else ", left as it was"
+        out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))
 
 
 def _print_proof(out: Console, result: Result) -> None:

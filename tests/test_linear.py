@@ -1,0 +1,83 @@
+"""Linear operators as matrix products: rows times matrix is what the operator makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from graphprune.linear import find
+from graphprune.model import load
+from graphprune.run import exposing, generate, run, session
+from models.small import Net, chain
+
+
+def conv(
+    kernel: tuple[int, ...], i: int = 6, o: int = 8, group: int = 1, bias: bool = True, **attributes: Any
+) -> ModelProto:
+    net = Net()
+    x = net.input("x", ["batch", i, *([9, 11, 7][: len(kernel)])])
+    inputs = [x, net.weight(o, i // group, *kernel), *([net.weight(o)] if bias else [])]
+    return net.model(net.op("Conv", *inputs, group=group, **attributes))
+
+
+def gemm(transposed: bool, bias: bool) -> ModelProto:
+    net = Net()
+    weight = net.weight(*((5, 12) if transposed else (12, 5)))
+    inputs = [net.input("x", ["batch", 12]), weight, *([net.weight(5)] if bias else [])]
+    return net.model(net.op("Gemm", *inputs, transB=int(transposed)))
+
+
+def matmul(bias: bool) -> ModelProto:
+    net = Net()
+    return net.model(net.linear(net.input("x", ["batch", 3, 12]), 12, 5, bias))
+
+
+CASES = {
+    "3x3": conv((3, 3), pads=[1, 1, 1, 1]),
+    "1x1, no bias": conv((1, 1), bias=False),
+    "strided": conv((3, 3), pads=[0, 1, 2, 1], strides=[2, 3]),
+    "dilated": conv((3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
+    "same upper": conv((4, 3), auto_pad="SAME_UPPER", strides=[2, 1]),
+    "same lower": conv((4, 3), auto_pad="SAME_LOWER", strides=[2, 1]),
+    "valid": conv((2, 3), auto_pad="VALID"),
+    "one axis": conv((5,), pads=[2, 2]),
+    "three axes": conv((3, 2, 2), pads=[1, 0, 0, 1, 1, 1]),
+    "groups": conv((3, 3), 6, 9, 3, pads=[1, 1, 1, 1]),
+    "depthwise": conv((3, 3), 6, 6, 6, pads=[1, 1, 1, 1]),
+    "gemm": gemm(False, True),
+    "gemm, transposed": gemm(True, False),
+    "matmul": matmul(True),
+    "matmul, no bias": matmul(False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("most", [10_000, 7])
+def test_rows_times_matrix_is_the_output(name: str, most: int) -> None:
+    model = load(CASES[name])
+    (linear,) = find(model)
+    feeds = generate(model, {"x": tuple(d.dim_value or 4 for d in model.inputs[0].type.tensor_type.shape.dim)})
+    with session(exposing(model, [linear.output])) as active:
+        (y,) = run(active, feeds, [linear.output])
+    rows, wanted, sample = linear.pick(feeds["x"], y, most, np.random.default_rng(0))
+    assert rows.shape[1] == wanted.shape[1] == len(sample) == min(most, y.size // (wanted.shape[0] * wanted.shape[2]))
+    weight = model.array(linear.weight)
+    found = rows @ linear.matrix(weight)
+    if linear.bias is not None and linear.adder is None:
+        found = found + model.array(linear.bias).reshape(linear.groups, 1, -1)
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.array_equal(linear.weight_of(linear.matrix(weight), weight), weight)
+    assert sample.max() < 4 and (linear.bias is not None) == ("no bias" not in name and name != "gemm, transposed")
+
+
+def test_weights_that_others_read_are_left_alone() -> None:
+    net = Net()
+    x, weight = net.input("x", ["batch", 6]), net.weight(6, 6)
+    assert find(load(net.model(net.op("MatMul", net.op("MatMul", x, weight), weight)))) == []
+    net = Net()
+    x = net.input("x", ["batch", 6])
+    assert find(load(net.model(net.op("MatMul", net.op("Neg", x), x)))) == []
+    assert [len(find(load(chain())))] == [2]

@@ -199,8 +199,10 @@ def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.nda
 
 def _count(analysis: Analysis, group: Group, asked: int, align: int | None) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
-    tries = (_aligned(analysis, group, asked, a) for a in (ALIGNMENTS if align is None else (align,)))
-    return next(count for count in tries if align is not None or asked - count <= _GIVEN_UP * group.size)
+    if align is not None:
+        return _aligned(analysis, group, asked, align)
+    tries = (_aligned(analysis, group, asked, a) for a in ALIGNMENTS)
+    return next((count for count in tries if count and asked - count <= _GIVEN_UP * group.size), asked)
 
 
 def _aligned(analysis: Analysis, group: Group, count: int, align: int) -> int:

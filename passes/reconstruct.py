@@ -14,8 +14,10 @@ Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory do
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from graphprune.editor import Editor
 from graphprune.linear import Linear, find
 from graphprune.model import Model, node_name
 from graphprune.relation import Values
-from graphprune.run import run, session, upto
+from graphprune.staged import Staged
 
 Feeds = Mapping[str, Values]
 Moments = npt.NDArray[np.float64]
@@ -83,19 +85,45 @@ def reconstruct(
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
-    known = set(original.producer) | {i.name for i in original.inputs}
-    fits: list[Fit] = []
+    known = set(original.producer)
     steps = [[n for n in wave if n.output in known] for wave in waves(pruned)]
-    steps = [step for step in steps if step]
-    for number, names in enumerate([{linear.output for linear in step} for step in steps]):
-        linears = [linear for linear in find(pruned) if linear.output in names]  # nodes move as biases are added
-        sums = _moments(original, pruned, linears, batches, restrict, seed)
-        editor = Editor(pruned)
-        for linear, moments in zip(linears, sums, strict=True):
-            fits.append(_fit(editor, pruned, linear, moments))
-        pruned = editor.finish()
-        progress(number + 1, len(steps))
+    number_of = {linear.output: k for k, step in enumerate(steps) for linear in step}
+    fits: list[Fit] = []
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        wanted = Staged(original, number_of, False, Path(first))
+        given = Staged(pruned, number_of, True, Path(second))
+        sizes = _start(wanted, given, batches, restrict, {i.name for i in pruned.inputs})
+        for number, step in enumerate(steps):
+            names = {linear.output for linear in step}
+            linears = [linear for linear in find(pruned) if linear.output in names]  # nodes move as biases are added
+            runs = zip(
+                given.run(pruned, number, len(sizes), list(dict.fromkeys(n.input for n in linears))),
+                wanted.run(original, number, len(sizes), [n.output for n in linears]),
+                strict=True,
+            )
+            sums = _moments(linears, runs, sizes, restrict, seed)
+            editor = Editor(pruned)
+            for linear, moments in zip(linears, sums, strict=True):
+                fits.append(_fit(editor, pruned, linear, moments))
+            pruned = editor.finish()
+            progress(number + 1, len(steps))
     return Reconstructed(pruned, fits)
+
+
+def _start(
+    wanted: Staged,
+    given: Staged,
+    batches: Callable[[], Iterable[Feeds]],
+    restrict: Callable[[Values, str], Values],
+    inputs: set[str],
+) -> list[int]:
+    """Hand every batch to both models; returns how many samples each holds."""
+    sizes = []
+    for number, feeds in enumerate(batches()):
+        wanted.start(number, feeds)
+        given.start(number, {n: restrict(v, n) for n, v in feeds.items() if n in inputs})
+        sizes.append(max((len(v) for v in feeds.values() if v.ndim), default=1))
+    return sizes
 
 
 def waves(model: Model) -> list[list[Linear]]:
@@ -164,33 +192,26 @@ class _Sums:
 
 
 def _moments(
-    original: Model,
-    pruned: Model,
     linears: Sequence[Linear],
-    batches: Callable[[], Iterable[Feeds]],
+    runs: Iterable[tuple[Feeds, Feeds]],
+    sizes: Sequence[int],
     restrict: Callable[[Values, str], Values],
     seed: int,
 ) -> list[_Sums]:
-    """Second moments of every operator of one wave."""
+    """Second moments of every operator of one wave, from its inputs and the outputs that are wanted, batch by batch."""
     rng = np.random.default_rng(seed)
-    given = list(dict.fromkeys(linear.input for linear in linears))
-    wanted = [linear.output for linear in linears]
-    made = [n for n in given if n in pruned.producer]
-    sums: list[_Sums | None] = [None] * len(linears)
+    sums: dict[int, _Sums] = {}
     seen = 0
-    fed = {i.name for i in pruned.inputs}
-    with session(upto(pruned, made or wanted)) as left, session(upto(original, wanted)) as right:
-        for feeds in batches():
-            mine = {n: restrict(v, n) for n, v in feeds.items() if n in fed}
-            inputs = {**mine, **dict(zip(made, run(left, mine, made) if made else [], strict=True))}
-            for k, (linear, y) in enumerate(zip(linears, run(right, feeds, wanted), strict=True)):
-                x, y, sample = linear.pick(inputs[linear.input], restrict(y, linear.output), ROWS, rng)
-                held = (seen + sample) % HELD_OUT == HELD_OUT - 1
-                total = sums[k] = sums[k] or _Sums.empty(x.shape[0], x.shape[2], y.shape[2])
-                total.add(0, x[:, ~held], y[:, ~held])
-                total.add(1, x[:, held], y[:, held])
-            seen += next(iter(feeds.values())).shape[0] if feeds else 1
-    return [s for s in sums if s is not None]
+    for (inputs, outputs), size in zip(runs, sizes, strict=True):
+        for k, linear in enumerate(linears):
+            y = restrict(outputs[linear.output], linear.output)
+            x, y, sample = linear.pick(inputs[linear.input], y, ROWS, rng)
+            held = (seen + sample) % HELD_OUT == HELD_OUT - 1
+            total = sums.setdefault(k, _Sums.empty(x.shape[0], x.shape[2], y.shape[2]))
+            total.add(0, x[:, ~held], y[:, ~held])
+            total.add(1, x[:, held], y[:, held])
+        seen += size
+    return [sums[k] for k in range(len(linears))]
 
 
 def _fit(editor: Editor, model: Model, linear: Linear, sums: _Sums) -> Fit:

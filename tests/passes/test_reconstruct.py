@@ -127,7 +127,7 @@ def test_trained_models_keep_their_score(name: str, ratio: float, least: float, 
     plan = json.loads((tmp_path / "b.plan.json").read_text())
     there = {t.name for t in onnx.load(tmp_path / "b.onnx").graph.initializer}
     assert plan["compensated"] and {e["weight"] for e in plan["compensated"]} <= there
-    assert all(e["after"] < e["before"] for e in plan["compensated"])
+    assert all(e["after"] <= e["before"] for e in plan["compensated"])
     again = graphprune.prune(models.trained(name), tmp_path / "c.onnx", ratio=ratio, calibration=tmp_path / "in.npz")
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes() and again.fits == result.fits
 

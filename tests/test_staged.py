@@ -1,0 +1,69 @@
+"""Stages of a model: what they make is what the whole model makes, and weights may change between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphprune.passes.reconstruct import waves
+from onnx import ModelProto
+
+import models
+from graphprune.analysis import analyze
+from graphprune.errors import InputError
+from graphprune.linear import find
+from graphprune.model import Model, load
+from graphprune.run import exposing, generate, run, session
+from graphprune.staged import Staged
+from models.small import Net, residual
+
+
+def numbered(model: Model) -> dict[str, int]:
+    return {linear.output: k for k, wave in enumerate(waves(model)) for linear in wave}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("name", ["vit-ts16", "yolo-dynamo18", "bert-classifier-ts17", "unet-ts10", "moe-ts12"])
+def test_stages_make_what_the_model_makes(name: str, behind: bool, tmp_path: Path) -> None:
+    analysis = analyze(models.export(name))
+    model, number = analysis.model, numbered(analysis.model)
+    feeds = [generate(model, analysis.witness.inputs, seed) for seed in range(2)]
+    staged = Staged(model, number, behind, tmp_path)
+    for k, one in enumerate(feeds):
+        staged.start(k, one)
+    key = "input" if behind else "output"
+    for wave in range(max(number.values()) + 1):
+        names = list(dict.fromkeys(getattr(n, key) for n in find(model) if number[n.output] == wave))
+        found = list(staged.run(model, wave, 2, names))
+        with session(exposing(model, [n for n in names if n in model.producer])) as active:
+            for one, values in zip(feeds, found, strict=True):
+                inside = [n for n in names if n in model.producer]
+                for tensor, expected in zip(inside, run(active, one, inside) if inside else [], strict=True):
+                    assert np.allclose(values[tensor], expected, atol=1e-4), (wave, tensor)
+
+
+def test_only_what_later_stages_read_is_kept(tmp_path: Path) -> None:
+    model = load(residual())
+    number = numbered(model)
+    staged = Staged(model, number, True, tmp_path)
+    staged.start(0, generate(model, {"x": (2, 3, 8, 8)}))
+    for wave in range(max(number.values()) + 1):
+        list(staged.run(model, wave, 1, []))
+        with np.load(tmp_path / "0.npz") as kept:
+            assert len(kept.files) <= 2
+
+
+def test_sequences_are_refused(tmp_path: Path) -> None:
+    net = Net()
+    x = net.linear(net.input("x", [2, 4]), 4, 4)
+    parts = net.op("SplitToSequence", x, axis=1)
+    y = net.op("ConcatFromSequence", parts, axis=1)
+    model: ModelProto = net.model(net.linear(y, 4, 4), rank=2)
+    loaded = load(model)
+    number = numbered(loaded)
+    staged = Staged(loaded, number, True, tmp_path)
+    staged.start(0, generate(loaded, {"x": (2, 4)}))
+    with pytest.raises(InputError, match="--no-compensate"):
+        for wave in range(2):
+            list(staged.run(loaded, wave, 1, []))

@@ -36,6 +36,8 @@ RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
 HELD_OUT = 4
 """One sample in this many is held out."""
+_GAIN, _EXACT = 1e-3, 1e-9
+"""A fit must win this share of the error, and there must be some: else rounding would decide."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _fit(editor: Editor, model: Model, linear: Linear, sums: _Sums) -> Fit:
         error = sums.error(trial, offset)
         if error < best:
             best, weight, shift = error, trial, offset
-    kept = best < before and sums.count[1] > 0 and sums.count[0] > 0
+    kept = best < (1 - _GAIN) * before and before > _EXACT and sums.count[1] > 0 and sums.count[0] > 0
     if kept:
         editor.renew(linear.weight, linear.weight_of(weight, held))
         _add_bias(editor, linear, (shift - bias).reshape(-1) + old, held.dtype)

@@ -113,7 +113,7 @@ def prove(
         for name, a, b in zip(names, expected, found, strict=True):
             wanted = restrict(np.asarray(a), name, removal)
             trouble = _compare(errors[name], wanted, np.asarray(b), rounds)
-            if wanted.shape == np.shape(b) and (trouble is not None or _constant(wanted)):
+            if wanted.shape == np.shape(b) and (trouble is not None or says_nothing(wanted)):
                 trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble)
             if trouble is not None and failed is None:
                 failed = (name, trouble, feeds)
@@ -199,9 +199,11 @@ def _run_pruned(pruned: Model, feeds: Sequence[Mapping[str, Values]]) -> list[li
         ) from error
 
 
-def _constant(value: Values) -> bool:
-    """Whether an output of floats is one value everywhere, so that comparing it says little."""
-    return value.dtype.kind == "f" and value.size > 1 and bool((value == value.flat[0]).all())
+def says_nothing(value: Values) -> bool:
+    """Whether an output of floats is one value everywhere, or nothing finite, so that comparing it says little."""
+    if value.dtype.kind != "f" or value.size < 2:
+        return False
+    return bool((value == value.flat[0]).all()) or not bool(np.isfinite(value).any())
 
 
 def _rounds(removal: Removal) -> bool:
@@ -246,7 +248,7 @@ def _compare_before(
         wrong = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), _rounds(removal))
         if wrong is not None:
             return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {wrong}"
-    if trouble is None and all(_constant(restrict(np.asarray(a), name, removal)) for name, a, _ in results):
+    if trouble is None and all(says_nothing(restrict(np.asarray(a), name, removal)) for name, a, _ in results):
         total.constant = True
     else:
         total.max_rel, total.compared_at = at_tail.max_rel, at_tail.compared_at

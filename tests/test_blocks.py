@@ -331,6 +331,24 @@ def test_the_proof_can_fail() -> None:
         )
 
 
+def test_outputs_of_one_value_are_not_taken_for_a_proof() -> None:
+    """Behind a sigmoid that has run out, whatever was done to the blocks before it would pass."""
+    net = Net()
+    y = net.conv(net.input("x", ["batch", 3, 8, 8]), 3, 8)
+    for _ in range(2):
+        y = net.op("Add", net.conv(net.op("Relu", y), 8, 8), y)
+    model = net.model(net.op("Sigmoid", net.op("Sub", net.conv(y, 8, 4), net.constant(np.float32(1e4)))))
+    analysis = analyze(model)
+    entries = bypass.resolve(analysis, blocks.find(analysis).blocks[:1])
+    done = bypass.remove(analysis, entries)
+    (output,) = bypass_proof.prove(analysis, done.model, entries, sizes(analysis)).outputs
+    assert output.compared_at is not None and output.constant is None and output.max_abs == 0
+    tensor = next(t for t in done.model.graph.initializer if list(t.dims) == [4, 8, 3, 3])
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
+    with pytest.raises(ProofError, match="is off by"):
+        bypass_proof.prove(analysis, done.model, entries, sizes(analysis))
+
+
 def test_a_branch_times_zero_by_hand() -> None:
     """The same as the proof, in a few lines of onnx."""
     model = residual()

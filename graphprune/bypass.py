@@ -184,7 +184,7 @@ def resolve(analysis: Analysis, blocks: Sequence[Block]) -> list[BlockPlan]:
         InputError: two blocks overlap and neither is within the other, or nothing would be left of a sum.
     """
     flow = DataFlow(analysis)
-    outer = [b for b in blocks if not any(_within(b, other) for other in blocks)]
+    outer = [b for b in blocks if not any(set(b.nodes) < set(other.nodes) for other in blocks)]
     for k, one in enumerate(outer):
         for two in outer[k + 1 :]:
             shared = set(one.nodes) & set(two.nodes)
@@ -204,12 +204,6 @@ def resolve(analysis: Analysis, blocks: Sequence[Block]) -> list[BlockPlan]:
         pending.remove(twin)
         pending.append(_sum_without(flow, entry, twin))
     return found
-
-
-def _within(block: Block, other: Block) -> bool:
-    if block is other or set(block.nodes) == set(other.nodes):
-        return False
-    return set(block.nodes) < set(other.nodes)
 
 
 def _sum_without(flow: DataFlow, one: BlockPlan, two: BlockPlan) -> BlockPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
 from graphprune.files import save
@@ -229,13 +229,25 @@ def upto(model: Model, names: Sequence[str]) -> Model:
         if wanted & set(node.output):
             needed.append(node)
             wanted.update([*node.input, *model.captured.get(index, ())])
+    inputs = [i for i in model.graph.input if i.name not in model.initializers or i.name in wanted]
+    return part(model, needed[::-1], wanted, inputs, names)
+
+
+def part(
+    model: Model,
+    nodes: Sequence[NodeProto],
+    read: Set[str],
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[str],
+) -> Model:
+    """Some nodes of a model as a model: with the weights that they read, and outputs of any type."""
     proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
     proto.functions.extend(model.proto.functions)
     proto.graph.name = "part"
-    proto.graph.node.extend(reversed(needed))
-    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
-    proto.graph.input.extend(i for i in model.graph.input if i.name not in model.initializers or i.name in wanted)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(names))
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
+    proto.graph.input.extend(inputs)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(outputs))
     return Model(proto, model.path, lazy=model.lazy)
 
 
@@ -247,9 +259,9 @@ def fold(model: Model, names: Sequence[str]) -> dict[str, Values]:
     """
     if not names:
         return {}
-    part = upto(model, names)
-    del part.proto.graph.input[:]
-    with session(part) as active:
+    constants = upto(model, names)
+    del constants.proto.graph.input[:]
+    with session(constants) as active:
         return dict(zip(names, run(active, {}, names), strict=True))
 
 

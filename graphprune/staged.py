@@ -11,14 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import ModelProto, helper
+import onnxruntime as ort
+from onnx import helper
 
 from graphprune import arrays
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
-from graphprune.run import run, session
+from graphprune.run import part, run, session
 
 
 class Staged:
@@ -74,6 +74,7 @@ class Staged:
                 kept = arrays.read(self._file(batch))
                 if active is None and fresh:
                     active = stack.enter_context(session(self._part(model, number, fresh, kept)))
+                    _only_tensors(active, model)
                 if active is not None:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
                     kept |= zip(fresh, run(active, given, fresh), strict=True)
@@ -88,21 +89,20 @@ class Staged:
             node = model.nodes[index]
             mine = any(self.stage.get(o) == number and o not in self.constants for o in node.output)
             if mine or (wanted & set(node.output) and not any(o in kept for o in node.output)):
-                if mine and node.op_type.startswith(("Sequence", "SplitToSequence", "Optional")):
-                    raise InputError(f"{model.name}: node {node.name!r} makes a sequence; fitting needs tensors: go on "
-                                     "with --no-compensate")  # fmt: skip
                 nodes.append(node)
                 wanted.update([*node.input, *model.captured.get(index, ())])
-        proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
-        proto.functions.extend(model.proto.functions)
-        proto.graph.name = "stage"
-        proto.graph.node.extend(reversed(nodes))
-        proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
-        for name in (n for n in kept if n in wanted):
-            kind = helper.np_dtype_to_tensor_dtype(np.dtype(kept[name].dtype))
-            proto.graph.input.append(helper.make_tensor_value_info(name, kind, None))
-        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in fresh)
-        return Model(proto, model.path, lazy=model.lazy)
+        kinds = {n: helper.np_dtype_to_tensor_dtype(np.dtype(kept[n].dtype)) for n in kept if n in wanted}
+        inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+        return part(model, nodes[::-1], wanted, inputs, fresh)
 
     def _file(self, batch: int) -> Path:
         return self.folder / f"{batch}.npz"
+
+
+def _only_tensors(active: ort.InferenceSession, model: Model) -> None:
+    """Raise InputError where a sequence or the like would have to be kept between stages."""
+    for output in active.get_outputs():
+        if not output.type.startswith("tensor("):
+            raise InputError(
+                f"{model.name}: {output.name!r} is a {output.type}; fitting needs tensors: go on with --no-compensate"
+            )

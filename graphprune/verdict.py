@@ -277,7 +277,10 @@ class _Validation:
         level.details["profile"] = {n: [list(s) for s in three] for n, three in job.profile.items()}
         with ExitStack() as stack:
             for name, model in pair.items():
-                built = _on_disk(half.converted(model), stack) if self.checks.half else model
+                try:
+                    built = _on_disk(half.converted(model), stack) if self.checks.half else model
+                except InputError as error:
+                    raise _Failed(str(error)) from error
                 assert built.path is not None
                 self.builds[name] = trt.build(built.path, job)
                 level.details[name] = self.builds[name].to_json()
@@ -333,7 +336,10 @@ class _Validation:
         """Times in ONNX Runtime."""
         assert self.original is not None and self.checks.min_speedup is not None
         shapes_ = {n: v.shape for n, v in self.inputs[0].items()}
-        found = timing.bench(self.original, self.model, input_shapes=shapes_, seed=self.seed)
+        try:
+            found = timing.bench(self.original, self.model, input_shapes=shapes_, seed=self.seed)
+        except InputError as error:
+            raise _Failed(str(error)) from error
         level.details |= found.to_json()
         if found.ratios[0].speedup < self.checks.min_speedup:
             raise _Failed(f"it is {found.ratios[0].speedup:.2f} times as fast, less than {self.checks.min_speedup:g}")

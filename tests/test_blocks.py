@@ -15,6 +15,7 @@ import models
 from graphprune import blocks, bypass, bypass_proof, shapes
 from graphprune.analysis import Analysis, analyze
 from graphprune.blocks import Block, Blocks
+from graphprune.dataflow import DataFlow
 from graphprune.errors import InputError, ProofError
 from graphprune.plan import BlockPlan
 from models.small import Net, attention, chain, residual
@@ -129,8 +130,11 @@ def test_what_is_used_elsewhere_is_not_offered() -> None:
 def test_side_inputs_are_no_hindrance() -> None:
     """A mask, and a table of rotations, reach into every layer."""
     for name in ("bert-ts11", "llama-dynamo18"):
-        flow_inputs = {i.name for i in analysed(name).model.inputs}
-        assert flow_inputs and any(len(b.parts) == 2 for b in found(name).blocks)
+        flow = DataFlow(analysed(name))
+        for layer in (b for b in found(name).blocks if len(b.parts) == 2):
+            read = [t for t in flow.frontier(dict.fromkeys(layer.nodes)) if not flow.size(t) and t != layer.by]
+            assert read, "something besides what the layer starts from"
+            assert not any(flow.leads(layer.by, t) for t in read), "and none of it is made of that"
 
 
 def test_blocks_that_share_weights_keep_them_for_the_others() -> None:
@@ -378,7 +382,12 @@ def test_entries_that_do_not_fit() -> None:
 
 
 def test_nothing_to_find() -> None:
-    assert not blocks.find(analyze(attention())).blocks or all(
-        b.kind == "layer" for b in blocks.find(analyze(attention())).blocks
-    )
     assert blocks.find(analyze(chain())) == Blocks([], [])
+
+
+def test_a_layer_without_a_skip() -> None:
+    """Attention from a width to the same width, with nothing beside it: all of it, and none of its projections."""
+    analysis = analyze(attention())
+    (block,) = blocks.find(analysis).blocks
+    assert (block.kind, block.by) == ("layer", "x") and block.macs == sum(DataFlow(analysis).macs)
+    taken(analysis, [block])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphprune.passes.reconstruct import waves
-from onnx import ModelProto
 
 import models
 from graphprune.analysis import analyze
@@ -54,16 +53,22 @@ def test_only_what_later_stages_read_is_kept(tmp_path: Path) -> None:
             assert len(kept.files) <= 2
 
 
-def test_sequences_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crosses", [False, True])
+def test_sequences_are_refused_where_they_cross_stages(crosses: bool, tmp_path: Path) -> None:
     net = Net()
     x = net.linear(net.input("x", [2, 4]), 4, 4)
     parts = net.op("SplitToSequence", x, axis=1)
+    if crosses:  # what is inserted is made a stage later than the sequence
+        parts = net.op("SequenceInsert", parts, net.linear(x, 4, 1))
     y = net.op("ConcatFromSequence", parts, axis=1)
-    model: ModelProto = net.model(net.linear(y, 4, 4), rank=2)
-    loaded = load(model)
+    loaded = load(net.model(net.linear(y, 5 if crosses else 4, 4), rank=2))
     number = numbered(loaded)
     staged = Staged(loaded, number, True, tmp_path)
     staged.start(0, generate(loaded, {"x": (2, 4)}))
+    stages = range(max(number.values()) + 1)
+    if not crosses:
+        assert [len(list(staged.run(loaded, wave, 1, []))) for wave in stages] == [1] * len(stages)
+        return
     with pytest.raises(InputError, match="--no-compensate"):
-        for wave in range(2):
+        for wave in stages:
             list(staged.run(loaded, wave, 1, []))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graphprune.passes.depth import Request
 from graphprune.passes.reconstruct import RIDGES, Reconstructed, reconstruct, waves
 from onnx import ModelProto, numpy_helper
 
@@ -138,13 +139,13 @@ def test_trained_models_keep_their_score(name: str, ratio: float, least: float, 
 def test_any_export(name: str, tmp_path: Path) -> None:
     """Random weights: nothing to keep, but everything to go wrong."""
     model = models.export(name)
-    analysis = graphprune.analyze(model)
-    feeds = [helpers.random_feeds(model, dict.fromkeys(("batch", "sequence", "length"), 6), seed, 20) for seed in (0,)]
-    np.savez(tmp_path / "in.npz", **feeds[0])
+    sizes = dict.fromkeys(("batch", "sequence", "length"), 8)
+    several = [helpers.random_feeds(model, sizes, seed, 20) for seed in range(8)]
+    np.savez(tmp_path / "in.npz", **{n: np.concatenate([f[n] for f in several]) for n in several[0]})
+    feeds = several[0]
     result = graphprune.prune(model, ratio=0.3, calibration=tmp_path / "in.npz")
-    assert result.fits and all(f.after <= f.before for f in result.fits)
-    helpers.run(result.model.proto, feeds[0])
-    assert analysis.model.name == result.analysis.model.name
+    assert sum(f.after for f in result.fits if f.kept) < 0.9 * sum(f.before for f in result.fits if f.kept)
+    assert all(np.isfinite(v).all() for v in helpers.run(result.model.proto, feeds))
 
 
 def test_weights_in_constant_nodes_and_half_precision(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_block_that_went_is_made_up_for(tmp_path: Path) -> None:
     from models.digits import accuracy, images
 
     np.savez(tmp_path / "in.npz", image=images("train")[0][:64])
-    request = graphprune.passes.depth.Request(count=3)  # type: ignore[attr-defined]
+    request = Request(count=3)
     path = models.trained("digits-transformer")
     plain = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz", compensate=False)
     made_up = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz")

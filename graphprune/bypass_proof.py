@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graphprune.analysis import Analysis
 from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError, ProofError
-from graphprune.model import Model, subgraphs
+from graphprune.model import Model, reread
 from graphprune.plan import BlockPlan
 from graphprune.proof import TOLERANCE, OutputError, Proof, difference, says_nothing
 from graphprune.relation import Shape, Values
@@ -57,24 +57,13 @@ def _cut(nodes: Sequence[NodeProto], layers: Mapping[str, str], branches: Mappin
     for node in nodes:
         copy = NodeProto()
         copy.CopyFrom(node)
-        _reread(copy, {name: _last(layers, name) for name in layers} | {name: f"{name}/zero" for name in branches})
+        reread(copy, {name: _last(layers, name) for name in layers} | {name: f"{name}/zero" for name in branches})
         yield copy
         for name in node.output:
             if name in branches:
                 zero = np.zeros((), helper.tensor_dtype_to_np_dtype(branches[name]))
                 yield helper.make_node("Constant", [], [f"{name}/0"], value=numpy_helper.from_array(zero, f"{name}/0"))
                 yield helper.make_node("Mul", [name, f"{name}/0"], [f"{name}/zero"])
-
-
-def _reread(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node, and what its bodies capture, read other tensors."""
-    for k, name in enumerate(node.input):
-        node.input[k] = names.get(name, name)
-    for graph in subgraphs(node):
-        for inner in graph.node:
-            _reread(inner, names)
-        for value in graph.output:
-            value.name = names.get(value.name, value.name)
 
 
 def _rename(graph: GraphProto, old: str, new: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -354,6 +354,18 @@ def free_names(graph: GraphProto) -> set[str]:
         free |= {name for name in inner if name and name not in own}
         own |= set(node.output)
     return free | {o.name for o in graph.output if o.name not in own}
+
+
+def reread(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and what its bodies capture, read other tensors."""
+    for k, name in enumerate(node.input):
+        node.input[k] = names.get(name, name)
+    for graph in subgraphs(node):
+        captured = {n: names[n] for n in free_names(graph) if n in names}
+        for inner in graph.node:
+            reread(inner, captured)
+        for value in graph.output:
+            value.name = captured.get(value.name, value.name)
 
 
 def _foldable(node: NodeProto) -> bool:

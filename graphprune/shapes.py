@@ -21,7 +21,7 @@ from graphprune import values as shape_values
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
 from graphprune.relation import Shape, Values
-from graphprune.run import RefusedError, record_shapes
+from graphprune.run import RefusedError, generate, record_shapes, run, session
 
 InputShapes = dict[str, Shape]
 _BATCH = ((3, 5), (5, 7), (7, 11), (11, 13))
@@ -145,6 +145,28 @@ def alternatives(model: Model, given: Mapping[str, Shape] | None = None) -> Iter
     """Input shapes that the model may accept, the likeliest first: for runs where those of the witness fail."""
     for pair in _candidates(free_dims(model), dict(given or {})):
         yield from pair
+
+
+def accepted(model: Model, given: Mapping[str, Shape] | None = None, seed: int = 0) -> Iterator[dict[str, Values]]:
+    """Generated inputs that a model runs on, the likeliest sizes first.
+
+    Raises:
+        InputError: it runs on none; says why it refused the first.
+    """
+    refused: InputError | None = None
+    found = False
+    with session(model.runs_as or model) as active:
+        for number, sizes in enumerate(alternatives(model, given)):
+            feeds = generate(model, sizes, seed + number)
+            try:
+                run(active, feeds)
+            except InputError as error:
+                refused = refused or error
+                continue
+            found = True
+            yield feeds
+    if not found:
+        raise InputError(f"{model.name}: {refused}; give sizes that it accepts by --input-shape")
 
 
 def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]], given: InputShapes) -> Facts:

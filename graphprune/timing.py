@@ -25,7 +25,7 @@ from graphprune.files import save
 from graphprune.footprint import footprint
 from graphprune.model import AnyModel, Model, load
 from graphprune.relation import Shape, Values
-from graphprune.run import generate, run, session, widened
+from graphprune.run import run, session, widened
 from graphprune.trt_child import interleave
 
 CONFIDENCE = 0.95
@@ -125,7 +125,8 @@ def bench(
     if not models or rounds < 2:
         raise InputError("a benchmark needs at least one model and two rounds")
     loaded = [load(m) for m in models]
-    feeds = next(samples.load(inputs, loaded[0])) if inputs is not None else _inputs(loaded[0], input_shapes, seed)
+    given_by = samples.load(inputs, loaded[0]) if inputs is not None else shapes.accepted(loaded[0], input_shapes, seed)
+    feeds = next(given_by)
     given = [_for(m, feeds) for m in loaded]
     peaks: list[int | None] = [None] * len(loaded)
     with ExitStack() as stack:
@@ -182,21 +183,6 @@ def _timed_session(model: Model, threads: int, provider: str) -> Any:
     if provider not in ort.get_available_providers():
         raise InputError(f"ONNX Runtime has no {provider} here; there are {', '.join(ort.get_available_providers())}")
     return session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, threads=threads, provider=provider)
-
-
-def _inputs(model: Model, input_shapes: Mapping[str, Shape] | None, seed: int) -> dict[str, Values]:
-    """Inputs of the first sizes that a model accepts."""
-    refused: InputError | None = None
-    with session(model) as active:
-        for one in shapes.alternatives(model, input_shapes):
-            feeds = generate(model, one, seed)
-            try:
-                run(active, feeds)
-            except InputError as error:
-                refused = refused or error
-                continue
-            return feeds
-    raise InputError(f"{model.name}: {refused}; give sizes that it accepts by --input-shape")
 
 
 def _for(model: Model, feeds: Mapping[str, Values]) -> dict[str, Values]:

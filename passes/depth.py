@@ -19,7 +19,6 @@ from graphprune.model import Model
 from graphprune.plan import BlockPlan
 from graphprune.proof import Proof
 from graphprune.relation import Shape, Values
-from graphprune.run import generate, run, session
 
 _MOST_RUNS = 32
 
@@ -97,20 +96,7 @@ def _feeds(
     """Inputs to score on: the user's, or generated at the first two sizes that the model accepts."""
     if request.inputs is not None:
         return list(islice(samples.load(request.inputs, model), _MOST_RUNS))
-    found: list[dict[str, Values]] = []
-    with session(model.runs_as or model) as active:
-        for k, sizes in enumerate(shapes.alternatives(model, input_shapes)):
-            feeds = generate(model, sizes, seed + k)
-            try:
-                run(active, feeds)
-            except InputError:
-                continue
-            found.append(feeds)
-            if len(found) == 2:
-                break
-    if not found:
-        raise InputError(f"{model.name}: no input shape to score blocks at; give one by --input-shape")
-    return found
+    return list(islice(shapes.accepted(model, input_shapes, seed), 2))
 
 
 def take_out(

@@ -26,7 +26,7 @@ from graphprune.blocks import Block, carried, find
 from graphprune.bypass import remove, resolve
 from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError
-from graphprune.model import Model, free_names, subgraphs
+from graphprune.model import Model, reread
 from graphprune.plan import BlockPlan
 from graphprune.relation import Shape, Values
 from graphprune.run import exposing, run, session
@@ -240,7 +240,7 @@ def _with_bypasses(model: Model, blocks: Sequence[Block]) -> tuple[ModelProto, l
         for index in _behind(model, block.output):
             node = NodeProto()
             node.CopyFrom(model.nodes[index])
-            _rename(node, renamed)
+            reread(node, renamed)
             renamed.update((o, f"{o}/without {k}") for o in model.nodes[index].output if o)
             for position, name in enumerate(node.output):
                 node.output[position] = renamed.get(name, name)
@@ -252,15 +252,3 @@ def _with_bypasses(model: Model, blocks: Sequence[Block]) -> tuple[ModelProto, l
     for name in fresh:
         proto.graph.output.add(name=name)
     return proto, names
-
-
-def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node, and what its bodies capture, read other tensors."""
-    for k, name in enumerate(node.input):
-        node.input[k] = names.get(name, name)
-    for graph in subgraphs(node):
-        captured = {n: names[n] for n in free_names(graph) if n in names}
-        for inner in graph.node:
-            _rename(inner, captured)
-        for value in graph.output:
-            value.name = captured.get(value.name, value.name)

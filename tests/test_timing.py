@@ -51,7 +51,7 @@ def test_the_ratio_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     names = iter(["slow", "fast"])
-    monkeypatch.setattr(timing, "_inputs", lambda *_: {"x": np.zeros(1)})
+    monkeypatch.setattr(timing.shapes, "accepted", lambda *_: iter([{"x": np.zeros(1)}]))
     monkeypatch.setattr(timing, "footprint", lambda *_: None)
     monkeypatch.setattr(timing, "_timed_session", lambda *_: Session(next(names)))
     monkeypatch.setattr(timing, "run", run)

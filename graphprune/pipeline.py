@@ -6,18 +6,20 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from graphprune import cost, files, proof, samples, shapes
-from graphprune.analysis import Analysis, analyze
+from graphprune import contractions, cost, files, proof, samples, shapes
+from graphprune.analysis import Analysis, Group, analyze
 from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
-from graphprune.passes import depth, magnitude, reconstruct
+from graphprune.moments import FloatArray
+from graphprune.passes import allocation, criteria, depth, reconstruct
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
@@ -26,6 +28,9 @@ from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, described, rewrite
 from graphprune.verdict import validate
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps of it are done, and how many there are."""
 
 
 @dataclass
@@ -89,8 +94,10 @@ def prune(
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
     calibration: str | os.PathLike[str] | None = None,
+    criterion: str | None = None,
+    uniform: bool = False,
     compensate: bool = True,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Progress = lambda _, __, ___: None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
 
@@ -110,10 +117,14 @@ def prune(
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
         plan: where to write the plan instead.
-        calibration: unlabelled inputs (see ``graphprune.samples``): blocks are scored on them, and what is left of
-            each linear operator is fitted to what the original made (see ``graphprune.passes.reconstruct``).
+        calibration: unlabelled inputs (see ``graphprune.samples``): classes and blocks are scored on them, and what
+            is left of each linear operator is fitted to what the original made (``graphprune.passes.reconstruct``).
+        criterion: one of ``graphprune.passes.criteria.CRITERIA``; by default ``obs`` with calibration inputs,
+            ``magnitude`` without.
+        uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
+            calibration inputs which groups give them (see ``graphprune.passes.allocation``).
         compensate: whether to fit, where there are inputs.
-        progress: is told how many of how many steps of fitting are done.
+        progress: is told what is being done, and how many of how many steps of it are.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -124,6 +135,7 @@ def prune(
     """
     clock = _Clock()
     by_ratio.check(ratio, align)  # before the model is read
+    criterion = criteria.check(criterion, calibration is not None)
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
@@ -138,15 +150,23 @@ def prune(
         clock.lap("blocks")
     groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
     clock.lap("analyze")
-    scores = magnitude.score(analysis, groups) if ratio else {}
-    chosen = by_ratio.select(analysis, groups, scores, ratio, align)
+    scores: dict[str, FloatArray] = {}
+    chosen = by_ratio.Chosen()
+    if ratio:
+        observed = _observe(analysis, groups, calibration, seed, progress) if criterion in criteria.NEED_INPUTS else []
+        ranked = criteria.rank(analysis, groups, criterion, observed, seed)
+        scores = {id: ranking.scores for id, ranking in ranked.items()}
+        if uniform or not observed:
+            chosen = by_ratio.select(analysis, groups, scores, ratio, align)
+        else:
+            chosen = allocation.allocate(analysis, groups, ranked, ratio, align)
     chosen.untouched = left + chosen.untouched
     if ratio and not chosen.selection:
         raise InputError(_nothing(analysis, chosen.untouched, ratio))
     clock.lap("select")
     done = rewrite(analysis, chosen.selection)
     for entry in done.plan.groups:
-        entry.score = [round(float(s), 6) for s in scores[entry.id]]
+        entry.score = [float(f"{min(s, 1e30):.6g}") for s in scores[entry.id]]
     clock.lap("rewrite")
     fitting = calibration if compensate else None
     job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, fitting, progress)
@@ -231,7 +251,7 @@ class _Job:
     input_shapes: Mapping[str, Shape] | None
     checks: Checks | None
     calibration: str | os.PathLike[str] | None = None
-    progress: Callable[[int, int], None] = lambda _, __: None
+    progress: Progress = lambda _, __, ___: None
 
 
 def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Untouched], clock: _Clock) -> Result:
@@ -294,6 +314,20 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
     )
 
 
+def _observe(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    calibration: str | os.PathLike[str] | None,
+    seed: int,
+    progress: Progress,
+) -> list[contractions.Contraction]:
+    assert calibration is not None
+    runs, source = analysis.model.runs_as or analysis.model, calibration
+    return contractions.observe(
+        analysis, groups, lambda: samples.load(source, runs), seed, partial(progress, "observing")
+    )
+
+
 def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
     """Fit what is left to what the original made; the plan says of which weights the values have changed."""
     source, original = job.calibration, job.original.model.runs_as or job.original.model
@@ -304,7 +338,7 @@ def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
         lambda: samples.load(source, original),
         lambda value, name: proof.restrict(np.asarray(value), name, done.removal),
         job.seed,
-        job.progress,
+        partial(job.progress, "fitting"),
     )
     done.model = found.model
     done.plan.compensated = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +20,28 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
 from graphprune.run import part, run, session
+
+T = TypeVar("T")
+
+
+def waves(model: Model, marked: Mapping[int, T]) -> list[list[T]]:
+    """Marked nodes in the order in which data passes them; no two of one wave are behind each other.
+
+    Args:
+        model: the model.
+        marked: by index of the node what is to be listed for it.
+    """
+    depth: dict[str, int] = {}
+    found: list[list[T]] = []
+    for index, node in enumerate(model.nodes):
+        behind = max((depth.get(n, 0) for n in [*node.input, *model.captured.get(index, ())]), default=0)
+        if index in marked:
+            while len(found) <= behind:
+                found.append([])
+            found[behind].append(marked[index])
+            behind += 1
+        depth.update(dict.fromkeys(node.output, behind))
+    return found
 
 
 class Staged:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from math import prod
+from math import gcd, lcm, prod
 
 import numpy as np
 from graphprune.passes.magnitude import Scores
@@ -139,7 +139,7 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
 
 
 def select(
-    analysis: Analysis, groups: Iterable[Group], scores: Scores, ratio: float, align: int | None = None
+    analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: int | None = None
 ) -> Chosen:
     """Choose ``floor(ratio * classes)`` of each group.
 
@@ -155,25 +155,39 @@ def select(
         InputError: the ratio or the alignment is out of range.
     """
     check(ratio, align)
+    why: dict[str, str] = {}
+    numbers = {}
+    for group in groups:
+        asked = min(int(ratio * group.size + 1e-9), int((~group.pinned).sum()), group.size - 1)
+        numbers[group.id] = _count(analysis, group, asked, align)
+        if not asked:
+            why[group.id] = f"{ratio:g} of {group.size} classes is less than one"
+        elif not numbers[group.id]:
+            why[group.id] = f"no width from {group.size - asked} up is a multiple of {align} and below {group.size}"
+    chosen = lowest(groups, scores, numbers)
+    for group in groups if ratio > 0 else ():
+        if group.id not in chosen.selection:
+            reason = why.get(group.id, "an axis would be left empty")
+            chosen.untouched.append(Untouched(group.id, reason))
+    return chosen
+
+
+def lowest(groups: Iterable[Group], scores: Scores, numbers: Mapping[str, int]) -> Chosen:
+    """The least important classes of groups, so many of each, as long as they leave something of every axis.
+
+    Args:
+        groups: the groups.
+        scores: importance by group id, shape ``[classes]``.
+        numbers: how many to take, by group id.
+    """
     chosen = Chosen()
     alive: dict[int, np.ndarray] = {}
     for group in groups:
         free = np.flatnonzero(~group.pinned)
-        asked = min(int(ratio * group.size + 1e-9), len(free), group.size - 1)
-        count = _count(analysis, group, asked, align)
-        removed = free[:0]
-        if count:
-            order = free[np.argsort(scores[group.id][free], kind="stable")]
-            removed = _within(group, order, count, alive)
+        order = free[np.argsort(scores[group.id][free], kind="stable")]
+        removed = _within(group, order, numbers.get(group.id, 0), alive)
         if len(removed):
             chosen.selection[group.id] = sorted(int(c) for c in removed)
-        elif ratio > 0:
-            why = "an axis would be left empty"
-            if not asked:
-                why = f"{ratio:g} of {group.size} classes is less than one"
-            elif not count:
-                why = f"no width from {group.size - asked} up is a multiple of {align} and below {group.size}"
-            chosen.untouched.append(Untouched(group.id, why))
     return chosen
 
 
@@ -197,6 +211,19 @@ def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.nda
     return order[:0]
 
 
+def counts(analysis: Analysis, group: Group, align: int | None) -> list[int]:
+    """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
+    found: list[int] = [0]
+    for one in ALIGNMENTS if align is None else (align,):
+        for unit in _units(analysis, group, one):
+            found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]
+            if len(found) > 1:
+                break
+        if align is None and max(np.diff([*found, group.size])) <= max(_GIVEN_UP * group.size, 1):
+            break
+    return found
+
+
 def _count(analysis: Analysis, group: Group, asked: int, align: int | None) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
     if align is not None:
@@ -206,19 +233,20 @@ def _count(analysis: Analysis, group: Group, asked: int, align: int | None) -> i
 
 
 def _aligned(analysis: Analysis, group: Group, count: int, align: int) -> int:
-    """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``.
+    """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``."""
+    tries = (count - (count - group.size) % unit for unit in _units(analysis, group, align))
+    return next((number for number in tries if number > 0), 0)
+
+
+def _units(analysis: Analysis, group: Group, align: int) -> list[int]:
+    """What the number of classes that stay must be a multiple of, for every width to be a multiple of ``align``.
 
     Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
     before must remain so; a group whose widths are all odd is left alone.
     """
-    if align == 1 or count == 0:
-        return count
     widths = _widths(analysis, group)
-    for wanted in (widths, {w for w in widths if (w * group.size) % align == 0}):
-        for number in range(count, 0, -1) if wanted else ():
-            if all((w * (group.size - number)) % align == 0 for w in wanted):
-                return number
-    return 0
+    wanted = (widths, {w for w in widths if (w * group.size) % align == 0})
+    return [lcm(*(align // gcd(w, align) for w in own)) for own in wanted if own]
 
 
 def _widths(analysis: Analysis, group: Group) -> set[int]:

@@ -22,16 +22,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.contractions import ROWS
 from graphprune.editor import Editor
 from graphprune.linear import Linear, find
 from graphprune.model import Model, node_name
+from graphprune.moments import FloatArray, Moments
 from graphprune.relation import Values
-from graphprune.staged import Staged
+from graphprune.staged import Staged, waves
 
 Feeds = Mapping[str, Values]
-Moments = npt.NDArray[np.float64]
-ROWS = 2048
-"""Rows of one operator in one run of the model; more positions of an image say little that is new."""
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
 HELD_OUT = 4
@@ -88,7 +87,7 @@ def reconstruct(
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
     known = set(original.producer)
-    steps = [[n for n in wave if n.output in known] for wave in waves(pruned)]
+    steps = [[n for n in wave if n.output in known] for wave in waves(pruned, {n.node: n for n in find(pruned)})]
     number_of = {linear.output: k for k, step in enumerate(steps) for linear in step}
     fits: list[Fit] = []
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
@@ -128,69 +127,51 @@ def _start(
     return sizes
 
 
-def waves(model: Model) -> list[list[Linear]]:
-    """Linear operators in the order in which data passes them; no two of one wave are behind each other."""
-    linears = {linear.node: linear for linear in find(model)}
-    depth: dict[str, int] = {}
-    found: list[list[Linear]] = []
-    for index, node in enumerate(model.nodes):
-        behind = max((depth.get(n, 0) for n in [*node.input, *model.captured.get(index, ())]), default=0)
-        if index in linears:
-            while len(found) <= behind:
-                found.append([])
-            found[behind].append(linears[index])
-            behind += 1
-        depth.update(dict.fromkeys(node.output, behind))
-    return found
-
-
 @dataclass
 class _Sums:
-    """Second moments of one operator's rows: of fitting samples, and of those held out."""
+    """Second moments of rows and of what they are to come to."""
 
-    xx: list[Moments]
-    xy: list[Moments]
-    x: list[Moments]
-    y: list[Moments]
-    yy: list[Moments]
-    count: list[int]
+    rows: Moments
+    xy: FloatArray
+    y: FloatArray
+    yy: FloatArray
 
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> _Sums:
-        shapes = ((groups, sums, sums), (groups, sums, outputs), (groups, sums), (groups, outputs), (groups, outputs))
-        xx, xy, x, y, yy = ([np.zeros(shape), np.zeros(shape)] for shape in shapes)
-        return cls(xx, xy, x, y, yy, [0, 0])
+        shapes = (groups, sums, outputs), (groups, outputs), (groups, outputs)
+        return cls(Moments.empty(groups, sums), *(np.zeros(shape) for shape in shapes))
 
-    def add(self, part: int, x: Values, y: Values) -> None:
-        """Rows ``[groups, n, sums]`` and what they come to ``[groups, n, outputs]``."""
-        if not x.shape[1]:
-            return
-        turned = x.transpose(0, 2, 1)
-        self.xx[part] += turned @ x
-        self.xy[part] += turned @ y
-        self.x[part] += x.sum(1)
-        self.y[part] += y.sum(1)
-        self.yy[part] += np.einsum("gno,gno->go", y, y)
-        self.count[part] += x.shape[1]
+    def add(self, x: Values, y: Values) -> None:
+        """Rows ``[groups, n, sums]`` and what they are to come to ``[groups, n, outputs]``."""
+        self.rows.add(x)
+        self.xy += x.transpose(0, 2, 1) @ y
+        self.y += y.sum(1)
+        self.yy += np.einsum("gno,gno->go", y, y)
 
-    def centred(self, part: int) -> tuple[Moments, Moments]:
-        """``X^T X`` and ``X^T Y`` about the means of a part."""
-        n = max(self.count[part], 1)
-        x, y = self.x[part] / n, self.y[part] / n
-        outer = np.einsum("gi,gj->gij", x, x), np.einsum("gi,go->gio", x, y)
-        return self.xx[part] - n * outer[0], self.xy[part] - n * outer[1]
+    @property
+    def centred(self) -> tuple[FloatArray, FloatArray]:
+        """``X^T X`` and ``X^T Y`` about the means."""
+        means = self.y / max(self.rows.count, 1)
+        return self.rows.centred, self.xy - np.einsum("gi,go->gio", self.rows.x, means)
 
-    def error(self, weight: Moments, bias: Moments) -> float:
-        """Squared error on what is held out, relative to the variance of what is wanted."""
-        n = max(self.count[1], 1)
-        b = bias
-        square = np.einsum("gio,gij,gjo->", weight, self.xx[1], weight, optimize=True)
-        square += self.yy[1].sum() + n * (b**2).sum()
-        square -= 2 * np.einsum("gio,gio->", weight, self.xy[1])
-        square += 2 * np.einsum("gio,gi,go->", weight, self.x[1], b, optimize=True)
-        square -= 2 * (self.y[1] * b).sum()
-        spread = self.yy[1].sum() - (self.y[1] ** 2).sum() / n
+    def error(self, weight: FloatArray, bias: FloatArray) -> float:
+        """Squared error, relative to the variance of what is wanted."""
+        n = max(self.rows.count, 1)
+        square = np.einsum("gio,gio->", weight, self.rows.xx @ weight)
+        square += self.yy.sum() + n * (bias**2).sum()
+        square -= 2 * np.einsum("gio,gio->", weight, self.xy)
+        square += 2 * np.einsum("gio,gi,go->", weight, self.rows.x, bias, optimize=True)
+        square -= 2 * (self.y * bias).sum()
+        spread = self.yy.sum() - (self.y**2).sum() / n
         return float(max(square, 0.0) / spread) if spread > 0 else float(square > 0)
+
+
+@dataclass
+class _Split:
+    """What is fitted on, and what is held out."""
+
+    fitting: _Sums
+    held: _Sums
 
 
 def _moments(
@@ -199,24 +180,26 @@ def _moments(
     sizes: Sequence[int],
     restrict: Callable[[Values, str], Values],
     seed: int,
-) -> list[_Sums]:
+) -> list[_Split]:
     """Second moments of every operator of one wave, from its inputs and the outputs that are wanted, batch by batch."""
     rng = np.random.default_rng(seed)
-    sums: dict[int, _Sums] = {}
+    sums: dict[int, _Split] = {}
     seen = 0
     for (inputs, outputs), size in zip(runs, sizes, strict=True):
         for k, linear in enumerate(linears):
-            y = restrict(outputs[linear.output], linear.output)
-            x, y, sample = linear.pick(inputs[linear.input], y, ROWS, rng)
+            chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
+            x = linear.rows(inputs[linear.input], chosen)
+            y = linear.results(restrict(outputs[linear.output], linear.output), chosen)
+            shape = x.shape[0], x.shape[2], y.shape[2]
+            total = sums.setdefault(k, _Split(_Sums.empty(*shape), _Sums.empty(*shape)))
             held = (seen + sample) % HELD_OUT == HELD_OUT - 1
-            total = sums.setdefault(k, _Sums.empty(x.shape[0], x.shape[2], y.shape[2]))
-            total.add(0, x[:, ~held], y[:, ~held])
-            total.add(1, x[:, held], y[:, held])
+            total.fitting.add(x[:, ~held], y[:, ~held])
+            total.held.add(x[:, held], y[:, held])
         seen += size
     return [sums[k] for k in range(len(linears))]
 
 
-def _fit(editor: Editor, model: Model, linear: Linear, sums: _Sums) -> Fit:
+def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split) -> Fit:
     """Solve for one operator, and keep the best of all lambdas where it beats what there was."""
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
@@ -225,34 +208,35 @@ def _fit(editor: Editor, model: Model, linear: Linear, sums: _Sums) -> Fit:
     # of a product whose bias another node adds, the product alone is wanted
     own = np.zeros_like(old) if linear.adder is not None else old
     bias = own.reshape(first.shape[0], first.shape[2])
-    before = sums.error(first, bias)
-    xx, xy = sums.centred(0)
+    before = sums.held.error(first, bias)
+    xx, xy = sums.fitting.centred
     scale = np.einsum("gii->g", xx) / xx.shape[1]
     rest = xy - xx @ first
     best, weight, shift = before, first, bias
     for ridge in RIDGES:
         damped = xx + (ridge * scale + 1e-12)[:, None, None] * np.eye(xx.shape[1])
         trial = first + np.linalg.solve(damped, rest)
-        offset = _offset(linear, sums, trial, bias)
-        error = sums.error(trial, offset)
+        offset = _offset(linear, sums.fitting, trial, bias)
+        error = sums.held.error(trial, offset)
         if error < best:
             best, weight, shift = error, trial, offset
-    kept = best < (1 - _GAIN) * before and before > _EXACT and sums.count[1] > 0 and sums.count[0] > 0
+    enough = sums.held.rows.count > 0 and sums.fitting.rows.count > 0
+    kept = best < (1 - _GAIN) * before and before > _EXACT and enough
     if kept:
         editor.renew(linear.weight, linear.weight_of(weight, held))
         _add_bias(editor, linear, (shift - bias).reshape(-1) + old, held.dtype)
     return Fit(node_name(model, linear.node), linear.weight, before, best if kept else before, kept)
 
 
-def _offset(linear: Linear, sums: _Sums, weight: Moments, bias: Moments) -> Moments:
+def _offset(linear: Linear, sums: _Sums, weight: FloatArray, bias: FloatArray) -> FloatArray:
     """The bias that goes with a weight; what has no place for one keeps what it has."""
     if linear.bias is None and not linear.kernel:
         return bias
-    n = max(sums.count[0], 1)
-    return sums.y[0] / n - np.einsum("gi,gio->go", sums.x[0] / n, weight)
+    n = max(sums.rows.count, 1)
+    return sums.y / n - np.einsum("gi,gio->go", sums.rows.x / n, weight)
 
 
-def _add_bias(editor: Editor, linear: Linear, value: Moments, dtype: npt.DTypeLike) -> None:
+def _add_bias(editor: Editor, linear: Linear, value: FloatArray, dtype: npt.DTypeLike) -> None:
     if linear.bias is None and not linear.kernel:
         return
     array = value.astype(dtype)

@@ -35,6 +35,13 @@ def matmul(bias: bool) -> ModelProto:
     return net.model(net.linear(net.input("x", ["batch", 3, 12]), 12, 5, bias))
 
 
+def backward(kernel: tuple[int, ...], i: int = 6, o: int = 4, group: int = 1, **attributes: Any) -> ModelProto:
+    net = Net()
+    x = net.input("x", ["batch", i, *([5, 4, 3][: len(kernel)])])
+    weight = net.weight(i, o // group, *kernel)
+    return net.model(net.op("ConvTranspose", x, weight, net.weight(o), group=group, **attributes))
+
+
 CASES = {
     "3x3": conv((3, 3), pads=[1, 1, 1, 1]),
     "1x1, no bias": conv((1, 1), bias=False),
@@ -51,6 +58,11 @@ CASES = {
     "gemm, transposed": gemm(True, False),
     "matmul": matmul(True),
     "matmul, no bias": matmul(False),
+    "backward": backward((2, 2), strides=[2, 2]),
+    "backward, padded": backward((3, 4), pads=[1, 0, 1, 2], strides=[2, 1], output_padding=[1, 0]),
+    "backward, dilated": backward((3, 2), dilations=[2, 1], strides=[3, 2]),
+    "backward, groups": backward((3, 3), 6, 4, 2, strides=[2, 1], pads=[1, 1, 1, 1]),
+    "backward, one axis": backward((4,), strides=[3]),
 }
 
 
@@ -62,7 +74,8 @@ def test_rows_times_matrix_is_the_output(name: str, most: int) -> None:
     feeds = generate(model, {"x": tuple(d.dim_value or 4 for d in model.inputs[0].type.tensor_type.shape.dim)})
     with session(exposing(model, [linear.output])) as active:
         (y,) = run(active, feeds, [linear.output])
-    rows, wanted, sample = linear.pick(feeds["x"], y, most, np.random.default_rng(0))
+    chosen, sample = linear.choose(feeds["x"], most, np.random.default_rng(0))
+    rows, wanted = linear.rows(feeds["x"], chosen), linear.results(y, chosen)
     assert rows.shape[1] == wanted.shape[1] == len(sample) == min(most, y.size // (wanted.shape[0] * wanted.shape[2]))
     weight = model.array(linear.weight)
     found = rows @ linear.matrix(weight)

@@ -6,20 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphprune.passes.reconstruct import waves
 
 import models
 from graphprune.analysis import analyze
 from graphprune.errors import InputError
-from graphprune.linear import find
+from graphprune.linear import Linear, find
 from graphprune.model import Model, load
 from graphprune.run import exposing, generate, run, session
-from graphprune.staged import Staged
+from graphprune.staged import Staged, waves
 from models.small import Net, residual
 
 
 def numbered(model: Model) -> dict[str, int]:
-    return {linear.output: k for k, wave in enumerate(waves(model)) for linear in wave}
+    return {linear.output: k for k, wave in enumerate(linears(model)) for linear in wave}
+
+
+def linears(model: Model) -> list[list[Linear]]:
+    return waves(model, {linear.node: linear for linear in find(model)})
+
+
+def test_waves_follow_the_data() -> None:
+    model = load(models.export("vit-ts16"))
+    found = linears(model)
+    names = [[model.nodes[linear.node].name for linear in wave] for wave in found]
+    assert sorted(n.split("/")[-2] for n in names[1]) == ["k_proj", "q_proj", "v_proj"]
+    assert sum(map(len, found)) == 14
 
 
 @pytest.mark.parametrize("behind", [False, True])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from graphprune import files
 from graphprune.checks import Checks
@@ -169,12 +169,18 @@ def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable
 
 
 @contextmanager
-def bar(title: str, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with an estimate, on standard error where that is a terminal."""
+def bar(hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each thing that takes time, with an estimate, on standard error where that is a terminal."""
     shown = Progress(console=Console(stderr=True), transient=True, disable=hidden or not sys.stderr.isatty())
+    tasks: dict[str, TaskID] = {}
+
+    def tell(title: str, done: int, total: int) -> None:
+        if title not in tasks:
+            tasks[title] = shown.add_task(title)
+        shown.update(tasks[title], completed=done, total=total)
+
     with shown:
-        task = shown.add_task(title, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        yield tell
 
 
 def console() -> Console:

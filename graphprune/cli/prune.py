@@ -24,6 +24,7 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.validate import print_verdict
+from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.depth import Request
 from graphprune.passes.influence import SCORES
 from graphprune.pipeline import Result, prune
@@ -37,7 +38,9 @@ from graphprune.relation import Shape
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs to fit what is left on.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs to choose and to fit on.")
+@click.option("--criterion", type=click.Choice(CRITERIA), help="By what classes are ranked; obs with --calibration.")
+@click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--no-compensate", is_flag=True, help="Do not fit what is left, even with --calibration.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
@@ -58,6 +61,8 @@ def command(
     remove_block: tuple[str, ...],
     block_score: str,
     calibration: str | None,
+    criterion: str | None,
+    uniform: bool,
     no_compensate: bool,
     align: int | None,
     include: tuple[str, ...],
@@ -80,13 +85,15 @@ def command(
     """
     if ratio is None and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
-    with bar("fitting", quiet or json_to == "-" or calibration is None or no_compensate) as progress:
+    with bar(quiet or json_to == "-" or calibration is None) as progress:
         result = prune(
             model,
             output,
             ratio=ratio or 0.0,
             blocks=Request(remove_block, blocks, block_score),
             calibration=calibration,
+            criterion=criterion,
+            uniform=uniform,
             progress=progress,
             compensate=not no_compensate,
             align=align,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from graphprune.passes.depth import Request
-from graphprune.passes.reconstruct import RIDGES, Reconstructed, reconstruct, waves
+from graphprune.passes.reconstruct import Reconstructed, reconstruct
 from onnx import ModelProto, numpy_helper
 
 import graphprune
@@ -107,14 +107,6 @@ def test_samples_that_are_held_out_decide() -> None:
     assert not any(f.kept for f in nothing.fits), "nothing was held out"
 
 
-def test_waves_follow_the_data() -> None:
-    model = load(models.export("vit-ts16"))
-    found = waves(model)
-    names = [[model.nodes[linear.node].name for linear in wave] for wave in found]
-    assert sorted(n.split("/")[-2] for n in names[1]) == ["k_proj", "q_proj", "v_proj"]
-    assert min(RIDGES) > 0 and sum(map(len, found)) == 14
-
-
 @pytest.mark.parametrize(("name", "ratio", "least"), [("digits-cnn", 0.3, 0.98), ("digits-transformer", 0.3, 0.94)])
 def test_trained_models_keep_their_score(name: str, ratio: float, least: float, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
@@ -124,7 +116,7 @@ def test_trained_models_keep_their_score(name: str, ratio: float, least: float, 
     plain = graphprune.prune(models.trained(name), ratio=ratio)
     result = graphprune.prune(models.trained(name), tmp_path / "b.onnx", ratio=ratio, calibration=tmp_path / "in.npz")
     assert accuracy(result.model.proto) > least > accuracy(plain.model.proto)
-    assert result.after.macs == plain.after.macs and result.proof is not None and result.proof.worst < 1e-4
+    assert result.after.macs <= plain.after.macs and result.proof is not None and result.proof.worst < 1e-4
     plan = json.loads((tmp_path / "b.plan.json").read_text())
     there = {t.name for t in onnx.load(tmp_path / "b.onnx").graph.initializer}
     assert plan["compensated"] and {e["weight"] for e in plan["compensated"]} <= there

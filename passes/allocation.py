@@ -1,0 +1,92 @@
+"""Allocation: groups are not equal, so of one overall ratio touchy ones give less and redundant ones more.
+
+Chosen are the numbers k_g of classes to remove that minimise
+
+    sum over groups of error_g(k_g) + lambda * macs_g * k_g
+
+with the smallest lambda that leaves at most as many multiply-accumulates as the same share of every group would (a
+Lagrangian relaxation, as for bit allocation: Shoham and Gersho, 1988; for pruning ZipLM, Kurtic et al., NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from graphprune.passes.criteria import Ranking
+from graphprune.passes.ratio import Chosen, Untouched, counts, lowest, select
+
+from graphprune import cost
+from graphprune.analysis import Analysis, Group
+from graphprune.removal import Removal
+
+MOST = 0.75
+"""The largest share of one group that goes, unless the ratio itself is larger."""
+_STEPS = 40
+
+
+def allocate(
+    analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], ratio: float, align: int | None = None
+) -> Chosen:
+    """Choose classes of all groups together.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to prune.
+        rankings: by group id.
+        ratio: share of the classes of every group whose removal sets how much is to go.
+        align: widths that remain are rounded up to a multiple of this; None stands for ``ratio.ALIGNMENTS``.
+
+    Raises:
+        InputError: the ratio or the alignment is out of range.
+    """
+    scores = {id: ranking.scores for id, ranking in rankings.items()}
+    uniform = select(analysis, groups, scores, ratio, align)
+    if not uniform.selection:
+        return uniform
+    alike = {id: len(classes) for id, classes in uniform.selection.items()}
+    price = _price(analysis, groups)
+    free = {g.id: _numbers(analysis, g, alike.get(g.id, 0), ratio, align) for g in groups}
+    budget = _left(analysis, uniform)
+
+    def chosen(factor: float) -> Chosen:
+        found = {}
+        for group in groups:
+            numbers = free[group.id]
+            total = rankings[group.id].errors[numbers] - factor * price[group.id][numbers]
+            found[group.id] = int(numbers[np.argmin(total)])
+        return lowest(groups, scores, found)
+
+    low, high = 1e-9, 1e9
+    for _ in range(_STEPS):
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if _left(analysis, chosen(middle)) <= budget else (middle, high)
+    best = chosen(high)
+    if _left(analysis, best) > budget:
+        return uniform
+    stayed = {u.group: u for u in uniform.untouched}
+    why = "what reads it would lose more than what reads others"
+    best.untouched = [stayed.get(g.id, Untouched(g.id, why)) for g in groups if g.id not in best.selection]
+    return best
+
+
+def _left(analysis: Analysis, chosen: Chosen) -> float:
+    """Multiply-accumulates that are left; parameters where the model has no products."""
+    if not any(g.macs.any() for g in analysis.groups):
+        return -sum(float(g.parameters[chosen.selection.get(g.id, [])].sum()) for g in analysis.groups)
+    return cost.macs(analysis, Removal(analysis, chosen.selection).sizes())
+
+
+def _price(analysis: Analysis, groups: Sequence[Group]) -> dict[str, np.ndarray]:
+    """For each group the share of the model's cost that k classes are worth, k from 0 to all."""
+    worth = {g.id: g.macs for g in groups}
+    if not any(w.any() for w in worth.values()):
+        worth = {g.id: g.parameters for g in groups}
+    whole = max(sum(float(w.sum()) for w in worth.values()), 1e-30)
+    return {g.id: np.arange(g.size + 1) * float(worth[g.id].mean()) / whole for g in groups}
+
+
+def _numbers(analysis: Analysis, group: Group, alike: int, ratio: float, align: int | None) -> np.ndarray:
+    """How many classes may go: aligned numbers, and that of the same share of every group."""
+    most = min(int(max(MOST, ratio) * group.size), int((~group.pinned).sum()), group.size - 1)
+    return np.unique([0, alike, *(k for k in counts(analysis, group, align) if k <= most)])

@@ -13,6 +13,7 @@ scikit-learn carries.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, (width // heads) ** -0.5
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
@@ -39,8 +40,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norms[0](x)
         q, k, v = self.split(self.query(y)), self.split(self.key(y)), self.split(self.value(y))
-        weights = torch.softmax(q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5), -1)
-        x = x + self.out((weights @ v).transpose(1, 2).reshape(x.shape))
+        weights = torch.softmax(q @ k.transpose(2, 3) * self.scale, -1)
+        x = x + self.out((weights @ v).transpose(1, 2).flatten(2))
         return x + self.narrow(nn.functional.gelu(self.wide(self.norms[1](x))))
 
 
@@ -105,7 +106,7 @@ def train(model: nn.Module, epochs: int, rate: float) -> None:
     model.eval()
 
 
-def export(model: nn.Module, name: str) -> None:
+def export(model: nn.Module, name: str, folder: Path = TRAINED) -> None:
     """Write a model, its score in its metadata."""
     feeds = (torch.from_numpy(images("train")[0][:3]),)
     program = torch.onnx.export(
@@ -118,8 +119,8 @@ def export(model: nn.Module, name: str) -> None:
     for node in proto.graph.node:  # where in the exporter's world a node came from is of no use here
         del node.metadata_props[:]
     proto.metadata_props.add(key="held_out_accuracy", value=f"{accuracy(proto):.4f}")
-    TRAINED.mkdir(exist_ok=True)
-    onnx.save(proto, TRAINED / f"{name}.onnx")
+    folder.mkdir(exist_ok=True)
+    onnx.save(proto, folder / f"{name}.onnx")
     print(name, sum(p.numel() for p in model.parameters()), "parameters", proto.metadata_props[0].value)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from graphprune.cli import main
 
 
 def constants(model: ModelProto) -> dict[str, np.ndarray]:
@@ -106,3 +110,11 @@ def before_softmax(model: ModelProto) -> ModelProto:
     if last is not None:
         model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name=last.input[0]))
     return model
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command line."""
+    with pytest.raises(SystemExit) as done:
+        main(list(map(str, arguments)))
+    printed = capsys.readouterr()
+    return int(done.value.code or 0), printed.out, printed.err

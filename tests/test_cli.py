@@ -11,8 +11,8 @@ from onnx import helper
 
 import graphprune
 import models
-from graphprune.cli import main
 from models.small import Net, attention, chain, residual
+from tests.helpers import command as run
 
 
 @pytest.fixture
@@ -21,13 +21,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     onnx.save(residual(), "m.onnx")
     return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        main(list(arguments))
-    printed = capsys.readouterr()
-    return int(done.value.code or 0), printed.out, printed.err
 
 
 def test_inspect_lists_groups_and_what_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

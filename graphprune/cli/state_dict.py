@@ -1,0 +1,95 @@
+"""``graphprune state-dict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from graphprune import checkpoints, files, plan
+from graphprune.cli.options import output_options, show
+from graphprune.errors import InputError
+from graphprune.model import load
+from graphprune.statedict import Narrowed, narrow
+
+
+@click.command("state-dict")
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The narrower state dict.")
+@click.option("--model", type=click.Path(path_type=Path), help="The original model; the plan's, beside it or here.")
+@output_options
+def command(
+    plan_file: Path,
+    weights: Path,
+    output: Path,
+    model: Path | None,
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Remove from WEIGHTS what PLAN removes from its model, to train the pruned network on in its own framework.
+
+    WEIGHTS is a state dict of the training code, safetensors or PyTorch. Beside OUTPUT lands a table of all new widths,
+    as OUTPUT.widths.json. Values are those of WEIGHTS: what was fitted after pruning is not in them.
+    """
+    read = plan.load(plan_file)
+    original = load(model or _original(plan_file, read))
+    if output.exists() and output.samefile(weights):
+        raise InputError(f"{output}: is the state dict itself; choose another output")
+    held = checkpoints.read(weights)
+    found = narrow(original, read, held.tensors)
+    checkpoints.write(output, found.tensors, held)
+    data = _data(read, found)
+    files.write_json(output.with_name(output.name + ".widths.json"), data)
+    show(data, json_to, quiet, lambda out: _print(out, found, output, verbose))
+
+
+def _original(plan_file: Path, read: plan.Plan) -> Path:
+    """The model that a plan was made for.
+
+    Raises:
+        InputError: it is not where it is looked for.
+    """
+    name = read.model["file"]
+    for folder in (plan_file.parent, Path()):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{plan_file}: the model {name!r} is neither beside the plan nor here; give it by --model")
+
+
+def _data(read: plan.Plan, found: Narrowed) -> dict[str, Any]:
+    layers: dict[str, Any] = {}
+    for name, (before, after) in found.shapes.items():
+        module, _, key = name.rpartition(".")
+        removed = {str(axis): [int(e) for e in gone] for axis, gone in found.removed[name].items()}
+        layers.setdefault(module, {})[key] = {"from": list(before), "to": list(after), "removed": removed}
+    groups = [{"id": g.id, "kind": g.kind, "from": g.size, "to": g.size - len(g.removed)} for g in read.groups]
+    return {
+        "layers": layers,
+        "groups": groups,
+        "unmatched": found.unmatched,
+        "missing": found.missing,
+        "notes": found.notes,
+    }
+
+
+def _print(out: Console, found: Narrowed, output: Path, verbose: bool) -> None:
+    count = len(found.shapes)
+    out.print(Text(f"{count} of {len(found.tensors)} tensors are narrower"))
+    for name, (before, after) in list(found.shapes.items())[: None if verbose else 8]:
+        out.print(Text(f"  {name}: {'x'.join(map(str, before))}, now {'x'.join(map(str, after))}"))
+    if count > 8 and not verbose:
+        out.print(Text(f"  ... and {count - 8} more (-v)"))
+    if found.unmatched:
+        names = ", ".join(found.unmatched if verbose else found.unmatched[:5])
+        more = f" and {len(found.unmatched) - 5} more (-v)" if len(found.unmatched) > 5 and not verbose else ""
+        out.print(Text(f"not in the model, left as they are: {names}{more}"))
+    if found.missing:
+        out.print(Text(f"not in the state dict, though they lose elements: {', '.join(found.missing)}"))
+    for note in found.notes:
+        out.print(Text(f"note: {note}"))
+    out.print(Text(f"written: {output} and {output.name}.widths.json"))

@@ -37,6 +37,7 @@ class Contraction:
         node: index of the node.
         vertex: the axis or dim of the web that is summed over.
         repeat: number of rows that each of its elements stands for (the positions of a kernel).
+        mean: of the rows, shape ``[groups, sums]``.
         gram: second moments, shape ``[groups, sums, sums]``.
         matrix: what rows are multiplied by, shape ``[groups, sums, outputs]``.
         adjustable: whether the matrix is a weight, which can make up for rows that go.
@@ -45,6 +46,7 @@ class Contraction:
     node: int
     vertex: int
     repeat: int
+    mean: FloatArray
     gram: FloatArray
     matrix: FloatArray
     adjustable: bool
@@ -73,7 +75,8 @@ class _Weighted:
         assert self.moments is not None
         matrix = self.linear.matrix(analysis.model.array(self.linear.weight)).astype(np.float64)
         repeat = prod(self.linear.kernel)
-        return Contraction(self.node, self.vertex, repeat, self.moments.centred, matrix, True)
+        mean = self.moments.x / max(self.moments.count, 1)
+        return Contraction(self.node, self.vertex, repeat, mean, self.moments.centred, matrix, True)
 
 
 class _Paired:
@@ -94,7 +97,10 @@ class _Paired:
 
     def finish(self, analysis: Analysis) -> Contraction:
         assert self.gram is not None
-        return Contraction(self.node, self.vertex, 1, self.gram[None], np.ones((1, len(self.gram), 1)), False)
+        size = len(self.gram)
+        return Contraction(
+            self.node, self.vertex, 1, np.zeros((1, size)), self.gram[None], np.ones((1, size, 1)), False
+        )
 
 
 def observe(

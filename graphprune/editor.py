@@ -127,6 +127,13 @@ class Editor:
         indices = self.constant(output, np.asarray(positions, np.int64), node)
         self.append(helper.make_node("Gather", [whole, indices], [output], axis=axis), node)
 
+    def behind(self, node: int, operator: str, constant: str) -> None:
+        """Put an operator of two inputs behind a node, whose output it takes over; the other input is a constant."""
+        output = self.nodes[node].output[0]
+        raw = self.name(output)
+        self.nodes[node].output[0] = raw
+        self.append(helper.make_node(operator, [raw, constant], [output], name=raw), node)
+
     def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:
         """Set an attribute of a node; :attr:`attributes` keeps what it was."""
         attributes = self.nodes[node].attribute

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
+from graphprune.editor import Editor
 from graphprune.model import Model
 from graphprune.relation import IntArray, Values
 
@@ -36,6 +37,7 @@ class Linear:
         transposed: whether a matrix is held as ``[outputs, sums]``.
         attributes: of the node.
         backward: whether it is a transposed convolution, whose weight is held as ``[inputs, outputs, *kernel]``.
+        slot: input of the node that takes a bias, None where it has none.
     """
 
     node: int
@@ -49,6 +51,7 @@ class Linear:
     transposed: bool
     attributes: dict[str, Any]
     backward: bool = False
+    slot: int | None = 2
 
     @property
     def summed(self) -> int:
@@ -108,6 +111,29 @@ class Linear:
         place = np.unravel_index(chosen, (y.shape[0], *y.shape[2:]))
         found = np.moveaxis(y, 1, -1)[place].reshape(len(chosen), self.groups, -1)
         return _single(found.transpose(1, 0, 2))
+
+    def shift(self, editor: Editor, model: Model, change: Values) -> None:
+        """Add to the bias; where there is none, one is made.
+
+        Args:
+            editor: of the model.
+            model: the model.
+            change: shape ``[groups, outputs of a group]``, in any order that is flat.
+        """
+        dtype = model.array(self.weight).dtype
+        if self.bias is not None:
+            value = (model.array(model.root(self.bias)).astype(np.float64) + change.reshape(-1)).astype(dtype)
+            if editor.renew(self.bias, value):
+                return
+            node = self.node if self.adder is None else self.adder
+            position = 2 if self.adder is None else list(editor.nodes[node].input).index(self.bias)
+            editor.redirect(node, position, editor.constant(self.bias, value, node))
+            return
+        made = editor.constant(f"{self.output}/bias", change.reshape(-1).astype(dtype), self.node)
+        if self.slot is not None:
+            editor.redirect(self.node, self.slot, made)
+        else:
+            editor.behind(self.node, "Add", made)
 
     @property
     def _steps(self) -> tuple[list[int], list[int], list[int]]:
@@ -255,7 +281,7 @@ def _matmul(model: Model, index: int, node: NodeProto) -> Linear | None:
     if not _weight(model, node.input[1], (2,)):
         return None
     bias, adder = _added(model, node.output[0], model.sources[node.input[1]].shape[1])
-    return Linear(index, node.input[0], node.output[0], node.input[1], bias, adder, 1, (), False, {})
+    return Linear(index, node.input[0], node.output[0], node.input[1], bias, adder, 1, (), False, {}, slot=None)
 
 
 def _added(model: Model, output: str, width: int) -> tuple[str | None, int | None]:

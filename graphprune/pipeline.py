@@ -19,7 +19,7 @@ from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
 from graphprune.moments import FloatArray
-from graphprune.passes import allocation, criteria, depth, reconstruct
+from graphprune.passes import allocation, criteria, depth, reconstruct, sensitivity
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
@@ -159,6 +159,9 @@ def prune(
         if uniform or not observed:
             chosen = by_ratio.select(analysis, groups, scores, ratio, align)
         else:
+            some = _some(analysis, calibration)
+            tell = partial(progress, "weighing")
+            ranked = sensitivity.weigh(analysis, groups, ranked, observed, some, tell)
             chosen = allocation.allocate(analysis, groups, ranked, ratio, align)
     chosen.untouched = left + chosen.untouched
     if ratio and not chosen.selection:
@@ -326,6 +329,19 @@ def _observe(
     return contractions.observe(
         analysis, groups, lambda: samples.load(source, runs), seed, partial(progress, "observing")
     )
+
+
+def _some(analysis: Analysis, calibration: str | os.PathLike[str] | None) -> list[samples.Feeds]:
+    """The first calibration inputs, about as many samples as sensitivity is measured on."""
+    assert calibration is not None
+    found: list[samples.Feeds] = []
+    count = 0
+    for feeds in samples.load(calibration, analysis.model.runs_as or analysis.model):
+        found.append(feeds)
+        count += max((len(v) for v in feeds.values() if v.ndim), default=1)
+        if count >= sensitivity.SAMPLES:
+            break
+    return found
 
 
 def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:

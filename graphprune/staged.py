@@ -70,6 +70,11 @@ class Staged:
             for name in reads:
                 self.last[name] = max(self.last.get(name, 0), place)
 
+    def holds(self, name: str, number: int) -> bool:
+        """Whether a tensor can be asked for at a stage: it is made then, or was before and is still to be read."""
+        made = self.stage.get(name)
+        return made is not None and (made == number or (made < number <= self.last.get(name, -1)))
+
     def start(self, batch: int, feeds: Mapping[str, Values]) -> None:
         """Keep the inputs of a batch."""
         arrays.write(self._file(batch), feeds)

@@ -20,7 +20,7 @@ from graphprune import cost
 from graphprune.analysis import Analysis, Group
 from graphprune.removal import Removal
 
-MOST = 0.75
+MOST = 0.6
 """The largest share of one group that goes, unless the ratio itself is larger."""
 _STEPS = 40
 

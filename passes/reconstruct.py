@@ -17,17 +17,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from graphprune.contractions import ROWS
 from graphprune.editor import Editor
 from graphprune.linear import Linear, find
 from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray, Moments
-from graphprune.relation import Values
+from graphprune.relation import IntArray, Values
 from graphprune.staged import Staged, waves
 
 Feeds = Mapping[str, Values]
@@ -37,6 +37,8 @@ HELD_OUT = 4
 """One sample in this many is held out."""
 _GAIN, _EXACT = 1e-3, 1e-9
 """A fit must win this share of the error, and there must be some: else rounding would decide."""
+_NODE = 0.02
+"""A bias that needs a node of its own must win this share more."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,34 @@ def reconstruct(
         for number, step in enumerate(steps):
             names = {linear.output for linear in step}
             linears = [linear for linear in find(pruned) if linear.output in names]  # nodes move as biases are added
+            beside = {n.output: z for n in linears if (z := _beside(pruned, n, number, given, wanted)) is not None}
             runs = zip(
-                given.run(pruned, number, len(sizes), list(dict.fromkeys(n.input for n in linears))),
-                wanted.run(original, number, len(sizes), [n.output for n in linears]),
+                given.run(pruned, number, len(sizes), _distinct([n.input for n in linears], beside.values())),
+                wanted.run(original, number, len(sizes), _distinct([n.output for n in linears], beside.values())),
                 strict=True,
             )
-            sums = _moments(linears, runs, sizes, restrict, seed)
+            sums = _moments(linears, beside, runs, sizes, restrict, seed)
             editor = Editor(pruned)
             for linear, moments in zip(linears, sums, strict=True):
                 fits.append(_fit(editor, pruned, linear, moments))
             pruned = editor.finish()
             progress(number + 1, len(steps))
     return Reconstructed(pruned, fits)
+
+
+def _distinct(*names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(n for part in names for n in part))
+
+
+def _beside(model: Model, linear: Linear, number: int, given: Staged, wanted: Staged) -> str | None:
+    """What the output of an operator is added to, where both models have made it before the operator is fitted."""
+    output = linear.output if linear.adder is None else model.nodes[linear.adder].output[0]
+    uses = model.uses.get(output, [])
+    if len(uses) != 1 or output in model.output_names or model.nodes[uses[0].node].op_type != "Add":
+        return None
+    other = model.nodes[uses[0].node].input[1 - uses[0].input]
+    ready = all(other not in s.constants and s.holds(other, number) for s in (given, wanted))
+    return other if ready and other != output else None
 
 
 def _start(
@@ -176,6 +194,7 @@ class _Split:
 
 def _moments(
     linears: Sequence[Linear],
+    beside: Mapping[str, str],
     runs: Iterable[tuple[Feeds, Feeds]],
     sizes: Sequence[int],
     restrict: Callable[[Values, str], Values],
@@ -190,6 +209,8 @@ def _moments(
             chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
             x = linear.rows(inputs[linear.input], chosen)
             y = linear.results(restrict(outputs[linear.output], linear.output), chosen)
+            if linear.output in beside:
+                y = y + _missing(linear, beside[linear.output], inputs, outputs, restrict, chosen)
             shape = x.shape[0], x.shape[2], y.shape[2]
             total = sums.setdefault(k, _Split(_Sums.empty(*shape), _Sums.empty(*shape)))
             held = (seen + sample) % HELD_OUT == HELD_OUT - 1
@@ -199,50 +220,72 @@ def _moments(
     return [sums[k] for k in range(len(linears))]
 
 
+def _missing(
+    linear: Linear,
+    name: str,
+    inputs: Feeds,
+    outputs: Feeds,
+    restrict: Callable[[Values, str], Values],
+    chosen: IntArray,
+) -> Values:
+    """By how much what an output is added to has changed so far, at some rows; zero where it is broadcast."""
+    was, now = restrict(outputs[name], name), inputs[name]
+    if was.shape != now.shape or was.ndim != outputs[linear.output].ndim:
+        return np.zeros(1, np.float32)
+    if linear.kernel and was.shape[2:] != outputs[linear.output].shape[2:]:
+        return np.zeros(1, np.float32)
+    if prod(was.shape[:-1]) != prod(outputs[linear.output].shape[:-1]) and not linear.kernel:
+        return np.zeros(1, np.float32)
+    return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
+
+
 def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split) -> Fit:
     """Solve for one operator, and keep the best of all lambdas where it beats what there was."""
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
-    outputs = first.shape[0] * first.shape[2]
-    old = model.array(model.root(linear.bias)).astype(np.float64) if linear.bias is not None else np.zeros(outputs)
-    # of a product whose bias another node adds, the product alone is wanted
-    own = np.zeros_like(old) if linear.adder is not None else old
-    bias = own.reshape(first.shape[0], first.shape[2])
+    bias: FloatArray = np.zeros((first.shape[0], first.shape[2]), np.float64)
+    if linear.bias is not None and linear.adder is None:  # of a product whose bias another node adds, it alone counts
+        bias = model.array(model.root(linear.bias)).astype(np.float64).reshape(first.shape[0], first.shape[2])
     before = sums.held.error(first, bias)
-    xx, xy = sums.fitting.centred
-    scale = np.einsum("gii->g", xx) / xx.shape[1]
-    rest = xy - xx @ first
-    best, weight, shift = before, first, bias
-    for ridge in RIDGES:
-        damped = xx + (ridge * scale + 1e-12)[:, None, None] * np.eye(xx.shape[1])
-        trial = first + np.linalg.solve(damped, rest)
-        offset = _offset(linear, sums.fitting, trial, bias)
-        error = sums.held.error(trial, offset)
-        if error < best:
-            best, weight, shift = error, trial, offset
+    error, weight, shift = _solve(sums, first, None)
+    if linear.bias is None and linear.slot is None:  # a bias would be a node more
+        plain = _solve(sums, first, bias)
+        if plain[0] <= (1 + _NODE) * error:
+            error, weight, shift = plain
     enough = sums.held.rows.count > 0 and sums.fitting.rows.count > 0
-    kept = best < (1 - _GAIN) * before and before > _EXACT and enough
+    kept = error < (1 - _GAIN) * before and before > _EXACT and enough
     if kept:
         editor.renew(linear.weight, linear.weight_of(weight, held))
-        _add_bias(editor, linear, (shift - bias).reshape(-1) + old, held.dtype)
-    return Fit(node_name(model, linear.node), linear.weight, before, best if kept else before, kept)
+        if (shift != bias).any():
+            linear.shift(editor, model, shift - bias)
+    return Fit(node_name(model, linear.node), linear.weight, before, error if kept else before, kept)
 
 
-def _offset(linear: Linear, sums: _Sums, weight: FloatArray, bias: FloatArray) -> FloatArray:
-    """The bias that goes with a weight; what has no place for one keeps what it has."""
-    if linear.bias is None and not linear.kernel:
-        return bias
+def _solve(sums: _Split, first: FloatArray, bias: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:
+    """The best of all lambdas on what is held out: its error, weight and bias.
+
+    Args:
+        sums: second moments.
+        first: the weight that is shrunk towards.
+        bias: the bias, where it must stay as it is; None lets it be fitted.
+    """
+    fitting = sums.fitting
+    if bias is None:
+        xx, xy = fitting.centred
+    else:
+        xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
+    scale = np.einsum("gii->g", xx) / xx.shape[1]
+    rest = xy - xx @ first
+    found = []
+    for ridge in RIDGES:
+        damped = xx + (ridge * scale + 1e-12)[:, None, None] * np.eye(xx.shape[1])
+        weight = first + np.linalg.solve(damped, rest)
+        shift = _offset(fitting, weight) if bias is None else bias
+        found.append((sums.held.error(weight, shift), weight, shift))
+    return min(found, key=lambda one: one[0])
+
+
+def _offset(sums: _Sums, weight: FloatArray) -> FloatArray:
+    """The bias that goes with a weight."""
     n = max(sums.rows.count, 1)
-    return sums.y / n - np.einsum("gi,gio->go", sums.rows.x / n, weight)
-
-
-def _add_bias(editor: Editor, linear: Linear, value: FloatArray, dtype: npt.DTypeLike) -> None:
-    if linear.bias is None and not linear.kernel:
-        return
-    array = value.astype(dtype)
-    if linear.bias is not None and editor.renew(linear.bias, array):
-        return
-    node, position = linear.node, 2
-    if linear.adder is not None:
-        node, position = linear.adder, list(editor.nodes[linear.adder].input).index(str(linear.bias))
-    editor.redirect(node, position, editor.constant(linear.bias or f"{linear.output}/bias", array, node))
+    return np.asarray(sums.y / n - np.einsum("gi,gio->go", sums.rows.x / n, weight), np.float64)

@@ -47,9 +47,7 @@ class _Adjusted:
         gram, self.weight, self.labels = contraction.gram, contraction.matrix, labels
         variance = float(np.einsum("gio,gio->", self.weight, gram @ self.weight))
         self.scale = 1 / variance if variance > 0 else 0.0
-        rows = gram.shape[1]
-        damping = RIDGE * np.einsum("gii->g", gram) / rows + 1e-12
-        self.inverse = np.linalg.inv(gram + damping[:, None, None] * np.eye(rows))
+        self.inverse = np.linalg.inv(damped(gram))
 
     def lost(self, size: int) -> FloatArray:
         found = np.zeros(size)
@@ -105,6 +103,13 @@ def _by_count(labels: IntArray) -> Iterable[tuple[IntArray, IntArray]]:
     for count in np.unique(counts[classes >= 0]):
         alike = (counts == count) & (classes >= 0)
         yield classes[alike], order[first[alike][:, None] + np.arange(count)]
+
+
+def damped(gram: FloatArray) -> FloatArray:
+    """Second moments ``[groups, sums, sums]`` that have an inverse."""
+    rows = gram.shape[1]
+    damping = RIDGE * np.einsum("gii->g", gram) / rows + 1e-12
+    return np.asarray(gram + damping[:, None, None] * np.eye(rows), np.float64)
 
 
 def score(group: Group, contractions: Sequence[Contraction]) -> FloatArray:

@@ -58,6 +58,11 @@ class Linear:
         """The axis of the weight that is summed over; of a convolution the input channels."""
         return 1 if (self.kernel and not self.backward) or self.transposed else 0
 
+    @property
+    def made(self) -> int:
+        """The axis of the weight that holds outputs; of a transposed convolution those of one group."""
+        return 0 if (self.kernel and not self.backward) else 1 - self.summed
+
     def matrix(self, weight: Values) -> Values:
         """The weight as ``[groups, sums, outputs of a group]``, float32."""
         value = weight.astype(np.float32)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from graphprune import contractions, cost, files, proof, samples, shapes
-from graphprune.analysis import Analysis, Group, analyze
+from graphprune import contractions, cost, files, proof, samples, shapes, synthetic
+from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
 from graphprune.moments import FloatArray
-from graphprune.passes import allocation, criteria, depth, reconstruct, sensitivity
+from graphprune.passes import allocation, constants, criteria, depth, folding, reconstruct, sensitivity
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
@@ -29,6 +29,8 @@ from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, described, rewrite
 from graphprune.verdict import validate
 
+COMPENSATIONS = ("refit", "repair", "fold", "none")
+"""What makes up for what went."""
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and how many there are."""
 
@@ -96,7 +98,7 @@ def prune(
     calibration: str | os.PathLike[str] | None = None,
     criterion: str | None = None,
     uniform: bool = False,
-    compensate: bool = True,
+    compensate: str | None = None,
     progress: Progress = lambda _, __, ___: None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -117,13 +119,16 @@ def prune(
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
         plan: where to write the plan instead.
-        calibration: unlabelled inputs (see ``graphprune.samples``): classes and blocks are scored on them, and what
-            is left of each linear operator is fitted to what the original made (``graphprune.passes.reconstruct``).
+        calibration: unlabelled inputs (see ``graphprune.samples``), or ``generated`` for made-up ones (see
+            ``graphprune.synthetic``): classes and blocks are scored on them, and what is left is fitted.
         criterion: one of ``graphprune.passes.criteria.CRITERIA``; by default ``obs`` with calibration inputs,
             ``magnitude`` without.
         uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs which groups give them (see ``graphprune.passes.allocation``).
-        compensate: whether to fit, where there are inputs.
+        compensate: one of :data:`COMPENSATIONS`: ``refit`` fits what is left of each linear operator to what the
+            original made, ``repair`` brings back the mean and variance of its outputs alone (both ask for calibration
+            inputs), ``fold`` lets the class most like a removed one do what that did (without inputs), ``none`` leaves
+            weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
         progress: is told what is being done, and how many of how many steps of it are.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
@@ -136,6 +141,7 @@ def prune(
     clock = _Clock()
     by_ratio.check(ratio, align)  # before the model is read
     criterion = criteria.check(criterion, calibration is not None)
+    compensate = _compensation(compensate, calibration is not None)
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
@@ -143,7 +149,8 @@ def prune(
     without = None
     if blocks:
         blocks.check()
-        wanted = replace(blocks, inputs=blocks.inputs or calibration)
+        given = None if calibration == synthetic.NAME else calibration
+        wanted = replace(blocks, inputs=blocks.inputs or given)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed)
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis
@@ -152,14 +159,20 @@ def prune(
     clock.lap("analyze")
     scores: dict[str, FloatArray] = {}
     chosen = by_ratio.Chosen()
+    constant = constants.constant(analysis, groups) if ratio else {}
     if ratio:
-        observed = _observe(analysis, groups, calibration, seed, progress) if criterion in criteria.NEED_INPUTS else []
+        observed = []
+        if criterion in criteria.NEED_INPUTS:
+            source = _batches(analysis, calibration, input_shapes, seed)
+            observed = contractions.observe(analysis, groups, source, seed, partial(progress, "observing"))
         ranked = criteria.rank(analysis, groups, criterion, observed, seed)
         scores = {id: ranking.scores for id, ranking in ranked.items()}
+        for id, classes in constant.items():
+            scores[id][classes] = 0  # they cost nothing
         if uniform or not observed:
             chosen = by_ratio.select(analysis, groups, scores, ratio, align)
         else:
-            some = _some(analysis, calibration)
+            some = _some(_batches(analysis, calibration, input_shapes, seed))
             tell = partial(progress, "weighing")
             ranked = sensitivity.weigh(analysis, groups, ranked, observed, some, tell)
             chosen = allocation.allocate(analysis, groups, ranked, ratio, align)
@@ -171,8 +184,8 @@ def prune(
     for entry in done.plan.groups:
         entry.score = [float(f"{min(s, 1e30):.6g}") for s in scores[entry.id]]
     clock.lap("rewrite")
-    fitting = calibration if compensate else None
-    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, fitting, progress)
+    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, constant)
+    job.calibration, job.compensate, job.progress = calibration, compensate, progress
     return _finish(job, analysis, done, chosen.untouched, clock)
 
 
@@ -223,7 +236,8 @@ def apply(
     for new, old in zip(done.plan.groups, read.groups, strict=False):
         new.score = old.score
     clock.lap("rewrite")
-    job = _Job(original, without, output, None, prove, seed, witness, None)
+    touched = [g for g in analysis.groups if g.id in read.selection]
+    job = _Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
     return _finish(job, analysis, done, [], clock)
 
 
@@ -253,7 +267,9 @@ class _Job:
     seed: int
     input_shapes: Mapping[str, Shape] | None
     checks: Checks | None
+    constant: constants.Constant
     calibration: str | os.PathLike[str] | None = None
+    compensate: str = "none"
     progress: Progress = lambda _, __, ___: None
 
 
@@ -266,21 +282,32 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
     original = job.original
     done.plan.model = described(original)
     found = None
+    tries = chain(
+        [analysis.witness.first.inputs, analysis.witness.second.inputs],
+        shapes.alternatives(analysis.model, _still(job.input_shapes, analysis.model)),
+    )
+    distinct = _distinct(tries) if done.plan.groups else []
     if job.prove and done.plan.groups:
-        tries = chain(
-            [analysis.witness.first.inputs, analysis.witness.second.inputs],
-            shapes.alternatives(analysis.model, _still(job.input_shapes, analysis.model)),
-        )
-        found = proof.prove(analysis.model, done.model, done.plan, done.removal, _distinct(tries), job.seed)
+        found = proof.prove(analysis.model, done.model, done.plan, done.removal, distinct, job.seed)
         done.plan.proof = found.to_json()
         clock.lap("prove")
+    if job.constant:
+        made = constants.fold(analysis, done, done.model, job.constant, distinct, job.prove, job.seed)
+        done.model, done.plan.folded = made[:2]
+        if made[2] is not None:
+            done.plan.proof = {**(done.plan.proof or {}), "folded": made[2].to_json()}
+        clock.lap("fold")
     if job.without is not None:
         done.plan.blocks = job.without.entries
         done.plan.interface = job.without.interface + done.plan.interface
         if job.without.proof is not None:
             done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
     fits: list[reconstruct.Fit] = []
-    if job.calibration is not None:
+    if job.compensate == "fold":
+        done.model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
+        done.plan.compensated = [{"node": node, "weight": weight} for node, weight in changed]
+        clock.lap("fit")
+    elif job.compensate != "none":
         fits = _compensate(job, done)
         clock.lap("fit")
     verdict = None
@@ -317,26 +344,40 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
     )
 
 
-def _observe(
+def _compensation(name: str | None, calibrated: bool) -> str:
+    """What is meant to make up for what went.
+
+    Raises:
+        InputError: there is nothing of this name, or it needs inputs and there are none.
+    """
+    if name is None:
+        return "refit" if calibrated else "none"
+    if name not in COMPENSATIONS:
+        raise InputError(f"--compensate {name}: there is none of this name; choose from {', '.join(COMPENSATIONS)}")
+    if name in ("refit", "repair") and not calibrated:
+        raise InputError(f"--compensate {name} works on activations: give inputs by --calibration")
+    return name
+
+
+def _batches(
     analysis: Analysis,
-    groups: Sequence[Group],
-    calibration: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | None,
+    input_shapes: Mapping[str, Shape] | None,
     seed: int,
-    progress: Progress,
-) -> list[contractions.Contraction]:
-    assert calibration is not None
-    runs, source = analysis.model.runs_as or analysis.model, calibration
-    return contractions.observe(
-        analysis, groups, lambda: samples.load(source, runs), seed, partial(progress, "observing")
-    )
+) -> Callable[[], Iterable[samples.Feeds]]:
+    """Gives the calibration inputs of a model, from the start at each call."""
+    assert source is not None
+    model = analysis.model.runs_as or analysis.model
+    if source == synthetic.NAME:
+        return lambda: synthetic.inputs(model, {**analysis.witness.inputs, **(input_shapes or {})}, seed)
+    return lambda: samples.load(source, model)
 
 
-def _some(analysis: Analysis, calibration: str | os.PathLike[str] | None) -> list[samples.Feeds]:
+def _some(batches: Callable[[], Iterable[samples.Feeds]]) -> list[samples.Feeds]:
     """The first calibration inputs, about as many samples as sensitivity is measured on."""
-    assert calibration is not None
     found: list[samples.Feeds] = []
     count = 0
-    for feeds in samples.load(calibration, analysis.model.runs_as or analysis.model):
+    for feeds in batches():
         found.append(feeds)
         count += max((len(v) for v in feeds.values() if v.ndim), default=1)
         if count >= sensitivity.SAMPLES:
@@ -346,15 +387,15 @@ def _some(analysis: Analysis, calibration: str | os.PathLike[str] | None) -> lis
 
 def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
     """Fit what is left to what the original made; the plan says of which weights the values have changed."""
-    source, original = job.calibration, job.original.model.runs_as or job.original.model
-    assert source is not None
+    original = job.original.model.runs_as or job.original.model
     found = reconstruct.reconstruct(
         original,
         done.model,
-        lambda: samples.load(source, original),
+        _batches(job.original, job.calibration, job.input_shapes, job.seed),
         lambda value, name: proof.restrict(np.asarray(value), name, done.removal),
         job.seed,
         partial(job.progress, "fitting"),
+        job.compensate == "repair",
     )
     done.model = found.model
     done.plan.compensated = [

@@ -90,6 +90,7 @@ class Plan:
     attributes: list[AttributeChange] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
     interface: list[dict[str, Any]] = field(default_factory=list)
+    folded: dict[str, list[int]] = field(default_factory=dict)
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
@@ -104,6 +105,8 @@ class Plan:
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes
         ]
         data["corrections"], data["interface"] = self.corrections, self.interface
+        if self.folded:
+            data["folded"] = self.folded
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
         if self.proof is not None:
             data["proof"] = self.proof
@@ -134,6 +137,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         attributes=[AttributeChange(a["consumer"], a["name"], a["from"], a["to"]) for a in data.get("attributes", [])],
         corrections=data.get("corrections", []),
         interface=data.get("interface", []),
+        folded=data.get("folded", {}),
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         proof=data.get("proof"),

@@ -9,6 +9,8 @@ layer's consumer; Luo et al., ICCV 2017). Operators are taken in the order in wh
 together; inputs come from the model with everything before already fitted, so that errors do not pile up. Of the
 samples every fourth is held out: it chooses lambda, and a fit that does not help there is dropped.
 
+Beside it stands repair of statistics alone: each output's mean and variance are brought back to the original's.
+
 Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory does not grow with the number of samples.
 """
 
@@ -74,6 +76,7 @@ def reconstruct(
     restrict: Callable[[Values, str], Values],
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
+    repair: bool = False,
 ) -> Reconstructed:
     """Fit the linear operators of a pruned model to the original.
 
@@ -84,6 +87,7 @@ def reconstruct(
         restrict: takes out of an original activation, by name, what was removed from it.
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
+        repair: give outputs the mean and the variance of the original's, and fit nothing else.
 
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
@@ -108,7 +112,7 @@ def reconstruct(
             sums = _moments(linears, beside, runs, sizes, restrict, seed)
             editor = Editor(pruned)
             for linear, moments in zip(linears, sums, strict=True):
-                fits.append(_fit(editor, pruned, linear, moments))
+                fits.append(_fit(editor, pruned, linear, moments, repair))
             pruned = editor.finish()
             progress(number + 1, len(steps))
     return Reconstructed(pruned, fits)
@@ -239,7 +243,7 @@ def _missing(
     return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
 
 
-def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split) -> Fit:
+def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split, repair: bool) -> Fit:
     """Solve for one operator, and keep the best of all lambdas where it beats what there was."""
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
@@ -247,8 +251,8 @@ def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split) -> Fit:
     if linear.bias is not None and linear.adder is None:  # of a product whose bias another node adds, it alone counts
         bias = model.array(model.root(linear.bias)).astype(np.float64).reshape(first.shape[0], first.shape[2])
     before = sums.held.error(first, bias)
-    error, weight, shift = _solve(sums, first, None)
-    if linear.bias is None and linear.slot is None:  # a bias would be a node more
+    error, weight, shift = _repair(sums, first) if repair else _solve(sums, first, None)
+    if not repair and linear.bias is None and linear.slot is None:  # a bias would be a node more
         plain = _solve(sums, first, bias)
         if plain[0] <= (1 + _NODE) * error:
             error, weight, shift = plain
@@ -259,6 +263,17 @@ def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split) -> Fit:
         if (shift != bias).any():
             linear.shift(editor, model, shift - bias)
     return Fit(node_name(model, linear.node), linear.weight, before, error if kept else before, kept)
+
+
+def _repair(sums: _Split, first: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+    """Each output scaled and shifted to the mean and variance that are wanted (REPAIR, Jordan et al., ICLR 2023)."""
+    fitting = sums.fitting
+    now = np.einsum("gio,gio->go", first, fitting.rows.centred @ first)
+    wanted = fitting.yy - fitting.y**2 / max(fitting.rows.count, 1)
+    scale = np.sqrt(np.maximum(wanted, 0) / np.maximum(now, 1e-30))
+    weight = first * np.where(now > 1e-12 * now.max(initial=0), scale, 1.0)[:, None, :]
+    shift = _offset(fitting, weight)
+    return sums.held.error(weight, shift), weight, shift
 
 
 def _solve(sums: _Split, first: FloatArray, bias: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:

@@ -27,7 +27,7 @@ from graphprune.cli.validate import print_verdict
 from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.depth import Request
 from graphprune.passes.influence import SCORES
-from graphprune.pipeline import Result, prune
+from graphprune.pipeline import COMPENSATIONS, Result, prune
 from graphprune.relation import Shape
 
 
@@ -38,10 +38,11 @@ from graphprune.relation import Shape
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION", help="Inputs to choose and to fit on.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--criterion", type=click.Choice(CRITERIA), help="By what classes are ranked; obs with --calibration.")
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
-@click.option("--no-compensate", is_flag=True, help="Do not fit what is left, even with --calibration.")
+@click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
+@click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
@@ -63,6 +64,7 @@ def command(
     calibration: str | None,
     criterion: str | None,
     uniform: bool,
+    compensate: str | None,
     no_compensate: bool,
     align: int | None,
     include: tuple[str, ...],
@@ -95,7 +97,7 @@ def command(
             criterion=criterion,
             uniform=uniform,
             progress=progress,
-            compensate=not no_compensate,
+            compensate="none" if no_compensate else compensate,
             align=align,
             include=include,
             exclude=exclude,
@@ -133,6 +135,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     _print_blocks(out, result)
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
+    _print_folded(out, result)
     _print_fits(out, result, verbose)
     if result.verdict is not None:
         print_verdict(out, result.verdict, verbose)
@@ -161,6 +164,15 @@ def _print_blocks(out: Console, result: Result) -> None:
         out.print(
             Text(f"proof of blocks: holds, worst relative error {worst:.1e} beside the original with them cut off")
         )
+
+
+def _print_folded(out: Console, result: Result) -> None:
+    count = sum(map(len, result.plan.folded.values()))
+    if count:
+        proven = (result.plan.proof or {}).get("folded")
+        worst = max((o["max_rel"] for o in proven["outputs"]), default=0.0) if proven else None
+        shown = "not proven" if worst is None else f"proof beside the original with them: worst {worst:.1e}"
+        out.print(Text(f"folded into biases: {count} removed classes that no input changes ({shown})"))
 
 
 def _print_fits(out: Console, result: Result, verbose: bool) -> None:

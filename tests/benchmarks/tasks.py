@@ -222,24 +222,21 @@ def identified(model: ModelProto) -> float:
     return float(np.mean([labels[f] == w for f, w in zip(found, wanted, strict=True)]))
 
 
+def _digits(count: int) -> dict[str, npt.NDArray[Any]]:
+    return {"image": images("train")[0][:count]}
+
+
+LINE, TURNED = (8, 3, 48, 320), (8, 3, 48, 192)
 TASKS = {
-    "PP-OCRv4 rec": Task(
-        models.packaged("ppocr-v4-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": (8, 3, 48, 320)}
-    ),
-    "PP-OCRv5 rec": Task(
-        models.packaged("ppocr-v5-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": (8, 3, 48, 320)}
-    ),
+    "PP-OCRv4 rec": Task(models.packaged("ppocr-v4-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
+    "PP-OCRv5 rec": Task(models.packaged("ppocr-v5-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
     "PP-OCRv4 det": Task(
         models.packaged("ppocr-v4-det"), lambda n: {"x": pages(5, n)[0]}, detected, {"x": (4, 3, PAGE, PAGE)}
     ),
     "magika": Task(models.packaged("magika"), lambda n: {"bytes": files(7, n)[0]}, identified),
-    "PP-OCR cls": Task(
-        models.packaged("ppocr-v4-cls"), lambda n: {"x": turned(3, n)[0]}, oriented, {"x": (8, 3, 48, 192)}
-    ),
-    "digits CNN": Task(models.trained("digits-cnn"), lambda n: {"image": images("train")[0][:n]}, accuracy),
-    "digits transformer": Task(
-        models.trained("digits-transformer"), lambda n: {"image": images("train")[0][:n]}, accuracy
-    ),
+    "PP-OCR cls": Task(models.packaged("ppocr-v4-cls"), lambda n: {"x": turned(3, n)[0]}, oriented, {"x": TURNED}),
+    "digits CNN": Task(models.trained("digits-cnn"), _digits, accuracy),
+    "digits transformer": Task(models.trained("digits-transformer"), _digits, accuracy),
 }
 
 

@@ -164,3 +164,54 @@ def test_a_block_that_went_is_made_up_for(tmp_path: Path) -> None:
     plain = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz", compensate="none")
     made_up = graphprune.prune(path, blocks=request, calibration=tmp_path / "in.npz")
     assert accuracy(made_up.model.proto) > accuracy(plain.model.proto)
+
+
+def test_repair_brings_back_mean_and_variance(tmp_path: Path) -> None:
+    """Each output of every linear operator has the original's mean and variance on the inputs it was repaired on."""
+    build = Net(5)
+    y = build.op("Relu", build.conv(build.input("x", ["batch", 3, 8, 8]), 3, 16))
+    out = build.conv(y, 16, 4)
+    model = build.model(out)
+    data = np.random.default_rng(0).standard_normal((32, 3, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "in.npz", x=data)
+    given = {"ratio": 0.5, "align": 1, "calibration": tmp_path / "in.npz", "criterion": "magnitude"}
+    found = {c: graphprune.prune(model, compensate=c, **given) for c in ("none", "repair")}
+    (wanted,) = helpers.run(model, {"x": data})
+    off = {}
+    for name, result in found.items():
+        (value,) = helpers.run(result.model.proto, {"x": data})
+        off[name] = [np.abs(f(value, (0, 2, 3)) / f(wanted, (0, 2, 3)) - 1).max() for f in (np.mean, np.std)]
+    assert found["repair"].fits[-1].kept and max(off["repair"]) < 0.1 < max(off["none"])
+
+
+def test_a_bias_is_added_where_it_pays() -> None:
+    build = Net(5)
+    x = build.op("Relu", build.linear(build.input("x", ["batch", 12]), 12, 16))
+    model = build.model(build.op("Tanh", build.linear(x, 16, 8, bias=False)))
+    other = ModelProto()
+    other.CopyFrom(model)
+    for tensor in other.graph.initializer:
+        if list(tensor.dims) == [16]:  # the mean of what comes in has moved
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 2, tensor.name))
+    original, changed = load(model), load(other)
+    found = reconstruct(original, changed, lambda: batches((12,)), lambda v, _: v)
+    assert found.fits[-1].after < 0.05 * found.fits[-1].before
+    found.model.proto.graph.node[0].ByteSize()
+    onnx.checker.check_model(found.model.proto)
+
+
+def test_a_branch_makes_up_for_what_the_stream_has_lost() -> None:
+    """Targets follow the sum: the second branch is fitted to what the original's stream was, not to its own output."""
+    build = Net(5)
+    x = build.input("x", ["batch", 12])
+    stream = build.op("Add", build.op("Tanh", build.linear(x, 12, 12)), x)
+    out = build.op("Add", build.linear(x, 12, 12), stream)
+    model = build.model(out)
+    found = fitted(model, disturbed(model), batches((12,), 16))
+    assert (
+        found.fits
+        and helpers.relative(
+            *(helpers.run(m, {"x": batches((12,), 1, 9)[0]["x"]})[0] for m in (model, found.model.proto))
+        )
+        < 0.05
+    )

@@ -1,0 +1,146 @@
+"""The surgeon's errors are those of least squares, whatever the order and the shape of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphprune.passes import surgeon
+from onnx import ModelProto
+
+import graphprune
+from graphprune import contractions
+from graphprune.analysis import Analysis, Group, analyze
+from graphprune.contractions import Contraction
+from models.small import Net, attention, chain
+
+
+def made(rng: np.random.Generator, labels: np.ndarray, outputs: int = 5, groups: int = 1) -> tuple[Contraction, Group]:
+    """A product with a weight on correlated data, and the group of its rows."""
+    rows = len(labels)
+    mixing = rng.standard_normal((groups, rows, rows))
+    gram = np.einsum("gij,gkj->gik", mixing, mixing)
+    matrix = rng.standard_normal((groups, rows, outputs))
+    size = int(labels.max()) + 1
+    group = Group("g", "channel", size, {7: labels}, np.zeros(size, bool), [], [], np.ones(size), np.ones(size))
+    return Contraction(0, 7, 1, np.zeros((groups, rows)), gram, matrix, True), group
+
+
+def residual(contraction: Contraction, kept: np.ndarray) -> float:
+    """The share of variance that least squares cannot reach from the rows that stay."""
+    lost = whole = 0.0
+    for plain, gram, matrix in zip(contraction.gram, surgeon.damped(contraction.gram), contraction.matrix, strict=True):
+        inside = np.linalg.solve(gram[np.ix_(kept, kept)], gram[kept] @ matrix)
+        delta = matrix.copy()
+        delta[kept] -= inside
+        lost += np.einsum("io,ij,jo->", delta, gram, delta)
+        whole += np.einsum("io,ij,jo->", matrix, plain, matrix)
+    return lost / whole
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(
+    "labels",
+    [np.arange(12), np.arange(12).repeat(3), np.tile(np.arange(6), 2), np.array([0, 0, 1, 2, 2, 2, 3, -1, -1])],
+    ids=["one row each", "kernel", "two places", "as it comes"],
+)
+def test_errors_are_those_of_least_squares(labels: np.ndarray, groups: int) -> None:
+    contraction, group = made(np.random.default_rng(0), labels, groups=groups)
+    scores = surgeon.score(group, [contraction])
+    order = np.argsort(scores)
+    for count in range(1, group.size):
+        kept = np.flatnonzero(~np.isin(labels, order[:count]))
+        assert scores[order[count - 1]] == pytest.approx(residual(contraction, kept), rel=1e-6)
+
+
+def test_the_first_to_go_is_the_best_of_all() -> None:
+    for seed in range(5):
+        contraction, group = made(np.random.default_rng(seed), np.arange(8).repeat(2))
+        alone = [residual(contraction, np.flatnonzero(contraction.labels(group) != c)) for c in range(8)]
+        assert surgeon.score(group, [contraction]).argmin() == int(np.argmin(alone))
+
+
+def test_what_others_can_say_as_well_goes_first() -> None:
+    """A class that repeats another has the largest weights of all, and costs nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 6))
+    x[:, 4] = 2 * x[:, 1]
+    matrix = np.ones((1, 6, 3))
+    matrix[:, 4] = 50
+    group = Group("g", "channel", 6, {7: np.arange(6)}, np.zeros(6, bool), [], [], np.ones(6), np.ones(6))
+    scores = surgeon.score(group, [Contraction(0, 7, 1, np.zeros((1, 6)), (x.T @ x)[None], matrix, True)])
+    assert scores.argmin() in (1, 4) and scores.min() < 1e-3 * np.sort(scores)[1]
+
+
+def test_all_readers_count() -> None:
+    """What one reader does not need another may."""
+    rng = np.random.default_rng(0)
+    (first, group), (second, _) = (made(rng, np.arange(6)) for _ in range(2))
+    first.matrix[:, 2], second.matrix[:, 3] = 0, 0
+    for reader in (first, second):
+        reader.gram[:] = np.eye(6)
+    assert surgeon.score(group, [first]).argmin() == 2 and surgeon.score(group, [second]).argmin() == 3
+    both = surgeon.score(group, [first, second])
+    assert sorted(both)[-1] == pytest.approx(2, rel=1e-2) and both.min() > 0.05
+
+
+def test_pinned_classes_never_go() -> None:
+    contraction, group = made(np.random.default_rng(0), np.arange(6))
+    group.pinned[[0, 3]] = True
+    scores = surgeon.score(group, [contraction])
+    assert np.isinf(scores[[0, 3]]).all() and np.isfinite(np.delete(scores, [0, 3])).all()
+
+
+def test_products_of_activations_lose_what_goes() -> None:
+    """Queries and keys: the error of a set of dims is that of the products without them."""
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((2, 9, 6)), rng.standard_normal((2, 7, 6))
+    gram = np.einsum("bmi,bmj->bij", q, q) * np.einsum("bni,bnj->bij", k, k)
+    group = Group("g", "head_dim", 6, {7: np.arange(6)}, np.zeros(6, bool), [], [], np.ones(6), np.ones(6))
+    contraction = Contraction(0, 7, 1, np.zeros((1, 6)), gram.sum(0)[None], np.ones((1, 6, 1)), False)
+    scores = surgeon.score(group, [contraction])
+    order, whole = np.argsort(scores), np.square(q @ k.transpose(0, 2, 1)).sum()
+    for count in range(1, 6):
+        gone = order[:count]
+        lost = np.square(q[..., gone] @ k[..., gone].transpose(0, 2, 1)).sum()
+        assert scores[gone[-1]] == pytest.approx(lost / whole, rel=1e-6) or scores[gone[-1]] >= lost / whole
+
+
+def observed(model: ModelProto, shape: tuple[int, ...]) -> tuple[Analysis, list[Contraction]]:
+    analysis = analyze(model)
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal(shape, dtype=np.float32)} for _ in range(3)]
+    return analysis, contractions.observe(analysis, analysis.groups, lambda: data)
+
+
+def test_every_reader_of_a_group_is_observed() -> None:
+    analysis, found = observed(attention(), (2, 5, 24))
+    kinds = {g.kind: [c.adjustable for c in found if c.vertex in g.labels] for g in analysis.groups}
+    assert kinds["head"] == [True], "the output projection"
+    assert {tuple(v) for v in (kinds["head_dim"],)} <= {(False,), (True,)}
+    assert sorted(c.adjustable for c in found) == [False, True, True] or len(found) >= 2
+    assert all(np.allclose(c.gram, c.gram.transpose(0, 2, 1)) for c in found)
+
+
+def test_moments_are_about_the_mean() -> None:
+    analysis, (found,) = observed(
+        chain(), (8, *[d.dim_value for d in chain().graph.input[0].type.tensor_type.shape.dim][1:])
+    )
+    assert found.gram.shape[1] == found.matrix.shape[1] and analysis.groups[0].labels[found.vertex].max() > 0
+    assert np.linalg.eigvalsh(found.gram[0]).min() > -1e-3
+
+
+def test_obs_on_a_model_keeps_more_than_magnitude(tmp_path: Path) -> None:
+    """Half of the channels are copies of the others with larger weights: none of what differs needs to go."""
+    rng, net = np.random.default_rng(0), Net()
+    half = rng.standard_normal((6, 8)).astype(np.float32)
+    x = net.op(
+        "Relu", net.op("MatMul", net.input("x", ["batch", 6]), net.constant(np.concatenate([half, 3 * half], 1)))
+    )
+    model = net.model(net.linear(x, 16, 4))
+    np.savez(tmp_path / "in.npz", x=rng.standard_normal((64, 6), dtype=np.float32))
+    calibrated = {"calibration": tmp_path / "in.npz", "ratio": 0.5, "align": 1}
+    best = graphprune.prune(model, **calibrated)
+    other = graphprune.prune(model, criterion="random", seed=3, **calibrated)
+    assert best.fits[-1].after < 1e-4 < other.fits[-1].after

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.linear import Linear, find
-from graphprune.model import Use
+from graphprune.linear import Linear
+from graphprune.linears import find
 from graphprune.moments import FloatArray, Moments
 from graphprune.relation import Axes, IntArray, Values
 from graphprune.staged import Staged, waves
@@ -62,7 +62,8 @@ class _Weighted:
 
     def __init__(self, analysis: Analysis, linear: Linear) -> None:
         self.linear, self.node, self.reads, self.output = linear, linear.node, [linear.input], linear.output
-        self.vertex = analysis.web.axis_of.get(Use(linear.node, 1), -linear.summed - 1) + linear.summed
+        vertex = analysis.web.axis(linear.node, ("in", 1), linear.summed)
+        self.vertex = -1 if vertex is None else vertex
         self.moments: Moments | None = None
 
     def add(self, values: Feeds, rng: np.random.Generator) -> None:

@@ -73,11 +73,16 @@ class Editor:
             self.insert(helper.make_node("Constant", [], [name], value=tensor), before)
         return name
 
-    def renew(self, name: str, value: Values) -> bool:
-        """Give a constant that only one input reads another value in its place; False where others read it too."""
+    def renew(self, name: str, value: Values, readers: int = 1) -> bool:
+        """Give a constant another value in its place; False where more inputs read it than are meant to."""
         source = self.model.sources.get(name)
         captured = any(name in names for names in self.model.captured.values())
-        if source is None or len(self.model.uses.get(name, [])) != 1 or captured or name in self.model.output_names:
+        if (
+            source is None
+            or len(self.model.uses.get(name, [])) != readers
+            or captured
+            or name in self.model.output_names
+        ):
             return False
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if source.kind == "initializer":

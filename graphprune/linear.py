@@ -8,18 +8,33 @@ convolution. For a convolution a row is the window that one output position sees
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+import numpy.typing as npt
 
 from graphprune.editor import Editor
 from graphprune.model import Model
 from graphprune.relation import IntArray, Values
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+@dataclass(frozen=True)
+class Held:
+    """A weight as a node reads it.
+
+    Attributes:
+        name: of the constant.
+        shape: as the node reads it.
+        dtype: as the node reads it.
+        order: where nodes that move it lie between, for each element as the node reads it the element of the constant.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    order: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Linear:
     Attributes:
         node: its index in the model.
         input, output: its activations.
-        weight: name of the weight.
+        held: its weight.
         bias: name of the constant that is added to each output, None where there is none.
         adder: index of the node that adds it, where that is another one.
         groups: number of separate products.
@@ -38,51 +53,75 @@ class Linear:
         attributes: of the node.
         backward: whether it is a transposed convolution, whose weight is held as ``[inputs, outputs, *kernel]``.
         slot: input of the node that takes a bias, None where it has none.
+        inner: whether the product is a step inside the node (the input weights of a recurrent one, ``[directions,
+            outputs, sums]``): what it comes to is no tensor, and no bias is to be had for it.
     """
 
     node: int
     input: str
     output: str
-    weight: str
-    bias: str | None
-    adder: int | None
-    groups: int
-    kernel: tuple[int, ...]
-    transposed: bool
-    attributes: dict[str, Any]
+    held: Held
+    bias: str | None = None
+    adder: int | None = None
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    transposed: bool = False
+    attributes: dict[str, Any] = field(default_factory=dict)
     backward: bool = False
     slot: int | None = 2
+    inner: bool = False
+
+    @property
+    def weight(self) -> str:
+        """Name of the constant that is its weight."""
+        return self.held.name
 
     @property
     def summed(self) -> int:
         """The axis of the weight that is summed over; of a convolution the input channels."""
+        if self.inner:
+            return 2
         return 1 if (self.kernel and not self.backward) or self.transposed else 0
 
     @property
     def made(self) -> int:
         """The axis of the weight that holds outputs; of a transposed convolution those of one group."""
+        if self.inner:
+            return 1
         return 0 if (self.kernel and not self.backward) else 1 - self.summed
 
     def matrix(self, weight: Values) -> Values:
         """The weight as ``[groups, sums, outputs of a group]``, float32."""
         value = weight.astype(np.float32)
+        if self.held.order is not None:
+            value = value.reshape(-1)[self.held.order]
         if self.backward:
-            apart = value.reshape(self.groups, -1, *weight.shape[1:])
+            apart = value.reshape(self.groups, -1, *value.shape[1:])
             turned = np.flip(apart, tuple(range(3, apart.ndim)))
-            return np.moveaxis(turned, 2, -1).reshape(self.groups, -1, weight.shape[1])
+            return np.moveaxis(turned, 2, -1).reshape(self.groups, -1, value.shape[1])
         if self.kernel:
-            return value.reshape(self.groups, weight.shape[0] // self.groups, -1).transpose(0, 2, 1)
+            return value.reshape(self.groups, value.shape[0] // self.groups, -1).transpose(0, 2, 1)
+        if self.inner:
+            return value.reshape(-1, value.shape[-1]).T[None]
         return (value.T if self.transposed else value)[None]
 
     def weight_of(self, matrix: Values, like: Values) -> Values:
         """The inverse of :meth:`matrix`, in the shape and type of another weight."""
+        made = self._read(matrix)
+        if self.held.order is not None:
+            back = np.empty_like(made.reshape(-1))
+            back[self.held.order.reshape(-1)] = made.reshape(-1)
+            made = back
+        return made.reshape(like.shape).astype(like.dtype)
+
+    def _read(self, matrix: Values) -> Values:
+        """The weight as the node reads it."""
         if self.backward:
-            apart = matrix.reshape(self.groups, -1, *self.kernel, like.shape[1])
-            turned = np.flip(np.moveaxis(apart, -1, 2), tuple(range(3, 3 + len(self.kernel))))
-            return turned.reshape(like.shape).astype(like.dtype)
+            apart = matrix.reshape(self.groups, -1, *self.kernel, matrix.shape[-1])
+            return np.flip(np.moveaxis(apart, -1, 2), tuple(range(3, 3 + len(self.kernel))))
         if self.kernel:
-            return matrix.transpose(0, 2, 1).reshape(like.shape).astype(like.dtype)
-        return (matrix[0].T if self.transposed else matrix[0]).reshape(like.shape).astype(like.dtype)
+            return matrix.transpose(0, 2, 1)
+        return matrix[0].T if self.transposed or self.inner else matrix[0]
 
     def choose(self, x: Values, most: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
         """Some rows of a product.
@@ -125,16 +164,16 @@ class Linear:
             model: the model.
             change: shape ``[groups, outputs of a group]``, in any order that is flat.
         """
-        dtype = model.array(self.weight).dtype
         if self.bias is not None:
-            value = (model.array(model.root(self.bias)).astype(np.float64) + change.reshape(-1)).astype(dtype)
+            before = model.array(model.root(self.bias))
+            value = (before.astype(np.float64) + change.reshape(-1)).astype(before.dtype)
             if editor.renew(self.bias, value):
                 return
             node = self.node if self.adder is None else self.adder
             position = 2 if self.adder is None else list(editor.nodes[node].input).index(self.bias)
             editor.redirect(node, position, editor.constant(self.bias, value, node))
             return
-        made = editor.constant(f"{self.output}/bias", change.reshape(-1).astype(dtype), self.node)
+        made = editor.constant(f"{self.output}/bias", change.reshape(-1).astype(self.held.dtype), self.node)
         if self.slot is not None:
             editor.redirect(self.node, self.slot, made)
         else:
@@ -153,7 +192,7 @@ class Linear:
         strides, _, reach = self._steps
         if not self.backward and self.attributes.get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER"):
             return tuple(-(-i // s) for i, s in zip(size, strides, strict=True))
-        low, high = self._pads(size)
+        low, high = self.pads(size)
         if self.backward:
             size = [s * (i - 1) + 1 for i, s in zip(size, strides, strict=True)]
             strides = [1] * len(strides)
@@ -164,7 +203,7 @@ class Linear:
         """What each output position sees: ``[batch, channels, *space, *kernel]``, a view."""
         rank = len(self.kernel)
         strides, dilations, reach = self._steps
-        low, high = self._pads(x.shape[2:])
+        low, high = self.pads(x.shape[2:])
         if self.backward:  # a transposed convolution is a plain one over an input with zeros put in between
             apart = np.zeros((*x.shape[:2], *(s * (i - 1) + 1 for i, s in zip(x.shape[2:], strides, strict=True))))
             apart = apart.astype(x.dtype)
@@ -178,7 +217,7 @@ class Linear:
         index: tuple[Any, ...] = (slice(None), slice(None), *positions, *inside)
         return windows[index]
 
-    def _pads(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
+    def pads(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
         """Zeros before and after an input of some size."""
         rank = len(self.kernel)
         strides, _, reach = self._steps
@@ -198,104 +237,3 @@ class Linear:
 
 def _single(value: Values) -> Values:
     return np.ascontiguousarray(value, dtype=np.float32)
-
-
-def find(model: Model, shared: bool = False) -> list[Linear]:
-    """Every linear operator of the main graph, in the order of the nodes.
-
-    Args:
-        model: the model.
-        shared: also those whose weight is read elsewhere.
-    """
-    found = []
-    for index, node in enumerate(model.nodes):
-        read = _READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        linear = read(model, index, node) if read is not None else None
-        if linear is not None and (shared or _own(model, linear.weight)):
-            found.append(linear)
-    return found
-
-
-def _weight(model: Model, name: str, ranks: Sequence[int]) -> bool:
-    """Whether a tensor is a constant of floats that the file holds."""
-    source = model.sources.get(name)
-    return source is not None and source.kind != "fill" and source.dtype in _FLOATS and len(source.shape) in ranks
-
-
-def _own(model: Model, name: str) -> bool:
-    """Whether one input alone reads a tensor."""
-    return (
-        len(model.uses.get(name, ())) == 1
-        and name not in model.output_names
-        and not any(name in names for names in model.captured.values())
-    )
-
-
-def _vector(model: Model, name: str, width: int) -> bool:
-    """Whether a tensor is a constant with a number for each output."""
-    source = model.sources.get(model.root(name))
-    return source is not None and source.dtype in _FLOATS and source.shape == (width,)
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
-def _conv(model: Model, index: int, node: NodeProto) -> Linear | None:
-    if not _weight(model, node.input[1], (3, 4, 5)):
-        return None
-    attributes = _attributes(node)
-    shape = model.sources[node.input[1]].shape
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    if bias is not None and not _vector(model, bias, shape[0]):
-        return None
-    kernel = shape[2:]
-    groups = attributes.get("group", 1)
-    return Linear(index, node.input[0], node.output[0], node.input[1], bias, None, groups, kernel, False, attributes)
-
-
-def _conv_transpose(model: Model, index: int, node: NodeProto) -> Linear | None:
-    """Groups read input channels of their own, so that elements of the summed axis belong to one group each."""
-    attributes = _attributes(node)
-    plain = attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"", b"VALID") and "output_shape" not in attributes
-    if not plain or not _weight(model, node.input[1], (3, 4, 5)):
-        return None
-    shape, groups = model.sources[node.input[1]].shape, attributes.get("group", 1)
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    if bias is not None and not _vector(model, bias, shape[1] * groups):
-        return None
-    name, kernel = node.input[1], shape[2:]
-    found = Linear(index, node.input[0], node.output[0], name, bias, None, groups, kernel, False, attributes, True)
-    return found if min(map(min, found._pads(()))) >= 0 else None  # more is cut off than a kernel reaches
-
-
-def _gemm(model: Model, index: int, node: NodeProto) -> Linear | None:
-    attributes = _attributes(node)
-    plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA")
-    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    transposed = bool(attributes.get("transB"))
-    if not plain or not _weight(model, node.input[1], (2,)):
-        return None
-    width = model.sources[node.input[1]].shape[0 if transposed else 1]
-    if bias is not None and not _vector(model, bias, width):
-        return None
-    return Linear(index, node.input[0], node.output[0], node.input[1], bias, None, 1, (), transposed, attributes)
-
-
-def _matmul(model: Model, index: int, node: NodeProto) -> Linear | None:
-    if not _weight(model, node.input[1], (2,)):
-        return None
-    bias, adder = _added(model, node.output[0], model.sources[node.input[1]].shape[1])
-    return Linear(index, node.input[0], node.output[0], node.input[1], bias, adder, 1, (), False, {}, slot=None)
-
-
-def _added(model: Model, output: str, width: int) -> tuple[str | None, int | None]:
-    """The bias that a following node adds."""
-    uses = model.uses.get(output, [])
-    if len(uses) != 1 or output in model.output_names or model.nodes[uses[0].node].op_type != "Add":
-        return None, None
-    other = model.nodes[uses[0].node].input[1 - uses[0].input]
-    return (other, uses[0].node) if _vector(model, other, width) else (None, None)
-
-
-_READERS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}

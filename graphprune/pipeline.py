@@ -25,7 +25,8 @@ from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
-from graphprune.relation import Shape
+from graphprune.relation import Shape, Values
+from graphprune.removal import Removal
 from graphprune.rewrite import Rewritten, described, rewrite
 from graphprune.verdict import validate
 
@@ -395,6 +396,7 @@ def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
         lambda value, name: proof.restrict(np.asarray(value), name, done.removal),
         job.seed,
         partial(job.progress, "fitting"),
+        partial(_cut, done.removal),
         job.compensate == "repair",
     )
     done.model = found.model
@@ -404,6 +406,19 @@ def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
         if f.kept
     ]
     return found.fits
+
+
+def _cut(removal: Removal, value: Values, output: str) -> Values:
+    """What a product inside a node comes to, ``[1, rows, outputs]``, without what its weight has lost."""
+    analysis = removal.analysis
+    node = analysis.model.producer[output]
+    axes = [analysis.web.axis(node, ("in", 1), a) for a in range(2)]
+    if None in axes:
+        return value
+    kept = [removal.kept(a) for a in axes if a is not None]
+    sizes = [analysis.web.sizes[a] for a in axes if a is not None]
+    whole = value.reshape(-1, *sizes)
+    return whole[:, kept[0][:, None], kept[1]].reshape(1, len(whole), -1)
 
 
 def _still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:

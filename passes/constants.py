@@ -17,7 +17,8 @@ from graphprune import proof
 from graphprune.analysis import Analysis, Group
 from graphprune.editor import Editor
 from graphprune.errors import InputError, ProofError
-from graphprune.linear import Linear, find
+from graphprune.linear import Linear
+from graphprune.linears import find
 from graphprune.model import Model, Use, node_name
 from graphprune.moments import FloatArray
 from graphprune.relation import IntArray, Shape, Values
@@ -154,7 +155,7 @@ def fold(
     editor = Editor(pruned)
     linears = {linear.output: linear for linear in find(pruned, shared=True)}
     for output, change in changes.items():
-        if output in linears:
+        if output in linears and not linears[output].inner:
             linears[output].shift(editor, pruned, change)
     model = editor.finish()
     if not prove:
@@ -174,13 +175,13 @@ def _changes(
     net, runs = analysis.web, analysis.model.runs_as or analysis.model
     readers: list[tuple[Linear, np.ndarray]] = []
     for linear in find(analysis.model, shared=True):
-        start = net.axis_of.get(Use(linear.node, 1))
-        if start is None or (linear.backward and linear.groups > 1):
+        summed = net.axis(linear.node, ("in", 1), linear.summed)
+        if summed is None or (linear.backward and linear.groups > 1):
             continue
-        marks = np.zeros(net.sizes[start + linear.summed], bool)
+        marks = np.zeros(net.sizes[summed], bool)
         for id, classes in folded.items():
             group = analysis.group(id)
-            labels = None if group is None else group.labels.get(start + linear.summed)
+            labels = None if group is None else group.labels.get(summed)
             marks |= False if labels is None else np.isin(labels, classes)
         if marks.any() and (linear.input in runs.producer or linear.input in {i.name for i in runs.inputs}):
             readers.append((linear, marks))
@@ -191,8 +192,8 @@ def _changes(
         rows = np.repeat(marks, value.shape[1] // len(marks))
         matrix = linear.matrix(analysis.model.array(linear.weight)).astype(np.float64)
         change = np.einsum("gi,gio->go", np.where(rows & np.isfinite(value), value, 0.0), matrix).reshape(-1)
-        outputs = net.axis_of[Use(linear.node, 1)] + linear.made
-        change = change[removal.kept(outputs)]
+        outputs = net.axis(linear.node, ("in", 1), linear.made)
+        change = change if outputs is None else change[removal.kept(outputs)]
         if change.any():
             found[linear.output] = change
     return found

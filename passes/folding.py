@@ -16,8 +16,9 @@ from graphprune.passes.constants import alone
 from graphprune.analysis import Analysis, Group
 from graphprune.editor import Editor
 from graphprune.errors import InputError
-from graphprune.linear import Linear, find
-from graphprune.model import Model, Use, node_name
+from graphprune.linear import Linear
+from graphprune.linears import find
+from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray
 from graphprune.relation import IntArray
 from graphprune.removal import Removal
@@ -60,8 +61,8 @@ def _vectors(analysis: Analysis, group: Group, linears: Sequence[Linear]) -> Flo
     """How each class is computed, shape ``[classes, all weights that make it]``; None where nothing linear does."""
     net, parts = analysis.web, []
     for linear in linears:
-        start = net.axis_of.get(Use(linear.node, 1))
-        labels = None if start is None else group.labels.get(start + linear.made)
+        made = net.axis(linear.node, ("in", 1), linear.made)
+        labels = None if made is None else group.labels.get(made)
         if labels is None or (linear.backward and linear.groups > 1) or (labels < 0).all():
             continue
         matrix = linear.matrix(analysis.model.array(linear.weight)).astype(np.float64)
@@ -142,14 +143,14 @@ def fold(
     pairs = {id: partners(analysis, g, c, linears) for id, c in selection.items() if (g := analysis.group(id))}
     editor, changed = Editor(pruned), []
     for linear in linears:
-        start = net.axis_of.get(Use(linear.node, 1))
+        summed, made = (net.axis(linear.node, ("in", 1), a) for a in (linear.summed, linear.made))
         target = there.get(linear.output)
-        if start is None or target is None or (linear.backward and linear.groups > 1):
+        if summed is None or made is None or target is None or (linear.backward and linear.groups > 1):
             continue
         weight = None
         for id, own in pairs.items():
             group = analysis.group(id)
-            labels = None if group is None else group.labels.get(start + linear.summed)
+            labels = None if group is None else group.labels.get(summed)
             if labels is None or not own:
                 continue
             if weight is None:
@@ -158,11 +159,11 @@ def fold(
         if weight is None:
             continue
         held = pruned.array(target.weight)
-        rows = np.repeat(np.isin(np.arange(net.sizes[start + linear.summed]), removal.kept(start + linear.summed)),
-                         weight.shape[1] // net.sizes[start + linear.summed])  # fmt: skip
+        rows = np.repeat(np.isin(np.arange(net.sizes[summed]), removal.kept(summed)),
+                         weight.shape[1] // net.sizes[summed])  # fmt: skip
         kept = weight[:, rows]
         if linear.groups == 1:
-            kept = kept[:, :, removal.kept(start + linear.made)]
+            kept = kept[:, :, removal.kept(made)]
         if kept.shape == target.matrix(held).shape:
             editor.renew(target.weight, target.weight_of(kept, held))
             changed.append((node_name(pruned, target.node), target.weight))

@@ -9,6 +9,12 @@ layer's consumer; Luo et al., ICCV 2017). Operators are taken in the order in wh
 together; inputs come from the model with everything before already fitted, so that errors do not pile up. Of the
 samples every fourth is held out: it chooses lambda, and a fit that does not help there is dropped.
 
+A weight that several operators share is fitted first, to what all of them made together, with everything before as it
+was cut. What the input weights of a recurrent operator come to is no tensor of the model; it is computed.
+
+Where an output is added to what has been made before (a residual branch), the target is what the original's sum lacks:
+so a branch makes up for what the stream has lost (He, Zhang and Sun, ICCV 2017, for multi-branch networks).
+
 Beside it stands repair of statistics alone: each output's mean and variance are brought back to the original's.
 
 Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory does not grow with the number of samples.
@@ -17,24 +23,25 @@ Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory do
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 import numpy as np
+from graphprune.passes.least_squares import Split, repaired, solve
 
 from graphprune.contractions import ROWS
 from graphprune.editor import Editor
-from graphprune.linear import Linear, find
+from graphprune.linear import Linear
+from graphprune.linears import find
 from graphprune.model import Model, node_name
-from graphprune.moments import FloatArray, Moments
+from graphprune.moments import FloatArray
 from graphprune.relation import IntArray, Values
 from graphprune.staged import Staged, waves
 
 Feeds = Mapping[str, Values]
-RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Lambda beside the mean diagonal of ``X^T X``."""
+Restrict = Callable[[Values, str], Values]
 HELD_OUT = 4
 """One sample in this many is held out."""
 _GAIN, _EXACT = 1e-3, 1e-9
@@ -73,9 +80,10 @@ def reconstruct(
     original: Model,
     pruned: Model,
     batches: Callable[[], Iterable[Feeds]],
-    restrict: Callable[[Values, str], Values],
+    restrict: Restrict,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
+    cut: Restrict = lambda value, _: value,
     repair: bool = False,
 ) -> Reconstructed:
     """Fit the linear operators of a pruned model to the original.
@@ -87,39 +95,163 @@ def reconstruct(
         restrict: takes out of an original activation, by name, what was removed from it.
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
+        cut: takes out of what a product inside a node comes to, ``[1, rows, outputs]``, by the name of the node's
+            first output, what was removed from it.
         repair: give outputs the mean and the variance of the original's, and fit nothing else.
 
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
-    known = set(original.producer)
-    steps = [[n for n in wave if n.output in known] for wave in waves(pruned, {n.node: n for n in find(pruned)})]
-    number_of = {linear.output: k for k, step in enumerate(steps) for linear in step}
+    task = _Task(original, batches, restrict, cut, seed, repair)
+    shared = _sweep_shared(task, pruned)
+    own = _sweep(task, shared.model, progress)
+    return Reconstructed(own.model, shared.fits + own.fits)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is wanted of every operator."""
+
+    original: Model
+    batches: Callable[[], Iterable[Feeds]]
+    restrict: Restrict
+    cut: Restrict
+    seed: int
+    repair: bool
+
+
+def _sweep(task: _Task, pruned: Model, progress: Callable[[int, int], None]) -> Reconstructed:
+    """Fit every operator with a weight of its own, one wave after the other."""
     fits: list[Fit] = []
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        wanted = Staged(original, number_of, False, Path(first))
-        given = Staged(pruned, number_of, True, Path(second))
-        sizes = _start(wanted, given, batches, restrict, {i.name for i in pruned.inputs})
+    steps = waves(pruned, {n.node: n for n in find(pruned) if n.output in task.original.producer})
+    with _Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
             names = {linear.output for linear in step}
             linears = [linear for linear in find(pruned) if linear.output in names]  # nodes move as biases are added
-            beside = {n.output: z for n in linears if (z := _beside(pruned, n, number, given, wanted)) is not None}
-            runs = zip(
-                given.run(pruned, number, len(sizes), _distinct([n.input for n in linears], beside.values())),
-                wanted.run(original, number, len(sizes), _distinct([n.output for n in linears], beside.values())),
-                strict=True,
-            )
-            sums = _moments(linears, beside, runs, sizes, restrict, seed)
             editor = Editor(pruned)
-            for linear, moments in zip(linears, sums, strict=True):
-                fits.append(_fit(editor, pruned, linear, moments, repair))
+            for linear, sums in zip(linears, pair.sums(pruned, number, linears), strict=True):
+                fits.append(_fit(editor, pruned, linear, sums, task.repair))
             pruned = editor.finish()
             progress(number + 1, len(steps))
     return Reconstructed(pruned, fits)
 
 
-def _distinct(*names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(n for part in names for n in part))
+def _sweep_shared(task: _Task, pruned: Model) -> Reconstructed:
+    """Fit every weight that several operators share, and nothing else reads."""
+    own = {linear.output for linear in find(pruned)}
+    readers: dict[str, list[Linear]] = {}
+    for linear in find(pruned, shared=True):
+        if linear.output in task.original.producer and linear.output not in own:
+            readers.setdefault(linear.weight, []).append(linear)
+    readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}
+    fits: list[Fit] = []
+    if not readers or task.repair:  # outputs of one weight have statistics of their own
+        return Reconstructed(pruned, fits)
+    steps = waves(pruned, {linear.node: linear for own in readers.values() for linear in own})
+    found: dict[str, Split] = {}
+    with _Pair(task, pruned, steps) as pair:
+        for number, step in enumerate(steps):
+            for linear, sums in zip(step, pair.sums(pruned, number, step, product=True), strict=True):
+                found[linear.weight] = found[linear.weight].joined(sums) if linear.weight in found else sums
+    editor = Editor(pruned)
+    for name, linears in readers.items():
+        fits.append(_fit_shared(editor, pruned, linears, found[name]))
+    return Reconstructed(editor.finish(), fits)
+
+
+def _alike(linears: Sequence[Linear]) -> bool:
+    """Whether operators read one weight in the same way."""
+    ways = [
+        (n.held.shape, n.groups, n.kernel, n.transposed, n.backward, n.inner, n.held.order is None) for n in linears
+    ]
+    return all(way == ways[0] for way in ways) and ways[0][-1]
+
+
+class _Pair:
+    """The original and the pruned model, both run in stages on the same inputs.
+
+    Args:
+        task: what is wanted.
+        pruned: the model as it is at first.
+        steps: operators whose moments will be asked for, wave by wave.
+    """
+
+    def __init__(self, task: _Task, pruned: Model, steps: Sequence[Sequence[Linear]]) -> None:
+        self.task = task
+        self.number_of = {linear.output: k for k, step in enumerate(steps) for linear in step}
+        self.originals = {linear.output: linear for linear in find(task.original, shared=True)}
+        self.inputs = {i.name for i in pruned.inputs}
+        self.pruned = pruned
+        self.sizes: list[int] = []
+
+    def __enter__(self) -> _Pair:
+        self.folder = tempfile.TemporaryDirectory()
+        first, second = (Path(self.folder.name) / n for n in ("original", "pruned"))
+        first.mkdir()
+        second.mkdir()
+        self.wanted = Staged(self.task.original, self.number_of, False, first)
+        self.given = Staged(self.pruned, self.number_of, True, second)
+        for number, feeds in enumerate(self.task.batches()):
+            self.wanted.start(number, feeds)
+            self.given.start(number, {n: self.task.restrict(v, n) for n, v in feeds.items() if n in self.inputs})
+            self.sizes.append(max((len(v) for v in feeds.values() if v.ndim), default=1))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+    def sums(self, pruned: Model, number: int, linears: Sequence[Linear], product: bool = False) -> list[Split]:
+        """Second moments of every operator of one wave, batch by batch.
+
+        Args:
+            pruned: the model as it is now.
+            number: of the wave.
+            linears: its operators.
+            product: whether of what is wanted a bias of the pruned model is taken off.
+        """
+        beside = {}
+        for linear in linears if not product else ():
+            other = _beside(pruned, linear, number, self.given, self.wanted)
+            if other is not None:
+                beside[linear.output] = other
+        rng = np.random.default_rng(self.task.seed)
+        found: dict[str, Split] = {}
+        seen = 0
+        for (inputs, outputs), size in zip(self._runs(pruned, number, linears, beside), self.sizes, strict=True):
+            for linear in linears:
+                chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
+                x = linear.rows(inputs[linear.input], chosen)
+                y = self._results(linear, outputs, chosen)
+                if linear.output in beside:
+                    y = y + _missing(linear, beside[linear.output], inputs, outputs, self.task.restrict, chosen)
+                if product:
+                    y = y - _bias(pruned, linear, x.shape[0], y.shape[2])[:, None].astype(np.float32)
+                total = found.setdefault(linear.output, Split.empty(x.shape[0], x.shape[2], y.shape[2]))
+                total.add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
+            seen += size
+        return [found[linear.output] for linear in linears]
+
+    def _runs(
+        self, pruned: Model, number: int, linears: Sequence[Linear], beside: Mapping[str, str]
+    ) -> Iterator[tuple[Feeds, Feeds]]:
+        """What the pruned model makes in one stage, and what the original does."""
+        given = dict.fromkeys([*(n.input for n in linears), *beside.values()])
+        names = [self.originals[n.output].input if n.inner else n.output for n in linears]
+        wanted = dict.fromkeys([*names, *beside.values()])
+        count = len(self.sizes)
+        yield from zip(
+            self.given.run(pruned, number, count, list(given)),
+            self.wanted.run(self.task.original, number, count, list(wanted)),
+            strict=True,
+        )
+
+    def _results(self, linear: Linear, outputs: Feeds, chosen: IntArray) -> Values:
+        """What some rows are to come to."""
+        if not linear.inner:
+            return linear.results(self.task.restrict(outputs[linear.output], linear.output), chosen)
+        whole = self.originals[linear.output]
+        matrix = whole.matrix(self.task.original.array(whole.weight))
+        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, linear.output)
 
 
 def _beside(model: Model, linear: Linear, number: int, given: Staged, wanted: Staged) -> str | None:
@@ -133,103 +265,12 @@ def _beside(model: Model, linear: Linear, number: int, given: Staged, wanted: St
     return other if ready and other != output else None
 
 
-def _start(
-    wanted: Staged,
-    given: Staged,
-    batches: Callable[[], Iterable[Feeds]],
-    restrict: Callable[[Values, str], Values],
-    inputs: set[str],
-) -> list[int]:
-    """Hand every batch to both models; returns how many samples each holds."""
-    sizes = []
-    for number, feeds in enumerate(batches()):
-        wanted.start(number, feeds)
-        given.start(number, {n: restrict(v, n) for n, v in feeds.items() if n in inputs})
-        sizes.append(max((len(v) for v in feeds.values() if v.ndim), default=1))
-    return sizes
-
-
-@dataclass
-class _Sums:
-    """Second moments of rows and of what they are to come to."""
-
-    rows: Moments
-    xy: FloatArray
-    y: FloatArray
-    yy: FloatArray
-
-    @classmethod
-    def empty(cls, groups: int, sums: int, outputs: int) -> _Sums:
-        shapes = (groups, sums, outputs), (groups, outputs), (groups, outputs)
-        return cls(Moments.empty(groups, sums), *(np.zeros(shape) for shape in shapes))
-
-    def add(self, x: Values, y: Values) -> None:
-        """Rows ``[groups, n, sums]`` and what they are to come to ``[groups, n, outputs]``."""
-        self.rows.add(x)
-        self.xy += x.transpose(0, 2, 1) @ y
-        self.y += y.sum(1)
-        self.yy += np.einsum("gno,gno->go", y, y)
-
-    @property
-    def centred(self) -> tuple[FloatArray, FloatArray]:
-        """``X^T X`` and ``X^T Y`` about the means."""
-        means = self.y / max(self.rows.count, 1)
-        return self.rows.centred, self.xy - np.einsum("gi,go->gio", self.rows.x, means)
-
-    def error(self, weight: FloatArray, bias: FloatArray) -> float:
-        """Squared error, relative to the variance of what is wanted."""
-        n = max(self.rows.count, 1)
-        square = np.einsum("gio,gio->", weight, self.rows.xx @ weight)
-        square += self.yy.sum() + n * (bias**2).sum()
-        square -= 2 * np.einsum("gio,gio->", weight, self.xy)
-        square += 2 * np.einsum("gio,gi,go->", weight, self.rows.x, bias, optimize=True)
-        square -= 2 * (self.y * bias).sum()
-        spread = self.yy.sum() - (self.y**2).sum() / n
-        return float(max(square, 0.0) / spread) if spread > 0 else float(square > 0)
-
-
-@dataclass
-class _Split:
-    """What is fitted on, and what is held out."""
-
-    fitting: _Sums
-    held: _Sums
-
-
-def _moments(
-    linears: Sequence[Linear],
-    beside: Mapping[str, str],
-    runs: Iterable[tuple[Feeds, Feeds]],
-    sizes: Sequence[int],
-    restrict: Callable[[Values, str], Values],
-    seed: int,
-) -> list[_Split]:
-    """Second moments of every operator of one wave, from its inputs and the outputs that are wanted, batch by batch."""
-    rng = np.random.default_rng(seed)
-    sums: dict[int, _Split] = {}
-    seen = 0
-    for (inputs, outputs), size in zip(runs, sizes, strict=True):
-        for k, linear in enumerate(linears):
-            chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
-            x = linear.rows(inputs[linear.input], chosen)
-            y = linear.results(restrict(outputs[linear.output], linear.output), chosen)
-            if linear.output in beside:
-                y = y + _missing(linear, beside[linear.output], inputs, outputs, restrict, chosen)
-            shape = x.shape[0], x.shape[2], y.shape[2]
-            total = sums.setdefault(k, _Split(_Sums.empty(*shape), _Sums.empty(*shape)))
-            held = (seen + sample) % HELD_OUT == HELD_OUT - 1
-            total.fitting.add(x[:, ~held], y[:, ~held])
-            total.held.add(x[:, held], y[:, held])
-        seen += size
-    return [sums[k] for k in range(len(linears))]
-
-
 def _missing(
     linear: Linear,
     name: str,
     inputs: Feeds,
     outputs: Feeds,
-    restrict: Callable[[Values, str], Values],
+    restrict: Restrict,
     chosen: IntArray,
 ) -> Values:
     """By how much what an output is added to has changed so far, at some rows; zero where it is broadcast."""
@@ -243,21 +284,21 @@ def _missing(
     return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
 
 
-def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split, repair: bool) -> Fit:
+def _fit(editor: Editor, model: Model, linear: Linear, sums: Split, repair: bool) -> Fit:
     """Solve for one operator, and keep the best of all lambdas where it beats what there was."""
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
-    bias: FloatArray = np.zeros((first.shape[0], first.shape[2]), np.float64)
-    if linear.bias is not None and linear.adder is None:  # of a product whose bias another node adds, it alone counts
-        bias = model.array(model.root(linear.bias)).astype(np.float64).reshape(first.shape[0], first.shape[2])
+    bias = _bias(model, linear, first.shape[0], first.shape[2])
     before = sums.held.error(first, bias)
-    error, weight, shift = _repair(sums, first) if repair else _solve(sums, first, None)
-    if not repair and linear.bias is None and linear.slot is None:  # a bias would be a node more
-        plain = _solve(sums, first, bias)
+    if linear.inner:
+        error, weight, shift = (before, first, bias) if repair else solve(sums, first, bias)
+    else:
+        error, weight, shift = repaired(sums, first) if repair else solve(sums, first, None)
+    if not repair and not linear.inner and linear.bias is None and linear.slot is None:  # a bias would be a node more
+        plain = solve(sums, first, bias)
         if plain[0] <= (1 + _NODE) * error:
             error, weight, shift = plain
-    enough = sums.held.rows.count > 0 and sums.fitting.rows.count > 0
-    kept = error < (1 - _GAIN) * before and before > _EXACT and enough
+    kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
     if kept:
         editor.renew(linear.weight, linear.weight_of(weight, held))
         if (shift != bias).any():
@@ -265,42 +306,22 @@ def _fit(editor: Editor, model: Model, linear: Linear, sums: _Split, repair: boo
     return Fit(node_name(model, linear.node), linear.weight, before, error if kept else before, kept)
 
 
-def _repair(sums: _Split, first: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-    """Each output scaled and shifted to the mean and variance that are wanted (REPAIR, Jordan et al., ICLR 2023)."""
-    fitting = sums.fitting
-    now = np.einsum("gio,gio->go", first, fitting.rows.centred @ first)
-    wanted = fitting.yy - fitting.y**2 / max(fitting.rows.count, 1)
-    scale = np.sqrt(np.maximum(wanted, 0) / np.maximum(now, 1e-30))
-    weight = first * np.where(now > 1e-12 * now.max(initial=0), scale, 1.0)[:, None, :]
-    shift = _offset(fitting, weight)
-    return sums.held.error(weight, shift), weight, shift
+def _bias(model: Model, linear: Linear, groups: int, outputs: int) -> FloatArray:
+    """The bias that a node adds itself, ``[groups, outputs]``; none where another adds it to the product."""
+    if linear.bias is None or linear.adder is not None:
+        return np.zeros((groups, outputs), np.float64)
+    return model.array(model.root(linear.bias)).astype(np.float64).reshape(groups, outputs)
 
 
-def _solve(sums: _Split, first: FloatArray, bias: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:
-    """The best of all lambdas on what is held out: its error, weight and bias.
-
-    Args:
-        sums: second moments.
-        first: the weight that is shrunk towards.
-        bias: the bias, where it must stay as it is; None lets it be fitted.
-    """
-    fitting = sums.fitting
-    if bias is None:
-        xx, xy = fitting.centred
-    else:
-        xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
-    scale = np.einsum("gii->g", xx) / xx.shape[1]
-    rest = xy - xx @ first
-    found = []
-    for ridge in RIDGES:
-        damped = xx + (ridge * scale + 1e-12)[:, None, None] * np.eye(xx.shape[1])
-        weight = first + np.linalg.solve(damped, rest)
-        shift = _offset(fitting, weight) if bias is None else bias
-        found.append((sums.held.error(weight, shift), weight, shift))
-    return min(found, key=lambda one: one[0])
-
-
-def _offset(sums: _Sums, weight: FloatArray) -> FloatArray:
-    """The bias that goes with a weight."""
-    n = max(sums.rows.count, 1)
-    return np.asarray(sums.y / n - np.einsum("gi,gio->go", sums.rows.x / n, weight), np.float64)
+def _fit_shared(editor: Editor, model: Model, linears: Sequence[Linear], sums: Split) -> Fit:
+    """Solve for one weight that several operators share; their biases stay."""
+    held = model.array(linears[0].weight)
+    first = linears[0].matrix(held).astype(np.float64)
+    none = np.zeros((first.shape[0], first.shape[2]), np.float64)
+    before = sums.held.error(first, none)
+    error, weight, _ = solve(sums, first, none)
+    kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
+    if kept:
+        editor.renew(linears[0].weight, linears[0].weight_of(weight, held), len(linears))
+    name = ", ".join(node_name(model, n.node) for n in linears)
+    return Fit(name, linears[0].weight, before, error if kept else before, kept)

@@ -17,7 +17,7 @@ from graphprune.passes.surgeon import damped
 from graphprune.analysis import Analysis, Group
 from graphprune.contractions import Contraction
 from graphprune.editor import Editor
-from graphprune.linear import find
+from graphprune.linears import find
 from graphprune.model import Model
 from graphprune.moments import FloatArray
 from graphprune.relation import IntArray, Values
@@ -84,7 +84,8 @@ def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Seq
         weight = _adjusted(contraction, kept)
         if linear.matrix(held).shape == weight.shape:
             editor.renew(linear.weight, linear.weight_of(weight, held))
-            linear.shift(editor, pruned, _shift(contraction, kept, weight))
+            if not linear.inner:
+                linear.shift(editor, pruned, _shift(contraction, kept, weight))
     return editor.finish()
 
 

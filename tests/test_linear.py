@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from graphprune.linear import find
+from graphprune.linears import find
 from graphprune.model import load
 from graphprune.run import exposing, generate, run, session
 from models.small import Net, chain
@@ -42,6 +42,18 @@ def backward(kernel: tuple[int, ...], i: int = 6, o: int = 4, group: int = 1, **
     return net.model(net.op("ConvTranspose", x, weight, net.weight(o), group=group, **attributes))
 
 
+def moved(*way: str, half: bool = False) -> ModelProto:
+    """A matrix behind nodes that move or convert it."""
+    net = Net()
+    shape = {"": (12, 5), "Transpose": (5, 12), "Reshape": (3, 4, 5), "Squeeze": (1, 12, 5)}[way[0] if way else ""]
+    weight = net.weight(*shape) if not half else net.constant(net.rng.standard_normal(shape).astype(np.float16))
+    for op in way:
+        more = {"Reshape": [net.ints(12, 5)], "Squeeze": [net.ints(0)]}.get(op, [])
+        weight = net.op(op, weight, *more, **({"perm": [1, 0]} if op == "Transpose" else {}))
+    weight = net.op("Cast", weight, to=1) if half else net.op("Identity", weight)
+    return net.model(net.op("MatMul", net.input("x", ["batch", 12]), weight))
+
+
 CASES = {
     "3x3": conv((3, 3), pads=[1, 1, 1, 1]),
     "1x1, no bias": conv((1, 1), bias=False),
@@ -58,6 +70,11 @@ CASES = {
     "gemm, transposed": gemm(True, False),
     "matmul": matmul(True),
     "matmul, no bias": matmul(False),
+    "behind a transpose, no bias": moved("Transpose"),
+    "behind a reshape and two transposes, no bias": moved("Reshape", "Transpose", "Transpose"),
+    "behind a squeeze, no bias": moved("Squeeze"),
+    "behind a cast, no bias": moved(half=True),
+    "behind a transpose and a cast, no bias": moved("Transpose", half=True),
     "backward": backward((2, 2), strides=[2, 2]),
     "backward, padded": backward((3, 4), pads=[1, 0, 1, 2], strides=[2, 1], output_padding=[1, 0]),
     "backward, dilated": backward((3, 2), dilations=[2, 1], strides=[3, 2]),

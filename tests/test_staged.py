@@ -10,7 +10,8 @@ import pytest
 import models
 from graphprune.analysis import analyze
 from graphprune.errors import InputError
-from graphprune.linear import Linear, find
+from graphprune.linear import Linear
+from graphprune.linears import find
 from graphprune.model import Model, load
 from graphprune.run import exposing, generate, run, session
 from graphprune.staged import Staged, waves

@@ -3,7 +3,8 @@
 Three forms. All are read a few samples at a time, so that memory does not grow with their number:
 
 - a ``.npz`` file with one array for each input name, samples along the first axis;
-- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them;
+- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them, or of
+  images (see ``graphprune.pictures``);
 - ``module:function``: a function without arguments that yields dicts of arrays, each ready to run.
 
 Where the model fixes its first axis to some size, samples are fed that many at a time; where an input has no axis for
@@ -25,6 +26,7 @@ from typing import IO, Any
 import numpy as np
 from onnx import ValueInfoProto, helper
 
+from graphprune import pictures
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
@@ -68,9 +70,10 @@ def _not_none(feeds: Iterator[Mapping[str, Any]], source: str) -> Iterator[Mappi
 
 
 def _folder(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
-    files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz"))
-    for file in files:
+    for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
         yield from _file(file, model, batch)
+    if any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir()):
+        yield from pictures.images(path, model)
 
 
 def _file(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,82 @@
+"""Folders of images as inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+import graphprune
+from graphprune import samples
+from graphprune.errors import InputError
+from graphprune.model import load
+from models.small import Net
+
+pillow = pytest.importorskip("PIL.Image")
+
+
+def net(*shape: int | str, kind: int = 1) -> ModelProto:
+    build = Net()
+    x = build.input("x", shape, kind)
+    return build.model(build.op("Cast", x, to=1))
+
+
+def save(folder: Path, name: str, size: tuple[int, int] = (6, 4)) -> np.ndarray:
+    pixels = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pillow.fromarray(pixels).save(folder / name)
+    return pixels
+
+
+def test_images_are_read_by_name_and_scaled(tmp_path: Path) -> None:
+    second, first = save(tmp_path, "bb.png"), save(tmp_path, "a.PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    found = [f["x"] for f in samples.load(tmp_path, load(net("batch", 3, 4, 6)))]
+    for value, pixels in zip(found, (first, second), strict=True):
+        assert value.shape == (1, 3, 4, 6) and value.dtype == np.float32
+        assert np.allclose(value[0], pixels.transpose(2, 0, 1) / 255)
+
+
+def test_sizes_are_the_model_s(tmp_path: Path) -> None:
+    save(tmp_path, "a.png", (10, 20))
+    assert next(iter(samples.load(tmp_path, load(net("n", 3, 8, 12)))))["x"].shape == (1, 3, 8, 12)
+    assert next(iter(samples.load(tmp_path, load(net("n", 3, "h", "w")))))["x"].shape == (1, 3, 20, 10)
+    assert next(iter(samples.load(tmp_path, load(net("n", 8, 12, 1)))))["x"].shape == (1, 8, 12, 1)
+
+
+def test_normalised_as_the_folder_says(tmp_path: Path) -> None:
+    pixels = save(tmp_path, "a.png")
+    config = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "size": {"height": 4, "width": 6}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    (found,) = samples.load(tmp_path, load(net("n", 3, "h", "w")))
+    wanted = (pixels / 255 - np.array(config["image_mean"])) / np.array(config["image_std"])
+    assert np.allclose(found["x"][0], wanted.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_bytes_stay_bytes(tmp_path: Path) -> None:
+    pixels = save(tmp_path, "a.png")
+    (found,) = samples.load(tmp_path, load(net("n", 4, 6, 3, kind=2)))
+    assert found["x"].dtype == np.uint8 and np.array_equal(found["x"][0], pixels)
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    save(tmp_path, "a.png")
+    with pytest.raises(InputError, match="does not take them: it wants x batchx8"):
+        list(samples.load(tmp_path, load(net("batch", 8))))
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"b\.png: not an image"):
+        list(samples.load(tmp_path, load(net("n", 3, 4, 6))))
+    (tmp_path / "preprocessor_config.json").write_text("[")
+    with pytest.raises(InputError, match="not a JSON file"):
+        list(samples.load(tmp_path, load(net("n", 3, 4, 6))))
+
+
+def test_a_model_is_fitted_on_images(tmp_path: Path) -> None:
+    for k in range(8):
+        save(tmp_path, f"{'x' * k}a.png", (8, 8))
+    build = Net()
+    y = build.op("Relu", build.conv(build.input("x", ["batch", 3, 8, 8]), 3, 16))
+    result = graphprune.prune(build.model(build.conv(y, 16, 4)), ratio=0.5, calibration=tmp_path)
+    assert any(f.kept for f in result.fits)

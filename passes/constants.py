@@ -2,8 +2,8 @@
 
 Such a class says nothing, but its removal would take away what it adds to those who read it. So its value times the
 weights that read it goes into their biases, which is exact. It is proven in two steps: a node that makes the class
-gives the same whatever it is given (that node alone, run on values of any size), and the pruned model gives what the
-original gives with only the other classes masked.
+gives the same whatever it is given (a product with zeros; of other operators that node alone, run on values of any
+size), and the pruned model gives what the original gives with only the other classes masked.
 """
 
 from __future__ import annotations
@@ -41,26 +41,37 @@ def constant(analysis: Analysis, groups: Iterable[Group]) -> Constant:
         Groups with none are left out.
     """
     net, found = analysis.web, {}
+    whole: dict[str, bool] = {}  # constants without any zero, which most are
+    stills: dict[object, bool] = {}
     for group in groups:
         marks = np.zeros(group.size, bool)
         for use, axis in analysis.weights(group):
+            root = analysis.root(use)
+            if root not in whole:
+                whole[root] = _no_zero(analysis, use)
+            if whole[root]:
+                continue
             labels = group.labels[net.axis_of[use] + axis]
             classes = np.setdiff1d(_zero(analysis, use, axis, labels, group.size), np.flatnonzero(marks))
-            if len(classes):
-                marks[_unmoved(analysis, group, use.node, classes)] = True
+            if len(classes) and _stills(analysis, group, use, classes, stills):
+                marks[classes] = True
         if marks.any():
             found[group.id] = np.flatnonzero(marks)
     return found
 
 
+def _no_zero(analysis: Analysis, use: Use) -> bool:
+    """Whether a constant is no floats, or none of them is zero."""
+    source = analysis.model.sources.get(analysis.root(use))
+    if source is None or source.kind == "fill":
+        return source is None
+    array = analysis.model.array(source.name)
+    return array.dtype.kind not in "fV" or np.count_nonzero(array) == array.size
+
+
 def _zero(analysis: Analysis, use: Use, axis: int, labels: IntArray, size: int) -> IntArray:
     """Classes of which a constant holds nothing but zeros."""
-    source = analysis.model.sources.get(analysis.root(use))
-    if source is None:
-        return np.zeros(0, int)
     array = analysis.model.array(analysis.root(use))
-    if array.dtype.kind not in "fV":
-        return np.zeros(0, int)
     others = tuple(a for a in range(array.ndim) if a != axis)
     filled = np.asarray(array != 0).any(axis=others)
     held = labels >= 0
@@ -71,29 +82,47 @@ def _zero(analysis: Analysis, use: Use, axis: int, labels: IntArray, size: int) 
     return np.flatnonzero(present & ~has)
 
 
-def _unmoved(analysis: Analysis, group: Group, node: int, classes: IntArray) -> IntArray:
-    """Those of some classes that a node gives the same of, whatever activations it reads."""
+def _stills(analysis: Analysis, group: Group, use: Use, classes: IntArray, known: dict[object, bool]) -> bool:
+    """Whether zeros in a constant make what a node gives of some classes the same, whatever activations it reads.
+
+    Args:
+        analysis: of the model.
+        group: the group of the classes.
+        use: the use of the constant that is zero for them.
+        classes: the classes.
+        known: what is known of operators that were asked before; updated.
+    """
     model, net = analysis.model, analysis.web
-    proto = model.nodes[node]
-    output = proto.output[0]
-    labels = [group.labels.get(net.axis_of[output] + a) for a in range(len(net.shapes[output]))]
-    axis = next((a for a, own in enumerate(labels) if own is not None), None)
+    proto, relation = model.nodes[use.node], net.relations[use.node]
+    start = net.axis_of.get(proto.output[0])
+    if start is None or relation is None:
+        return False
+    shape = net.shapes[proto.output[0]]
+    axis = next((a for a in range(len(shape)) if start + a in group.labels), None)
+    if axis is None:
+        return False
+    if relation.macs:  # a product with zeros is zero, if it is a matrix that they are in and no bias
+        return sum(bool(a.dims) for a in relation.inputs[use.input] or ()) > 1
     reads = list(dict.fromkeys(n for n in proto.input if n and n not in model.constant_names))
-    shapes = {n: analysis.witness.shape(n) for n in reads}
-    if axis is None or not reads or None in shapes.values():
-        return classes[:0]
+    if not reads or any(analysis.witness.shape(n) != shape for n in reads):
+        return False
+    small = tuple(
+        size if a == axis else 1 for a, size in enumerate(shape)
+    )  # a node that works one by one shows it here
+    key = (proto.domain, proto.op_type, use.input, small, len(reads), *(a.SerializeToString() for a in proto.attribute))
+    if key not in known:
+        labels = group.labels[start + axis]
+        known[key] = _still(model, use.node, dict.fromkeys(reads, small), axis, np.isin(labels, classes))
+    return known[key]
+
+
+def _still(model: Model, node: int, shapes: Mapping[str, Shape], axis: int, chosen: np.ndarray) -> bool:
+    """Whether some elements of an axis of a node's output are the same on several random inputs."""
     try:
-        made = [alone(model, node, {n: s for n, s in shapes.items() if s is not None}, k) for k in range(3)]
+        made = [np.compress(chosen, alone(model, node, shapes, seed)[1], axis) for seed in range(4)]
     except InputError:  # it reads other things than numbers
-        return classes[:0]
-    own = labels[axis]
-    assert own is not None
-    found = []
-    for c in classes:
-        first, *others = (np.take(values, np.flatnonzero(own == c), axis) for _, values in made)
-        if all(np.array_equal(first, other) for other in others):
-            found.append(c)
-    return np.asarray(found, int)
+        return False
+    return all(np.array_equal(made[0], other) for other in made[1:])
 
 
 def alone(model: Model, node: int, shapes: Mapping[str, Shape], seed: int) -> tuple[Values, Values]:

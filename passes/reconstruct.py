@@ -25,7 +25,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +255,8 @@ class _Pair:
 
 def _beside(model: Model, linear: Linear, number: int, given: Staged, wanted: Staged) -> str | None:
     """What the output of an operator is added to, where both models have made it before the operator is fitted."""
+    if linear.inner:
+        return None
     output = linear.output if linear.adder is None else model.nodes[linear.adder].output[0]
     uses = model.uses.get(output, [])
     if len(uses) != 1 or output in model.output_names or model.nodes[uses[0].node].op_type != "Add":
@@ -275,11 +276,9 @@ def _missing(
 ) -> Values:
     """By how much what an output is added to has changed so far, at some rows; zero where it is broadcast."""
     was, now = restrict(outputs[name], name), inputs[name]
-    if was.shape != now.shape or was.ndim != outputs[linear.output].ndim:
-        return np.zeros(1, np.float32)
-    if linear.kernel and was.shape[2:] != outputs[linear.output].shape[2:]:
-        return np.zeros(1, np.float32)
-    if prod(was.shape[:-1]) != prod(outputs[linear.output].shape[:-1]) and not linear.kernel:
+    channel = 1 if linear.kernel else outputs[linear.output].ndim - 1
+    places = [[n for axis, n in enumerate(v.shape) if axis != channel] for v in (was, outputs[linear.output])]
+    if was.shape != now.shape or places[0] != places[1]:
         return np.zeros(1, np.float32)
     return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
 

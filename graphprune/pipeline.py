@@ -370,7 +370,9 @@ def _batches(
     assert source is not None
     model = analysis.model.runs_as or analysis.model
     if source == synthetic.NAME:
-        return lambda: synthetic.inputs(model, {**analysis.witness.inputs, **(input_shapes or {})}, seed)
+        first = next(shapes.accepted(model, _still(input_shapes, model), seed))
+        sizes = {n: tuple(v.shape) for n, v in first.items()}
+        return lambda: synthetic.inputs(model, sizes, seed)
     return lambda: samples.load(source, model)
 
 

@@ -97,11 +97,13 @@ class Staged:
         made = {t for t, at in self.stage.items() if at == number and t not in self.constants}
         fresh = sorted(t for t in made if t in model.producer and (t in names or self.last.get(t, -1) > number))
         with ExitStack() as stack:
-            active = None
+            active, shapes = None, None
             for batch in range(batches):
                 kept = arrays.read(self._file(batch))
-                if active is None and fresh:
-                    active = stack.enter_context(session(self._part(model, number, fresh, kept)))
+                found = {n: v.shape for n, v in kept.items()}
+                if fresh and found != shapes:  # sizes are declared: without them inference goes wrong on some models
+                    stack.close()
+                    active, shapes = stack.enter_context(session(self._part(model, number, fresh, kept))), found
                     _only_tensors(active, model)
                 if active is not None:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
@@ -119,8 +121,9 @@ class Staged:
             if mine or (wanted & set(node.output) and not any(o in kept for o in node.output)):
                 nodes.append(node)
                 wanted.update([*node.input, *model.captured.get(index, ())])
-        kinds = {n: helper.np_dtype_to_tensor_dtype(np.dtype(kept[n].dtype)) for n in kept if n in wanted}
-        inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+        there = {n: v for n, v in kept.items() if n in wanted}
+        kinds = {n: helper.np_dtype_to_tensor_dtype(np.dtype(v.dtype)) for n, v in there.items()}
+        inputs = [helper.make_tensor_value_info(n, kinds[n], v.shape) for n, v in there.items()]
         return part(model, nodes[::-1], wanted, inputs, fresh)
 
     def _file(self, batch: int) -> Path:

@@ -26,7 +26,7 @@ _LONG = 8
 
 
 def inputs(
-    model: Model, shapes: Mapping[str, Shape], seed: int = 0, samples: int = SAMPLES
+    model: Model, shapes: Mapping[str, Shape], seed: int = 0, samples: int | None = None
 ) -> Iterator[dict[str, Values]]:
     """Made-up inputs, each ready to run.
 
@@ -34,10 +34,10 @@ def inputs(
         model: whose inputs they are to be.
         shapes: of each input; the largest first axis is the number of samples in a run.
         seed: of the noise.
-        samples: at least how many there are in all.
+        samples: at least how many there are in all; :data:`SAMPLES` by default.
     """
     batch = max((s[0] for s in shapes.values() if s), default=1)
-    for number in range(-(-samples // max(batch, 1))):
+    for number in range(-(-(SAMPLES if samples is None else samples) // max(batch, 1))):
         feeds = generate(model, shapes, seed + number)
         rng = np.random.default_rng((seed, number))
         yield {n: _smooth(v, rng) if v.dtype.kind == "f" else v for n, v in feeds.items()}

@@ -10,28 +10,24 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from graphprune import contractions, cost, files, proof, samples, shapes, synthetic
+from graphprune import calibration as inputs
+from graphprune import cost, files, proof, shapes, synthetic
 from graphprune.analysis import Analysis, analyze
+from graphprune.calibration import Batches
 from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
 from graphprune.errors import InputError, VerdictError
 from graphprune.model import AnyModel, Model, load
-from graphprune.moments import FloatArray
-from graphprune.passes import allocation, constants, criteria, depth, folding, reconstruct, sensitivity
+from graphprune.passes import compensation, constants, criteria, depth, reconstruct, selection
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
-from graphprune.relation import Shape, Values
-from graphprune.removal import Removal
+from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, described, rewrite
 from graphprune.verdict import validate
 
-COMPENSATIONS = ("refit", "repair", "fold", "none")
-"""What makes up for what went."""
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps of it are done, and how many there are."""
 
@@ -126,10 +122,10 @@ def prune(
             ``magnitude`` without.
         uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs which groups give them (see ``graphprune.passes.allocation``).
-        compensate: one of :data:`COMPENSATIONS`: ``refit`` fits what is left of each linear operator to what the
-            original made, ``repair`` brings back the mean and variance of its outputs alone (both ask for calibration
-            inputs), ``fold`` lets the class most like a removed one do what that did (without inputs), ``none`` leaves
-            weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
+        compensate: one of ``graphprune.passes.compensation.COMPENSATIONS``: ``refit`` fits what is left of each linear
+            operator to what the original made, ``repair`` brings back the mean and variance of its outputs alone (both
+            ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did, ``none``
+            leaves weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
         progress: is told what is being done, and how many of how many steps of it are.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
@@ -142,7 +138,7 @@ def prune(
     clock = _Clock()
     by_ratio.check(ratio, align)  # before the model is read
     criterion = criteria.check(criterion, calibration is not None)
-    compensate = _compensation(compensate, calibration is not None)
+    compensate = compensation.check(compensate, calibration is not None)
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
@@ -158,36 +154,23 @@ def prune(
         clock.lap("blocks")
     groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
     clock.lap("analyze")
-    scores: dict[str, FloatArray] = {}
-    chosen = by_ratio.Chosen()
-    constant = constants.constant(analysis, groups) if ratio else {}
-    if ratio:
-        observed = []
-        if criterion in criteria.NEED_INPUTS:
-            source = _batches(analysis, calibration, input_shapes, seed)
-            observed = contractions.observe(analysis, groups, source, seed, partial(progress, "observing"))
-        ranked = criteria.rank(analysis, groups, criterion, observed, seed)
-        scores = {id: ranking.scores for id, ranking in ranked.items()}
-        for id, classes in constant.items():
-            scores[id][classes] = 0  # they cost nothing
-        if uniform or not observed:
-            chosen = by_ratio.select(analysis, groups, scores, ratio, align)
-        else:
-            some = _some(_batches(analysis, calibration, input_shapes, seed))
-            tell = partial(progress, "weighing")
-            ranked = sensitivity.weigh(analysis, groups, ranked, observed, some, tell)
-            chosen = allocation.allocate(analysis, groups, ranked, ratio, align)
-    chosen.untouched = left + chosen.untouched
-    if ratio and not chosen.selection:
-        raise InputError(_nothing(analysis, chosen.untouched, ratio))
+    batches = None
+    if calibration is not None:
+        batches = partial(inputs.batches, calibration, input_shapes=input_shapes, seed=seed)
+    here = None if batches is None else batches(analysis.model.runs_as or analysis.model)
+    selected = selection.select(analysis, groups, ratio, align, criterion, uniform, here, seed, progress)
+    untouched = left + selected.chosen.untouched
+    if ratio and not selected.chosen.selection:
+        raise InputError(_nothing(analysis, untouched, ratio))
     clock.lap("select")
-    done = rewrite(analysis, chosen.selection)
+    done = rewrite(analysis, selected.chosen.selection)
     for entry in done.plan.groups:
-        entry.score = [float(f"{min(s, 1e30):.6g}") for s in scores[entry.id]]
+        entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
     clock.lap("rewrite")
-    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, constant)
-    job.calibration, job.compensate, job.progress = calibration, compensate, progress
-    return _finish(job, analysis, done, chosen.untouched, clock)
+    there = None if batches is None else batches(original.model.runs_as or original.model)
+    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, selected.constant)
+    job.batches, job.compensate, job.progress = there, compensate, progress
+    return _finish(job, analysis, done, untouched, clock)
 
 
 def apply(
@@ -269,7 +252,7 @@ class _Job:
     input_shapes: Mapping[str, Shape] | None
     checks: Checks | None
     constant: constants.Constant
-    calibration: str | os.PathLike[str] | None = None
+    batches: Batches | None = None
     compensate: str = "none"
     progress: Progress = lambda _, __, ___: None
 
@@ -285,7 +268,7 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
     found = None
     tries = chain(
         [analysis.witness.first.inputs, analysis.witness.second.inputs],
-        shapes.alternatives(analysis.model, _still(job.input_shapes, analysis.model)),
+        shapes.alternatives(analysis.model, inputs.still(job.input_shapes, analysis.model)),
     )
     distinct = _distinct(tries) if done.plan.groups else []
     if job.prove and done.plan.groups:
@@ -303,13 +286,17 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
         done.plan.interface = job.without.interface + done.plan.interface
         if job.without.proof is not None:
             done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
-    fits: list[reconstruct.Fit] = []
-    if job.compensate == "fold":
-        done.model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
-        done.plan.compensated = [{"node": node, "weight": weight} for node, weight in changed]
-        clock.lap("fit")
-    elif job.compensate != "none":
-        fits = _compensate(job, done)
+    made_up = compensation.compensate(
+        job.compensate,
+        original.model.runs_as or original.model,
+        analysis,
+        done,
+        job.batches,
+        job.seed,
+        partial(job.progress, "fitting"),
+    )
+    done.model, done.plan.compensated = made_up.model, made_up.entries
+    if job.compensate != "none":
         clock.lap("fit")
     verdict = None
     if job.checks is not None:
@@ -341,92 +328,8 @@ def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Unto
         clock.seconds,
         verdict,
         job.without,
-        fits,
+        made_up.fits,
     )
-
-
-def _compensation(name: str | None, calibrated: bool) -> str:
-    """What is meant to make up for what went.
-
-    Raises:
-        InputError: there is nothing of this name, or it needs inputs and there are none.
-    """
-    if name is None:
-        return "refit" if calibrated else "none"
-    if name not in COMPENSATIONS:
-        raise InputError(f"--compensate {name}: there is none of this name; choose from {', '.join(COMPENSATIONS)}")
-    if name in ("refit", "repair") and not calibrated:
-        raise InputError(f"--compensate {name} works on activations: give inputs by --calibration")
-    return name
-
-
-def _batches(
-    analysis: Analysis,
-    source: str | os.PathLike[str] | None,
-    input_shapes: Mapping[str, Shape] | None,
-    seed: int,
-) -> Callable[[], Iterable[samples.Feeds]]:
-    """Gives the calibration inputs of a model, from the start at each call."""
-    assert source is not None
-    model = analysis.model.runs_as or analysis.model
-    if source == synthetic.NAME:
-        first = next(shapes.accepted(model, _still(input_shapes, model), seed))
-        sizes = {n: tuple(v.shape) for n, v in first.items()}
-        return lambda: synthetic.inputs(model, sizes, seed)
-    return lambda: samples.load(source, model)
-
-
-def _some(batches: Callable[[], Iterable[samples.Feeds]]) -> list[samples.Feeds]:
-    """The first calibration inputs, about as many samples as sensitivity is measured on."""
-    found: list[samples.Feeds] = []
-    count = 0
-    for feeds in batches():
-        found.append(feeds)
-        count += max((len(v) for v in feeds.values() if v.ndim), default=1)
-        if count >= sensitivity.SAMPLES:
-            break
-    return found
-
-
-def _compensate(job: _Job, done: Rewritten) -> list[reconstruct.Fit]:
-    """Fit what is left to what the original made; the plan says of which weights the values have changed."""
-    original = job.original.model.runs_as or job.original.model
-    found = reconstruct.reconstruct(
-        original,
-        done.model,
-        _batches(job.original, job.calibration, job.input_shapes, job.seed),
-        lambda value, name: proof.restrict(np.asarray(value), name, done.removal),
-        job.seed,
-        partial(job.progress, "fitting"),
-        partial(_cut, done.removal),
-        job.compensate == "repair",
-    )
-    done.model = found.model
-    done.plan.compensated = [
-        {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
-        for f in found.fits
-        if f.kept
-    ]
-    return found.fits
-
-
-def _cut(removal: Removal, value: Values, output: str) -> Values:
-    """What a product inside a node comes to, ``[1, rows, outputs]``, without what its weight has lost."""
-    analysis = removal.analysis
-    node = analysis.model.producer[output]
-    axes = [analysis.web.axis(node, ("in", 1), a) for a in range(2)]
-    if None in axes:
-        return value
-    kept = [removal.kept(a) for a in axes if a is not None]
-    sizes = [analysis.web.sizes[a] for a in axes if a is not None]
-    whole = value.reshape(-1, *sizes)
-    return whole[:, kept[0][:, None], kept[1]].reshape(1, len(whole), -1)
-
-
-def _still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:
-    """Sizes that were given for inputs that are still there."""
-    there = {i.name for i in model.inputs}
-    return {n: s for n, s in (given or {}).items() if n in there}
 
 
 def _distinct(tries: Iterable[dict[str, Shape]]) -> list[dict[str, Shape]]:

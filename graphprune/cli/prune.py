@@ -24,10 +24,11 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.validate import print_verdict
+from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.depth import Request
 from graphprune.passes.influence import SCORES
-from graphprune.pipeline import COMPENSATIONS, Result, prune
+from graphprune.pipeline import Result, prune
 from graphprune.relation import Shape
 
 

@@ -51,10 +51,11 @@ def ours(path: Path, left: float, whole: int, inputs: Path) -> tuple[float, floa
 
 def onnxsim_pruned(path: Path, ratio: float) -> ModelProto:
     """Structured pruning by weight and activation norms, and its least-squares refit where it has one."""
-    from onnxsim import pruning
+    from onnxsim import finetune, pruning
 
     data = [{"image": images("train")[0][k : k + 8]} for k in range(0, 64, 8)]
-    return pruning.apply_structured_wanda_pruning(onnx.load(path), calibration_data=data, sparsity=ratio)
+    pruned = pruning.apply_structured_wanda_pruning(onnx.load(path), calibration_data=data, sparsity=ratio)
+    return finetune.apply_pruning_finetune(onnx.load(path), pruned, calibration_data=data)
 
 
 def torch_pruned(name: str, ratio: float) -> ModelProto:

@@ -1,0 +1,51 @@
+"""Calibration inputs of a model: those that the user gives, or made-up ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from graphprune import samples, shapes, synthetic
+from graphprune.model import Model
+from graphprune.relation import Shape
+
+Source = str | os.PathLike[str]
+Batches = Callable[[], Iterable[samples.Feeds]]
+"""Gives the inputs from the start at each call, each ready to run."""
+
+
+def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Batches:
+    """The calibration inputs of a model.
+
+    Args:
+        source: as :func:`graphprune.samples.load` takes it, or ``generated``.
+        model: the model, as it runs.
+        input_shapes: sizes of generated inputs that the program cannot guess.
+        seed: of generated inputs.
+
+    Raises:
+        InputError: inputs are to be generated, and the model runs at no size that was tried.
+    """
+    if source == synthetic.NAME:
+        accepted = next(shapes.accepted(model, still(input_shapes, model), seed))
+        sizes = {n: tuple(v.shape) for n, v in accepted.items()}
+        return lambda: synthetic.inputs(model, sizes, seed)
+    return lambda: samples.load(source, model)
+
+
+def first(batches: Batches, count: int) -> list[samples.Feeds]:
+    """The first inputs, so many samples or the rest of a batch more."""
+    found: list[samples.Feeds] = []
+    seen = 0
+    for feeds in batches():
+        found.append(feeds)
+        seen += max((len(v) for v in feeds.values() if v.ndim), default=1)
+        if seen >= count:
+            break
+    return found
+
+
+def still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:
+    """Sizes that were given for inputs that are still there."""
+    there = {i.name for i in model.inputs}
+    return {n: s for n, s in (given or {}).items() if n in there}

@@ -1,0 +1,116 @@
+"""What makes up for what went, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from graphprune.passes import folding, reconstruct
+
+from graphprune import proof
+from graphprune.analysis import Analysis
+from graphprune.calibration import Batches
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.relation import Values
+from graphprune.removal import Removal
+from graphprune.rewrite import Rewritten
+
+COMPENSATIONS = ("refit", "repair", "fold", "none")
+"""See :func:`compensate`; the default is the first with calibration inputs, and the last without."""
+NEED_INPUTS = ("refit", "repair")
+
+
+@dataclass
+class Compensated:
+    """A model with changed weights.
+
+    Attributes:
+        model: the model.
+        entries: what the plan says of each weight that changed.
+        fits: of every operator that was looked at, where there were inputs.
+    """
+
+    model: Model
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    fits: list[reconstruct.Fit] = field(default_factory=list)
+
+
+def check(name: str | None, calibrated: bool) -> str:
+    """What is meant to make up for what went.
+
+    Raises:
+        InputError: there is nothing of this name, or it needs inputs and there are none.
+    """
+    if name is None:
+        return "refit" if calibrated else "none"
+    if name not in COMPENSATIONS:
+        raise InputError(f"--compensate {name}: there is none of this name; choose from {', '.join(COMPENSATIONS)}")
+    if name in ("refit", "repair") and not calibrated:
+        raise InputError(f"--compensate {name} works on activations: give inputs by --calibration")
+    return name
+
+
+def compensate(
+    name: str,
+    original: Model,
+    analysis: Analysis,
+    done: Rewritten,
+    batches: Batches | None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _, __: None,
+) -> Compensated:
+    """Change the weights of a pruned model so that it does more of what the original did.
+
+    - ``refit``: what is left of each linear operator is fitted to what the original made (see ``reconstruct``);
+    - ``repair``: its outputs get the original's mean and variance back, and nothing else;
+    - ``fold``: what read a removed class reads the one most like it (see ``folding``); without inputs;
+    - ``none``.
+
+    Args:
+        name: one of :data:`COMPENSATIONS`.
+        original: what the user gave, as it runs.
+        analysis: of the model that groups were cut from.
+        done: the rewrite; it is not changed.
+        batches: calibration inputs, for what needs them.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+    """
+    if name == "none":
+        return Compensated(done.model)
+    if name == "fold":
+        model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
+        return Compensated(model, [{"node": node, "weight": weight} for node, weight in changed])
+    assert batches is not None
+    found = reconstruct.reconstruct(
+        original,
+        done.model,
+        batches,
+        lambda value, tensor: proof.restrict(np.asarray(value), tensor, done.removal),
+        seed,
+        progress,
+        partial(cut, done.removal),
+        name == "repair",
+    )
+    entries = [
+        {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
+        for f in found.fits
+        if f.kept
+    ]
+    return Compensated(found.model, entries, found.fits)
+
+
+def cut(removal: Removal, value: Values, output: str) -> Values:
+    """What a product inside a node comes to, ``[1, rows, outputs]``, without what its weight has lost."""
+    analysis = removal.analysis
+    node = analysis.model.producer[output]
+    axes = [analysis.web.axis(node, ("in", 1), a) for a in range(2)]
+    if None in axes:
+        return value
+    kept = [removal.kept(a) for a in axes if a is not None]
+    sizes = [analysis.web.sizes[a] for a in axes if a is not None]
+    whole = value.reshape(-1, *sizes)
+    return whole[:, kept[0][:, None], kept[1]].reshape(1, len(whole), -1)

@@ -1,0 +1,72 @@
+"""Which classes go: ranked by a criterion, the same share of every group or as the groups can bear it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from graphprune.passes import allocation, constants, criteria, sensitivity
+from graphprune.passes import ratio as by_ratio
+from graphprune.passes.magnitude import Scores
+
+from graphprune import calibration
+from graphprune.analysis import Analysis, Group
+from graphprune.calibration import Batches
+from graphprune.contractions import Contraction, observe
+
+
+@dataclass
+class Selected:
+    """A choice.
+
+    Attributes:
+        chosen: the classes, and what stays whole.
+        scores: by group id, shape ``[classes]``.
+        constant: classes that no input changes; they went first.
+    """
+
+    chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
+    scores: Scores = field(default_factory=dict)
+    constant: constants.Constant = field(default_factory=dict)
+
+
+def select(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    ratio: float,
+    align: int | None,
+    criterion: str,
+    uniform: bool,
+    batches: Batches | None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda _, __, ___: None,
+) -> Selected:
+    """Choose the classes of groups that are to go.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to choose from.
+        ratio: share of the classes of every group; with an allocation it says how much goes in all.
+        align: widths that remain are rounded up to a multiple of this; None stands for ``ratio.ALIGNMENTS``.
+        criterion: one of ``criteria.CRITERIA``.
+        uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
+        batches: calibration inputs, None where there are none.
+        seed: of what is random.
+        progress: is told what is being done, and how many of how many steps of it are.
+    """
+    if not ratio:
+        return Selected()
+    observed: list[Contraction] = []
+    if criterion in criteria.NEED_INPUTS and batches is not None:
+        observed = observe(analysis, groups, batches, seed, partial(progress, "observing"))
+    rankings = criteria.rank(analysis, groups, criterion, observed, seed)
+    scores = {id: ranking.scores for id, ranking in rankings.items()}
+    constant = constants.constant(analysis, groups)
+    for id, classes in constant.items():
+        scores[id][classes] = 0  # they cost nothing
+    if uniform or not observed or batches is None:
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align), scores, constant)
+    some = calibration.first(batches, sensitivity.SAMPLES)
+    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, partial(progress, "weighing"))
+    return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), scores, constant)

@@ -70,7 +70,7 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
         state: tensors by name.
 
     Raises:
-        InputError: a tensor is found in places that lose different elements; says which.
+        InputError: a tensor is found in places that lose different elements; says which. Or none is found at all.
     """
     if plan.blocks:
         raise InputError(
@@ -85,6 +85,11 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
             found.unmatched += [name] if state[name].ndim else []
         elif gone:
             _cut(found, name, gone, matcher.scales.get(name))
+    if not found.shapes and any(s.removed for s in plan.slices):
+        raise InputError(
+            f"{model.name}: no tensor of the state dict equals a weight of the model that loses anything: was the "
+            "model exported from these weights?"
+        )
     met = {s.consumer for s in plan.slices if s.source in matcher.matched}  # beside a weight its bias may be folded
     found.missing = sorted({s.source for s in plan.slices if s.removed and s.consumer not in met} - matcher.matched)
     found.notes = [

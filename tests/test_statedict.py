@@ -147,9 +147,13 @@ def test_weights_that_cannot_be_told_apart_are_refused() -> None:
 
 
 def test_what_is_not_in_the_model_stays_and_is_named(pruned: Any) -> None:
-    extra = np.arange(12, dtype=np.float32)
-    found = narrowed(pruned, {"extra": extra})
-    assert found.unmatched == ["extra"] and found.tensors["extra"] is extra and len(found.missing) == 5
+    model, _, names = pruned
+    extra, first = np.arange(12, dtype=np.float32), weights(model)[names[0]].T
+    found = narrowed(pruned, {"extra": extra, "a.weight": first})
+    assert found.unmatched == ["extra"] and found.tensors["extra"] is extra
+    assert names[2] in found.missing and names[0] not in found.missing
+    with pytest.raises(InputError, match="no tensor of the state dict equals a weight of the model"):
+        narrowed(pruned, {"extra": extra})
 
 
 def test_rounded_weights_are_found_and_keep_their_type(pruned: Any) -> None:

@@ -122,7 +122,8 @@ class _Task:
 def _sweep(task: _Task, pruned: Model, progress: Callable[[int, int], None]) -> Reconstructed:
     """Fit every operator with a weight of its own, one wave after the other."""
     fits: list[Fit] = []
-    steps = waves(pruned, {n.node: n for n in find(pruned) if n.output in task.original.producer})
+    there = {n.output for n in find(task.original, shared=True)} & set(task.original.producer)
+    steps = waves(pruned, {n.node: n for n in find(pruned) if n.output in there})
     with _Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
             names = {linear.output for linear in step}
@@ -138,9 +139,10 @@ def _sweep(task: _Task, pruned: Model, progress: Callable[[int, int], None]) -> 
 def _sweep_shared(task: _Task, pruned: Model) -> Reconstructed:
     """Fit every weight that several operators share, and nothing else reads."""
     own = {linear.output for linear in find(pruned)}
+    there = {n.output for n in find(task.original, shared=True)} & set(task.original.producer)
     readers: dict[str, list[Linear]] = {}
     for linear in find(pruned, shared=True):
-        if linear.output in task.original.producer and linear.output not in own:
+        if linear.output in there and linear.output not in own:
             readers.setdefault(linear.weight, []).append(linear)
     readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}
     fits: list[Fit] = []

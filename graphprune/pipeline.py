@@ -168,8 +168,8 @@ def prune(
         entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
     clock.lap("rewrite")
     there = None if batches is None else batches(original.model.runs_as or original.model)
-    job = _Job(original, without, output, plan, prove, seed, input_shapes, checks, selected.constant)
-    job.batches, job.compensate, job.progress = there, compensate, progress
+    asked = (output, plan, prove, seed, input_shapes, checks)
+    job = _Job(original, without, *asked, selected.constant, there, compensate, progress)
     return _finish(job, analysis, done, untouched, clock)
 
 

@@ -157,7 +157,9 @@ class _Matcher:
                     f"{name!r} equals constants of the model that lose different elements ({', '.join(sources[:3])}); "
                     "export the model with the names of the training code, so that they can be told apart"
                 )
-            choices, found = match, [beside] if beside is not None else []
+            choices, found = match, [beside]
+        if found[0] is None:
+            return None
         self.matched.update(p.view.source for places in choices for p in places)
         scales = {p.view.scaled for places in choices for p in places} - {None}
         if len(scales) == 1:
@@ -212,14 +214,17 @@ class _Place:
 
 def _views(model: Model, plan: Plan) -> Iterator[_View]:
     """Every constant of floats, as each of its uses reads it, as rows; matrices also transposed."""
-    slices: dict[str, list[Slice | None]] = {}
-    uses = {(model.nodes[u.node].output[0], u.input): n for n in model.sources for u in model.uses.get(n, [])}
     cut = {(s.consumer, s.input): s for s in plan.slices}
-    for key, read in uses.items():
-        slices.setdefault(read, []).append(cut.get(key))
-    for entry in plan.slices:  # reached through nodes that pass constants on
-        if (entry.consumer, entry.input) not in uses and entry.source in model.sources:
-            slices.setdefault(entry.source, []).insert(0, entry)
+    slices: dict[str, list[Slice]] = {}
+    direct = set()
+    for name in model.sources:
+        for use in model.uses.get(name, []):
+            key = model.nodes[use.node].output[0], use.input
+            direct.add(key)
+            slices.setdefault(name, []).append(cut.get(key) or Slice(*key, name, name, {}))
+    for entry in plan.slices:  # reached through nodes that pass constants on, which themselves lose nothing
+        if (entry.consumer, entry.input) not in direct and entry.source in model.sources:
+            slices[entry.source] = [s for s in slices.get(entry.source, []) if s.removed] + [entry]
     for name, entries in slices.items():
         source = model.sources[name]
         if source.kind == "fill" or not source.shape or prod(source.shape) < 2:
@@ -227,8 +232,7 @@ def _views(model: Model, plan: Plan) -> Iterator[_View]:
         value = model.array(name)
         if value.dtype.kind not in "fV":
             continue
-        some = [e for e in entries if e is not None]
-        for one in some or [Slice("", 0, name, name, {})]:
+        for one in {repr((sorted(e.removed.items()), e.scaled)): e for e in entries}.values():
             gone, scaled = {int(a): np.asarray(e) for a, e in one.removed.items()}, one.scaled
             yield from _as_rows(name, value, gone, scaled)
 

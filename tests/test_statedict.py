@@ -133,6 +133,21 @@ def test_equal_biases_follow_the_weight_beside_them() -> None:
         assert found.removed[f"{module}.bias"][0].tolist() == slices(plan, name)[1]
 
 
+def test_what_a_layer_that_stays_shares_is_not_cut() -> None:
+    """One zero bias for two layers, of which one is left alone: each follows the weight beside it."""
+    net = Net()
+    zero, x = net.constant(np.zeros(16, np.float32)), net.input("x", ["batch", 6])
+    first, second = net.weight(6, 16), net.weight(16, 16)
+    y = net.op("Relu", net.op("Gemm", x, first, zero))
+    model = net.model(net.op("Softmax", net.op("Gemm", y, second, zero)))
+    plan = graphprune.prune(model, ratio=0.25, align=1).plan
+    held = weights(model)
+    state = {f"{m}.weight": held[n].T for m, n in (("a", first), ("b", second))}
+    found = narrow(load(model), plan, state | {f"{m}.bias": np.zeros(16, np.float32) for m in "ab"})
+    assert found.tensors["a.bias"].shape == (12,) and found.tensors["b.bias"].shape == (16,)
+    assert found.tensors["b.weight"].shape == (16, 12)
+
+
 def test_weights_that_cannot_be_told_apart_are_refused() -> None:
     same = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     net = Net()

@@ -86,6 +86,8 @@ def test_a_class_that_is_always_zero_needs_no_bias() -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(8, -40, np.float32), tensor.name))
     result = graphprune.prune(model, ratio=3 / 8, align=1)
     assert result.plan.groups[0].removed == DEAD
+    feeds = random_feeds(model, {"batch": 3})
+    assert relative(run(model, feeds)[0], run(result.model.proto, feeds)[0]) < 1e-5
 
 
 def test_small_is_not_zero() -> None:

@@ -140,8 +140,8 @@ class _Matcher:
         named = [p for p in whole if _alike(name, p.view.source)]
         if named or whole:
             return self._agreed(name, [[p] for p in named or whole])
-        chain = _chain(places, len(value))
-        return self._agreed(name, [chain]) if chain else None
+        found = [_chain(places, len(value)), *(_runs(value, view) for view in self.views)]
+        return self._agreed(name, [c for c in found if c][:1]) if any(found) else None
 
     def _agreed(self, name: str, choices: list[list[_Place]]) -> Gone | None:
         """What all places say that a tensor loses; None where vectors leave it open."""
@@ -269,6 +269,33 @@ def _place(value: Values, view: _View) -> _Place | None:
         if np.array_equal(value[start : start + len(rows)], rows):
             return _Place(int(start), int(start) + len(rows), 0, view)
     return None
+
+
+def _runs(value: Values, view: _View) -> list[_Place]:
+    """Stretches of a view, in another order, that make up a tensor (recurrent gates); empty where none do."""
+    rows = view.rows
+    if value.shape[1:] != rows.shape[1:] or len(value) > len(rows) or not value.any():
+        return []
+    value = value.astype(rows.dtype)
+    found: list[_Place] = []
+    at = 0
+    while at < len(value) and len(found) < _MOST_RUNS:
+        best = _Place(at, at, 0, view)
+        for offset in _starts(rows, value[at], 1)[:_MOST_RUNS]:
+            length = min(len(value) - at, len(rows) - int(offset))
+            same = (rows[offset : offset + length] == value[at : at + length]).reshape(length, -1).all(1)
+            reach = length if same.all() else int(same.argmin())
+            if reach > best.stop - at:
+                best = _Place(at, at + reach, int(offset), view)
+        if best.stop == at:
+            return []
+        found.append(best)
+        at = best.stop
+    return found if at == len(value) else []
+
+
+_MOST_RUNS = 16
+"""Stretches of one tensor; recurrent operators have four gates at most."""
 
 
 def _starts(rows: Values, first: Values, length: int) -> IntArray:

@@ -148,6 +148,27 @@ def test_what_a_layer_that_stays_shares_is_not_cut() -> None:
     assert found.tensors["b.weight"].shape == (16, 12)
 
 
+def test_gates_in_another_order() -> None:
+    """ONNX holds the gates of an LSTM as i, o, f, c, and its biases in one; PyTorch as i, f, c, o, and in two."""
+    net, rng = Net(), np.random.default_rng(0)
+    shapes = (1, 32, 12), (1, 32, 8), (1, 64)
+    inputs, states, biases = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    x = net.op("Tanh", net.linear(net.input("x", [5, "batch", 6]), 6, 12))
+    y = net.op("LSTM", x, *(net.constant(v) for v in (inputs, states, biases)), hidden_size=8)
+    model = net.model(net.linear(net.op("Squeeze", y, net.ints(1)), 8, 2))
+    plan = graphprune.prune(model, ratio=0.25, align=1).plan
+    order = np.arange(32).reshape(4, 8)[[0, 2, 3, 1]].reshape(-1)
+    state = {"weight_ih_l0": inputs[0][order], "weight_hh_l0": states[0][order], "bias_ih_l0": biases[0, :32][order]}
+    found = narrow(load(model), plan, state | {"bias_hh_l0": biases[0, 32:][order]})
+    shapes_found = {n: v.shape for n, v in found.tensors.items()}
+    assert shapes_found == {
+        "weight_ih_l0": (24, 9), "weight_hh_l0": (24, 6), "bias_ih_l0": (24,), "bias_hh_l0": (24,),
+    }  # fmt: skip
+    (gone,) = (g.removed for g in plan.groups if g.size == 8)
+    rows = np.concatenate([8 * gate + np.array(gone) for gate in range(4)])
+    assert sorted(found.removed["bias_ih_l0"][0]) == sorted(rows) == sorted(found.removed["weight_hh_l0"][0])
+
+
 def test_weights_that_cannot_be_told_apart_are_refused() -> None:
     same = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     net = Net()

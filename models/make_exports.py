@@ -23,7 +23,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from models import EXPORTS, strip
+from models import EXPORTS, classifiers, strip
 from models import architectures as own
 
 warnings.filterwarnings("ignore")
@@ -251,7 +251,7 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts13", "dynamo18"),
     ),
-    "densenet": (lambda: _image(own.densenet()), ("ts11", "dynamo18")),
+    "densenet": (lambda: _image(classifiers.densenet()), ("ts11", "dynamo18")),
     "detr": (_detr, ("dynamo18",)),
     "diffusion-unet": (
         lambda: Case(
@@ -268,7 +268,7 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts12", "dynamo18"),
     ),
-    "efficientnet": (lambda: _image(own.efficientnet()), ("ts12", "dynamo18")),
+    "efficientnet": (lambda: _image(classifiers.efficientnet()), ("ts12", "dynamo18")),
     "falcon": (
         lambda: _decoder(
             hf.FalconForCausalLM(
@@ -282,7 +282,7 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         lambda: _decoder(hf.GemmaForCausalLM(_small(hf.GemmaConfig, head_dim=16, num_key_value_heads=1))),
         ("dynamo18",),
     ),
-    "ghostnet": (lambda: _image(own.ghostnet()), ("ts10", "dynamo18")),
+    "ghostnet": (lambda: _image(classifiers.ghostnet()), ("ts10", "dynamo18")),
     "gpt2": (
         lambda: _decoder(
             hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=100, n_positions=64, n_embd=64, n_layer=2, n_head=4))
@@ -295,7 +295,7 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts13", "dynamo18s"),
     ),
-    "inception": (lambda: _image(own.inception()), ("ts9", "dynamo18")),
+    "inception": (lambda: _image(classifiers.inception()), ("ts9", "dynamo18")),
     "llama": (lambda: _decoder(hf.LlamaForCausalLM(_small(hf.LlamaConfig, **_KV))), ("dynamo18", "dynamo23")),
     "llama-cache": (_cached, ("dynamo18",)),
     "lstm-tagger": (
@@ -313,9 +313,9 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ("dynamo18",),
     ),
     "mixer": (lambda: _image(own.Mixer()), ("ts13", "dynamo18")),
-    "mobilenet-v1": (lambda: _image(own.mobilenet_v1()), ("ts9", "dynamo18")),
-    "mobilenet-v2": (lambda: _image(own.mobilenet_v2()), ("ts10", "dynamo18")),
-    "mobilenet-v3": (lambda: _image(own.mobilenet_v3()), ("ts14", "dynamo18")),
+    "mobilenet-v1": (lambda: _image(classifiers.mobilenet_v1()), ("ts9", "dynamo18")),
+    "mobilenet-v2": (lambda: _image(classifiers.mobilenet_v2()), ("ts10", "dynamo18")),
+    "mobilenet-v3": (lambda: _image(classifiers.mobilenet_v3()), ("ts14", "dynamo18")),
     "moe": (lambda: Case(own.Experts(), {"x": torch.randn(3, 16)}, {"x": {0: "batch"}}), ("ts12", "dynamo18")),
     "opt": (
         lambda: _decoder(
@@ -333,8 +333,8 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts11", "dynamo18"),
     ),
-    "regnet": (lambda: _image(own.regnet()), ("ts11", "dynamo18")),
-    "resnext": (lambda: _image(own.resnext()), ("ts9", "dynamo18")),
+    "regnet": (lambda: _image(classifiers.regnet()), ("ts11", "dynamo18")),
+    "resnext": (lambda: _image(classifiers.resnext()), ("ts9", "dynamo18")),
     "segformer": (
         lambda: _vision(
             hf.SegformerForSemanticSegmentation(
@@ -346,9 +346,9 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts14", "dynamo18"),
     ),
-    "shufflenet-v1": (lambda: _image(own.shufflenet_v1()), ("ts9", "dynamo18")),
-    "shufflenet-v2": (lambda: _image(own.shufflenet_v2()), ("ts11", "dynamo18")),
-    "squeezenet": (lambda: _image(own.squeezenet()), ("ts9", "dynamo18")),
+    "shufflenet-v1": (lambda: _image(classifiers.shufflenet_v1()), ("ts9", "dynamo18")),
+    "shufflenet-v2": (lambda: _image(classifiers.shufflenet_v2()), ("ts11", "dynamo18")),
+    "squeezenet": (lambda: _image(classifiers.squeezenet()), ("ts9", "dynamo18")),
     "super-resolution": (lambda: _image(own.super_resolution(), 16, free="all"), ("ts11", "dynamo18")),
     "swin": (
         lambda: _vision(
@@ -361,7 +361,7 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     "t5-decoder": (lambda: _t5(True), ("ts14",)),
     "t5-encoder": (lambda: _t5(False), ("ts14",)),
     "unet": (lambda: _image(own.UNet()), ("ts10", "dynamo18")),
-    "vgg": (lambda: _image(own.vgg()), ("ts9", "dynamo18s")),
+    "vgg": (lambda: _image(classifiers.vgg()), ("ts9", "dynamo18s")),
     "vit": (
         lambda: _vision(hf.ViTForImageClassification(_small(hf.ViTConfig, image_size=32, patch_size=8)), 32),
         ("ts16", "dynamo23"),

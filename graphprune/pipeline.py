@@ -215,7 +215,7 @@ def apply(
                 f"{loaded.name}: the plan for {read.model['file']!r} does not fit: group {entry.id!r} {found}"
             )
     clock.lap("analyze")
-    done = rewrite(analysis, read.selection)
+    done = rewrite(analysis, read.selection, read.orders)
     _same_slices(loaded, read, done.plan)
     for new, old in zip(done.plan.groups, read.groups, strict=False):
         new.score = old.score
@@ -228,8 +228,8 @@ def apply(
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
     if not read.slices:
         return
-    wanted = {(s.consumer, s.input): s.removed for s in read.slices}
-    found = {(s.consumer, s.input): s.removed for s in done.slices}
+    wanted = {(s.consumer, s.input): (s.removed, s.order) for s in read.slices}
+    found = {(s.consumer, s.input): (s.removed, s.order) for s in done.slices}
     for key in sorted(set(wanted) | set(found)):
         if wanted.get(key) != found.get(key):
             raise InputError(

@@ -18,7 +18,10 @@ FORMAT = "graphprune-plan/1"
 
 @dataclass
 class GroupPlan:
-    """What was removed from one group; class ids are those of the analysis of the original."""
+    """What was removed from one group; class ids are those of the analysis of the original.
+
+    ``order`` is there where classes changed places: those that stay, in their new order.
+    """
 
     id: str
     kind: str
@@ -40,6 +43,7 @@ class Slice:
         result: its name in the pruned model.
         removed: for each axis (as a string, for JSON) the original indices of removed elements.
         scaled: factor by which what stayed was multiplied, where it was.
+        order: for each axis whose elements changed places (as a string), those that stay in their new order.
     """
 
     consumer: str
@@ -48,6 +52,7 @@ class Slice:
     result: str
     removed: dict[str, list[int]]
     scaled: float | None = None
+    order: dict[str, list[int]] | None = None
 
 
 @dataclass
@@ -116,6 +121,11 @@ class Plan:
     def selection(self) -> dict[str, list[int]]:
         """Removed classes by group."""
         return {g.id: g.removed for g in self.groups}
+
+    @property
+    def orders(self) -> dict[str, list[int]]:
+        """By group the classes that stay in their new order, where they changed places."""
+        return {g.id: g.order for g in self.groups if g.order is not None}
 
 
 def from_json(data: Any, where: str = "plan") -> Plan:

@@ -281,7 +281,7 @@ def tail(removal: Removal, output: str) -> list[str]:
     """The tensors before an output behind which no node has lost anything, in the order of the nodes."""
     net, model = removal.analysis.web, removal.analysis.model
     touched: set[int] = set()
-    for vertex in removal.gone:
+    for vertex in [*removal.gone, *removal.moved]:
         touched.update(edge.node for edge in net.edges[vertex])
     front, found, seen = [output], set(), {output}
     while front:
@@ -299,12 +299,12 @@ def tail(removal: Removal, output: str) -> list[str]:
 
 
 def restrict(value: Values, name: str, removal: Removal) -> Values:
-    """An activation of the original without its removed elements."""
+    """An activation of the original without its removed elements, in the new order."""
     start = removal.analysis.web.axis_of.get(name)
     if start is None:
         return value
     for axis in range(value.ndim):
-        if start + axis in removal.gone:
+        if removal.touches(start + axis):
             value = np.take(value, removal.kept(start + axis), axis)
     return value
 

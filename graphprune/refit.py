@@ -138,11 +138,11 @@ class Refit:
     def _kept(self, index: int) -> Kept:
         def kept(slot: Slot, axis: int) -> IntArray:
             if slot[0] == "dim":
-                return self.removal.kept(self.net.dim_start[index] + slot[1])
+                return np.sort(self.removal.kept(self.net.dim_start[index] + slot[1]))
             tensor = self.net.tensors[(index, slot)]
             if axis >= len(self.net.shapes[tensor]):
                 raise IndexError(axis)
-            return self.removal.kept(self.net.axis_of[tensor] + axis)
+            return np.sort(self.removal.kept(self.net.axis_of[tensor] + axis))
 
         return kept
 

@@ -1,6 +1,6 @@
 """Plan and model in, model out. Chooses nothing.
 
-Slices constants, refits attributes and shape operands, and leaves everything else as it was.
+Slices and reorders constants, refits attributes and shape operands, and leaves everything else as it was.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from graphprune import corrections
 from graphprune.analysis import Analysis
 from graphprune.editor import Editor
 from graphprune.model import Model, Source, Use
+from graphprune.ordering import Orders
 from graphprune.plan import AttributeChange, GroupPlan, Plan, Slice
 from graphprune.refit import Refit
 from graphprune.relation import IntArray, Shape, Values
 from graphprune.removal import Removal, Selection
 
 Cuts = dict[int, IntArray]
-"""Removed elements by axis."""
+"""Elements by axis: those that are removed, or those that stay in their new order."""
 
 
 @dataclass
@@ -35,26 +36,28 @@ class Rewritten:
     removal: Removal
 
 
-def rewrite(analysis: Analysis, selection: Selection) -> Rewritten:
-    """Remove classes.
+def rewrite(analysis: Analysis, selection: Selection, orders: Orders | None = None) -> Rewritten:
+    """Remove classes, and let others change places.
 
     Args:
         analysis: of the original.
         selection: removed classes by group id.
+        orders: by group id the classes that stay in their new order.
 
     Raises:
         InputError: the selection names no group, a pinned class, or everything.
     """
-    removal = Removal(analysis, selection)
+    orders = orders or {}
+    removal = Removal(analysis, selection, orders)
     editor = Editor(analysis.model)
     plan = Plan(model=described(analysis))
-    for id, classes in selection.items():
+    for id in dict.fromkeys([*selection, *orders]):
         group = analysis.group(id)
         assert group is not None
-        if len(classes):
-            plan.groups.append(
-                GroupPlan(id, group.kind, group.size, group.statistical, sorted(int(c) for c in classes))
-            )
+        classes = sorted(int(c) for c in selection.get(id, ()))
+        order = [int(c) for c in orders[id]] if id in orders else None
+        if classes or order:
+            plan.groups.append(GroupPlan(id, group.kind, group.size, group.statistical, classes, order))
     if plan.groups:
         scales = corrections.apply(removal, editor, plan)
         cut = _slice_constants(removal, editor, plan, scales)
@@ -88,19 +91,21 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mappi
         if isinstance(tensor, Use):
             by_root.setdefault(removal.analysis.root(tensor), []).append((tensor, removal.of(tensor)))
     for root, uses in by_root.items():
-        variants: dict[object, tuple[Cuts, float, list[Use]]] = {}
+        variants: dict[object, tuple[Cuts, Cuts, float, list[Use]]] = {}
         for use, cuts in uses:
-            scale = scales.get(use, 1.0)
-            if cuts or scale != 1.0:
-                key = b"".join(bytes([a]) + c.tobytes() for a, c in sorted(cuts.items())), scale
-                variants.setdefault(key, (cuts, scale, []))[2].append(use)
+            scale, order = scales.get(use, 1.0), removal.reordered(use)
+            if model.sources[root].kind == "fill":
+                order = {}  # one number everywhere
+            if cuts or order or scale != 1.0:
+                key = _key(cuts), _key(order), scale
+                variants.setdefault(key, (cuts, order, scale, []))[3].append(use)
         if not variants:
             continue
         alone = len(variants) == 1 and _all_uses_of(removal, root) == {
-            (u.node, u.input) for u in next(iter(variants.values()))[2]
+            (u.node, u.input) for u in next(iter(variants.values()))[3]
         }
-        for cuts, scale, changed in variants.values():
-            result = _cut(editor, model.sources[root], cuts, scale, alone, min(u.node for u in changed))
+        for cuts, order, scale, changed in variants.values():
+            result = _cut(editor, model.sources[root], cuts, order, scale, alone, min(u.node for u in changed))
             if result == root:
                 renewed[root] = _left(model.sources[root], cuts)
             for use in changed:
@@ -114,11 +119,16 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mappi
                         result=result,
                         removed={str(a): [int(e) for e in c] for a, c in sorted(cuts.items())},
                         scaled=scale if scale != 1.0 else None,
+                        order={str(a): [int(e) for e in o] for a, o in sorted(order.items())} or None,
                     )
                 )
-    order = {o: i for i, n in enumerate(model.nodes) for o in n.output}
-    plan.slices.sort(key=lambda s: (order[s.consumer], s.input))
+    place = {o: i for i, n in enumerate(model.nodes) for o in n.output}
+    plan.slices.sort(key=lambda s: (place[s.consumer], s.input))
     return renewed
+
+
+def _key(elements: Cuts) -> bytes:
+    return b"".join(bytes([a]) + e.tobytes() for a, e in sorted(elements.items()))
 
 
 def _left(source: Source, cuts: Cuts) -> Shape:
@@ -145,8 +155,8 @@ def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
     return found
 
 
-def _cut(editor: Editor, source: Source, cuts: Cuts, scale: float, in_place: bool, before: int) -> str:
-    """The constant without the removed elements, scaled, under its own name or a new one."""
+def _cut(editor: Editor, source: Source, cuts: Cuts, order: Cuts, scale: float, in_place: bool, before: int) -> str:
+    """The constant without the removed elements, reordered and scaled, under its own name or a new one."""
     model = editor.model
     shape = _left(source, cuts)
     name = source.name if in_place else ""
@@ -168,7 +178,10 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, scale: float, in_place: boo
     def value() -> Values:
         array = model.array(source.name)
         for axis, gone in cuts.items():
-            array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
+            if axis not in order:
+                array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
+        for axis, kept in order.items():
+            array = np.take(array, kept, axis)
         if scale != 1.0:
             array = (array * scale).astype(array.dtype)
         return np.asarray(array, order="C")

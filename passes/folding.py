@@ -159,9 +159,9 @@ def fold(
         if weight is None:
             continue
         held = pruned.array(target.weight)
-        rows = np.repeat(np.isin(np.arange(net.sizes[summed]), removal.kept(summed)),
-                         weight.shape[1] // net.sizes[summed])  # fmt: skip
-        kept = weight[:, rows]
+        repeat = weight.shape[1] // net.sizes[summed]
+        rows = removal.kept(summed)[:, None] * repeat + np.arange(repeat)
+        kept = weight[:, rows.reshape(-1)]
         if linear.groups == 1:
             kept = kept[:, :, removal.kept(made)]
         if kept.shape == target.matrix(held).shape:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune import control
 from graphprune.canonical import copy_all_but, merge
@@ -75,17 +75,20 @@ class Editor:
 
     def renew(self, name: str, value: Values, readers: int = 1) -> bool:
         """Give a constant another value in its place; False where more inputs read it than are meant to."""
-        source = self.model.sources.get(name)
         captured = any(name in names for names in self.model.captured.values())
-        if (
-            source is None
-            or len(self.model.uses.get(name, [])) != readers
-            or captured
-            or name in self.model.output_names
-        ):
+        if len(self.model.uses.get(name, [])) != readers or captured or name in self.model.output_names:
+            return False
+        return self.replace(name, value)
+
+    def replace(self, name: str, value: Values) -> bool:
+        """Give a constant another value in its place, whatever reads it; False where it is made from a shape."""
+        source = self.model.sources.get(name)
+        if source is None:
             return False
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if source.kind == "initializer":
+            tensor.doc_string = self.initializers[name].doc_string
+            tensor.metadata_props.extend(self.initializers[name].metadata_props)
             self.initializers[name] = tensor
             for declared in self.proto.graph.input:  # old exporters list initializers as inputs
                 if declared.name == name:
@@ -97,6 +100,15 @@ class Editor:
         else:
             return False
         return True
+
+    def replace_later(self, name: str, value: Callable[[], Values]) -> None:
+        """The same for a weight outside the file; its value, of the same shape and type, is made when it is written."""
+        self.lazy[name] = value
+
+    def outside(self, name: str) -> bool:
+        """Whether a weight lies outside the model's file."""
+        held = self.model.initializers.get(name)
+        return held is not None and held.data_location == TensorProto.EXTERNAL
 
     def insert(self, node: NodeProto, before: int) -> None:
         """Add a node in front of an original one."""

@@ -65,10 +65,10 @@ def _neutral(removal: Removal, node: int, position: int) -> Any:
     value = _held(model, node, holder)
     if value is None or value.size == 1:
         return 0 if value is None else value.reshape(())
-    return _spread(value, relation, position, holder)
+    return spread(value, relation, position, holder)
 
 
-def _spread(value: Values, relation: Relation, position: int, holder: int) -> Values:
+def spread(value: Values, relation: Relation, position: int, holder: int) -> Values:
     """A zero point for each element of an axis, or for each block of it, in a shape that broadcasts to the weight's."""
     free = [axis for axis in relation.inputs[holder] or () if axis.dims]
     apart: list[int] = []

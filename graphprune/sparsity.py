@@ -1,4 +1,4 @@
-"""Which weights follow a 2:4 pattern, and which TensorRT could read by its sparse kernels.
+"""Which weights follow an N:M pattern, and which TensorRT could read by its sparse kernels.
 
 In 2:4 (Mishra et al., Accelerating Sparse Deep Neural Networks, 2021) at least two of every four consecutive weights
 along the axis that a product sums over are zero: input channels of a convolution, for each output channel and kernel
@@ -11,19 +11,23 @@ Where the sum runs is read off each node's relation; no operator is named.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from graphprune.model import Model, node_name
+from graphprune.origins import Lost, Origin, origin
+from graphprune.patterns import Pattern
 from graphprune.relation import AxisMap, Relation, Values
 from graphprune.run import fold
 from graphprune.shapes import Witness
 from graphprune.web import Web
 
-N, M = 2, 4
+SPARSE = Pattern(2, 4)
+"""The pattern of sparse tensor cores, the only one that TensorRT reads."""
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _BYTES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 
@@ -33,47 +37,102 @@ class Layer:
     """A product of an activation with a constant.
 
     Attributes:
+        index, position: which node, and which of its inputs is the weight.
         node: name of the node.
-        weight: name of the weight that it reads.
-        axis: of the weight, along which the product sums; None where it sums along several or none alone.
+        weight: name of the constant that holds the weight.
+        axis: of the weight as the node reads it, along which the product sums; None where it sums along several or
+            none alone.
         sums, outputs: how many elements one sum has along that axis, and how many outputs there are.
-        sparse: whether the weight follows 2:4 along the axis.
+        held: the ``TensorProto`` type that the weight is stored in.
         reasons: why TensorRT's sparse kernels are out of the question; none where the layer is eligible.
+        origin: where the weight comes from; None where it cannot be followed, and ``lost`` says why.
+        sparse: whether the weight follows the pattern along the axis.
+        kept: the share of the weight's magnitude that the pattern keeps, 1 where the weight follows it.
     """
 
+    index: int
+    position: int
     node: str
     weight: str
     axis: int | None
     sums: int
     outputs: int
-    sparse: bool
+    held: int
     reasons: tuple[str, ...]
+    origin: Origin | None = None
+    lost: str = ""
+    sparse: bool = False
+    kept: float | None = None
 
     @property
     def eligible(self) -> bool:
-        """Whether the layer's shape, groups and type allow a sparse kernel, once its weight follows 2:4."""
+        """Whether the layer's shape, groups and type allow a sparse kernel, once its weight follows the pattern."""
         return not self.reasons
 
+    @property
+    def eight_bits(self) -> bool:
+        """Whether the weight is stored in 8 bits."""
+        return self.held in _BYTES
 
-def layers(model: Model, witness: Witness, net: Web, half: bool = False) -> list[Layer]:
-    """Every product of an activation with a constant, in the order of the nodes.
+
+def layers(model: Model, witness: Witness, net: Web, half: bool = False, pattern: Pattern = SPARSE) -> list[Layer]:
+    """Every product of an activation with a constant, with the state of its weight, in the order of the nodes.
 
     Args:
         model: in canonical form.
         witness: its sizes and types.
         net: its web.
         half: judge float32 weights as the float16 that they will be converted to.
+        pattern: the pattern.
     """
-    places = [
-        (index, position)
-        for index, relation in enumerate(net.relations)
-        if relation is not None and relation.macs
-        for position, name in enumerate(model.nodes[index].input)
-        if name in model.constant_names and _multiplied(relation, position)
-    ]
-    computed = [model.nodes[i].input[p] for i, p in places if model.root(model.nodes[i].input[p]) not in model.sources]
-    folded = fold(model, list(dict.fromkeys(computed)))
-    return [_layer(model, witness, net.relations[i], i, p, folded, half) for i, p in places]
+    return [measured(model, layer, pattern) for layer in find(model, witness, net, half, pattern)]
+
+
+def find(model: Model, witness: Witness, net: Web, half: bool = False, pattern: Pattern = SPARSE) -> Iterator[Layer]:
+    """The same without a look at the weights: ``sparse`` and ``kept`` are left open."""
+    for index, relation in enumerate(net.relations):
+        if relation is None or not relation.macs:
+            continue
+        for position, name in enumerate(model.nodes[index].input):
+            if name in model.constant_names and _multiplied(relation, position):
+                yield _layer(model, net, relation, index, position, half, pattern)
+
+
+def read(model: Model, layer: Layer) -> Values:
+    """The weight as the node reads it.
+
+    Raises:
+        RefusedError: ONNX Runtime does not run the nodes that compute it.
+    """
+    name = model.nodes[layer.index].input[layer.position]
+    root = model.root(name)
+    return model.array(root) if root in model.sources else fold(model, [name])[name]
+
+
+def measured(model: Model, layer: Layer, pattern: Pattern) -> Layer:
+    """The layer with what its weight is now."""
+    if layer.axis is None:
+        return layer
+    value = np.asarray(read(model, layer))
+    zero = layer.origin.zero if layer.origin is not None and layer.origin.source == model.root(
+        model.nodes[layer.index].input[layer.position]
+    ) else 0  # fmt: skip
+    real = magnitudes(value, zero)
+    sparse, reasons = pattern.follows(real, layer.axis), layer.reasons
+    across = [a for a in range(value.ndim) if a != layer.axis and not sparse and pattern.follows(real, a)]
+    if across:
+        reasons = (*reasons, f"its zeros lie along axis {across[0]}, and the sum runs along axis {layer.axis}")
+    whole = float(real.sum(dtype=np.float64))
+    kept = float(real.sum(dtype=np.float64, where=pattern.kept(real, layer.axis))) / whole if whole > 0 else 1.0
+    return replace(layer, sparse=sparse, reasons=reasons, kept=1.0 if sparse else kept)
+
+
+def magnitudes(value: Values, zero: object = 0) -> Values:
+    """How far numbers of any type are from what stands for zero, float32."""
+    found = np.asarray(value, np.float32)
+    if np.any(zero):
+        found = found - np.asarray(zero, np.float32)
+    return np.abs(found)
 
 
 def _multiplied(relation: Relation, position: int) -> bool:
@@ -90,38 +149,32 @@ def _summed(relation: Relation) -> set[int]:
 
 
 def _layer(
-    model: Model,
-    witness: Witness,
-    relation: Relation | None,
-    index: int,
-    position: int,
-    folded: dict[str, Values],
-    half: bool,
+    model: Model, net: Web, relation: Relation, index: int, position: int, half: bool, pattern: Pattern
 ) -> Layer:
-    assert relation is not None
     axes = relation.inputs[position] or ()
     summed = _summed(relation)
     along = [a for a, axis in enumerate(axes) if axis.dims and set(axis.dims) <= summed and not _window(relation, axis)]
     name = model.nodes[index].input[position]
-    root = model.root(name)
+    held = _held_as(model, name)
     reasons = _structure(model, relation, index, position, along)
-    reasons += _type(_held_as(model, name), half)
+    reasons += _type(held, half)
     sums = outputs = 0
-    sparse = False
     if len(along) == 1:
         sums = prod(relation.dims[d].size for d in axes[along[0]].dims)
         outputs = prod(
             relation.dims[d].size for a, axis in enumerate(axes) if a not in along and not _window(relation, axis)
             for d in axis.dims
         )  # fmt: skip
-        value = folded[name] if name in folded else model.array(root)
-        sparse = follows(value, along[0])
-        reasons += _widths(sums, outputs, _held_as(model, name) in _BYTES)
-        across = [a for a in range(value.ndim) if a != along[0] and not sparse and follows(value, a)]
-        if across:
-            reasons.append(f"its zeros lie along axis {across[0]}, and the sum runs along axis {along[0]}")
+        reasons += _widths(sums, outputs, held in _BYTES, pattern)
+    found, lost = None, ""
+    try:
+        found = origin(model, net, index, position)
+    except Lost as why:
+        lost = str(why)
+    axis = along[0] if len(along) == 1 else None
+    weight = model.root(name) if found is None else found.source
     return Layer(
-        node_name(model, index), root, along[0] if len(along) == 1 else None, sums, outputs, sparse, tuple(reasons)
+        index, position, node_name(model, index), weight, axis, sums, outputs, held, tuple(reasons), found, lost
     )
 
 
@@ -132,6 +185,8 @@ def _window(relation: Relation, axis: AxisMap) -> bool:
 
 def _structure(model: Model, relation: Relation, index: int, position: int, along: list[int]) -> list[str]:
     reasons = []
+    if len(relation.macs) > 1:
+        reasons.append("it makes several products (a recurrent or fused layer)")
     others = {
         d
         for i, axes in enumerate(relation.inputs)
@@ -149,8 +204,6 @@ def _structure(model: Model, relation: Relation, index: int, position: int, alon
         reasons.append("both factors are constants")
     if len(along) != 1:
         reasons.append(f"it sums along {len(along)} axes of the weight")
-    if len(relation.macs) > 1:
-        reasons.append("it makes several products (a recurrent or fused layer)")
     return reasons
 
 
@@ -161,7 +214,9 @@ def _type(kind: int, half: bool) -> list[str]:
     return [f"its type is {name}, and sparse kernels want float16, bfloat16 or 8 bits"]
 
 
-def _widths(sums: int, outputs: int, eight_bits: bool) -> list[str]:
+def _widths(sums: int, outputs: int, eight_bits: bool, pattern: Pattern) -> list[str]:
+    if pattern != SPARSE:
+        return [f"TensorRT reads {SPARSE} alone, not {pattern}"]
     wanted = 32 if eight_bits else 16
     reasons = []
     if sums % wanted:
@@ -180,17 +235,3 @@ def _held_as(model: Model, name: str) -> int:
     kinds = [_held_as(model, n) for n in node.input if n]
     stored = [k for k in kinds if k in _BYTES] or kinds
     return stored[0] if stored else TensorProto.UNDEFINED
-
-
-def follows(value: Values, axis: int, n: int = N, m: int = M) -> bool:
-    """Whether at most ``n`` of every ``m`` consecutive elements along an axis differ from zero.
-
-    A last, incomplete block counts as if zeros filled it up.
-    """
-    size = value.shape[axis]
-    if size < m:
-        return False
-    nonzero = np.moveaxis(value != 0, axis, -1)
-    padded = np.pad(nonzero, [(0, 0)] * (value.ndim - 1) + [(0, -size % m)])
-    blocks = padded.reshape(*padded.shape[:-1], -1, m)
-    return bool((np.count_nonzero(blocks, axis=-1) <= n).all())

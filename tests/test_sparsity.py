@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from graphprune import shapes, web
 from graphprune.canonical import canonicalize
 from graphprune.model import load
-from graphprune.sparsity import Layer, follows, layers
+from graphprune.sparsity import Layer, layers
 from models.small import Net
 
 
@@ -118,11 +118,3 @@ def test_quantised_zero_is_the_zero_point() -> None:
     w = net.op("DequantizeLinear", weight, net.constant(np.float32(0.1)), net.constant(np.int8(3)))
     (layer,) = found(net.model(net.op("MatMul", net.input("x", ["batch", 64]), w)), False)
     assert layer.sparse and layer.eligible
-
-
-@pytest.mark.parametrize("shape", [(8, 7), (8, 12), (3, 4)])
-def test_blocks(shape: tuple[int, int]) -> None:
-    value = np.random.default_rng(0).standard_normal(shape)
-    assert not follows(value, 1)
-    assert follows(sparse(value, 1), 1) and not follows(np.ones((2, 3)), 1)
-    assert follows(sparse(value, 1), 1, 2, 4) and not follows(sparse(value, 1), 1, 1, 4)

@@ -1,0 +1,168 @@
+"""Where the elements of a constant that a node reads come from: a weight may lie behind nodes that move or convert it.
+
+Each node between is followed by its relation: an element of its output is zero where one element of one of its inputs
+is (the ``zero`` expression), and the index maps say which. No operator is named. Of quantised numbers it is the zero
+point that stands for zero (``masks``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.masking import spread
+from graphprune.model import Model, node_name
+from graphprune.relation import Axes, AxisMap, IntArray, Relation, Values
+from graphprune.web import Web
+
+Index = npt.NDArray[np.intp]
+
+
+class Lost(Exception):
+    """An element cannot be followed to one place; the message says why."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The constant behind what a node reads.
+
+    Attributes:
+        source: its name.
+        order: for each element as the node reads it, the element of the flat source; None where both are alike.
+        zero: what the source holds where the node reads zero; it broadcasts to what the node reads.
+    """
+
+    source: str
+    order: Index | None = None
+    zero: Any = 0
+
+    def write(self, value: Values, gone: npt.NDArray[np.bool_]) -> Values:
+        """The source with some elements zero, as the node reads them.
+
+        Args:
+            value: the source.
+            gone: which elements, in the shape that the node reads.
+        """
+        zero = np.asarray(self.zero).astype(value.dtype)
+        if self.order is None:
+            return np.where(gone, zero, value)
+        zero = np.broadcast_to(zero, gone.shape)
+        found = np.array(value)
+        found.reshape(-1)[self.order[gone]] = zero[gone]
+        return found
+
+
+def origin(model: Model, net: Web, node: int, position: int) -> Origin:
+    """The constant behind an input of a node.
+
+    Raises:
+        Lost: there is none, or nodes between make more of it than a move or a conversion; says which.
+    """
+    name = model.nodes[node].input[position]
+    zero = _zero_point(model, net, node, position)
+    order: Index | None = None
+    while model.root(name) not in model.sources:
+        index = model.producer.get(name, -1)
+        if name not in model.constant_names or index < 0:
+            raise Lost(f"{name!r} is no constant")
+        relation = net.relations[index]
+        chosen = None if relation is None else _follow(model, index, relation, name)
+        if relation is None or chosen is None:
+            label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
+            raise Lost(f"node {label} computes it from constants element by element in no way that can be followed")
+        step = _order(relation, chosen, list(model.nodes[index].output).index(name))
+        before = _zero_point(model, net, index, chosen)
+        if step is not None:
+            order = step if order is None else step.reshape(-1)[order]
+        if np.any(before):
+            shape = [prod(relation.dims[d].size for d in a.dims) for a in relation.inputs[chosen] or ()]
+            whole = np.broadcast_to(before, shape)
+            zero = whole if order is None else whole.reshape(-1)[order]
+            zero = zero.reshape(-1)[0] if np.ndim(before) == 0 else zero
+        name = model.nodes[index].input[chosen]
+    return Origin(model.root(name), order, zero)
+
+
+def _zero_point(model: Model, net: Web, node: int, position: int) -> Any:
+    """What an input of a node holds for zero, in a shape that broadcasts to it."""
+    relation = net.relations[node]
+    holder = relation.masks.get(position) if relation is not None else None
+    if relation is None or holder is None or holder >= len(model.nodes[node].input):
+        return 0
+    root = model.root(model.nodes[node].input[holder]) if model.nodes[node].input[holder] else ""
+    value = model.array(root) if root in model.sources else np.zeros(())
+    return value.reshape(()) if value.size == 1 else spread(value, relation, position, holder)
+
+
+def _follow(model: Model, index: int, relation: Relation, name: str) -> int | None:
+    """The input whose zeros are zeros of an output, element by element; the largest where a product has several."""
+    which = list(model.nodes[index].output).index(name)
+    texts = relation.zero.split(";")
+    text = texts[which] if len(texts) > 1 else texts[0]
+    if not text or "+" in text or text == "always":
+        return None
+    factors = [int(f) for f in text.split("/")[0].split("*")]
+    weighed = [(prod(_shape(relation, k)), -k) for k in factors if relation.inputs[k] is not None]
+    whole = prod(_shape_of(relation, relation.outputs[which] or ()))
+    largest = max(weighed, default=(0, 0))
+    return -largest[1] if largest[0] == whole else None
+
+
+def _shape(relation: Relation, position: int) -> list[int]:
+    return _shape_of(relation, relation.inputs[position] or ())
+
+
+def _shape_of(relation: Relation, axes: Axes) -> list[int]:
+    return [
+        prod(relation.dims[d].size for d in a.dims) if a.lookup is None else len(a.lookup) for a in axes
+    ]  # fmt: skip
+
+
+def _order(relation: Relation, position: int, which: int) -> Index | None:
+    """For each element of an output the element of an input; None where they are alike."""
+    own, made = relation.inputs[position] or (), relation.outputs[which] or ()
+    if [a.dims for a in own] == [a.dims for a in made] and all(a.lookup is None for a in (*own, *made)):
+        return None
+    places, shape = _places(relation, made)
+    flat: Any = np.zeros((), np.intp)
+    for size, axis in zip(_shape_of(relation, own), own, strict=True):
+        flat = flat * size + _element(relation, axis, places)
+    found: Index = np.broadcast_to(flat, shape).reshape(_shape_of(relation, made))
+    if (found < 0).any():
+        raise Lost("a node on the way makes some of its elements itself")
+    return found
+
+
+def _places(relation: Relation, axes: Axes) -> tuple[dict[int, IntArray], list[int]]:
+    """For each dim its element at every element of a tensor, whose composite axes are laid apart."""
+    sizes = [[len(a.lookup)] if a.lookup is not None else [relation.dims[d].size for d in a.dims] or [1] for a in axes]
+    shape = [n for factors in sizes for n in factors]
+    found: dict[int, IntArray] = {}
+    at = 0
+    for axis, factors in zip(axes, sizes, strict=True):
+        for d, size in zip(axis.dims, factors, strict=False):
+            along = np.arange(size) if axis.lookup is None else axis.lookup
+            if d in found:
+                raise Lost("a node on the way uses a dim twice")
+            found[d] = along.reshape([-1 if k == at else 1 for k in range(len(shape))])
+            at += 1
+        at += not axis.dims
+    return found, shape
+
+
+def _element(relation: Relation, axis: AxisMap, places: dict[int, IntArray]) -> Any:
+    """The element of an axis at every place."""
+    found: Any = np.zeros((), np.intp)
+    for d in axis.dims:
+        if d not in places and relation.dims[d].size > 1:
+            raise Lost("a node on the way sums over it, or picks from it")
+        found = found * relation.dims[d].size + places.get(d, np.zeros((), np.intp))
+    if axis.lookup is None:
+        return found
+    back = np.full(relation.dims[axis.dims[0]].size, np.iinfo(np.int32).min, np.intp)  # negative, whatever is added
+    back[axis.lookup[axis.lookup >= 0]] = np.flatnonzero(axis.lookup >= 0)
+    return back[found]

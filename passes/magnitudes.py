@@ -1,0 +1,113 @@
+"""Sparse by magnitude: the smallest weights go, in every block of a pattern, or one by one.
+
+- N:M: of every M weights along the sum the N largest stay (Mishra et al., 2021).
+- One by one: LAMP (Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021) sets the share of
+  each layer: a weight scores its square beside the sum of the squares of all in its layer that are no smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from graphprune.passes.targets import Target
+
+from graphprune import sparsity
+from graphprune.editor import Editor
+from graphprune.model import Model
+from graphprune.patterns import Mask, Pattern
+from graphprune.relation import Values
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A weight that has become sparse.
+
+    Attributes:
+        target: the weight and what reads it.
+        kept_magnitude: share of its magnitude that stayed, before anything was fitted.
+        kept: share of its elements that stayed.
+    """
+
+    target: Target
+    kept_magnitude: float
+    kept: float
+
+
+def mask(
+    model: Model, flat: Model, targets: Sequence[Target], pattern: Pattern | None, amount: float
+) -> tuple[Model, list[Thinned]]:
+    """Set the smallest weights to zero.
+
+    Args:
+        model: the model; it is not changed.
+        flat: the same in canonical form.
+        targets: the weights.
+        pattern: the pattern; None where single elements go.
+        amount: the share of single elements that go.
+    """
+    counts = {} if pattern is not None else _adaptive(flat, targets, amount)
+    base = model if all(t.weight in model.sources for t in targets) else flat
+    editor, found = Editor(base), []
+    for target in targets:
+        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0))
+        real = _magnitudes(flat, target)
+        gone = choice(real)
+        found.append(Thinned(target, share(real, gone), 1 - float(gone.mean())))
+        if editor.outside(target.weight):  # written one at a time, and not held until then
+            editor.replace_later(target.weight, partial(_again, flat, target, choice))
+        else:
+            editor.replace(target.weight, _written(flat, target, gone))
+    return editor.finish(), found
+
+
+def _magnitudes(model: Model, target: Target) -> Values:
+    """Real magnitudes of a weight as its first reader reads it."""
+    layer = target.layers[0]
+    assert layer.origin is not None
+    direct = model.root(model.nodes[layer.index].input[layer.position]) == layer.weight
+    return sparsity.magnitudes(sparsity.read(model, layer), layer.origin.zero if direct else 0)
+
+
+def share(real: Values, gone: Mask) -> float:
+    """The share of a magnitude that stays."""
+    whole, lost = float(real.sum(dtype=np.float64)), float(real.sum(dtype=np.float64, where=gone))
+    return 1 - lost / whole if whole > 0 else 1.0
+
+
+def _gone(real: Values, target: Target, pattern: Pattern | None, count: int) -> Mask:
+    if pattern is not None:
+        axis = target.layers[0].axis
+        assert axis is not None
+        return ~pattern.kept(real, axis)
+    found = np.zeros(real.size, bool)
+    found[np.argpartition(real.reshape(-1), count - 1)[:count] if count else []] = True
+    return found.reshape(real.shape)
+
+
+def _again(model: Model, target: Target, choice: partial[Mask]) -> Values:
+    return _written(model, target, choice(_magnitudes(model, target)))
+
+
+def _written(model: Model, target: Target, gone: Mask) -> Values:
+    origin = target.layers[0].origin
+    assert origin is not None
+    return origin.write(model.array(target.weight), gone)
+
+
+def _adaptive(model: Model, targets: Sequence[Target], amount: float) -> Mapping[str, int]:
+    """How many elements of each weight go, by LAMP."""
+    scores: dict[str, npt.NDArray[np.float32]] = {}
+    for target in targets:
+        squares = np.sort(_magnitudes(model, target).reshape(-1)).astype(np.float64) ** 2
+        above = np.cumsum(squares[::-1])[::-1]
+        scores[target.weight] = (squares / np.maximum(above, 1e-300)).astype(np.float32)
+    every = np.concatenate(list(scores.values()))
+    count = int(amount * len(every))
+    if not count:
+        return dict.fromkeys(scores, 0)
+    limit = np.partition(every, count - 1)[count - 1]
+    return {name: int(np.searchsorted(own, limit, "right")) for name, own in scores.items()}

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,6 +72,22 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     atomically(data, write)
     atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
     return path.stat().st_size + data.stat().st_size
+
+
+def deflated(model: Model) -> int:
+    """Bytes of a model as an archive would hold it: its file, and what lies outside, deflated (RFC 1951)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path)
+        return sum(_deflated(part) for part in sorted(Path(folder).iterdir()))
+
+
+def _deflated(path: Path) -> int:
+    packer, size = zlib.compressobj(6), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())
 
 
 def _write_model(proto: ModelProto, file: BinaryIO) -> None:

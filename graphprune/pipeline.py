@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
+from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import cost, files, proof, shapes, synthetic
+from graphprune import synthetic
 from graphprune.analysis import Analysis, analyze
-from graphprune.calibration import Batches
-from graphprune.checks import Checks, Verdict
-from graphprune.cost import Cost
-from graphprune.errors import InputError, VerdictError
+from graphprune.checks import Checks
+from graphprune.errors import InputError
+from graphprune.finishing import Clock, Job, Progress, Result, finish
 from graphprune.model import AnyModel, Model, load
-from graphprune.passes import compensation, constants, criteria, depth, reconstruct, selection
+from graphprune.passes import compensation, constants, criteria, depth, selection, sparse
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
 from graphprune.passes.ratio import Untouched
+from graphprune.passes.targets import Scope
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
-from graphprune.rewrite import Rewritten, described, rewrite
-from graphprune.verdict import validate
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and how many there are."""
-
-
-@dataclass
-class Result:
-    """What a run of :func:`prune` or :func:`apply` did.
-
-    Attributes:
-        model: the pruned model.
-        plan: everything that was done to it.
-        analysis: of the original, without the blocks that went.
-        before, after: costs.
-        proof: how far the pruned model is from the masked original; None where no proof was asked for, or nothing but
-            blocks went.
-        untouched: prunable groups of which nothing was removed, and why.
-        output: the file written, None where none was asked for.
-        seconds: time taken, by step.
-        verdict: what validation found; None where none was asked for.
-        fits: linear operators that were fitted to the original, with their errors on what was held out.
-        without: the model without the blocks that went, with their scores and proof; None where none went.
-    """
-
-    model: Model
-    plan: Plan
-    analysis: Analysis
-    before: Cost
-    after: Cost
-    proof: proof.Proof | None
-    untouched: list[Untouched] = field(default_factory=list)
-    output: Path | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    verdict: Verdict | None = None
-    without: depth.Shallower | None = None
-    fits: list[reconstruct.Fit] = field(default_factory=list)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = now - self.last
-        self.last = now
+from graphprune.rewrite import rewrite
 
 
 def prune(
@@ -96,9 +47,13 @@ def prune(
     criterion: str | None = None,
     uniform: bool = False,
     compensate: str | None = None,
+    sparsity: sparse.Request | None = None,
+    packed: str | os.PathLike[str] | None = None,
     progress: Progress = lambda _, __, ___: None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
+
+    What is left can be made sparse in the same run: widths then stay multiples of what pattern and TensorRT ask for.
 
     Args:
         model: a path, a ``ModelProto`` or a loaded model; it is not changed.
@@ -127,6 +82,8 @@ def prune(
             ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did, ``none``
             leaves weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
         progress: is told what is being done, and how many of how many steps of it are.
+        sparsity: make what is left sparse too (see :func:`sparsify`).
+        packed: where to write the sparse weights packed (see ``graphprune.packed``).
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -135,10 +92,13 @@ def prune(
         VerdictError: it does not pass the checks; nothing was written.
         BackendError: the checks ask for TensorRT, which is not installed.
     """
-    clock = _Clock()
+    clock = Clock()
     by_ratio.check(ratio, align)  # before the model is read
     criterion = criteria.check(criterion, calibration is not None)
     compensate = compensation.check(compensate, calibration is not None)
+    request = None if sparsity is None else sparsity.resolved(calibration is not None)
+    if packed is not None and (request is None or request.structure is None):
+        raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
@@ -158,19 +118,97 @@ def prune(
     if calibration is not None:
         batches = partial(inputs.batches, calibration, input_shapes=input_shapes, seed=seed)
     here = None if batches is None else batches(analysis.model.runs_as or analysis.model)
-    selected = selection.select(analysis, groups, ratio, align, criterion, uniform, here, seed, progress)
+    found = [] if request is None else sparse.find(analysis, request)[0]
+    widths = align if align is not None or request is None else sparse.alignments(analysis, found, request)
+    selected = selection.select(analysis, groups, ratio, widths, criterion, uniform, here, seed, progress)
     untouched = left + selected.chosen.untouched
     if ratio and not selected.chosen.selection:
         raise InputError(_nothing(analysis, untouched, ratio))
     clock.lap("select")
-    done = rewrite(analysis, selected.chosen.selection)
+    ordered: list[sparse.Ordered] = []
+    if request is not None and request.permute:
+        ordered = sparse.order(
+            analysis, found, selected.chosen.selection, request, seed, partial(progress, "permuting")
+        )
+        clock.lap("permute")
+    done = rewrite(analysis, selected.chosen.selection, {o.group: o.order for o in ordered})
     for entry in done.plan.groups:
-        entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
+        if entry.id in selected.scores:
+            entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
     clock.lap("rewrite")
     there = None if batches is None else batches(original.model.runs_as or original.model)
     asked = (output, plan, prove, seed, input_shapes, checks)
-    job = _Job(original, without, *asked, selected.constant, there, compensate, progress)
-    return _finish(job, analysis, done, untouched, clock)
+    job = Job(original, without, *asked, selected.constant, there, compensate, progress, request, ordered, packed)
+    return finish(job, analysis, done, untouched, clock)
+
+
+def sparsify(
+    model: AnyModel,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    pattern: str = "2:4",
+    method: str | None = None,
+    permute: bool = False,
+    amount: float | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    also: Sequence[str] = (),
+    calibration: str | os.PathLike[str] | None = None,
+    compensate: str | None = None,
+    packed: str | os.PathLike[str] | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    prove: bool = True,
+    seed: int = 0,
+    plan: str | os.PathLike[str] | None = None,
+    checks: Checks | None = None,
+    progress: Progress = lambda _, __, ___: None,
+) -> Result:
+    """Make the weights of products sparse: an N:M pattern along what they sum over, or single weights.
+
+    Args:
+        model: a path, a ``ModelProto`` or a loaded model; it is not changed.
+        output: where to write the sparse model; the plan goes beside it as ``<output without .onnx>.plan.json``.
+        pattern: ``N:M`` keeps N of every M weights, ``unstructured`` single ones.
+        method: one of ``graphprune.passes.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
+            ``magnitude`` without.
+        permute: let channels change places so that the pattern keeps more; proven before any weight is changed.
+        amount: the share of weights that go, for ``unstructured``.
+        include: globs on names of nodes and weights: these and no others, whatever speaks against them.
+        exclude: globs: not these.
+        also: globs: these too, whatever speaks against them.
+        calibration: unlabelled inputs (see ``graphprune.samples``), or ``generated``.
+        compensate: what makes up for what went: ``refit`` (the default with calibration inputs) fits every linear
+            operator to what the original makes, masks fixed; ``repair``; ``none``.
+        packed: where to write the sparse weights packed (see ``graphprune.packed``).
+        input_shapes: sizes for inputs whose free dims the program cannot guess.
+        prove: compare the permuted model with the original.
+        seed: of the search for orders, of the choice of rows and of generated inputs.
+        plan: where to write the plan instead.
+        checks: judge the sparse model by :func:`graphprune.validate` before it is written; None does not.
+        progress: is told what is being done, and how many of how many steps of it are.
+
+    Raises:
+        InputError: bad model or arguments, or nothing can become sparse.
+        ProofError: the permuted model is not what the original is; nothing was written.
+        VerdictError: it does not pass the checks; nothing was written.
+        BackendError: the checks ask for TensorRT, or ``packed`` for safetensors, which is not installed.
+    """
+    if compensate == "fold":
+        raise InputError("--compensate fold is about removed channels; sparse weights have refit, repair or none")
+    return prune(
+        model,
+        output,
+        sparsity=sparse.Request(pattern, method, permute, amount, Scope(include, exclude, also)),
+        calibration=calibration,
+        compensate=compensate,
+        packed=packed,
+        input_shapes=input_shapes,
+        prove=prove,
+        seed=seed,
+        plan=plan,
+        checks=checks,
+        progress=progress,
+    )
 
 
 def apply(
@@ -195,7 +233,7 @@ def apply(
         InputError: the plan does not fit the model; says at which group.
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
-    clock = _Clock()
+    clock = Clock()
     read = load_plan(plan)
     loaded = load(model)
     _check_output(loaded, output)
@@ -221,8 +259,29 @@ def apply(
         new.score = old.score
     clock.lap("rewrite")
     touched = [g for g in analysis.groups if g.id in read.selection]
-    job = _Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
-    return _finish(job, analysis, done, [], clock)
+    job = Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
+    job.request, job.notes = _replayed(read)
+    return finish(job, analysis, done, [], clock)
+
+
+def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
+    """What of a plan's sparsity is done again, and what is not."""
+    notes = []
+    if plan.compensated:
+        notes.append(
+            f"the plan fitted {len(plan.compensated)} weights to calibration inputs; they stay as they are here"
+        )
+    methods = sorted({e["method"] for e in plan.sparsity} - {"magnitude"})
+    if methods:
+        notes.append(
+            f"the plan chose sparse weights on calibration inputs ({', '.join(methods)}); they stay dense here: run "
+            "'graphprune sparsify' with such inputs"
+        )
+    if not plan.sparsity or methods:
+        return None, notes
+    entry = plan.sparsity[0]
+    scope = Scope(include=[escape(e["tensor"]) for e in plan.sparsity])
+    return sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope), notes
 
 
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
@@ -237,107 +296,6 @@ def _same_slices(model: Model, read: Plan, done: Plan) -> None:
                 f"that makes {key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its "
                 "'slices'"
             )
-
-
-@dataclass
-class _Job:
-    """What was asked for, beyond what to remove."""
-
-    original: Analysis
-    without: depth.Shallower | None
-    output: str | os.PathLike[str] | None
-    plan: str | os.PathLike[str] | None
-    prove: bool
-    seed: int
-    input_shapes: Mapping[str, Shape] | None
-    checks: Checks | None
-    constant: constants.Constant
-    batches: Batches | None = None
-    compensate: str = "none"
-    progress: Progress = lambda _, __, ___: None
-
-
-def _finish(job: _Job, analysis: Analysis, done: Rewritten, untouched: list[Untouched], clock: _Clock) -> Result:
-    """Prove, validate, write.
-
-    Args:
-        analysis: of the model that groups were cut from.
-    """
-    original = job.original
-    done.plan.model = described(original)
-    found = None
-    tries = chain(
-        [analysis.witness.first.inputs, analysis.witness.second.inputs],
-        shapes.alternatives(analysis.model, inputs.still(job.input_shapes, analysis.model)),
-    )
-    distinct = _distinct(tries) if done.plan.groups else []
-    if job.prove and done.plan.groups:
-        found = proof.prove(analysis.model, done.model, done.plan, done.removal, distinct, job.seed)
-        done.plan.proof = found.to_json()
-        clock.lap("prove")
-    if job.constant:
-        made = constants.fold(analysis, done, done.model, job.constant, distinct, job.prove, job.seed)
-        done.model, done.plan.folded = made[:2]
-        if made[2] is not None:
-            done.plan.proof = {**(done.plan.proof or {}), "folded": made[2].to_json()}
-        clock.lap("fold")
-    if job.without is not None:
-        done.plan.blocks = job.without.entries
-        done.plan.interface = job.without.interface + done.plan.interface
-        if job.without.proof is not None:
-            done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
-    made_up = compensation.compensate(
-        job.compensate,
-        original.model.runs_as or original.model,
-        analysis,
-        done,
-        job.batches,
-        job.seed,
-        partial(job.progress, "fitting"),
-    )
-    done.model, done.plan.compensated = made_up.model, made_up.entries
-    if job.compensate != "none":
-        clock.lap("fit")
-    verdict = None
-    if job.checks is not None:
-        source = original.model.source
-        verdict = validate(done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed)
-        if not verdict.passed:
-            raise VerdictError(f"{source.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
-        clock.lap("validate")
-    before = Cost(cost.parameters(original.model), cost.macs(original), cost.file_bytes(original.model))
-    written = None
-    if job.output is not None:
-        written = Path(job.output)
-        size = files.save(done.model, written)
-        beside = written.with_name(written.name.removesuffix(".onnx") + ".plan.json")
-        files.write_json(Path(job.plan) if job.plan is not None else beside, done.plan.to_json())
-        clock.lap("write")
-    else:
-        size = done.model.proto.ByteSize()
-    after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), size)
-    return Result(
-        done.model,
-        done.plan,
-        analysis,
-        before,
-        after,
-        found,
-        untouched,
-        written,
-        clock.seconds,
-        verdict,
-        job.without,
-        made_up.fits,
-    )
-
-
-def _distinct(tries: Iterable[dict[str, Shape]]) -> list[dict[str, Shape]]:
-    found: list[dict[str, Shape]] = []
-    for one in tries:
-        if one not in found:
-            found.append(one)
-    return found
 
 
 def _check_output(model: Model, output: str | os.PathLike[str] | None) -> None:

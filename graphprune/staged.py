@@ -79,7 +79,9 @@ class Staged:
         """Keep the inputs of a batch."""
         arrays.write(self._file(batch), feeds)
 
-    def run(self, model: Model, number: int, batches: int, names: Sequence[str]) -> Iterator[dict[str, Values]]:
+    def run(
+        self, model: Model, number: int, batches: int, names: Sequence[str], again: bool = False
+    ) -> Iterator[dict[str, Values]]:
         """Run one stage on every batch.
 
         Args:
@@ -87,6 +89,7 @@ class Staged:
             number: of the stage.
             batches: how many there are.
             names: tensors that are wanted, made in this stage or before.
+            again: whether the stage will be run once more: what it needs stays there.
 
         Yields:
             For each batch the tensors, by name.
@@ -108,7 +111,9 @@ class Staged:
                 if active is not None:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
                     kept |= zip(fresh, run(active, given, fresh), strict=True)
-                arrays.write(self._file(batch), {n: v for n, v in kept.items() if self.last.get(n, -1) > number})
+                if not again:
+                    later = {n: v for n, v in kept.items() if self.last.get(n, -1) > number}
+                    arrays.write(self._file(batch), later)
                 yield {n: kept[n] for n in names}
 
     def _part(self, model: Model, number: int, fresh: Sequence[str], kept: Mapping[str, Values]) -> Model:

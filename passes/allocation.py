@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from graphprune.passes.criteria import Ranking
-from graphprune.passes.ratio import Chosen, Untouched, counts, lowest, select
+from graphprune.passes.ratio import Align, Chosen, Untouched, counts, lowest, select
 
 from graphprune import cost
 from graphprune.analysis import Analysis, Group
@@ -26,7 +26,7 @@ _STEPS = 40
 
 
 def allocate(
-    analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], ratio: float, align: int | None = None
+    analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], ratio: float, align: Align = None
 ) -> Chosen:
     """Choose classes of all groups together.
 
@@ -35,7 +35,7 @@ def allocate(
         groups: the groups to prune.
         rankings: by group id.
         ratio: share of the classes of every group whose removal sets how much is to go.
-        align: widths that remain are rounded up to a multiple of this; None stands for ``ratio.ALIGNMENTS``.
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
@@ -86,7 +86,7 @@ def _price(analysis: Analysis, groups: Sequence[Group]) -> dict[str, np.ndarray]
     return {g.id: np.arange(g.size + 1) * float(worth[g.id].mean()) / whole for g in groups}
 
 
-def _numbers(analysis: Analysis, group: Group, alike: int, ratio: float, align: int | None) -> np.ndarray:
+def _numbers(analysis: Analysis, group: Group, alike: int, ratio: float, align: Align) -> np.ndarray:
     """How many classes may go: aligned numbers, and that of the same share of every group."""
     most = min(int(max(MOST, ratio) * group.size), int((~group.pinned).sum()), group.size - 1)
     return np.unique([0, alike, *(k for k in counts(analysis, group, align) if k <= most)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from graphprune.passes import folding, reconstruct
+from graphprune.passes.masks import Thinner
 
 from graphprune import proof
 from graphprune.analysis import Analysis
@@ -32,11 +33,13 @@ class Compensated:
         model: the model.
         entries: what the plan says of each weight that changed.
         fits: of every operator that was looked at, where there were inputs.
+        kept: of weights that became sparse, the share of their magnitude and of their elements that stayed.
     """
 
     model: Model
     entries: list[dict[str, Any]] = field(default_factory=list)
     fits: list[reconstruct.Fit] = field(default_factory=list)
+    kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def check(name: str | None, calibrated: bool) -> str:
@@ -62,6 +65,8 @@ def compensate(
     batches: Batches | None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
+    thin: Mapping[str, Thinner] | None = None,
+    sparse: Set[str] = frozenset(),
 ) -> Compensated:
     """Change the weights of a pruned model so that it does more of what the original did.
 
@@ -78,8 +83,10 @@ def compensate(
         batches: calibration inputs, for what needs them.
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
+        thin: by weight what makes it sparse on the way, with inputs.
+        sparse: weights that are sparse already, and stay so.
     """
-    if name == "none":
+    if name == "none" and not thin:
         return Compensated(done.model)
     if name == "fold":
         model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
@@ -93,14 +100,16 @@ def compensate(
         seed,
         progress,
         partial(cut, done.removal),
-        name == "repair",
+        name,
+        thin,
+        sparse,
     )
     entries = [
         {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
         for f in found.fits
         if f.kept
     ]
-    return Compensated(found.model, entries, found.fits)
+    return Compensated(found.model, entries, found.fits, found.kept)
 
 
 def cut(removal: Removal, value: Values, output: str) -> Values:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.moments import FloatArray, Moments
+from graphprune.patterns import Mask
 from graphprune.relation import Values
 
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
+_COARSE = (1e-4, 1e-2, 1e-1, 1.0)
+_STEPS, _ENOUGH = 40, 1e-6
+"""Steps of conjugate gradients, and the share of the squared residual at which they end."""
 
 
 @dataclass
@@ -118,6 +122,61 @@ def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[floa
         shift = _offset(fitting, weight) if bias is None else bias
         found.append((sums.held.error(weight, shift), weight, shift))
     return min(found, key=lambda one: one[0])
+
+
+def masked(sums: Split, first: FloatArray, bias: FloatArray | None, stay: Mask) -> tuple[float, FloatArray, FloatArray]:
+    """The same where only some elements of the weight may differ from zero: its error, weight and bias.
+
+    Each output has a support of its own. All are solved for at once by conjugate gradients on their supports,
+    preconditioned by the diagonal, from the largest lambda to the smallest, each from the solution before.
+
+    Args:
+        sums: second moments.
+        first: the weight that is shrunk towards, zero where nothing stays.
+        bias: the bias, where it must stay as it is; None lets it be fitted.
+        stay: what may differ from zero, in the shape of the weight.
+    """
+    fitting = sums.fitting
+    if bias is None:
+        xx, xy = fitting.centred
+    else:
+        xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
+    gram, wanted = xx.astype(np.float32), np.where(stay, xy - xx @ first, 0).astype(np.float32)
+    diagonal = np.einsum("gii->gi", gram)
+    scale = diagonal.mean(1)
+    change = np.zeros_like(wanted)
+    found = []
+    for ridge in reversed(_COARSE):
+        change = _descend(gram, ridge * scale + 1e-12, diagonal, wanted, stay, change)
+        weight = first + change
+        shift = _offset(fitting, weight) if bias is None else bias
+        found.append((sums.held.error(weight, shift), weight, shift))
+    return min(found, key=lambda one: one[0])
+
+
+def _descend(gram: Values, ridge: Values, diagonal: Values, wanted: Values, stay: Mask, start: Values) -> Values:
+    """Conjugate gradients for ``(gram + ridge) x = wanted`` on the support of each column."""
+
+    def product(x: Values) -> Values:
+        return np.where(stay, gram @ x + ridge[:, None, None] * x, 0)
+
+    scaled = (1 / np.maximum(diagonal + ridge[:, None], 1e-30))[:, :, None]
+    x, residual = start.copy(), wanted - product(start)
+    step = scaled * residual
+    energy = np.einsum("gio,gio->go", residual, step)
+    enough = _ENOUGH * np.einsum("gio,gio->go", wanted, scaled * wanted) + 1e-30
+    for _ in range(_STEPS):
+        if (energy <= enough).all():
+            break
+        made = product(step)
+        length = energy / np.maximum(np.einsum("gio,gio->go", step, made), 1e-30)
+        x += length[:, None] * step
+        residual -= length[:, None] * made
+        turned = scaled * residual
+        fresh = np.einsum("gio,gio->go", residual, turned)
+        step = turned + (fresh / np.maximum(energy, 1e-30))[:, None] * step
+        energy = fresh
+    return x
 
 
 def _offset(sums: Sums, weight: FloatArray) -> FloatArray:

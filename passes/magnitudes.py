@@ -30,11 +30,13 @@ class Thinned:
         target: the weight and what reads it.
         kept_magnitude: share of its magnitude that stayed, before anything was fitted.
         kept: share of its elements that stayed.
+        method: by which it was chosen what stays.
     """
 
     target: Target
     kept_magnitude: float
     kept: float
+    method: str = "magnitude"
 
 
 def mask(

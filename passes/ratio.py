@@ -21,6 +21,9 @@ ONNX Runtime's blocked kernels take convolutions of whole quads of channels, and
 widths; multiples of 8 and 16 gained nothing further (``tests/benchmarks/bench_align.py``).
 """
 _GIVEN_UP = 1 / 8
+Align = int | Mapping[str, int] | None
+"""What widths that remain are rounded up to a multiple of: all, or by group id; None, and groups that are not named,
+stand for :data:`ALIGNMENTS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,16 @@ class Chosen:
     untouched: list[Untouched] = field(default_factory=list)
 
 
-def check(ratio: float, align: int | None) -> None:
+def _of(group: Group, align: Align) -> int | None:
+    """The alignment of one group."""
+    return align.get(group.id) if isinstance(align, Mapping) else align
+
+
+def check(ratio: float, align: Align) -> None:
     """Raise InputError where the ratio or the alignment is out of range."""
     if not 0 <= ratio < 1:
         raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
-    if align is not None and align < 1:
+    if isinstance(align, int) and align < 1:
         raise InputError(f"--align {align} is out of range: it must be at least 1")
 
 
@@ -138,9 +146,7 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     return kept, left
 
 
-def select(
-    analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: int | None = None
-) -> Chosen:
+def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: Align = None) -> Chosen:
     """Choose ``floor(ratio * classes)`` of each group.
 
     Args:
@@ -148,8 +154,7 @@ def select(
         groups: the groups to prune.
         scores: importance by group id, shape ``[classes]``.
         ratio: share of each group's classes to remove, in [0, 1).
-        align: widths that remain are rounded up to a multiple of this, where the group allows it; None stands for
-            :data:`ALIGNMENTS`.
+        align: widths that remain are rounded up to a multiple of this, where the group allows it.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
@@ -159,11 +164,12 @@ def select(
     numbers = {}
     for group in groups:
         asked = min(int(ratio * group.size + 1e-9), int((~group.pinned).sum()), group.size - 1)
-        numbers[group.id] = _count(analysis, group, asked, align)
+        own = _of(group, align)
+        numbers[group.id] = _count(analysis, group, asked, own)
         if not asked:
             why[group.id] = f"{ratio:g} of {group.size} classes is less than one"
         elif not numbers[group.id]:
-            why[group.id] = f"no width from {group.size - asked} up is a multiple of {align} and below {group.size}"
+            why[group.id] = f"no width from {group.size - asked} up is a multiple of {own} and below {group.size}"
     chosen = lowest(groups, scores, numbers)
     for group in groups if ratio > 0 else ():
         if group.id not in chosen.selection:
@@ -211,9 +217,10 @@ def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.nda
     return order[:0]
 
 
-def counts(analysis: Analysis, group: Group, align: int | None) -> list[int]:
+def counts(analysis: Analysis, group: Group, align: Align) -> list[int]:
     """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
     found: list[int] = [0]
+    align = _of(group, align)
     for one in ALIGNMENTS if align is None else (align,):
         for unit in _units(analysis, group, one):
             found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]

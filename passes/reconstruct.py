@@ -17,18 +17,23 @@ so a branch makes up for what the stream has lost (He, Zhang and Sun, ICCV 2017,
 
 Beside it stands repair of statistics alone: each output's mean and variance are brought back to the original's.
 
+Weights that are to become sparse do so on the way (see ``masks``), on the inputs that they will see: the mask is chosen
+for the dense fit, and what stays is fitted with the mask fixed.
+
 Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from graphprune.passes.least_squares import Split, repaired, solve
+from graphprune.passes.least_squares import Split, masked, repaired, solve
+from graphprune.passes.magnitudes import share
+from graphprune.passes.masks import Thinner
 
 from graphprune.contractions import ROWS
 from graphprune.editor import Editor
@@ -36,6 +41,7 @@ from graphprune.linear import Linear
 from graphprune.linears import find
 from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray
+from graphprune.patterns import Mask
 from graphprune.relation import IntArray, Values
 from graphprune.staged import Staged, waves
 
@@ -47,6 +53,8 @@ _GAIN, _EXACT = 1e-3, 1e-9
 """A fit must win this share of the error, and there must be some: else rounding would decide."""
 _NODE = 0.02
 """A bias that needs a node of its own must win this share more."""
+MOMENTS = 1 << 30
+"""Bytes of second moments that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,17 @@ class Fit:
 
 @dataclass
 class Reconstructed:
-    """A model with fitted weights, and what was done to each operator."""
+    """A model with fitted weights, and what was done to each operator.
+
+    Attributes:
+        model: the model.
+        fits: of operators that were fitted.
+        kept: of weights that became sparse, the share of their magnitude and of their elements that stayed.
+    """
 
     model: Model
     fits: list[Fit] = field(default_factory=list)
+    kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def reconstruct(
@@ -83,7 +98,9 @@ def reconstruct(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
     cut: Restrict = lambda value, _: value,
-    repair: bool = False,
+    fit: str = "refit",
+    thin: Mapping[str, Thinner] | None = None,
+    sparse: Set[str] = frozenset(),
 ) -> Reconstructed:
     """Fit the linear operators of a pruned model to the original.
 
@@ -96,15 +113,23 @@ def reconstruct(
         progress: is told after each step how many of how many are done.
         cut: takes out of what a product inside a node comes to, ``[1, rows, outputs]``, by the name of the node's
             first output, what was removed from it.
-        repair: give outputs the mean and the variance of the original's, and fit nothing else.
+        fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
+        thin: by weight what makes it sparse, of weights that one operator alone reads.
+        sparse: weights that are sparse already, and stay so.
 
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
-    task = _Task(original, batches, restrict, cut, seed, repair)
+    task = _Task(original, batches, restrict, cut, seed, fit, thin or {}, sparse)
     shared = _sweep_shared(task, pruned)
     own = _sweep(task, shared.model, progress)
-    return Reconstructed(own.model, shared.fits + own.fits)
+    return Reconstructed(own.model, shared.fits + own.fits, own.kept)
+
+
+def reached(original: Model, pruned: Model) -> dict[str, Linear]:
+    """By weight the operators of a pruned model that a sweep comes by, each with a weight of its own."""
+    there = {n.output for n in find(original, shared=True)} & set(original.producer)
+    return {n.weight: n for n in find(pruned) if n.output in there}
 
 
 @dataclass(frozen=True)
@@ -116,24 +141,46 @@ class _Task:
     restrict: Restrict
     cut: Restrict
     seed: int
-    repair: bool
+    fit: str
+    thin: Mapping[str, Thinner]
+    sparse: Set[str]
 
 
 def _sweep(task: _Task, pruned: Model, progress: Callable[[int, int], None]) -> Reconstructed:
     """Fit every operator with a weight of its own, one wave after the other."""
-    fits: list[Fit] = []
-    there = {n.output for n in find(task.original, shared=True)} & set(task.original.producer)
-    steps = waves(pruned, {n.node: n for n in find(pruned) if n.output in there})
+    result = Reconstructed(pruned)
+    own = reached(task.original, pruned)
+    if task.fit == "none":
+        own = {weight: n for weight, n in own.items() if weight in task.thin}
+    steps = waves(pruned, {n.node: n for n in own.values()})
     with _Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
             names = {linear.output for linear in step}
-            linears = [linear for linear in find(pruned) if linear.output in names]  # nodes move as biases are added
-            editor = Editor(pruned)
-            for linear, sums in zip(linears, pair.sums(pruned, number, linears), strict=True):
-                fits.append(_fit(editor, pruned, linear, sums, task.repair))
-            pruned = editor.finish()
+            linears = [n for n in find(result.model) if n.output in names]  # nodes move as biases are added
+            editor = Editor(result.model)
+            parts = portions(result.model, linears)
+            for part in parts:
+                found = pair.sums(result.model, number, part, again=part is not parts[-1])
+                for linear, sums in zip(part, found, strict=True):
+                    _settle(editor, result, linear, sums, task)
+            result.model = editor.finish()
             progress(number + 1, len(steps))
-    return Reconstructed(pruned, fits)
+    return result
+
+
+def portions(model: Model, linears: Sequence[Linear]) -> list[list[Linear]]:
+    """Operators whose second moments are held at once."""
+    found: list[list[Linear]] = []
+    held = 0.0
+    for linear in linears:
+        groups, sums, outputs = linear.matrix(model.array(linear.weight)).shape
+        own = 2.0 * 8 * groups * sums * (sums + outputs)
+        if not found or held + own > MOMENTS:
+            found.append([])
+            held = 0.0
+        found[-1].append(linear)
+        held += own
+    return found
 
 
 def _sweep_shared(task: _Task, pruned: Model) -> Reconstructed:
@@ -146,7 +193,7 @@ def _sweep_shared(task: _Task, pruned: Model) -> Reconstructed:
             readers.setdefault(linear.weight, []).append(linear)
     readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}
     fits: list[Fit] = []
-    if not readers or task.repair:  # outputs of one weight have statistics of their own
+    if not readers or task.fit != "refit":  # outputs of one weight have statistics of their own
         return Reconstructed(pruned, fits)
     steps = waves(pruned, {linear.node: linear for own in readers.values() for linear in own})
     found: dict[str, Split] = {}
@@ -156,7 +203,7 @@ def _sweep_shared(task: _Task, pruned: Model) -> Reconstructed:
                 found[linear.weight] = found[linear.weight].joined(sums) if linear.weight in found else sums
     editor = Editor(pruned)
     for name, linears in readers.items():
-        fits.append(_fit_shared(editor, pruned, linears, found[name]))
+        fits.append(_fit_shared(editor, pruned, linears, found[name], name in task.sparse))
     return Reconstructed(editor.finish(), fits)
 
 
@@ -201,7 +248,9 @@ class _Pair:
     def __exit__(self, *_: object) -> None:
         self.folder.cleanup()
 
-    def sums(self, pruned: Model, number: int, linears: Sequence[Linear], product: bool = False) -> list[Split]:
+    def sums(
+        self, pruned: Model, number: int, linears: Sequence[Linear], product: bool = False, again: bool = False
+    ) -> list[Split]:
         """Second moments of every operator of one wave, batch by batch.
 
         Args:
@@ -209,6 +258,7 @@ class _Pair:
             number: of the wave.
             linears: its operators.
             product: whether of what is wanted a bias of the pruned model is taken off.
+            again: whether there is more to be asked of this wave.
         """
         beside = {}
         for linear in linears if not product else ():
@@ -218,7 +268,7 @@ class _Pair:
         rng = np.random.default_rng(self.task.seed)
         found: dict[str, Split] = {}
         seen = 0
-        for (inputs, outputs), size in zip(self._runs(pruned, number, linears, beside), self.sizes, strict=True):
+        for (inputs, outputs), size in zip(self._runs(pruned, number, linears, beside, again), self.sizes, strict=True):
             for linear in linears:
                 chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
                 x = linear.rows(inputs[linear.input], chosen)
@@ -233,7 +283,7 @@ class _Pair:
         return [found[linear.output] for linear in linears]
 
     def _runs(
-        self, pruned: Model, number: int, linears: Sequence[Linear], beside: Mapping[str, str]
+        self, pruned: Model, number: int, linears: Sequence[Linear], beside: Mapping[str, str], again: bool
     ) -> Iterator[tuple[Feeds, Feeds]]:
         """What the pruned model makes in one stage, and what the original does."""
         given = dict.fromkeys([*(n.input for n in linears), *beside.values()])
@@ -241,8 +291,8 @@ class _Pair:
         wanted = dict.fromkeys([*names, *beside.values()])
         count = len(self.sizes)
         yield from zip(
-            self.given.run(pruned, number, count, list(given)),
-            self.wanted.run(self.task.original, number, count, list(wanted)),
+            self.given.run(pruned, number, count, list(given), again),
+            self.wanted.run(self.task.original, number, count, list(wanted), again),
             strict=True,
         )
 
@@ -285,26 +335,58 @@ def _missing(
     return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
 
 
-def _fit(editor: Editor, model: Model, linear: Linear, sums: Split, repair: bool) -> Fit:
-    """Solve for one operator, and keep the best of all lambdas where it beats what there was."""
+def _settle(editor: Editor, result: Reconstructed, linear: Linear, sums: Split, task: _Task) -> None:
+    """Make the weight of one operator sparse where that is asked for, and fit it."""
+    model, thinner = result.model, task.thin.get(linear.weight)
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
     bias = _bias(model, linear, first.shape[0], first.shape[2])
-    before = sums.held.error(first, bias)
-    if linear.inner:
-        error, weight, shift = (before, first, bias) if repair else solve(sums, first, bias)
+    if thinner is None:
+        stay = first != 0 if linear.weight in task.sparse else None
+        before = sums.held.error(first, bias)
+        error, weight, shift = before, first, bias
+        if task.fit != "none":
+            error, weight, shift = _fitted(linear, sums, first, bias, task.fit, stay)
     else:
-        error, weight, shift = repaired(sums, first) if repair else solve(sums, first, None)
-    if not repair and not linear.inner and linear.bias is None and linear.slot is None:  # a bias would be a node more
-        plain = solve(sums, first, bias)
-        if plain[0] <= (1 + _NODE) * error:
-            error, weight, shift = plain
+        dense = _fitted(linear, sums, first, bias, "refit", None)[1] if task.fit == "refit" else first
+        rows = sums.fitting.rows
+        gram = rows.centred if task.fit == "refit" and not linear.inner else rows.xx
+        stay, thinned = thinner.choose(dense, gram)
+        result.kept[linear.weight] = share(np.abs(first), ~stay), float(stay.mean())
+        before, weight, shift = sums.held.error(first * stay, bias), thinned, bias
+        error = sums.held.error(thinned, bias)
+        if task.fit != "none":
+            fitted = _fitted(linear, sums, thinned, bias, task.fit, stay)
+            error, weight, shift = fitted if fitted[0] < error else (error, weight, shift)
+        if error >= before:
+            error, weight, shift = before, first * stay, bias
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
-    if kept:
-        editor.renew(linear.weight, linear.weight_of(weight, held))
-        if (shift != bias).any():
+    if kept or thinner is not None:
+        editor.renew(linear.weight, linear.weight_of(weight if kept else first * stay, held))
+        if kept and (shift != bias).any():
             linear.shift(editor, model, shift - bias)
-    return Fit(node_name(model, linear.node), linear.weight, before, error if kept else before, kept)
+    if task.fit != "none":
+        name = node_name(model, linear.node)
+        result.fits.append(Fit(name, linear.weight, before, error if kept else before, kept))
+
+
+def _fitted(
+    linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None
+) -> tuple[float, FloatArray, FloatArray]:
+    """The best of all lambdas: its held-out error, weight and bias."""
+
+    def best(given: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:
+        return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
+
+    if linear.inner:
+        return (sums.held.error(first, bias), first, bias) if fit == "repair" else best(bias)
+    if fit == "repair":
+        return repaired(sums, first)
+    found = best(None)
+    if linear.bias is None and linear.slot is None:  # a bias would be a node more
+        plain = best(bias)
+        return plain if plain[0] <= (1 + _NODE) * found[0] else found
+    return found
 
 
 def _bias(model: Model, linear: Linear, groups: int, outputs: int) -> FloatArray:
@@ -314,13 +396,13 @@ def _bias(model: Model, linear: Linear, groups: int, outputs: int) -> FloatArray
     return model.array(model.root(linear.bias)).astype(np.float64).reshape(groups, outputs)
 
 
-def _fit_shared(editor: Editor, model: Model, linears: Sequence[Linear], sums: Split) -> Fit:
+def _fit_shared(editor: Editor, model: Model, linears: Sequence[Linear], sums: Split, sparse: bool) -> Fit:
     """Solve for one weight that several operators share; their biases stay."""
     held = model.array(linears[0].weight)
     first = linears[0].matrix(held).astype(np.float64)
     none = np.zeros((first.shape[0], first.shape[2]), np.float64)
     before = sums.held.error(first, none)
-    error, weight, _ = solve(sums, first, none)
+    error, weight, _ = masked(sums, first, none, first != 0) if sparse else solve(sums, first, none)
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
     if kept:
         editor.renew(linears[0].weight, linears[0].weight_of(weight, held), len(linears))

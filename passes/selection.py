@@ -9,6 +9,7 @@ from functools import partial
 from graphprune.passes import allocation, constants, criteria, sensitivity
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.magnitude import Scores
+from graphprune.passes.ratio import Align
 
 from graphprune import calibration
 from graphprune.analysis import Analysis, Group
@@ -35,7 +36,7 @@ def select(
     analysis: Analysis,
     groups: Sequence[Group],
     ratio: float,
-    align: int | None,
+    align: Align,
     criterion: str,
     uniform: bool,
     batches: Batches | None,
@@ -48,7 +49,7 @@ def select(
         analysis: of the model.
         groups: the groups to choose from.
         ratio: share of the classes of every group; with an allocation it says how much goes in all.
-        align: widths that remain are rounded up to a multiple of this; None stands for ``ratio.ALIGNMENTS``.
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
         criterion: one of ``criteria.CRITERIA``.
         uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
         batches: calibration inputs, None where there are none.

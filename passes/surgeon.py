@@ -105,10 +105,10 @@ def _by_count(labels: IntArray) -> Iterable[tuple[IntArray, IntArray]]:
         yield classes[alike], order[first[alike][:, None] + np.arange(count)]
 
 
-def damped(gram: FloatArray) -> FloatArray:
+def damped(gram: FloatArray, ridge: float = RIDGE) -> FloatArray:
     """Second moments ``[groups, sums, sums]`` that have an inverse."""
     rows = gram.shape[1]
-    damping = RIDGE * np.einsum("gii->g", gram) / rows + 1e-12
+    damping = ridge * np.einsum("gii->g", gram) / rows + 1e-12
     return np.asarray(gram + damping[:, None, None] * np.eye(rows), np.float64)
 
 

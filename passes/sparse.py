@@ -1,0 +1,233 @@
+"""Weights with an N:M pattern, or without their smallest elements: what is asked for, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from graphprune.passes import compensation, magnitudes, permutation, reconstruct, targets
+from graphprune.passes.compensation import Compensated
+from graphprune.passes.magnitudes import Thinned
+from graphprune.passes.masks import METHODS, Thinner
+from graphprune.passes.permutation import Ordered
+from graphprune.passes.targets import Scope, Skipped, Target
+
+from graphprune import shapes, sparsity, web
+from graphprune.analysis import Analysis
+from graphprune.calibration import Batches, still
+from graphprune.canonical import canonicalize
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.patterns import Pattern
+from graphprune.relation import Shape
+from graphprune.removal import Selection
+from graphprune.rewrite import Rewritten
+
+UNSTRUCTURED = "unstructured"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        pattern: ``N:M``, or ``unstructured``.
+        method: one of ``graphprune.passes.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
+            ``magnitude`` without.
+        permute: look for the orders of channels in which the pattern keeps most.
+        amount: the share of single weights that go, for ``unstructured``.
+        scope: which weights.
+    """
+
+    pattern: str = "2:4"
+    method: str | None = None
+    permute: bool = False
+    amount: float | None = None
+    scope: Scope = field(default_factory=Scope)
+
+    def resolved(self, calibrated: bool) -> Request:
+        """The request with its defaults.
+
+        Raises:
+            InputError: a value is out of range, needs inputs that there are none of, or makes no sense with others.
+        """
+        method = self.method or (METHODS[-1] if calibrated and self.pattern != UNSTRUCTURED else METHODS[0])
+        if method not in METHODS:
+            raise InputError(f"--method {method}: there is none of this name; choose from {', '.join(METHODS)}")
+        if method != "magnitude" and not calibrated:
+            raise InputError(f"--method {method} works on activations: give inputs by --calibration")
+        if self.pattern != UNSTRUCTURED:
+            Pattern.parse(self.pattern)
+            if self.amount is not None:
+                raise InputError(f"--amount goes with --pattern unstructured; {self.pattern} says itself how many go")
+            return replace(self, method=method)
+        if self.amount is None or not 0 < self.amount < 1:
+            given = "there is none" if self.amount is None else f"{self.amount:g} is out of range"
+            raise InputError(f"--pattern unstructured wants --amount, the share of weights that go, in (0, 1): {given}")
+        if method != "magnitude" or self.permute:
+            raise InputError("--pattern unstructured goes by magnitude, and no order of channels matters to it")
+        return replace(self, method=method)
+
+    @property
+    def structure(self) -> Pattern | None:
+        """The pattern, None where single weights go."""
+        return None if self.pattern == UNSTRUCTURED else Pattern.parse(self.pattern)
+
+
+@dataclass
+class Sparse:
+    """What became sparse.
+
+    Attributes:
+        request: what was asked for.
+        thinned: every weight that is sparse now.
+        skipped: products whose weights stayed dense, and why.
+        ordered: groups with a new order.
+    """
+
+    request: Request
+    thinned: list[Thinned] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    ordered: list[Ordered] = field(default_factory=list)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What the plan says of each weight."""
+        found = []
+        for one in self.thinned:
+            layer = one.target.layers[0]
+            entry: dict[str, Any] = {
+                "tensor": one.target.weight,
+                "nodes": one.target.nodes,
+                "axis": None if self.request.structure is None else layer.axis,
+                "pattern": self.request.pattern,
+                "method": one.method,
+                "kept_magnitude": round(one.kept_magnitude, 6),
+                "kept": round(one.kept, 6),
+            }
+            found.append(entry if self.request.amount is None else entry | {"amount": self.request.amount})
+        return found
+
+
+def find(analysis: Analysis, request: Request) -> tuple[list[Target], list[Skipped]]:
+    """The weights that become sparse, and those that do not.
+
+    Raises:
+        InputError: there is none that could.
+    """
+    found, skipped = targets.choose(analysis, request.structure, request.scope)
+    if not found:
+        name = analysis.model.name
+        if not skipped:
+            raise InputError(f"{name}: nothing can become sparse: it holds no product with a weight")
+        largest = max(skipped, key=lambda s: prod(_shape(analysis.model, s.weight)))
+        raise InputError(
+            f"{name}: nothing becomes {request.pattern}: of {len(skipped)} products with a weight the largest, "
+            f"{largest.node!r}, stays because {largest.reason}; name nodes by --also to take them all the same"
+        )
+    return found, skipped
+
+
+def _shape(model: Model, weight: str) -> Shape:
+    source = model.sources.get(weight)
+    return () if source is None else source.shape
+
+
+def order(
+    analysis: Analysis,
+    found: list[Target],
+    selection: Selection,
+    request: Request,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _, __: None,
+) -> list[Ordered]:
+    """New orders for groups, none where they are not asked for."""
+    pattern = request.structure
+    if not request.permute or pattern is None:
+        return []
+    return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
+
+
+def alignments(analysis: Analysis, found: list[Target], request: Request) -> dict[str, int]:
+    """What widths must stay multiples of, by group id, for weights to keep the pattern and their sparse kernels."""
+    pattern, wanted = request.structure, dict[str, int]()
+    for layer in (n for t in found for n in t.layers) if pattern is not None else ():
+        assert pattern is not None
+        net, tensor = analysis.web, ("in", layer.position)
+        sums = {sparsity.SPARSE: 32 if layer.eight_bits else 16}.get(pattern, pattern.m)
+        for group in analysis.groups:
+            for axis in range(len(net.shapes[net.tensors[(layer.index, tensor)]])):
+                if net.axis(layer.index, tensor, axis) in group.labels:
+                    least = sums if axis == layer.axis else 8
+                    wanted[group.id] = max(wanted.get(group.id, 1), least)
+    return wanted
+
+
+def make(
+    request: Request,
+    compensate: str,
+    original: Model,
+    analysis: Analysis,
+    done: Rewritten,
+    batches: Batches | None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _, __: None,
+) -> tuple[Compensated, Sparse]:
+    """Make weights of a model sparse, and let the rest make up for what went, here and in what was cut.
+
+    Args:
+        request: what is asked for, resolved.
+        compensate: one of ``compensation.COMPENSATIONS``.
+        original: what the user gave, as it runs.
+        analysis: of the model that groups were cut from.
+        done: the rewrite; it is not changed.
+        batches: calibration inputs, None where there are none.
+        input_shapes: sizes of inputs that cannot be guessed.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+    """
+    pattern, method = request.structure, request.method or METHODS[0]
+    calibrated = batches is not None and (compensate in compensation.NEED_INPUTS or method != METHODS[0])
+    model = done.model
+    if not calibrated and compensate != "none":  # folding looks at dense weights
+        model = compensation.compensate(compensate, original, analysis, done, batches, seed).model
+    flat = canonicalize(model)
+    witness = shapes.find(flat, still(input_shapes, flat))
+    here = Analysis(flat, witness, web.build(flat, witness), [], [])
+    found, skipped = find(here, request)
+    result = Sparse(request, skipped=skipped)
+    thin: dict[str, Thinner] = {}
+    if calibrated and pattern is not None:
+        for target in found:
+            linear = reconstruct.reached(original, model).get(target.weight)
+            if linear is not None and len(target.layers) == 1:
+                thin[target.weight] = Thinner(method, pattern, prod(linear.kernel))
+    first = [t for t in found if t.weight not in thin]
+    if first:
+        model, result.thinned = magnitudes.mask(model, flat, first, pattern, request.amount or 0.0)
+    made = Compensated(model)
+    if calibrated:
+        ready = frozenset(t.weight for t in first)
+        changed = replace(done, model=model)
+        made = compensation.compensate(
+            compensate, original, analysis, changed, batches, seed, progress, thin=thin, sparse=ready
+        )
+        later = [t for t in found if t.weight in thin]
+        result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in later]
+    _ensure(made.model, result, input_shapes)
+    return made, result
+
+
+def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | None) -> None:
+    """What has become sparse follows the pattern as its nodes read it: anything else is an error of this program."""
+    pattern = result.request.structure
+    if pattern is None:
+        return
+    flat = canonicalize(model)
+    witness = shapes.find(flat, still(input_shapes, flat))
+    wanted = {n for one in result.thinned for n in one.target.nodes}
+    for layer in sparsity.find(flat, witness, web.build(flat, witness), True, pattern):
+        if layer.node in wanted and any(layer.weight == one.target.weight for one in result.thinned):
+            assert sparsity.measured(flat, layer, pattern).sparse, f"{layer.node!r} does not follow {pattern}"

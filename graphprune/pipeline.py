@@ -128,7 +128,7 @@ def prune(
     ordered: list[sparse.Ordered] = []
     if request is not None and request.permute:
         ordered = sparse.order(
-            analysis, found, selected.chosen.selection, request, seed, partial(progress, "permuting")
+            analysis, found, selected.chosen.selection, request, here, seed, partial(progress, "permuting")
         )
         clock.lap("permute")
     done = rewrite(analysis, selected.chosen.selection, {o.group: o.order for o in ordered})

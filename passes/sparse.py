@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 from graphprune.passes import compensation, magnitudes, permutation, reconstruct, targets
 from graphprune.passes.compensation import Compensated
 from graphprune.passes.magnitudes import Thinned
@@ -19,11 +20,14 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches, still
 from graphprune.canonical import canonicalize
 from graphprune.errors import InputError
+from graphprune.linears import find as linears_of
 from graphprune.model import Model
+from graphprune.norms import squares
 from graphprune.patterns import Pattern
-from graphprune.relation import Shape
+from graphprune.relation import Shape, Values
 from graphprune.removal import Selection
 from graphprune.rewrite import Rewritten
+from graphprune.sparsity import Layer
 
 UNSTRUCTURED = "unstructured"
 
@@ -139,14 +143,32 @@ def order(
     found: list[Target],
     selection: Selection,
     request: Request,
+    batches: Batches | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
 ) -> list[Ordered]:
-    """New orders for groups, none where they are not asked for."""
+    """New orders for groups, none where they are not asked for.
+
+    They are to keep most magnitude, or with a method that looks at inputs least error: squares of weights times mean
+    squares of what they multiply, beside all of their layer.
+    """
     pattern = request.structure
     if not request.permute or pattern is None:
         return []
-    return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
+    if batches is None or request.method == METHODS[0]:
+        return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
+    runs = analysis.model.runs_as or analysis.model
+    linears = [n for n in linears_of(runs, shared=True) if n.groups == 1 and not n.inner]
+    seen = squares(runs, linears, batches)
+
+    def weigh(layer: Layer, real: Values) -> Values:
+        errors = real**2
+        own = seen.get(analysis.model.nodes[layer.index].output[0])
+        if own is not None and layer.axis is not None and len(own) == real.shape[layer.axis]:
+            errors *= own.astype(np.float32).reshape([-1 if a == layer.axis else 1 for a in range(real.ndim)])
+        return errors / max(float(errors.sum(dtype=np.float64)), 1e-30)
+
+    return permutation.permute(analysis, found, selection, pattern, seed, weigh, progress)
 
 
 def alignments(analysis: Analysis, found: list[Target], request: Request) -> dict[str, int]:

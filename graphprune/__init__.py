@@ -1,8 +1,8 @@
 """graphprune: a pruning compiler for ONNX.
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
-right, ``apply`` replays a plan, ``validate`` says whether the result checks, runs, agrees and builds,
-and ``bench`` whether it is faster.
+right, ``sparsify`` gives weights a pattern that sparse kernels read, ``apply`` replays a plan, ``validate`` says
+whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from graphprune.timing import Bench, bench
 from graphprune.verdict import validate
 
 if TYPE_CHECKING:
-    from graphprune.pipeline import Result, apply, prune
+    from graphprune.finishing import Result
+    from graphprune.pipeline import apply, prune, sparsify
 
 __all__ = [
     "Analysis",
@@ -36,6 +37,7 @@ __all__ = [
     "apply",
     "bench",
     "prune",
+    "sparsify",
     "validate",
 ]
 __version__ = "0.1.0"
@@ -43,8 +45,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     # the pipeline stands on the passes, which stand on this package: it is imported when it is first asked for
-    if name in ("Result", "apply", "prune"):
-        from graphprune import pipeline
+    if name in ("Result", "apply", "prune", "sparsify"):
+        from graphprune import finishing, pipeline
 
-        return getattr(pipeline, name)
+        return getattr(finishing if name == "Result" else pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from graphprune.cost import Cost
 from graphprune.errors import VerdictError
 from graphprune.model import Model
 from graphprune.passes import compensation, constants, depth, reconstruct, sparse
+from graphprune.passes.permutation import Ordered
 from graphprune.passes.ratio import Untouched
 from graphprune.plan import Plan
 from graphprune.relation import Shape
@@ -99,7 +100,7 @@ class Job:
     compensate: str = "none"
     progress: Progress = lambda _, __, ___: None
     request: sparse.Request | None = None
-    ordered: list[sparse.Ordered] = field(default_factory=list)
+    ordered: list[Ordered] = field(default_factory=list)
     packed: str | os.PathLike[str] | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -46,7 +46,7 @@ def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool 
             made[key] = editor.constant(entry.source, value, 0)
         editor.redirect(node, entry.input, made[key])
     if filled and removal is not None:
-        fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical])
+        fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical and g.removed])
     return editor.finish()
 
 

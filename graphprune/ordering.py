@@ -69,20 +69,18 @@ def commutes(net: Web, edge: Edge, by_vertex: Mapping[int, IntArray]) -> bool:
         edge: the axis as one node sees it.
         by_vertex: which element comes to each place; vertices that stay as they are may be left out.
     """
-    axis = by_vertex.get(edge.axis)
-    dims = [by_vertex.get(d) for d in edge.dims]
-    if axis is None and all(d is None for d in dims):
+    if not any(v in by_vertex for v in (edge.axis, *edge.dims)):
         return True
     sizes = [net.sizes[d] for d in edge.dims]
-    axis = np.arange(net.sizes[edge.axis]) if axis is None else axis
-    dims = [np.arange(n) if d is None else d for d, n in zip(dims, sizes, strict=True)]
+    axis = by_vertex.get(edge.axis, np.arange(net.sizes[edge.axis]))
+    dims = [by_vertex.get(d, np.arange(n)) for d, n in zip(edge.dims, sizes, strict=True)]
     if edge.map.lookup is not None:
         lookup = edge.map.lookup
         wanted = np.where(lookup >= 0, dims[0][lookup], -1)
         return bool((lookup[axis] == wanted).all())
     places = np.unravel_index(np.arange(len(axis)), sizes)
-    wanted = np.ravel_multi_index([d[p] for d, p in zip(dims, places, strict=True)], sizes)
-    return bool((axis == wanted).all())
+    flat = np.ravel_multi_index(tuple(d[p] for d, p in zip(dims, places, strict=True)), sizes)
+    return bool((axis == flat).all())
 
 
 def sources(order: Sequence[int], size: int) -> IntArray:

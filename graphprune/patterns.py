@@ -84,8 +84,7 @@ def _best(blocks: Values, axis: int, n: int) -> Mask:
         np.put_along_axis(found, np.take(order, np.arange(n), axis), True, axis)
         return found
     found = np.empty(blocks.shape, bool)
-    before: tuple[Any, ...] = (slice(None),) * axis
-    elements = [blocks[(*before, k)] for k in range(width)]
+    elements = [blocks[_at(axis, k)] for k in range(width)]
     beaten = [np.zeros(elements[0].shape, np.int8) for _ in elements]
     for i in range(width):
         for j in range(i + 1, width):
@@ -93,5 +92,9 @@ def _best(blocks: Values, axis: int, n: int) -> Mask:
             beaten[j] += first
             beaten[i] += ~first
     for k, count in enumerate(beaten):
-        np.less(count, n, out=found[(*before, k)])
+        np.less(count, n, out=found[_at(axis, k)])
     return found
+
+
+def _at(axis: int, k: int) -> tuple[Any, ...]:
+    return (*(slice(None),) * axis, k)

@@ -19,12 +19,14 @@ from graphprune.model import AnyModel, Model, load
 from graphprune.passes import compensation, constants, criteria, depth, selection, sparse
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
+from graphprune.passes.permutation import Ordered
 from graphprune.passes.ratio import Untouched
 from graphprune.passes.targets import Scope
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.relation import Shape
 from graphprune.rewrite import rewrite
+from graphprune.sparsity import SPARSE
 
 
 def prune(
@@ -121,11 +123,11 @@ def prune(
     found = [] if request is None else sparse.find(analysis, request)[0]
     widths = align if align is not None or request is None else sparse.alignments(analysis, found, request)
     selected = selection.select(analysis, groups, ratio, widths, criterion, uniform, here, seed, progress)
-    untouched = left + selected.chosen.untouched
+    untouched = left + selected.chosen.untouched if ratio else []
     if ratio and not selected.chosen.selection:
         raise InputError(_nothing(analysis, untouched, ratio))
     clock.lap("select")
-    ordered: list[sparse.Ordered] = []
+    ordered: list[Ordered] = []
     if request is not None and request.permute:
         ordered = sparse.order(
             analysis, found, selected.chosen.selection, request, here, seed, partial(progress, "permuting")
@@ -139,6 +141,8 @@ def prune(
     there = None if batches is None else batches(original.model.runs_as or original.model)
     asked = (output, plan, prove, seed, input_shapes, checks)
     job = Job(original, without, *asked, selected.constant, there, compensate, progress, request, ordered, packed)
+    if request is not None and request.structure not in (None, SPARSE):
+        job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
 
 

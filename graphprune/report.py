@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune import blocks, cost
+from graphprune import blocks, cost, sparsity
 from graphprune.analysis import Analysis, Group
 from graphprune.blocks import Block, Blocks
 from graphprune.coupling import Reason
 from graphprune.model import Use, node_name
+from graphprune.patterns import Pattern
 from graphprune.relation import Slot
 
 if TYPE_CHECKING:
-    from graphprune.pipeline import Result
+    from graphprune.finishing import Result
 
 
 def group_data(analysis: Analysis, group: Group) -> dict[str, Any]:
@@ -154,15 +155,61 @@ def result_data(result: Result) -> dict[str, Any]:
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
         "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
         "compensated": result.plan.compensated,
+        "sparse": sparse_data(result),
+        "notes": result.notes,
         "verdict": None if result.verdict is None else result.verdict.to_json(),
         "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
     }
 
 
+def sparse_data(result: Result) -> dict[str, Any] | None:
+    """What became sparse and what did not; None where that was not asked for."""
+    if result.sparse is None:
+        return None
+    found = result.sparse
+    by_method: dict[str, list[tuple[int, float, float]]] = {}
+    for one in found.thinned:
+        entry = one.target.layers[0].elements, one.kept, one.kept_magnitude
+        by_method.setdefault(one.method, []).append(entry)
+    ordered = found.ordered
+    return {
+        "pattern": found.request.pattern,
+        "kinds": [
+            {"method": method, "weights": len(own), "elements": sum(n for n, *_ in own),
+             "kept": sum(n * k for n, k, _ in own) / sum(n for n, *_ in own),
+             "kept_magnitude": float(np.mean([m for *_, m in own]))}
+            for method, own in by_method.items()
+        ],
+        "weights": result.plan.sparsity,
+        "dense": [{"node": s.node, "weight": s.weight, "reason": s.reason} for s in found.skipped],
+        "ordered": [{"group": o.group, "before": o.before, "after": o.after} for o in ordered],
+        "scores": [float(np.mean([o.before for o in ordered])), float(np.mean([o.after for o in ordered]))]
+        if ordered else None,
+        "deflated": None if result.compressed is None else list(result.compressed),
+    }  # fmt: skip
+
+
+def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:
+    """What ``inspect --sparsity`` says: every product with a weight, and the state of that weight."""
+    found = sparsity.layers(analysis.model, analysis.witness, analysis.web, True, pattern)
+    return {
+        "model": analysis.model.name,
+        "pattern": str(pattern),
+        "layers": [
+            {
+                "node": e.node, "weight": e.weight, "axis": e.axis, "sums": e.sums, "outputs": e.outputs,
+                "elements": e.elements, "follows": e.sparse, "kept_magnitude": e.kept, "eligible": e.eligible,
+                "reasons": list(e.reasons),
+            }
+            for e in found
+        ],
+    }  # fmt: skip
+
+
 def kinds(result: Result) -> list[dict[str, Any]]:
     """Groups touched, by kind, with their classes before and after."""
     found: dict[str, dict[str, Any]] = {}
-    for group in result.plan.groups:
+    for group in (g for g in result.plan.groups if g.removed):
         entry = found.setdefault(group.kind, {"kind": group.kind, "groups": 0, "classes": 0, "kept": 0})
         entry["groups"] += 1
         entry["classes"] += group.size

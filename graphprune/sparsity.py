@@ -43,6 +43,7 @@ class Layer:
         axis: of the weight as the node reads it, along which the product sums; None where it sums along several or
             none alone.
         sums, outputs: how many elements one sum has along that axis, and how many outputs there are.
+        elements: of the weight.
         held: the ``TensorProto`` type that the weight is stored in.
         reasons: why TensorRT's sparse kernels are out of the question; none where the layer is eligible.
         origin: where the weight comes from; None where it cannot be followed, and ``lost`` says why.
@@ -57,6 +58,7 @@ class Layer:
     axis: int | None
     sums: int
     outputs: int
+    elements: int
     held: int
     reasons: tuple[str, ...]
     origin: Origin | None = None
@@ -127,7 +129,7 @@ def measured(model: Model, layer: Layer, pattern: Pattern) -> Layer:
     return replace(layer, sparse=sparse, reasons=reasons, kept=1.0 if sparse else kept)
 
 
-def magnitudes(value: Values, zero: object = 0) -> Values:
+def magnitudes(value: Values, zero: Values | int = 0) -> Values:
     """How far numbers of any type are from what stands for zero, float32."""
     found = np.asarray(value, np.float32)
     if np.any(zero):
@@ -173,8 +175,20 @@ def _layer(
         lost = str(why)
     axis = along[0] if len(along) == 1 else None
     weight = model.root(name) if found is None else found.source
+    elements = prod(relation.dims[d].size for a in axes for d in a.dims)
     return Layer(
-        index, position, node_name(model, index), weight, axis, sums, outputs, held, tuple(reasons), found, lost
+        index,
+        position,
+        node_name(model, index),
+        weight,
+        axis,
+        sums,
+        outputs,
+        elements,
+        held,
+        tuple(reasons),
+        found,
+        lost,
     )
 
 

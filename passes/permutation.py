@@ -21,7 +21,7 @@ from graphprune.passes.targets import Target
 from graphprune import ordering, sparsity
 from graphprune.analysis import Analysis, Group
 from graphprune.patterns import Pattern
-from graphprune.relation import IntArray
+from graphprune.relation import IntArray, Values
 from graphprune.removal import Removal, Selection
 from graphprune.sparsity import Layer
 
@@ -130,10 +130,10 @@ class _Job:
         order = np.argsort(labels, kind="stable")
         rank = np.empty(len(labels), np.int64)
         rank[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-        labels, rank = labels.reshape(-1, m), rank.reshape(-1, m)
-        ascending = np.sort(labels, axis=1)
-        whole = (labels >= 0).all(1) & (np.diff(ascending, axis=1) > 0).all(1) & (rank == rank[:, :1]).all(1)
-        return np.where(whole[:, None], labels, -1), rank
+        blocks, ranks = labels.reshape(-1, m), rank.reshape(-1, m)
+        apart = (np.diff(np.sort(blocks, axis=1), axis=1) > 0).all(1)
+        whole = (blocks >= 0).all(1) & apart & (ranks == ranks[:, :1]).all(1)
+        return np.where(whole[:, None], blocks, -1), ranks
 
     def _stripes(self) -> IntArray:
         """Classes that stand together in a block, ``[stripes, M]``: as the widest product has them."""
@@ -201,7 +201,7 @@ class _Job:
         return before, after, whole
 
 
-def _zero(analysis: Analysis, layer: Layer) -> object:
+def _zero(analysis: Analysis, layer: Layer) -> Values | int:
     """What a weight as its node reads it holds for zero."""
     read = analysis.model.root(analysis.model.nodes[layer.index].input[layer.position])
     return layer.origin.zero if layer.origin is not None and layer.origin.source == read else 0

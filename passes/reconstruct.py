@@ -341,41 +341,50 @@ def _settle(editor: Editor, result: Reconstructed, linear: Linear, sums: Split, 
     held = model.array(linear.weight)
     first = linear.matrix(held).astype(np.float64)
     bias = _bias(model, linear, first.shape[0], first.shape[2])
-    if thinner is None:
-        stay = first != 0 if linear.weight in task.sparse else None
-        before = sums.held.error(first, bias)
-        error, weight, shift = before, first, bias
-        if task.fit != "none":
-            error, weight, shift = _fitted(linear, sums, first, bias, task.fit, stay)
-    else:
-        dense = _fitted(linear, sums, first, bias, "refit", None)[1] if task.fit == "refit" else first
-        rows = sums.fitting.rows
-        gram = rows.centred if task.fit == "refit" and not linear.inner else rows.xx
-        stay, thinned = thinner.choose(dense, gram)
+    if thinner is not None:
+        start, stay, fitted = _thinned(linear, sums, first, bias, task.fit, thinner)
         result.kept[linear.weight] = share(np.abs(first), ~stay), float(stay.mean())
-        before, weight, shift = sums.held.error(first * stay, bias), thinned, bias
-        error = sums.held.error(thinned, bias)
-        if task.fit != "none":
-            fitted = _fitted(linear, sums, thinned, bias, task.fit, stay)
-            error, weight, shift = fitted if fitted[0] < error else (error, weight, shift)
-        if error >= before:
-            error, weight, shift = before, first * stay, bias
+    else:
+        start, sparse = first, linear.weight in task.sparse
+        fitted = _fitted(linear, sums, first, bias, task.fit, first != 0 if sparse else None)
+    before = sums.held.error(start, bias)
+    error, weight, shift = fitted
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
     if kept or thinner is not None:
-        editor.renew(linear.weight, linear.weight_of(weight if kept else first * stay, held))
-        if kept and (shift != bias).any():
-            linear.shift(editor, model, shift - bias)
+        editor.renew(linear.weight, linear.weight_of(weight if kept else start, held))
+    if kept and (shift != bias).any():
+        linear.shift(editor, model, shift - bias)
     if task.fit != "none":
         name = node_name(model, linear.node)
         result.fits.append(Fit(name, linear.weight, before, error if kept else before, kept))
 
 
-def _fitted(
-    linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None
-) -> tuple[float, FloatArray, FloatArray]:
-    """The best of all lambdas: its held-out error, weight and bias."""
+Solution = tuple[float, FloatArray, FloatArray]
+"""A held-out error, and the weight and bias that it is of."""
 
-    def best(given: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:
+
+def _thinned(
+    linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, thinner: Thinner
+) -> tuple[FloatArray, Mask, Solution]:
+    """A weight with what stays of it as it was, what stays, and the best that could be made of that.
+
+    With a refit the mask is chosen for the dense weight that does best on what the operator is given now: of all with a
+    mask, that nearest to it in what they make is the best.
+    """
+    refit = fit == "refit"
+    dense = _fitted(linear, sums, first, bias, fit, None)[1] if refit else first
+    gram = sums.fitting.rows.centred if refit and not linear.inner else sums.fitting.rows.xx
+    stay, thinned = thinner.choose(dense, gram)
+    found = [(sums.held.error(thinned, bias), thinned, bias)]
+    if fit != "none":
+        found.append(_fitted(linear, sums, thinned, bias, fit, stay))
+    return first * stay, stay, min(found, key=lambda one: one[0])
+
+
+def _fitted(linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None) -> Solution:
+    """The best of all lambdas."""
+
+    def best(given: FloatArray | None) -> Solution:
         return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
 
     if linear.inner:

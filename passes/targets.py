@@ -137,8 +137,8 @@ def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int]
     if scope.include:
         return "not included"
     structural = [r for r in layer.reasons if pattern == sparsity.SPARSE]
-    if pattern not in (None, sparsity.SPARSE) and layer.sums % pattern.m:  # type: ignore[union-attr]
-        structural = [f"it sums over {layer.sums}, no multiple of {pattern.m}"]  # type: ignore[union-attr]
+    if pattern not in (None, sparsity.SPARSE) and layer.sums % pattern.m:
+        structural = [f"it sums over {layer.sums}, no multiple of {pattern.m}"]
     if structural:
         return structural[0]
     tile = TILE[0], TILE[1] * (2 if layer.eight_bits else 1)
@@ -180,7 +180,8 @@ def _shared(model: Model, layers: Sequence[Layer], named: bool) -> str:
 def _alike(a: Layer, b: Layer) -> bool:
     if a.origin is None or b.origin is None:
         return False
-    return np.array_equal(a.origin.order, b.origin.order) if a.origin.order is not None else b.origin.order is None
+    one, other = a.origin.order, b.origin.order
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def ends(model: Model, net: Web, layers: set[int]) -> tuple[set[int], set[int]]:

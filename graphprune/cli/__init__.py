@@ -7,7 +7,7 @@ import sys
 import click
 
 from graphprune import __version__
-from graphprune.cli import apply, bench, explain, inspect, ops, prune, state_dict, validate
+from graphprune.cli import apply, bench, explain, inspect, ops, prune, sparsify, state_dict, validate
 from graphprune.errors import GraphpruneError
 
 
@@ -20,7 +20,7 @@ def cli() -> None:
     """
 
 
-for module in (apply, bench, explain, inspect, ops, prune, state_dict, validate):
+for module in (apply, bench, explain, inspect, ops, prune, sparsify, state_dict, validate):
     cli.add_command(module.command)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune import report
 from graphprune.analysis import analyze
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.patterns import Pattern
 from graphprune.relation import Shape
 
 _ROWS = 40
@@ -21,17 +22,29 @@ _ROWS = 40
 @click.command("inspect")
 @model_argument
 @click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
+@click.option(
+    "--sparsity",
+    is_flag=False,
+    flag_value="2:4",
+    metavar="[N:M]",
+    help="Which weights follow a pattern, what it keeps of the others, and which sparse kernels could read.",
+)
 @shape_options
 @output_options
 def command(
     model: Path,
     allow_io: bool,
+    sparsity: str | None,
     input_shapes: dict[str, Shape],
     json_to: str | None,
     verbose: bool,
     quiet: bool,
 ) -> None:
     """List what can be pruned in MODEL, what cannot, and why."""
+    if sparsity is not None:
+        found = report.sparsity_data(analyze(model, input_shapes), Pattern.parse(sparsity))
+        show(found, json_to, quiet, lambda out: _print_sparsity(out, found, verbose))
+        return
     data = report.inspection(analyze(model, input_shapes, allow_io=allow_io), allow_io)
     show(data, json_to, quiet, lambda out: _print(out, data, verbose))
 
@@ -137,6 +150,42 @@ def _blocks(blocks: list[dict[str, Any]]) -> Table:
             Text(block["by"] + extra),
         )
     return table
+
+
+def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
+    layers, pattern = data["layers"], data["pattern"]
+    follow, eligible = (sum(e[key] for e in layers) for key in ("follows", "eligible"))
+    out.print(
+        Text(
+            f"{data['model']}: {len(layers)} products with a weight; {follow} weights follow {pattern}, {eligible} "
+            "could be read by TensorRT's sparse kernels"
+        )
+    )
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (
+        ("node", "left"),
+        ("outputs", "right"),
+        ("sums", "right"),
+        ("axis", "right"),
+        (pattern, "left"),
+        ("magnitude kept", "right"),
+        ("sparse kernels", "left"),
+    ):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for entry in layers if verbose else layers[:_ROWS]:
+        axis = entry["axis"] is not None
+        table.add_row(
+            Text(entry["node"]),
+            str(entry["outputs"]) if axis else "",
+            str(entry["sums"]) if axis else "",
+            str(entry["axis"]) if axis else "",
+            "follows" if entry["follows"] else "dense",
+            "" if entry["kept_magnitude"] is None else f"{100 * entry['kept_magnitude']:.1f} %",
+            Text("; ".join(entry["reasons"]) or "could read it"),
+        )
+    out.print(table)
+    if len(layers) > _ROWS and not verbose:
+        out.print(Text(f"... and {len(layers) - _ROWS} more (-v lists all)"))
 
 
 def _fixed(groups: list[dict[str, Any]]) -> Table:

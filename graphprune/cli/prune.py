@@ -24,12 +24,17 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.validate import print_verdict
+from graphprune.finishing import Result
+from graphprune.passes import sparse
 from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.criteria import CRITERIA
 from graphprune.passes.depth import Request
 from graphprune.passes.influence import SCORES
-from graphprune.pipeline import Result, prune
+from graphprune.passes.masks import METHODS
+from graphprune.pipeline import prune
 from graphprune.relation import Shape
+
+_REASONS = 6
 
 
 @click.command("prune")
@@ -44,6 +49,10 @@ from graphprune.relation import Shape
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
+@click.option("--pattern", metavar="N:M", help="Make what is left sparse too: 2:4 is what TensorRT reads.")
+@click.option("--method", type=click.Choice(METHODS), help="For --pattern; sparsegpt with --calibration.")
+@click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
+@click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Sparse weights, packed.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
@@ -67,6 +76,10 @@ def command(
     uniform: bool,
     compensate: str | None,
     no_compensate: bool,
+    pattern: str | None,
+    method: str | None,
+    permute: bool,
+    packed: Path | None,
     align: int | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -88,7 +101,9 @@ def command(
     """
     if ratio is None and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
-    with bar(quiet or json_to == "-" or calibration is None) as progress:
+    if pattern is None and (method or permute):
+        raise click.UsageError("--method and --permute go with --pattern")
+    with bar(quiet or json_to == "-" or (calibration is None and not permute)) as progress:
         result = prune(
             model,
             output,
@@ -99,6 +114,8 @@ def command(
             uniform=uniform,
             progress=progress,
             compensate="none" if no_compensate else compensate,
+            sparsity=None if pattern is None else sparse.Request(pattern, method, permute),
+            packed=packed,
             align=align,
             include=include,
             exclude=exclude,
@@ -137,7 +154,10 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
     _print_folded(out, result)
+    _print_sparse(out, result, verbose)
     _print_fits(out, result, verbose)
+    for note in result.notes:
+        out.print(Text(f"note: {note}"))
     if result.verdict is not None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
@@ -176,6 +196,43 @@ def _print_folded(out: Console, result: Result) -> None:
         out.print(Text(f"folded into biases: {count} removed classes that no input changes ({shown})"))
 
 
+def _print_sparse(out: Console, result: Result, verbose: bool) -> None:
+    data = report.sparse_data(result)
+    if data is None:
+        return
+    for kind in data["kinds"]:
+        weights = "1 weight" if kind["weights"] == 1 else f"{kind['weights']} weights"
+        out.print(
+            Text(
+                f"{data['pattern']} by {kind['method']}: {weights}, {number(kind['elements'])} of "
+                f"{number(result.after.parameters)} parameters; {100 * kind['kept']:.1f} % of them and "
+                f"{100 * kind['kept_magnitude']:.1f} % of their magnitude stay"
+            )
+        )
+    if result.compressed is not None:
+        before, after = result.compressed
+        out.print(Text(f"deflated: {number(before)}B before, {number(after)}B now ({change(before, after)})"))
+        out.print(Text("runtimes compute these zeros like any number: the model is smaller to ship, and not faster"))
+    if data["ordered"]:
+        before, after = (100 * share for share in data["scores"])
+        groups = "1 group" if len(data["ordered"]) == 1 else f"{len(data['ordered'])} groups"
+        out.print(
+            Text(f"permuted: {groups}; of what sums over them the pattern keeps {after:.1f} %, not {before:.1f} %")
+        )
+    if verbose:
+        for entry in result.plan.sparsity:
+            kept = f"{100 * entry['kept_magnitude']:.1f} % of its magnitude stays"
+            out.print(Text(f"sparse: {entry['tensor']} at {', '.join(entry['nodes'])}: {kept}"))
+        for skipped in data["dense"]:
+            out.print(Text(f"dense: {skipped['node']}: {skipped['reason']}"))
+        return
+    reasons = Counter(s["reason"] for s in data["dense"]).most_common()
+    for reason, count in reasons[:_REASONS]:
+        out.print(Text(f"dense: {count} {'product' if count == 1 else 'products'}: {reason}"))
+    if len(reasons) > _REASONS:
+        out.print(Text(f"... and {sum(c for _, c in reasons[_REASONS:])} more (-v lists all)"))
+
+
 def _print_fits(out: Console, result: Result, verbose: bool) -> None:
     if not result.fits:
         return
@@ -191,7 +248,8 @@ def _print_fits(out: Console, result: Result, verbose: bool) -> None:
 def _print_proof(out: Console, result: Result) -> None:
     if result.proof is None:
         if result.without is None or result.without.proof is None:
-            out.print(Text("proof: not asked for"))
+            moved = result.plan.groups or result.without is not None
+            out.print(Text("proof: not asked for" if moved else "proof: nothing was cut or moved"))
         return
     shapes = "; ".join(
         ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs

@@ -1,0 +1,89 @@
+"""``graphprune sparsify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from graphprune import report
+from graphprune.checks import Checks
+from graphprune.cli.options import bar, model_argument, output_options, proof_options, shape_options, show
+from graphprune.cli.prune import print_result
+from graphprune.passes.masks import METHODS
+from graphprune.pipeline import sparsify
+from graphprune.relation import Shape
+
+COMPENSATIONS = ("refit", "repair", "none")
+
+
+@click.command("sparsify")
+@model_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The sparse model; its plan lands beside it.")
+@click.option("--pattern", default="2:4", show_default=True, metavar="N:M|unstructured", help="N of every M stay.")
+@click.option("--amount", type=float, help="Share of single weights that go, for --pattern unstructured.")
+@click.option("--method", type=click.Choice(METHODS), help="What stays; sparsegpt with --calibration, else magnitude.")
+@click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
+@click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
+@click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
+@click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes or weights; repeatable.")
+@click.option("--also", multiple=True, metavar="GLOB", help="Also these, whatever speaks against them; repeatable.")
+@click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Also without their zeros.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
+@click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
+@click.option("--trt", is_flag=True, help="TensorRT must build the result; implies --validate.")
+@shape_options
+@proof_options
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    pattern: str,
+    amount: float | None,
+    method: str | None,
+    permute: bool,
+    calibration: str | None,
+    compensate: str | None,
+    no_compensate: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    also: tuple[str, ...],
+    packed: Path | None,
+    plan: Path | None,
+    validated: bool,
+    trt: bool,
+    input_shapes: dict[str, Shape],
+    no_proof: bool,
+    seed: int,
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Give the weights of MODEL an N:M pattern that sparse kernels read, and keep what matters.
+
+    Without -o nothing is written but what --packed asks for: the result is reported only.
+    """
+    with bar(quiet or json_to == "-" or not (permute or calibration)) as progress:
+        result = sparsify(
+            model,
+            output,
+            pattern=pattern,
+            amount=amount,
+            method=method,
+            permute=permute,
+            calibration=calibration,
+            compensate="none" if no_compensate else compensate,
+            include=include,
+            exclude=exclude,
+            also=also,
+            packed=packed,
+            plan=plan,
+            checks=Checks(tensorrt=trt) if validated or trt else None,
+            input_shapes=input_shapes,
+            prove=not no_proof,
+            seed=seed,
+            progress=progress,
+        )
+    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

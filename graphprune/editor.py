@@ -87,8 +87,10 @@ class Editor:
             return False
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if source.kind == "initializer":
-            tensor.doc_string = self.initializers[name].doc_string
-            tensor.metadata_props.extend(self.initializers[name].metadata_props)
+            before = self.initializers[name]
+            if before.HasField("doc_string"):
+                tensor.doc_string = before.doc_string
+            tensor.metadata_props.extend(before.metadata_props)
             self.initializers[name] = tensor
             for declared in self.proto.graph.input:  # old exporters list initializers as inputs
                 if declared.name == name:

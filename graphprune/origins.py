@@ -109,7 +109,7 @@ def _follow(model: Model, index: int, relation: Relation, name: str) -> int | No
     weighed = [(prod(_shape(relation, k)), -k) for k in factors if relation.inputs[k] is not None]
     whole = prod(_shape_of(relation, relation.outputs[which] or ()))
     largest = max(weighed, default=(0, 0))
-    return -largest[1] if largest[0] == whole else None
+    return -largest[1] if largest[0] >= whole else None
 
 
 def _shape(relation: Relation, position: int) -> list[int]:
@@ -134,6 +134,8 @@ def _order(relation: Relation, position: int, which: int) -> Index | None:
     found: Index = np.broadcast_to(flat, shape).reshape(_shape_of(relation, made))
     if (found < 0).any():
         raise Lost("a node on the way makes some of its elements itself")
+    if np.bincount(found.reshape(-1)).max(initial=0) > 1:
+        raise Lost("a node on the way reads some of its elements more than once")
     return found
 
 

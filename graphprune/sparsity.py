@@ -194,7 +194,7 @@ def _layer(
 
 def _window(relation: Relation, axis: AxisMap) -> bool:
     """Whether an axis is of positions (a kernel window) and not of channels."""
-    return any(relation.dims[d].pinned is not None for d in axis.dims)
+    return all(relation.dims[d].pinned is not None for d in axis.dims)
 
 
 def _structure(model: Model, relation: Relation, index: int, position: int, along: list[int]) -> list[str]:

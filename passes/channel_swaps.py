@@ -27,7 +27,7 @@ ROUNDS = 6
 """Times that pools are drawn."""
 ESCAPES = 1000
 """Attempts to leave a local optimum."""
-WORK = 1_500_000_000
+WORK = 300_000_000
 """Comparisons that all attempts together may take."""
 _SWAPPED = 3
 """Pairs of stripes that an attempt changes."""

@@ -136,16 +136,14 @@ def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int]
         return ""
     if scope.include:
         return "not included"
-    structural = [r for r in layer.reasons if pattern == sparsity.SPARSE]
-    if pattern not in (None, sparsity.SPARSE) and layer.sums % pattern.m:
-        structural = [f"it sums over {layer.sums}, no multiple of {pattern.m}"]
-    if structural:
-        return structural[0]
-    tile = TILE[0], TILE[1] * (2 if layer.eight_bits else 1)
-    if layer.axis is not None and (layer.outputs < tile[0] or layer.sums < tile[1]):
-        return (
-            f"it is small ({layer.outputs} outputs, sums of {layer.sums}): less than a tile of {tile[0]} by {tile[1]}"
-        )
+    if pattern == sparsity.SPARSE and layer.reasons:
+        return layer.reasons[0]
+    if pattern is not None and layer.sums % pattern.m:
+        return f"it sums over {layer.sums}, no multiple of {pattern.m}"
+    rows, columns = TILE[0], TILE[1] * (2 if layer.eight_bits else 1)
+    if layer.axis is not None and (layer.outputs < rows or layer.sums < columns):
+        own = f"{layer.outputs} outputs and sums of {layer.sums}"
+        return f"it is small: {own} are less than a tile, {rows} by {columns}"
     if layer.index in first:
         return "it is a first layer: nothing with a weight lies before it"
     return "it is a last layer: nothing with a weight lies behind it" if layer.index in last else ""
@@ -196,7 +194,7 @@ def ends(model: Model, net: Web, layers: set[int]) -> tuple[set[int], set[int]]:
         before = any(name in behind for name in reads[index])
         if index in layers and not before:
             first.add(index)
-        if before or index in layers or _picks(model, index, net.relations[index]):
+        if before or index in layers or _weighs(model, index, net.relations[index]):
             behind.update(o for o in node.output if o)
     ahead: set[str] = set()
     last: set[int] = set()
@@ -204,15 +202,26 @@ def ends(model: Model, net: Web, layers: set[int]) -> tuple[set[int], set[int]]:
         after = any(o in ahead for o in model.nodes[index].output)
         if index in layers and not after:
             last.add(index)
-        if after or index in layers:
+        if after or index in layers or _multiplies(model, index, net.relations[index]):
             ahead.update(n for n in reads[index] if n and n not in model.constant_names)
     return first, last
 
 
-def _picks(model: Model, index: int, relation: Relation | None) -> bool:
-    """Whether a node picks elements of a constant by what it computes: an axis of the constant is on no output."""
+def _multiplies(model: Model, index: int, relation: Relation | None) -> bool:
+    """Whether a node is a product with a constant, be it of sums over one element."""
+    return (
+        relation is not None
+        and bool(relation.macs)
+        and any(n in model.constant_names for n in model.nodes[index].input)
+    )
+
+
+def _weighs(model: Model, index: int, relation: Relation | None) -> bool:
+    """The same, or picks elements of a constant by what it computes: an axis of the constant is on no output."""
     if relation is None or all(n in model.constant_names for n in model.nodes[index].input if n):
         return False
+    if _multiplies(model, index, relation):
+        return True
     kept = {d for axes in relation.outputs for axis in axes or () for d in axis.dims}
     return any(
         axes is not None and any(d not in kept for axis in axes for d in axis.dims)

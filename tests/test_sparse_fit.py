@@ -1,0 +1,111 @@
+"""Masks chosen on inputs, and what stays fitted to the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphprune.passes import reconstruct, sparse
+
+import graphprune
+import models
+from graphprune import synthetic
+from graphprune.errors import InputError
+from models.digits import accuracy, images
+from tests.helpers import check
+from tests.helpers_sparse import follows, weights
+
+NAME = "digits-transformer"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("in") / "in.npz"
+    np.savez(path, image=images("train")[0][:64])
+    return path
+
+
+def all_follow(result: graphprune.Result) -> bool:
+    assert result.sparse is not None
+    found = weights(result.model.proto)
+    nodes = [n for t in result.sparse.thinned for n in t.target.nodes if n in found]
+    return bool(nodes) and all(follows(*found[n]) for n in nodes)
+
+
+def test_fitted_models_keep_their_score(inputs: Path) -> None:
+    path = models.trained(NAME)
+    plain = graphprune.sparsify(path)
+    fitted = graphprune.sparsify(path, calibration=inputs)
+    assert all_follow(plain) and all_follow(fitted)
+    assert accuracy(plain.model.proto) < 0.85 < 0.96 < accuracy(fitted.model.proto)
+    check(fitted.model.proto)
+    assert {e["method"] for e in fitted.plan.sparsity} == {"sparsegpt"}
+    assert [e["weight"] for e in fitted.plan.compensated] == [f.weight for f in fitted.fits if f.kept]
+
+
+@pytest.mark.parametrize(("method", "least"), [("wanda", 0.75), ("sparsegpt", 0.92)])
+def test_masks_without_a_fit(method: str, least: float, inputs: Path) -> None:
+    result = graphprune.sparsify(models.trained(NAME), calibration=inputs, method=method, compensate="none")
+    assert all_follow(result) and accuracy(result.model.proto) > least and not result.fits
+    before = weights(onnx.load(models.trained(NAME)))
+    for node, (value, _) in weights(result.model.proto).items():
+        kept = value != 0
+        if method == "wanda":  # what stays is as it was
+            np.testing.assert_array_equal(value[kept], before[node][0][kept])
+
+
+def test_all_steps_together_and_the_same_twice(inputs: Path) -> None:
+    once, twice = (graphprune.sparsify(models.trained(NAME), calibration=inputs, permute=True) for _ in range(2))
+    assert all_follow(once) and accuracy(once.model.proto) > 0.96
+    assert once.proof is not None and once.proof.worst < 1e-5
+    assert once.model.proto.SerializeToString(deterministic=True) == twice.model.proto.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_little_memory_changes_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = graphprune.sparsify(models.trained(NAME), calibration=inputs)
+    monkeypatch.setattr(reconstruct, "MOMENTS", 1)  # one operator at a time
+    parts = graphprune.sparsify(models.trained(NAME), calibration=inputs)
+    assert abs(accuracy(whole.model.proto) - accuracy(parts.model.proto)) < 0.01
+    assert all_follow(parts) and len(parts.fits) == len(whole.fits)
+
+
+def test_cut_sparse_and_fitted_in_one_run(inputs: Path) -> None:
+    path = models.trained(NAME)
+    result = graphprune.prune(path, ratio=0.3, calibration=inputs, sparsity=sparse.Request(permute=True))
+    assert all_follow(result) and result.after.macs < 0.9 * result.before.macs
+    assert accuracy(result.model.proto) > 0.93
+    cut = graphprune.prune(path, ratio=0.3, sparsity=sparse.Request())
+    assert all_follow(cut) and accuracy(cut.model.proto) < accuracy(result.model.proto)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["albert-ts14", "bart-dynamo18", "llama-dynamo23", "convnext-ts14", "resnext-ts9", "segformer-ts14", "swin-ts14",
+     "unet-ts10"],
+)  # fmt: skip
+def test_exports_are_fitted_on_made_up_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "SAMPLES", 16)
+    result = graphprune.sparsify(models.export(name), calibration="generated", permute=True)
+    assert all_follow(result) and result.fits and all(f.after <= f.before for f in result.fits)
+    assert result.proof is not None and result.proof.worst < 1e-4
+    check(result.model.proto)
+
+
+def test_shared_weights_stay_sparse_when_they_are_fitted() -> None:
+    """ALBERT's layers share their weights: masked by magnitude, and fitted for all readers at once."""
+    result = graphprune.sparsify(models.export("albert-ts14"), calibration="generated")
+    assert result.sparse is not None
+    shared = {t.target.weight for t in result.sparse.thinned if len(t.target.nodes) > 1}
+    assert shared and {f.weight for f in result.fits if f.kept} & shared and all_follow(result)
+    methods = {e["tensor"]: e["method"] for e in result.plan.sparsity}
+    assert {methods[w] for w in shared} == {"magnitude"}
+
+
+def test_inputs_that_do_not_fit_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", other=np.zeros((3, 1, 8, 8), np.float32))
+    with pytest.raises(InputError, match="other"):
+        graphprune.sparsify(models.trained(NAME), calibration=tmp_path / "in.npz")

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,10 @@ from graphprune.editor import Editor
 from graphprune.model import Model
 from graphprune.patterns import Mask, Pattern
 from graphprune.relation import Values
+from graphprune.sparsity import Layer
+
+Weigh = Callable[[Layer, Values], Values]
+"""What a weight as its node reads it is worth, from its magnitudes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,12 @@ class Thinned:
 
 
 def mask(
-    model: Model, flat: Model, targets: Sequence[Target], pattern: Pattern | None, amount: float
+    model: Model,
+    flat: Model,
+    targets: Sequence[Target],
+    pattern: Pattern | None,
+    amount: float,
+    weigh: Weigh | None = None,
 ) -> tuple[Model, list[Thinned]]:
     """Set the smallest weights to zero.
 
@@ -50,15 +59,17 @@ def mask(
         targets: the weights.
         pattern: the pattern; None where single elements go.
         amount: the share of single elements that go.
+        weigh: what else a weight is worth than its magnitude (Wanda's score), for a pattern.
     """
     counts = {} if pattern is not None else _adaptive(flat, targets, amount)
     base = model if all(t.weight in model.sources for t in targets) else flat
     editor, found = Editor(base), []
     for target in targets:
-        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0))
+        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0), weigh=weigh)
         real = _magnitudes(flat, target)
         gone = choice(real)
-        found.append(Thinned(target, share(real, gone), 1 - float(gone.mean())))
+        method = "magnitude" if weigh is None else "wanda"
+        found.append(Thinned(target, share(real, gone), 1 - float(gone.mean()), method))
         if editor.outside(target.weight):  # written one at a time, and not held until then
             editor.replace_later(target.weight, partial(_again, flat, target, choice))
         else:
@@ -80,11 +91,12 @@ def share(real: Values, gone: Mask) -> float:
     return 1 - lost / whole if whole > 0 else 1.0
 
 
-def _gone(real: Values, target: Target, pattern: Pattern | None, count: int) -> Mask:
+def _gone(real: Values, target: Target, pattern: Pattern | None, count: int, weigh: Weigh | None) -> Mask:
     if pattern is not None:
         axis = target.layers[0].axis
         assert axis is not None
-        return ~pattern.kept(real, axis)
+        scores = real if weigh is None else np.sum([weigh(layer, real) for layer in target.layers], axis=0)
+        return ~pattern.kept(scores, axis)
     found = np.zeros(real.size, bool)
     found[np.argpartition(real.reshape(-1), count - 1)[:count] if count else []] = True
     return found.reshape(real.shape)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from graphprune.passes.channel_swaps import search
+from graphprune.passes.magnitudes import Weigh
 from graphprune.passes.targets import Target
 
 from graphprune import ordering, sparsity
@@ -26,8 +27,6 @@ from graphprune.removal import Removal, Selection
 from graphprune.sparsity import Layer
 
 Floats = npt.NDArray[np.float32]
-Weigh = Callable[[Layer, Floats], Floats]
-"""Scores of a weight as its node reads it, from its magnitudes."""
 COLUMNS = 8192
 """Columns of scores that are searched; of more, so many are drawn by chance."""
 

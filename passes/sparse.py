@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 from graphprune.passes import compensation, magnitudes, permutation, reconstruct, targets
 from graphprune.passes.compensation import Compensated
-from graphprune.passes.magnitudes import Thinned
+from graphprune.passes.magnitudes import Thinned, Weigh
 from graphprune.passes.masks import METHODS, Thinner
 from graphprune.passes.permutation import Ordered
 from graphprune.passes.targets import Scope, Skipped, Target
@@ -20,13 +21,14 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches, still
 from graphprune.canonical import canonicalize
 from graphprune.errors import InputError
-from graphprune.linears import find as linears_of
 from graphprune.model import Model
 from graphprune.norms import squares
 from graphprune.patterns import Pattern
+from graphprune.proof import restrict
 from graphprune.relation import Shape, Values
 from graphprune.removal import Selection
 from graphprune.rewrite import Rewritten
+from graphprune.samples import Feeds
 from graphprune.sparsity import Layer
 
 UNSTRUCTURED = "unstructured"
@@ -157,18 +159,30 @@ def order(
         return []
     if batches is None or request.method == METHODS[0]:
         return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
-    runs = analysis.model.runs_as or analysis.model
-    linears = [n for n in linears_of(runs, shared=True) if n.groups == 1 and not n.inner]
-    seen = squares(runs, linears, batches)
+    errors = expected(analysis, found, batches)
 
     def weigh(layer: Layer, real: Values) -> Values:
-        errors = real**2
-        own = seen.get(analysis.model.nodes[layer.index].output[0])
-        if own is not None and layer.axis is not None and len(own) == real.shape[layer.axis]:
-            errors *= own.astype(np.float32).reshape([-1 if a == layer.axis else 1 for a in range(real.ndim)])
-        return errors / max(float(errors.sum(dtype=np.float64)), 1e-30)
+        own = errors(layer, real)
+        return own / max(float(own.sum(dtype=np.float64)), 1e-30)
 
     return permutation.permute(analysis, found, selection, pattern, seed, weigh, progress)
+
+
+def expected(analysis: Analysis, found: list[Target], batches: Batches) -> Weigh:
+    """What is lost by each weight that goes, from its magnitude: its square times the mean square of what it meets.
+
+    That is the score of Wanda, squared.
+    """
+    layers = [n for t in found for n in t.layers]
+    seen = squares(analysis.model, analysis.web, layers, batches)
+
+    def weigh(layer: Layer, real: Values) -> Values:
+        own = seen.get((layer.index, layer.position))
+        if own is None or layer.axis is None or len(own) != real.shape[layer.axis]:
+            return real**2
+        return real**2 * own.astype(np.float32).reshape([-1 if a == layer.axis else 1 for a in range(real.ndim)])
+
+    return weigh
 
 
 def alignments(analysis: Analysis, found: list[Target], request: Request) -> dict[str, int]:
@@ -228,7 +242,10 @@ def make(
                 thin[target.weight] = Thinner(method, pattern, prod(linear.kernel))
     first = [t for t in found if t.weight not in thin]
     if first:
-        model, result.thinned = magnitudes.mask(model, flat, first, pattern, request.amount or 0.0)
+        weigh = None
+        if method != METHODS[0] and pattern is not None and batches is not None:  # no sweep comes by these
+            weigh = expected(here, first, partial(_fed, done, batches))
+        model, result.thinned = magnitudes.mask(model, flat, first, pattern, request.amount or 0.0, weigh)
     made = Compensated(model)
     if calibrated:
         ready = frozenset(t.weight for t in first)
@@ -240,6 +257,13 @@ def make(
         result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in later]
     _ensure(made.model, result, input_shapes)
     return made, result
+
+
+def _fed(done: Rewritten, batches: Batches) -> Iterator[Feeds]:
+    """Inputs of a pruned model: where its interface has shrunk, what stays of the original's."""
+    there = {i.name for i in done.model.inputs}
+    for feeds in batches():
+        yield {n: restrict(v, n, done.removal) for n, v in feeds.items() if n in there}
 
 
 def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | None) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from onnx import ModelProto
 
-from graphprune.linears import find
-from graphprune.model import load
+from graphprune import sparsity
+from graphprune.analysis import analyze
 from graphprune.norms import squares
 from graphprune.run import exposing, run, session
 from models.small import attention, residual
+from tests.test_sparsify import FORMS
 
 
-def test_they_are_those_of_the_activations() -> None:
-    for proto, shape in ((residual(), (6, 3, 8, 8)), (attention(), (6, 5, 24))):
-        model = load(proto)
-        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        linears = find(model)
-        found = squares(model, linears, lambda x=x: [{"x": x[:2]}, {"x": x[2:]}])
-        names = [n.input for n in linears if n.input != "x"]
-        with session(exposing(model, names)) as active:
-            values = {"x": x, **dict(zip(names, run(active, {"x": x}, names), strict=True))}
-        for linear in linears:
-            value = np.moveaxis(values[linear.input], 1 if linear.kernel else -1, 0)
-            np.testing.assert_allclose(
-                found[linear.output], (value.reshape(len(value), -1) ** 2).mean(1), rtol=1e-4, err_msg=linear.output
-            )
+@pytest.mark.parametrize(
+    ("proto", "shape"),
+    [(residual(), (6, 3, 8, 8)), (attention(), (6, 5, 24)), *((FORMS[n], (6, 5, 64)) for n in ("left", "batched")),
+     (FORMS["quantised"], (6, 5, 64)), (FORMS["gemm, transposed"], (6, 64))],
+)  # fmt: skip
+def test_they_are_those_of_the_activations(proto: ModelProto, shape: tuple[int, ...]) -> None:
+    analysis = analyze(proto)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    layers = list(sparsity.find(analysis.model, analysis.witness, analysis.web))
+    found = squares(analysis.model, analysis.web, layers, lambda: [{"x": x[:2]}, {"x": x[2:]}])
+    assert len(found) == len(layers)
+    for layer in layers:
+        node = analysis.model.nodes[layer.index]
+        name = node.input[1 - layer.position]
+        with session(exposing(analysis.model, [name] if name != "x" else [])) as active:
+            value = x if name == "x" else run(active, {"x": x}, [name])[0]
+        axis = 1 if node.op_type == "Conv" else value.ndim - (2 if layer.position == 0 else 1)
+        expected = (np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1) ** 2).mean(1)
+        np.testing.assert_allclose(found[(layer.index, layer.position)], expected, rtol=1e-4, err_msg=layer.node)

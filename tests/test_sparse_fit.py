@@ -14,8 +14,9 @@ import models
 from graphprune import synthetic
 from graphprune.errors import InputError
 from models.digits import accuracy, images
-from tests.helpers import check
+from tests.helpers import check, relative, run
 from tests.helpers_sparse import follows, weights
+from tests.test_sparsify import FORMS
 
 NAME = "digits-transformer"
 
@@ -96,13 +97,27 @@ def test_exports_are_fitted_on_made_up_inputs(name: str, monkeypatch: pytest.Mon
 
 
 def test_shared_weights_stay_sparse_when_they_are_fitted() -> None:
-    """ALBERT's layers share their weights: masked by magnitude, and fitted for all readers at once."""
+    """ALBERT's layers share their weights: masked by what they multiply, and fitted for all readers."""
     result = graphprune.sparsify(models.export("albert-ts14"), calibration="generated")
     assert result.sparse is not None
     shared = {t.target.weight for t in result.sparse.thinned if len(t.target.nodes) > 1}
     assert shared and {f.weight for f in result.fits if f.kept} & shared and all_follow(result)
     methods = {e["tensor"]: e["method"] for e in result.plan.sparsity}
-    assert {methods[w] for w in shared} == {"magnitude"}
+    assert {methods[w] for w in shared} == {"wanda"}  # SparseGPT changes weights, for one reader
+
+
+@pytest.mark.parametrize("form", ["quantised", "left", "batched"])
+def test_weights_that_no_fit_comes_by_are_chosen_by_what_they_multiply(form: str, tmp_path: Path) -> None:
+    model, rng = FORMS[form], np.random.default_rng(0)
+    x = rng.standard_normal((64, 5, 64)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=x)
+    plain = graphprune.sparsify(model)
+    fitted = graphprune.sparsify(model, calibration=tmp_path / "in.npz", compensate="none")
+    assert all_follow(fitted) and {e["method"] for e in fitted.plan.sparsity} == {"wanda"}
+    error = [relative(*(run(m, {"x": x})[0] for m in (model, r.model.proto))) for r in (plain, fitted)]
+    assert error[1] != error[0]
+    assert fitted.sparse is not None and plain.sparse is not None
+    assert fitted.sparse.thinned[0].kept_magnitude < plain.sparse.thinned[0].kept_magnitude
 
 
 def test_inputs_that_do_not_fit_are_said(tmp_path: Path) -> None:

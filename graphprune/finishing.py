@@ -198,7 +198,8 @@ def _change(
 def _write(job: Job, done: Rewritten, thinned: sparse.Sparse | None) -> int:
     """Write the model, its plan, and what else is asked for; returns bytes of the model."""
     if job.packed is not None and thinned is not None:
-        packed.write(Path(job.packed), done.model, [t.target.weight for t in thinned.thinned], thinned.request.pattern)
+        weights, pattern = [t.target.weight for t in thinned.thinned], thinned.request.pattern
+        packed.write(Path(job.packed), done.model, weights, pattern, job.input_shapes)
     if job.output is None:
         return int(done.model.proto.ByteSize())
     written = Path(job.output)

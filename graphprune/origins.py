@@ -49,11 +49,17 @@ class Origin:
         """
         zero = np.asarray(self.zero).astype(value.dtype)
         if self.order is None:
-            return np.where(gone, zero, value)
+            return np.where(gone, zero, value) if zero.any() else _cleared(value, gone)
         zero = np.broadcast_to(zero, gone.shape)
         found = np.array(value)
         found.reshape(-1)[self.order[gone]] = zero[gone]
         return found
+
+
+def _cleared(value: Values, gone: npt.NDArray[np.bool_]) -> Values:
+    """A tensor with some elements zero: bit by bit, which takes a fraction of the time of ``where``."""
+    bits = np.ascontiguousarray(value).view(f"i{value.dtype.itemsize}")
+    return np.asarray((bits & (gone.view(np.int8) - np.int8(1))).view(value.dtype))
 
 
 def origin(model: Model, net: Web, node: int, position: int) -> Origin:

@@ -16,23 +16,30 @@ filled up with zeros):
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from graphprune import checkpoints, shapes, sparsity, web
+from graphprune.calibration import still
 from graphprune.canonical import canonicalize
 from graphprune.checkpoints import Checkpoint
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.patterns import Pattern
-from graphprune.relation import Values
+from graphprune.relation import Shape, Values
 
 FORMAT = "graphprune-packed/1"
 
 
-def write(path: Path, model: Model, weights: Collection[str], pattern: str) -> None:
+def write(
+    path: Path,
+    model: Model,
+    weights: Collection[str],
+    pattern: str,
+    input_shapes: Mapping[str, Shape] | None = None,
+) -> None:
     """Pack sparse weights of a model.
 
     Args:
@@ -40,12 +47,13 @@ def write(path: Path, model: Model, weights: Collection[str], pattern: str) -> N
         model: the sparse model.
         weights: names of the weights.
         pattern: that they follow.
+        input_shapes: sizes of inputs that cannot be guessed.
 
     Raises:
         BackendError: safetensors is not installed.
     """
     flat = canonicalize(model)
-    witness = shapes.find(flat)
+    witness = shapes.find(flat, still(input_shapes, flat))
     wanted, one = set(weights), Pattern.parse(pattern)
     tensors: dict[str, Values] = {}
     metadata = {"format": FORMAT}
@@ -96,18 +104,17 @@ def _bits(pattern: Pattern) -> int:
 def pack(value: Values, axis: int, pattern: Pattern, zero: Values | int = 0) -> tuple[Values, Values]:
     """Values and indices of a tensor that follows a pattern along an axis."""
     stay = pattern.kept(sparsity.magnitudes(value, zero), axis)
-    filled = np.broadcast_to(np.asarray(zero).astype(value.dtype), value.shape)
-    rows, marks, fill = (np.moveaxis(v, axis, -1) for v in (value, stay, filled))
-    gap = -rows.shape[-1] % pattern.m
-    edge = [(0, 0)] * (rows.ndim - 1) + [(0, gap)]
-    marks = np.pad(marks, edge, constant_values=False).reshape(-1, pattern.m)
-    rows = np.concatenate([rows, fill[..., :1].repeat(gap, -1)], -1)
-    order = np.argsort(~marks, axis=1, kind="stable")[:, : pattern.n]  # of a block with too few, others fill up
-    order.sort(axis=1)
-    values = np.take_along_axis(rows.reshape(-1, pattern.m), order, 1)
-    bits = (order.reshape(-1, 1) >> np.arange(_bits(pattern))) & 1
-    indices = np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little")
-    return np.ascontiguousarray(values.reshape(*rows.shape[:-1], -1)), indices
+    fill = np.broadcast_to(np.asarray(zero).astype(value.dtype), value.shape)
+    size = value.shape[axis]
+    gap, rest = -size % pattern.m, size % pattern.m
+    rows, marks = np.moveaxis(value, axis, -1), np.moveaxis(stay, axis, -1)
+    if gap:  # the last block is filled up with zeros, of which so many are written as it takes
+        more = np.moveaxis(fill, axis, -1)[..., :1].repeat(gap, -1)
+        taken = np.broadcast_to(np.arange(gap) < pattern.n - rest, more.shape)
+        rows, marks = np.concatenate([rows, more], -1), np.concatenate([marks, taken], -1)
+    places = (np.flatnonzero(marks) % pattern.m).astype(np.uint8)
+    bits = (places[:, None] >> np.arange(_bits(pattern), dtype=np.uint8)) & np.uint8(1)
+    return rows[marks].reshape(*rows.shape[:-1], -1), np.packbits(bits.reshape(-1), bitorder="little")
 
 
 def unpack(

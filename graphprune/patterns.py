@@ -67,10 +67,17 @@ class Pattern:
         size = value.shape[axis]
         if size < self.m:
             return False
-        nonzero = np.moveaxis(value != 0, axis, -1)
-        padded = np.pad(nonzero, [(0, 0)] * (value.ndim - 1) + [(0, -size % self.m)])
-        blocks = padded.reshape(*padded.shape[:-1], -1, self.m)
-        return bool((np.count_nonzero(blocks, axis=-1) <= self.n).all())
+        nonzero, full = value != 0, size - size % self.m
+        for start, stop, width in ((0, full, self.m), (full, size, size - full)):
+            if stop > start:
+                part = nonzero[(slice(None),) * axis + (slice(start, stop),)]
+                blocks = part.reshape(*value.shape[:axis], (stop - start) // width, width, *value.shape[axis + 1 :])
+                count = np.zeros(blocks[_at(axis + 1, 0)].shape, np.int32)
+                for k in range(width):
+                    count += blocks[_at(axis + 1, k)]
+                if (count > self.n).any():
+                    return False
+        return True
 
 
 def _best(blocks: Values, axis: int, n: int) -> Mask:

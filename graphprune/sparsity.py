@@ -111,22 +111,41 @@ def read(model: Model, layer: Layer) -> Values:
     return model.array(root) if root in model.sources else fold(model, [name])[name]
 
 
+def real(model: Model, layer: Layer) -> Values:
+    """Magnitudes of the weight as the node reads it, float32.
+
+    Raises:
+        RefusedError: ONNX Runtime does not run the nodes that compute it.
+    """
+    return magnitudes(read(model, layer), _zero(model, layer))
+
+
+def follows(model: Model, layer: Layer, pattern: Pattern) -> bool:
+    """Whether the weight as the node reads it has a pattern along the axis of the sum."""
+    assert layer.axis is not None
+    return pattern.follows(read(model, layer) != _zero(model, layer), layer.axis)
+
+
+def _zero(model: Model, layer: Layer) -> Values | int:
+    """What the weight as the node reads it holds for zero: its zero point, where the node is given one itself."""
+    direct = model.root(model.nodes[layer.index].input[layer.position]) == layer.weight
+    return layer.origin.zero if direct and layer.origin is not None else 0
+
+
 def measured(model: Model, layer: Layer, pattern: Pattern) -> Layer:
     """The layer with what its weight is now."""
     if layer.axis is None:
         return layer
-    value = np.asarray(read(model, layer))
-    zero = layer.origin.zero if layer.origin is not None and layer.origin.source == model.root(
-        model.nodes[layer.index].input[layer.position]
-    ) else 0  # fmt: skip
-    real = magnitudes(value, zero)
-    sparse, reasons = pattern.follows(real, layer.axis), layer.reasons
-    across = [a for a in range(value.ndim) if a != layer.axis and not sparse and pattern.follows(real, a)]
+    value = real(model, layer)
+    sparse, reasons = pattern.follows(value, layer.axis), layer.reasons
+    across = [a for a in range(value.ndim) if a != layer.axis and not sparse and pattern.follows(value, a)]
     if across:
         reasons = (*reasons, f"its zeros lie along axis {across[0]}, and the sum runs along axis {layer.axis}")
-    whole = float(real.sum(dtype=np.float64))
-    kept = float(real.sum(dtype=np.float64, where=pattern.kept(real, layer.axis))) / whole if whole > 0 else 1.0
-    return replace(layer, sparse=sparse, reasons=reasons, kept=1.0 if sparse else kept)
+    kept = 1.0
+    if not sparse:
+        whole = float(value.sum(dtype=np.float64))
+        kept = float((value * pattern.kept(value, layer.axis)).sum(dtype=np.float64)) / whole if whole > 0 else 1.0
+    return replace(layer, sparse=sparse, reasons=reasons, kept=kept)
 
 
 def magnitudes(value: Values, zero: Values | int = 0) -> Values:

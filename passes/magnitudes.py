@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,31 +66,32 @@ def mask(
     counts = {} if pattern is not None else _adaptive(flat, targets, amount)
     base = model if all(t.weight in model.sources for t in targets) else flat
     editor, found = Editor(base), []
-    for target in targets:
+    method = "magnitude" if weigh is None else "wanda"
+
+    def one(target: Target) -> tuple[Thinned, Callable[[], Values]]:
         choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0), weigh=weigh)
-        real = _magnitudes(flat, target)
+        real = sparsity.real(flat, target.layers[0])
         gone = choice(real)
-        method = "magnitude" if weigh is None else "wanda"
-        found.append(Thinned(target, share(real, gone), 1 - float(gone.mean()), method))
+        thinned = Thinned(target, share(real, gone), 1 - np.count_nonzero(gone) / gone.size, method)
         if editor.outside(target.weight):  # written one at a time, and not held until then
-            editor.replace_later(target.weight, partial(_again, flat, target, choice))
-        else:
-            editor.replace(target.weight, _written(flat, target, gone))
+            return thinned, partial(_again, flat, target, choice)
+        value = _written(flat, target, gone)
+        return thinned, lambda: value
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for thinned, value in pool.map(one, targets):
+            found.append(thinned)
+            if editor.outside(thinned.target.weight):
+                editor.replace_later(thinned.target.weight, value)
+            else:
+                editor.replace(thinned.target.weight, value())
     return editor.finish(), found
-
-
-def _magnitudes(model: Model, target: Target) -> Values:
-    """Real magnitudes of a weight as its first reader reads it."""
-    layer = target.layers[0]
-    assert layer.origin is not None
-    direct = model.root(model.nodes[layer.index].input[layer.position]) == layer.weight
-    return sparsity.magnitudes(sparsity.read(model, layer), layer.origin.zero if direct else 0)
 
 
 def share(real: Values, gone: Mask) -> float:
     """The share of a magnitude that stays."""
-    whole, lost = float(real.sum(dtype=np.float64)), float(real.sum(dtype=np.float64, where=gone))
-    return 1 - lost / whole if whole > 0 else 1.0
+    whole, kept = float(real.sum(dtype=np.float64)), float((real * ~gone).sum(dtype=np.float64))
+    return kept / whole if whole > 0 else 1.0
 
 
 def _gone(real: Values, target: Target, pattern: Pattern | None, count: int, weigh: Weigh | None) -> Mask:
@@ -103,7 +106,7 @@ def _gone(real: Values, target: Target, pattern: Pattern | None, count: int, wei
 
 
 def _again(model: Model, target: Target, choice: partial[Mask]) -> Values:
-    return _written(model, target, choice(_magnitudes(model, target)))
+    return _written(model, target, choice(sparsity.real(model, target.layers[0])))
 
 
 def _written(model: Model, target: Target, gone: Mask) -> Values:
@@ -116,7 +119,7 @@ def _adaptive(model: Model, targets: Sequence[Target], amount: float) -> Mapping
     """How many elements of each weight go, by LAMP."""
     scores: dict[str, npt.NDArray[np.float32]] = {}
     for target in targets:
-        squares = np.sort(_magnitudes(model, target).reshape(-1)).astype(np.float64) ** 2
+        squares = np.sort(sparsity.real(model, target.layers[0]).reshape(-1)).astype(np.float64) ** 2
         above = np.cumsum(squares[::-1])[::-1]
         scores[target.weight] = (squares / np.maximum(above, 1e-300)).astype(np.float32)
     every = np.concatenate(list(scores.values()))

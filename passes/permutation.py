@@ -22,7 +22,7 @@ from graphprune.passes.targets import Target
 from graphprune import ordering, sparsity
 from graphprune.analysis import Analysis, Group
 from graphprune.patterns import Pattern
-from graphprune.relation import IntArray, Values
+from graphprune.relation import IntArray
 from graphprune.removal import Removal, Selection
 from graphprune.sparsity import Layer
 
@@ -175,8 +175,7 @@ class _Job:
         """Scores of every product without what is removed, the axis of the sum first."""
         net = self.analysis.web
         for layer in self.layers:
-            real = sparsity.magnitudes(sparsity.read(self.analysis.model, layer), _zero(self.analysis, layer))
-            real = self.weigh(layer, real)
+            real = self.weigh(layer, sparsity.real(self.analysis.model, layer))
             for axis in range(real.ndim):
                 vertex = net.axis(layer.index, ("in", layer.position), axis)
                 if vertex is not None and self.removal.touches(vertex):
@@ -194,13 +193,7 @@ class _Job:
             place = np.empty(len(step), np.int64)
             place[stay] = np.arange(len(stay))
             for turn, rows in enumerate((real, real[place[step[stay]]])):
-                value = float(rows.sum(dtype=np.float64, where=self.pattern.kept(rows, 0)))
+                value = float((rows * self.pattern.kept(rows, 0)).sum(dtype=np.float64))
                 before, after = (before + value, after) if turn == 0 else (before, after + value)
             whole += float(real.sum(dtype=np.float64))
         return before, after, whole
-
-
-def _zero(analysis: Analysis, layer: Layer) -> Values | int:
-    """What a weight as its node reads it holds for zero."""
-    read = analysis.model.root(analysis.model.nodes[layer.index].input[layer.position])
-    return layer.origin.zero if layer.origin is not None and layer.origin.source == read else 0

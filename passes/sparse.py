@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -273,7 +275,9 @@ def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | No
         return
     flat = canonicalize(model)
     witness = shapes.find(flat, still(input_shapes, flat))
-    wanted = {n for one in result.thinned for n in one.target.nodes}
-    for layer in sparsity.find(flat, witness, web.build(flat, witness), True, pattern):
-        if layer.node in wanted and any(layer.weight == one.target.weight for one in result.thinned):
-            assert sparsity.measured(flat, layer, pattern).sparse, f"{layer.node!r} does not follow {pattern}"
+    wanted = {(n, one.target.weight) for one in result.thinned for n in one.target.nodes}
+    found = sparsity.find(flat, witness, web.build(flat, witness), True, pattern)
+    layers = [layer for layer in found if (layer.node, layer.weight) in wanted]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for layer, sparse in zip(layers, pool.map(lambda n: sparsity.follows(flat, n, pattern), layers), strict=True):
+            assert sparse, f"{layer.node!r} does not follow {pattern}"

@@ -16,6 +16,7 @@ from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.plan import Plan
 from graphprune.relation import Values
+from graphprune.rewrite import rewrite
 from graphprune.statedict import Narrowed, narrow
 from models.small import Net
 from tests.helpers import command
@@ -64,6 +65,18 @@ def test_renamed_and_transposed(pruned: Any) -> None:
             wanted = np.delete(wanted, gone, axis)
         assert np.array_equal(own, wanted.T)
     assert len(found.shapes) == 5
+
+
+def test_an_order_changes_nothing_for_the_training_code(pruned: Any) -> None:
+    """Channels that changed places compute what they did: only what was removed goes."""
+    model, plan, names = pruned
+    analysis = graphprune.analyze(model)
+    orders = {g.id: sorted(set(range(g.size)) - set(g.removed), reverse=True) for g in plan.groups}
+    ordered = rewrite(analysis, plan.selection, orders).plan
+    state = {n: weights(model)[n] for n in names}
+    both = [narrow(load(model), p, state).tensors for p in (plan, ordered)]
+    for name in names:
+        np.testing.assert_array_equal(both[0][name], both[1][name])
 
 
 def test_joined_in_the_state_dict() -> None:

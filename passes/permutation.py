@@ -1,5 +1,4 @@
-"""Orders of channels, heads' dims and hidden features in which an N:M pattern keeps more of every weight that sums over
-them.
+"""Orders of channels, head dims and hidden features in which an N:M pattern keeps more.
 
 What a group owns changes places everywhere at once, so a model computes what it did (see ``graphprune.ordering``). The
 order is sought jointly for all weights whose sums run over the group; other groups' orders are no matter of its own,
@@ -149,9 +148,7 @@ class _Job:
         rng = np.random.default_rng(self.seed)
         there = {tuple(sorted(block)) for block in stripes.tolist()}
         share = min(1.0, COLUMNS / max(sum(n.outputs for n in self.layers), 1))
-        found = [
-            self._columns(layer, real, there, share, rng) for layer, real in self._weights()
-        ]  # fmt: skip
+        found = [self._columns(layer, real, there, share, rng) for layer, real in self._weights()]
         every = np.concatenate(found, axis=1)
         return every if every.shape[1] <= COLUMNS else every[:, np.sort(rng.choice(every.shape[1], COLUMNS, False))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -226,39 +226,53 @@ def make(
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
     """
-    pattern, method = request.structure, request.method or METHODS[0]
-    calibrated = batches is not None and (compensate in compensation.NEED_INPUTS or method != METHODS[0])
-    model = done.model
-    if not calibrated and compensate != "none":  # folding looks at dense weights
-        model = compensation.compensate(compensate, original, analysis, done, batches, seed).model
-    flat = canonicalize(model)
-    witness = shapes.find(flat, still(input_shapes, flat))
-    here = Analysis(flat, witness, web.build(flat, witness), [], [])
-    found, skipped = find(here, request)
-    result = Sparse(request, skipped=skipped)
-    thin: dict[str, Thinner] = {}
-    if calibrated and pattern is not None:
-        for target in found:
-            linear = reconstruct.reached(original, model).get(target.weight)
-            if linear is not None and len(target.layers) == 1:
-                thin[target.weight] = Thinner(method, pattern, prod(linear.kernel))
-    first = [t for t in found if t.weight not in thin]
-    if first:
-        weigh = None
-        if method != METHODS[0] and pattern is not None and batches is not None:  # no sweep comes by these
-            weigh = expected(here, first, partial(_fed, done, batches))
-        model, result.thinned = magnitudes.mask(model, flat, first, pattern, request.amount or 0.0, weigh)
-    made = Compensated(model)
-    if calibrated:
+    method = request.method or METHODS[0]
+    if batches is None or (compensate not in compensation.NEED_INPUTS and method == METHODS[0]):
+        made = compensation.compensate(compensate, original, analysis, done, None, seed)  # looks at dense weights
+        here, found, skipped = _here(made.model, request, input_shapes)
+        result = Sparse(request, skipped=skipped)
+        own = made.model, here.model, found, request.structure, request.amount or 0.0
+        made.model, result.thinned = magnitudes.mask(*own)
+    else:
+        here, found, skipped = _here(done.model, request, input_shapes)
+        result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, done.model)
+        model = done.model
+        first = [t for t in found if t.weight not in thin]
+        if first:
+            structural = method != METHODS[0] and request.structure is not None
+            weigh = expected(here, first, partial(_fed, done, batches)) if structural else None
+            amount = request.amount or 0.0
+            model, result.thinned = magnitudes.mask(model, here.model, first, request.structure, amount, weigh)
         ready = frozenset(t.weight for t in first)
         changed = replace(done, model=model)
         made = compensation.compensate(
             compensate, original, analysis, changed, batches, seed, progress, thin=thin, sparse=ready
         )
-        later = [t for t in found if t.weight in thin]
-        result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in later]
+        result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in found if t.weight in thin]
     _ensure(made.model, result, input_shapes)
     return made, result
+
+
+def _here(
+    model: Model, request: Request, input_shapes: Mapping[str, Shape] | None
+) -> tuple[Analysis, list[Target], list[Skipped]]:
+    """A model as it is now, without its groups, and the weights that become sparse or do not."""
+    flat = canonicalize(model)
+    witness = shapes.find(flat, still(input_shapes, flat))
+    here = Analysis(flat, witness, web.build(flat, witness), [], [])
+    return here, *find(here, request)
+
+
+def _thinners(request: Request, found: Sequence[Target], original: Model, model: Model) -> dict[str, Thinner]:
+    """What makes weights sparse on the way, those that one operator alone reads and a fit comes by."""
+    if request.structure is None:
+        return {}
+    linears = reconstruct.reached(original, model)
+    return {
+        t.weight: Thinner(request.method or METHODS[0], request.structure, prod(linears[t.weight].kernel))
+        for t in found
+        if t.weight in linears and len(t.layers) == 1
+    }
 
 
 def _fed(done: Rewritten, batches: Batches) -> Iterator[Feeds]:

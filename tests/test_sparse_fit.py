@@ -14,6 +14,7 @@ import models
 from graphprune import synthetic
 from graphprune.errors import InputError
 from models.digits import accuracy, images
+from models.small import Net
 from tests.helpers import check, relative, run
 from tests.helpers_sparse import follows, weights
 from tests.test_sparsify import FORMS
@@ -124,3 +125,14 @@ def test_inputs_that_do_not_fit_are_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", other=np.zeros((3, 1, 8, 8), np.float32))
     with pytest.raises(InputError, match="other"):
         graphprune.sparsify(models.trained(NAME), calibration=tmp_path / "in.npz")
+
+
+def test_samples_are_held_out_whatever_stands_in_front_of_a_state() -> None:
+    """A state of two layers beside inputs of one sample: every fourth sample is held out, not none."""
+    net = Net()
+    state = net.op("ReduceMax", net.input("state", [2, 1, 64]), axes=[0], keepdims=0)
+    x = net.op("Add", net.linear(net.input("x", [1, 64]), 64, 64), state)
+    for _ in range(2):
+        x = net.linear(net.op("Relu", x), 64, 64)
+    result = graphprune.sparsify(net.model(x), calibration="generated")
+    assert all_follow(result) and any(f.kept for f in result.fits)

@@ -371,7 +371,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     data = json.loads(out)["sparse"]
     assert data["pattern"] == "2:4" and len(data["weights"]) == 1 and len(data["dense"]) == 2
     status, out, _ = command(capsys, "inspect", tmp_path / "s.onnx", "--sparsity")
-    assert status == 0 and "1 weights follow 2:4" in out and "100.0 %" in out
+    assert status == 0 and "weights that follow 2:4: 1," in out and "100.0 %" in out
     status, out, _ = command(capsys, "inspect", tmp_path / "s.onnx", "--sparsity", "1:4", "--json")
     assert not any(e["follows"] for e in json.loads(out)["layers"])
     status, _, error = command(capsys, "sparsify", tmp_path / "m.onnx", "--pattern", "2:2")

@@ -157,8 +157,8 @@ def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
     follow, eligible = (sum(e[key] for e in layers) for key in ("follows", "eligible"))
     out.print(
         Text(
-            f"{data['model']}: {len(layers)} products with a weight; {follow} weights follow {pattern}, {eligible} "
-            "could be read by TensorRT's sparse kernels"
+            f"{data['model']}: products with a weight: {len(layers)}; weights that follow {pattern}: {follow}, that "
+            f"TensorRT's sparse kernels could read: {eligible}"
         )
     )
     table = Table(box=None, pad_edge=False)

@@ -91,13 +91,15 @@ def test_polygraphy_says_so_too(name: str) -> None:
     assert looked_at and looked_at <= pruner.sparse_tensors
 
 
-@pytest.mark.parametrize("name", ["bert-ts11", "mobilenet-v2-ts10", "swin-ts14", "yolo-ts12"])
+@pytest.mark.parametrize("name", ["bert-ts11", "mobilenet-v2-ts10", "ppocr-v4-rec", "swin-ts14", "yolo-ts12"])
 def test_tensorrt_builds_it_with_sparse_weights_on(name: str, tmp_path: Path) -> None:
     try:
         trt.backend()
     except graphprune.BackendError:
         pytest.skip("needs TensorRT")
-    result = graphprune.sparsify(models.export(name), checks=Checks(tensorrt=True))
+    source = models.packaged(name) if name in PACKAGED else models.export(name)
+    shapes = {"x": (1, 3, 48, 320)} if name == "ppocr-v4-rec" else None
+    result = graphprune.sparsify(source, checks=Checks(tensorrt=True), input_shapes=shapes)
     assert result.verdict is not None and result.verdict.passed and result.sparse is not None
     level = next(v for v in result.verdict.levels if v.name == "tensorrt")
     sparse = {e["node"] for e in level.details["eligible"] if e["sparse"]}

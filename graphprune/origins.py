@@ -79,7 +79,9 @@ def origin(model: Model, net: Web, node: int, position: int) -> Origin:
         chosen = None if relation is None else _follow(model, index, relation, name)
         if relation is None or chosen is None:
             label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
-            raise Lost(f"node {label} computes it in a way that cannot be followed element by element; fold constants first")
+            raise Lost(
+                f"node {label} computes it in a way that cannot be followed element by element; fold constants first"
+            )
         step = _order(relation, chosen, list(model.nodes[index].output).index(name))
         before = _zero_point(model, net, index, chosen)
         if step is not None:

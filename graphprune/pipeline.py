@@ -284,7 +284,7 @@ def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
     if not plan.sparsity or methods:
         return None, notes
     entry = plan.sparsity[0]
-    scope = Scope(include=[escape(e["tensor"]) for e in plan.sparsity])
+    scope = Scope(include=[escape(e["name"]) for e in plan.sparsity])
     return sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope), notes
 
 

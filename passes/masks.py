@@ -50,9 +50,9 @@ class Thinner:
 
         Args:
             weight: shape ``[groups, sums, outputs]``.
-            gram: second moments of what is summed, ``[groups, sums, sums]``.
+            gram: second moments of what is summed, ``[groups, sums, sums]``; where they overflow, magnitude decides.
         """
-        if self.method == "sparsegpt":
+        if self.method == "sparsegpt" and np.isfinite(gram).all():
             return self._settled(weight, gram)
         scores = np.abs(weight)
         if self.method == "wanda":

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from graphprune.passes.channel_swaps import search
-from graphprune.passes.magnitudes import Weigh
 from graphprune.passes.targets import Target
+from graphprune.passes.thinning import Weigh
 
 from graphprune import ordering, sparsity
 from graphprune.analysis import Analysis, Group

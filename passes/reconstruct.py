@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from graphprune.passes.least_squares import Split, masked, repaired, solve
-from graphprune.passes.magnitudes import share
 from graphprune.passes.masks import Thinner
 from graphprune.passes.paired import Feeds, Pair, Restrict, Task
 from graphprune.passes.paired import bias as added
+from graphprune.passes.thinning import share
 
 from graphprune.editor import Editor
 from graphprune.linear import Linear

@@ -11,12 +11,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from graphprune.passes import compensation, magnitudes, permutation, reconstruct, targets
+from graphprune.passes import compensation, permutation, reconstruct, targets, thinning
 from graphprune.passes.compensation import Compensated
-from graphprune.passes.magnitudes import Thinned, Weigh
 from graphprune.passes.masks import METHODS, Thinner
 from graphprune.passes.permutation import Ordered
 from graphprune.passes.targets import Scope, Skipped, Target
+from graphprune.passes.thinning import Thinned, Weigh
 
 from graphprune import shapes, sparsity, web
 from graphprune.analysis import Analysis
@@ -106,7 +106,7 @@ class Sparse:
         for one in self.thinned:
             layer = one.target.layers[0]
             entry: dict[str, Any] = {
-                "tensor": one.target.weight,
+                "name": one.target.weight,
                 "nodes": one.target.nodes,
                 "axis": None if self.request.structure is None else layer.axis,
                 "pattern": self.request.pattern,
@@ -232,7 +232,7 @@ def make(
         here, found, skipped = _here(made.model, request, input_shapes)
         result = Sparse(request, skipped=skipped)
         own = made.model, here.model, found, request.structure, request.amount or 0.0
-        made.model, result.thinned = magnitudes.mask(*own)
+        made.model, result.thinned = thinning.mask(*own)
     else:
         here, found, skipped = _here(done.model, request, input_shapes)
         result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, done.model)
@@ -242,7 +242,7 @@ def make(
             structural = method != METHODS[0] and request.structure is not None
             weigh = expected(here, first, partial(_fed, done, batches)) if structural else None
             amount = request.amount or 0.0
-            model, result.thinned = magnitudes.mask(model, here.model, first, request.structure, amount, weigh)
+            model, result.thinned = thinning.mask(model, here.model, first, request.structure, amount, weigh)
         ready = frozenset(t.weight for t in first)
         changed = replace(done, model=model)
         made = compensation.compensate(

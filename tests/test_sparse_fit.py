@@ -103,7 +103,7 @@ def test_shared_weights_stay_sparse_when_they_are_fitted() -> None:
     assert result.sparse is not None
     shared = {t.target.weight for t in result.sparse.thinned if len(t.target.nodes) > 1}
     assert shared and {f.weight for f in result.fits if f.kept} & shared and all_follow(result)
-    methods = {e["tensor"]: e["method"] for e in result.plan.sparsity}
+    methods = {e["name"]: e["method"] for e in result.plan.sparsity}
     assert {methods[w] for w in shared} == {"wanda"}  # SparseGPT changes weights, for one reader
 
 

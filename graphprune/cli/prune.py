@@ -222,7 +222,7 @@ def _print_sparse(out: Console, result: Result, verbose: bool) -> None:
     if verbose:
         for entry in result.plan.sparsity:
             kept = f"{100 * entry['kept_magnitude']:.1f} % of its magnitude stays"
-            out.print(Text(f"sparse: {entry['tensor']} at {', '.join(entry['nodes'])}: {kept}"))
+            out.print(Text(f"sparse: {entry['name']} at {', '.join(entry['nodes'])}: {kept}"))
         for skipped in data["dense"]:
             out.print(Text(f"dense: {skipped['node']}: {skipped['reason']}"))
         return

@@ -288,4 +288,3 @@ def test_weights_behind_other_nodes_are_fitted(way: str, tmp_path: Path) -> None
     held = {t.name: t.data_type for t in result.model.proto.graph.initializer}
     assert held[result.fits[-1].weight] == (10 if way == "Cast" else 1)
     helpers.check(result.model.proto)
-

@@ -126,8 +126,8 @@ def test_strings_and_integers_must_be_equal() -> None:
 
 
 def test_a_failed_proof_writes_nothing(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(analysis: graphprune.Analysis, selection: dict[str, list[int]]) -> Rewritten:
-        done = rewrite(analysis, selection)
+    def wrong(analysis: graphprune.Analysis, *what: dict[str, list[int]]) -> Rewritten:
+        done = rewrite(analysis, *what)
         broken_weight(done, 0)
         return done
 

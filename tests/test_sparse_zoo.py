@@ -79,6 +79,7 @@ def checks(model: ModelProto) -> bool:
     "name",
     ["bert-classifier-ts17", "convnext-ts14", "efficientnet-ts12", "mobilenet-v2-ts10", "regnet-ts11", "vit-ts16"],
 )
+@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_polygraphy_says_so_too(name: str) -> None:
     result = graphprune.sparsify(models.export(name))
     proto = result.model.proto

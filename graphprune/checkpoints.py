@@ -51,21 +51,21 @@ def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
         BackendError: the library that writes it is not installed.
     """
     if path.suffix in _TORCH:
-        torch = _library("torch")
+        torch = library("torch")
         made = {n: torch.from_numpy(np.array(v)) for n, v in tensors.items()}
         made = {n: v.to(torch.bfloat16) if n in like.half else v for n, v in made.items()}
         atomically(path, lambda file: torch.save(made, file))
         return
-    numpy = _library("safetensors.numpy")
+    numpy = library("safetensors.numpy")
     if like.half:
-        types = _library("ml_dtypes")
+        types = library("ml_dtypes")
         tensors = {n: v.astype(types.bfloat16) if n in like.half else v for n, v in tensors.items()}
     data = numpy.save({n: np.ascontiguousarray(v) for n, v in tensors.items()}, like.metadata)
     atomically(path, lambda file: file.write(data))
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    library = _library("safetensors")
+    library = library("safetensors")
     tensors: dict[str, Values] = {}
     half = set()
     try:
@@ -80,7 +80,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch(path: Path) -> Checkpoint:
-    torch = _library("torch")
+    torch = library("torch")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # as above
@@ -98,7 +98,12 @@ def _single(value: Values) -> Values:
     return value.astype(np.float32) if value.dtype.kind == "V" or value.dtype.name == "bfloat16" else value
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """An optional library.
+
+    Raises:
+        BackendError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -33,6 +33,18 @@ from graphprune.relation import Shape, Values
 FORMAT = "graphprune-packed/1"
 
 
+def check(path: Path) -> None:
+    """See before anything is computed that a packed file can be written.
+
+    Raises:
+        InputError: its folder is not there.
+        BackendError: safetensors is not installed.
+    """
+    checkpoints.library("safetensors.numpy")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist")
+
+
 def write(
     path: Path,
     model: Model,

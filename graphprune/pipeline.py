@@ -16,6 +16,7 @@ from graphprune.checks import Checks
 from graphprune.errors import InputError
 from graphprune.finishing import Clock, Job, Progress, Result, finish
 from graphprune.model import AnyModel, Model, load
+from graphprune.packed import check as check_packed
 from graphprune.passes import compensation, constants, criteria, depth, selection, sparse
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.influence import Taken
@@ -101,6 +102,8 @@ def prune(
     request = None if sparsity is None else sparsity.resolved(calibration is not None)
     if packed is not None and (request is None or request.structure is None):
         raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
+    if packed is not None:
+        check_packed(Path(packed))
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")

@@ -303,6 +303,38 @@ def test_external_weights_are_masked_as_they_are_written(tmp_path: Path) -> None
     np.testing.assert_array_equal(value, inside)
 
 
+def test_weights_in_bodies_and_functions() -> None:
+    """A weight in each branch of an If, and one in a function of the model's own."""
+    net = Net()
+    x = net.linear(net.input("x", ["batch", 64]), 64, 64)
+    flag = net.op("Greater", net.op("ReduceSum", x, keepdims=0), net.constant(np.float32(0)))
+    bodies = []
+    for name in ("then", "else"):
+        inner = Net(seed=len(bodies))
+        inner.count = 100 * (len(bodies) + 1)
+        y = inner.linear(x, 64, 64)
+        out = onnx.helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        bodies.append(onnx.helper.make_graph(inner.nodes, name, [], [out], inner.initializers))
+    x = net.op("If", flag, then_branch=bodies[0], else_branch=bodies[1])
+    held = numpy_helper.from_array((net.rng.standard_normal((64, 64)) * 0.3).astype(np.float32))
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["w"], value=held),
+        onnx.helper.make_node("MatMul", ["a", "w"], ["b"], name="inside"),
+    ]
+    function = onnx.helper.make_function("here", "Inner", ["a"], ["b"], nodes, [onnx.helper.make_opsetid("", 17)])
+    model = net.model(net.linear(net.op("Inner", x, domain="here"), 64, 8), domains=["here"], rank=2)
+    model.functions.append(function)
+    result = graphprune.sparsify(model)
+    assert len(result.sparse.thinned) == 3  # both branches, and what the function held
+    made = result.model.proto
+    feeds = {"x": np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)}
+    assert relative(run(model, feeds)[0], run(made, feeds)[0]) > 0
+    (branching,) = (n for n in made.graph.node if n.op_type == "If")
+    for graph in (a.g for a in branching.attribute):
+        (weight,) = (numpy_helper.to_array(t) for t in graph.initializer if list(t.dims) == [64, 64])
+        assert follows(weight, 0)
+
+
 def test_a_plan_is_replayed(tmp_path: Path) -> None:
     onnx.save(models.export("bert-ts11"), tmp_path / "m.onnx")
     graphprune.sparsify(tmp_path / "m.onnx", tmp_path / "s.onnx", permute=True)
@@ -346,6 +378,7 @@ def test_cut_and_sparse_in_one_run(tmp_path: Path) -> None:
         ({"pattern": "unstructured", "amount": 1.5}, "out of range"),
         ({"pattern": "unstructured", "amount": 0.5, "permute": True}, "goes by magnitude"),
         ({"pattern": "unstructured", "amount": 0.5, "packed": "p.safetensors"}, "--packed holds weights of an N:M"),
+        ({"packed": "not/there/p.safetensors"}, "its folder does not exist"),
         ({"compensate": "fold"}, "about removed channels"),
     ],
 )

@@ -65,11 +65,11 @@ def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    library = library("safetensors")
+    reader = library("safetensors")
     tensors: dict[str, Values] = {}
     half = set()
     try:
-        with library.safe_open(str(path), framework="numpy") as file:
+        with reader.safe_open(str(path), framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if file.get_slice(name).get_dtype() == "BF16":
                     half.add(name)

@@ -99,11 +99,7 @@ def prune(
     by_ratio.check(ratio, align)  # before the model is read
     criterion = criteria.check(criterion, calibration is not None)
     compensate = compensation.check(compensate, calibration is not None)
-    request = None if sparsity is None else sparsity.resolved(calibration is not None)
-    if packed is not None and (request is None or request.structure is None):
-        raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
-    if packed is not None:
-        check_packed(Path(packed))
+    request = _request(sparsity, packed, calibration is not None)
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
@@ -132,9 +128,8 @@ def prune(
     clock.lap("select")
     ordered: list[Ordered] = []
     if request is not None and request.permute:
-        ordered = sparse.order(
-            analysis, found, selected.chosen.selection, request, here, seed, partial(progress, "permuting")
-        )
+        gone, tell = selected.chosen.selection, partial(progress, "permuting")
+        ordered = sparse.order(analysis, found, gone, request, here, seed, tell)
         clock.lap("permute")
     done = rewrite(analysis, selected.chosen.selection, {o.group: o.order for o in ordered})
     for entry in done.plan.groups:
@@ -147,6 +142,18 @@ def prune(
     if request is not None and request.structure not in (None, SPARSE):
         job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
+
+
+def _request(
+    sparsity: sparse.Request | None, packed: str | os.PathLike[str] | None, calibrated: bool
+) -> sparse.Request | None:
+    """What is asked for of sparsity, with its defaults; looked at before the model is read."""
+    request = None if sparsity is None else sparsity.resolved(calibrated)
+    if packed is not None:
+        if request is None or request.structure is None:
+            raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
+        check_packed(Path(packed))
+    return request
 
 
 def sparsify(

@@ -8,7 +8,7 @@ import click
 
 from graphprune import report
 from graphprune.cli.options import output_options, proof_options, show
-from graphprune.cli.prune import print_result
+from graphprune.cli.result import print_result
 from graphprune.pipeline import apply
 
 

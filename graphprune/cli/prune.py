@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from statistics import median
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from graphprune import report
 from graphprune.checks import Checks
 from graphprune.cli.options import (
     bar,
-    change,
     model_argument,
-    number,
     output_options,
     proof_options,
     shape_options,
     show,
 )
-from graphprune.cli.validate import print_verdict
-from graphprune.finishing import Result
+from graphprune.cli.result import print_result
 from graphprune.passes import sparse
 from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.criteria import CRITERIA
@@ -33,8 +25,6 @@ from graphprune.passes.influence import SCORES
 from graphprune.passes.masks import METHODS
 from graphprune.pipeline import prune
 from graphprune.relation import Shape
-
-_REASONS = 6
 
 
 @click.command("prune")
@@ -128,146 +118,3 @@ def command(
             checks=Checks(tensorrt=trt) if validated or trt else None,
         )
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
-
-
-def print_result(out: Console, result: Result, verbose: bool) -> None:
-    """What was done, as a table."""
-    before, after = result.before, result.after
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "before", "after", "change"):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_row(
-        "parameters", number(before.parameters), number(after.parameters), change(before.parameters, after.parameters)
-    )
-    table.add_row("MACs", number(before.macs), number(after.macs), change(before.macs, after.macs))
-    table.add_row("bytes", number(before.bytes), number(after.bytes), change(before.bytes, after.bytes))
-    for kind in report.kinds(result):
-        label = f"{kind['kind']} classes in {kind['groups']} {'group' if kind['groups'] == 1 else 'groups'}"
-        table.add_row(label, str(kind["classes"]), str(kind["kept"]), change(kind["classes"], kind["kept"]))
-    sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in result.analysis.witness.inputs.items())
-    out.print(Text(f"{result.analysis.model.name}, MACs at {sizes}"))
-    out.print(table)
-    for entry in result.plan.interface:
-        old, new = ("x".join(map(str, entry[k])) for k in ("from", "to"))
-        out.print(Text(f"interface: {entry['name']} was {old}, is {new or 'gone'}"))
-    _print_blocks(out, result)
-    _print_untouched(out, result, verbose)
-    _print_proof(out, result)
-    _print_folded(out, result)
-    _print_sparse(out, result, verbose)
-    _print_fits(out, result, verbose)
-    for note in result.notes:
-        out.print(Text(f"note: {note}"))
-    if result.verdict is not None:
-        print_verdict(out, result.verdict, verbose)
-    times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
-    out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
-    out.print(Text(f"written: {result.output}" if result.output else "nothing written (no -o)"))
-
-
-def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
-    if verbose:
-        for entry in result.untouched:
-            out.print(Text(f"untouched: {entry.group}: {entry.reason}"))
-        return
-    for reason, count in Counter(u.reason for u in result.untouched).items():
-        out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
-
-
-def _print_blocks(out: Console, result: Result) -> None:
-    if result.without is None:
-        return
-    for entry, score in zip(result.without.entries, result.without.scores, strict=True):
-        scored = "" if score is None else f" (score {score:.3g})"
-        out.print(Text(f"block {entry.id} went: {entry.output} is {entry.by} now{scored}"))
-    if result.without.proof is not None:
-        worst = result.without.proof.worst
-        out.print(
-            Text(f"proof of blocks: holds, worst relative error {worst:.1e} beside the original with them cut off")
-        )
-
-
-def _print_folded(out: Console, result: Result) -> None:
-    count = sum(map(len, result.plan.folded.values()))
-    if count:
-        proven = (result.plan.proof or {}).get("folded")
-        worst = max((o["max_rel"] for o in proven["outputs"]), default=0.0) if proven else None
-        shown = "not proven" if worst is None else f"proof beside the original with them: worst {worst:.1e}"
-        out.print(Text(f"folded into biases: {count} removed classes that no input changes ({shown})"))
-
-
-def _print_sparse(out: Console, result: Result, verbose: bool) -> None:
-    data = report.sparse_data(result)
-    if data is None:
-        return
-    for kind in data["kinds"]:
-        weights = "1 weight" if kind["weights"] == 1 else f"{kind['weights']} weights"
-        out.print(
-            Text(
-                f"{data['pattern']} by {kind['method']}: {weights}, {number(kind['elements'])} of "
-                f"{number(result.after.parameters)} parameters; {100 * kind['kept']:.1f} % of them and "
-                f"{100 * kind['kept_magnitude']:.1f} % of their magnitude stay"
-            )
-        )
-    if result.compressed is not None:
-        before, after = result.compressed
-        out.print(Text(f"deflated: {number(before)}B before, {number(after)}B now ({change(before, after)})"))
-        out.print(Text("runtimes compute these zeros like any number: the model is smaller to ship, and not faster"))
-    if data["ordered"]:
-        before, after = (100 * share for share in data["scores"])
-        groups = "1 group" if len(data["ordered"]) == 1 else f"{len(data['ordered'])} groups"
-        out.print(
-            Text(f"permuted: {groups}; of what sums over them the pattern keeps {after:.1f} %, not {before:.1f} %")
-        )
-    if verbose:
-        for entry in result.plan.sparsity:
-            kept = f"{100 * entry['kept_magnitude']:.1f} % of its magnitude stays"
-            out.print(Text(f"sparse: {entry['name']} at {', '.join(entry['nodes'])}: {kept}"))
-        for skipped in data["dense"]:
-            out.print(Text(f"dense: {skipped['node']}: {skipped['reason']}"))
-        return
-    reasons = Counter(s["reason"] for s in data["dense"]).most_common()
-    for reason, count in reasons[:_REASONS]:
-        out.print(Text(f"dense: {count} {'product' if count == 1 else 'products'}: {reason}"))
-    if len(reasons) > _REASONS:
-        out.print(Text(f"... and {sum(c for _, c in reasons[_REASONS:])} more (-v lists all)"))
-
-
-def _print_fits(out: Console, result: Result, verbose: bool) -> None:
-    if not result.fits:
-        return
-    kept = sum(f.kept for f in result.fits)
-    before, after = (median(getattr(f, key) for f in result.fits) for key in ("before", "after"))
-    text = f"fit: {kept} of {len(result.fits)} linear operators, held-out relative error {before:.3g}, now {after:.3g}"
-    out.print(Text(f"{text} (medians)"))
-    for fit in result.fits if verbose else ():
-        state = "" if fit.kept else ", left as it was"
-        out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))
-
-
-def _print_proof(out: Console, result: Result) -> None:
-    if result.proof is None:
-        if result.without is None or result.without.proof is None:
-            moved = result.plan.groups or result.without is not None
-            out.print(Text("proof: not asked for" if moved else "proof: nothing was cut or moved"))
-        return
-    shapes = "; ".join(
-        ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs
-    )
-    out.print(Text(f"proof: holds, worst relative error {result.proof.worst:.1e} (run at {shapes})"))
-    if result.proof.statistical:
-        worst = max(o.max_rel for o in result.proof.plain)
-        count = len(result.proof.statistical)
-        groups = f"{count} statistical {'group' if count == 1 else 'groups'}"
-        out.print(
-            Text(f"  {groups}, proven too; that means now run over fewer elements costs up to {worst:.1e} relative")
-        )
-    for output in result.proof.outputs:
-        if output.constant:
-            out.print(
-                Text(f"  output {output.name!r} is one value everywhere on these inputs: shapes are proven, not values")
-            )
-        elif output.compared_at:
-            out.print(
-                Text(f"  output {output.name!r} vanishes on these inputs, so it was compared at {output.compared_at!r}")
-            )

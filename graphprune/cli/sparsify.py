@@ -9,7 +9,7 @@ import click
 from graphprune import report
 from graphprune.checks import Checks
 from graphprune.cli.options import bar, model_argument, output_options, proof_options, shape_options, show
-from graphprune.cli.prune import print_result
+from graphprune.cli.result import print_result
 from graphprune.passes.masks import METHODS
 from graphprune.pipeline import sparsify
 from graphprune.relation import Shape

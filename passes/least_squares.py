@@ -141,42 +141,50 @@ def masked(sums: Split, first: FloatArray, bias: FloatArray | None, stay: Mask) 
         xx, xy = fitting.centred
     else:
         xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
-    gram, wanted = xx.astype(np.float32), np.where(stay, xy - xx @ first, 0).astype(np.float32)
-    diagonal = np.einsum("gii->gi", gram)
-    scale = diagonal.mean(1)
+    shift = _offset(fitting, first) if bias is None else bias
+    found = [(sums.held.error(first, shift), first, shift)]
+    if not np.isfinite(xx).all():
+        return found[0]
+    scale = np.maximum(np.einsum("gii->g", xx) / xx.shape[1], 1e-300)[:, None, None]  # 1 is average: float32 will do
+    gram, wanted = (xx / scale).astype(np.float32), np.where(stay, (xy - xx @ first) / scale, 0).astype(np.float32)
     change = np.zeros_like(wanted)
-    found = []
     for ridge in reversed(_COARSE):
-        change = _descend(gram, ridge * scale + 1e-12, diagonal, wanted, stay, change)
+        change = _descend(gram, ridge, wanted, stay, change)
         weight = first + change
         shift = _offset(fitting, weight) if bias is None else bias
         found.append((sums.held.error(weight, shift), weight, shift))
     return min(found, key=lambda one: one[0])
 
 
-def _descend(gram: Values, ridge: Values, diagonal: Values, wanted: Values, stay: Mask, start: Values) -> Values:
-    """Conjugate gradients for ``(gram + ridge) x = wanted`` on the support of each column."""
+def _descend(gram: Values, ridge: float, wanted: Values, stay: Mask, start: Values) -> Values:
+    """Conjugate gradients for ``(gram + ridge) x = wanted`` on the support of each column; solved ones wait."""
 
     def product(x: Values) -> Values:
-        return np.where(stay, gram @ x + ridge[:, None, None] * x, 0)
+        return np.where(stay, gram @ x + ridge * x, 0)
 
-    scaled = (1 / np.maximum(diagonal + ridge[:, None], 1e-30))[:, :, None]
+    scaled = (1 / (np.einsum("gii->gi", gram) + ridge))[:, :, None]
     x, residual = start.copy(), wanted - product(start)
     step = scaled * residual
     energy = np.einsum("gio,gio->go", residual, step)
-    enough = _ENOUGH * np.einsum("gio,gio->go", wanted, scaled * wanted) + 1e-30
+    enough = _ENOUGH * np.einsum("gio,gio->go", wanted, scaled * wanted)
     for _ in range(_STEPS):
-        if (energy <= enough).all():
+        going = energy > enough
+        if not going.any():
             break
         made = product(step)
-        length = energy / np.maximum(np.einsum("gio,gio->go", step, made), 1e-30)
+        length = _share(energy, np.einsum("gio,gio->go", step, made), going)
         x += length[:, None] * step
         residual -= length[:, None] * made
         turned = scaled * residual
         fresh = np.einsum("gio,gio->go", residual, turned)
-        step = turned + (fresh / np.maximum(energy, 1e-30))[:, None] * step
+        step = turned + _share(fresh, energy, going)[:, None] * step
         energy = fresh
     return x
+
+
+def _share(a: Values, b: Values, where: Mask) -> Values:
+    """``a / b`` where that is asked for and b is positive, else 0."""
+    return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))
 
 
 def _offset(sums: Sums, weight: FloatArray) -> FloatArray:

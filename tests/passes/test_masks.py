@@ -107,3 +107,28 @@ def test_what_stays_is_fitted_as_by_a_solver_for_each_output() -> None:
         made = rows @ found[0, :, o] + bias[0, o]
         least = ((design @ best - wanted[:, o]) ** 2).sum()
         assert ((made - wanted[:, o]) ** 2).sum() < 1.02 * least
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_size_of_inputs_is_no_matter(size: float) -> None:
+    x, weight = case(sums=16, rows=400)
+    weight[0, :, 3] = 0  # an output that is nothing, and so is solved at once
+    x = x * size
+    sums = Split.empty(1, 16, 5)
+    sums.add(x.astype(np.float32), (x @ weight).astype(np.float32), np.arange(400) % 4 == 3)
+    stay, start = Thinner("sparsegpt", PATTERN).choose(weight, sums.fitting.rows.centred)
+    error, found, _ = masked(sums, start, None, stay)
+    plain = sums.held.error(weight * Thinner("magnitude", PATTERN).choose(weight, stay)[0], np.zeros((1, 5)))
+    assert np.isfinite(found).all() and error < 0.7 * plain and (found[0, :, 3] == 0).all()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_inputs_that_overflow_leave_the_weight_as_it_was() -> None:
+    x, weight = case(sums=16, rows=400)
+    sums = Split.empty(1, 16, 5)
+    sums.add(x.astype(np.float32), (x @ weight).astype(np.float32), np.arange(400) % 4 == 3)
+    sums.fitting.rows.xx[0, 0, 0] = np.inf
+    stay, start = Thinner("sparsegpt", PATTERN).choose(weight, sums.fitting.rows.xx)
+    assert PATTERN.follows(start, 1)
+    assert (masked(sums, start, np.zeros((1, 5)), stay)[1] == start).all()

@@ -39,7 +39,7 @@ def first(batches: Batches, count: int) -> list[samples.Feeds]:
     seen = 0
     for feeds in batches():
         found.append(feeds)
-        seen += max((len(v) for v in feeds.values() if v.ndim), default=1)
+        seen += samples.count(feeds)
         if seen >= count:
             break
     return found

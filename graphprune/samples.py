@@ -189,3 +189,11 @@ def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
             )
         found[value.name] = array.astype(dtype, copy=False)
     return found
+
+
+def count(feeds: Mapping[str, Values]) -> int:
+    """How many samples inputs hold: as many as the shortest has, since a state may have layers in front of its own.
+
+    Too few are no harm where samples are only told apart.
+    """
+    return min((len(v) for v in feeds.values() if v.ndim), default=1)

@@ -21,6 +21,7 @@ from graphprune.linears import find
 from graphprune.model import Model
 from graphprune.moments import FloatArray
 from graphprune.relation import IntArray, Values
+from graphprune.samples import count
 from graphprune.staged import Staged
 
 Feeds = Mapping[str, Values]
@@ -70,8 +71,7 @@ class Pair:
         for number, feeds in enumerate(self.task.batches()):
             self.wanted.start(number, feeds)
             self.given.start(number, {n: self.task.restrict(v, n) for n, v in feeds.items() if n in self.inputs})
-            # a state may have layers in front of its samples; counting too few only lets their numbers overlap
-            self.sizes.append(min((len(v) for v in feeds.values() if v.ndim), default=1))
+            self.sizes.append(count(feeds))
         return self
 
     def __exit__(self, *_: object) -> None:

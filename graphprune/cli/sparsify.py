@@ -10,11 +10,13 @@ from graphprune import report
 from graphprune.checks import Checks
 from graphprune.cli.options import bar, model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
+from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.masks import METHODS
 from graphprune.pipeline import sparsify
 from graphprune.relation import Shape
 
-COMPENSATIONS = ("refit", "repair", "none")
+_OFFERED = [c for c in COMPENSATIONS if c != "fold"]
+"""Folding is about removed channels."""
 
 
 @click.command("sparsify")
@@ -25,7 +27,7 @@ COMPENSATIONS = ("refit", "repair", "none")
 @click.option("--method", type=click.Choice(METHODS), help="What stays; sparsegpt with --calibration, else magnitude.")
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
-@click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
+@click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes or weights; repeatable.")

@@ -29,3 +29,13 @@ class BackendError(GraphpruneError):
     """A backend that was asked for is not installed."""
 
     exit_status = 3
+
+
+class UserCodeError(InputError):
+    """A function that the user named (``module:function``) raised; the message says which one, and what."""
+
+
+class FaultError(GraphpruneError):
+    """A fault of the program itself, or of a rule that it was given: nothing that the user could mend in the model."""
+
+    exit_status = 4

@@ -24,7 +24,7 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside its place and rename it when it is complete.
 
     Raises:
-        InputError: the folder is not there or cannot be written.
+        InputError: the folder is not there or cannot be written, the disk is full, or a folder has the file's name.
     """
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or Path())
@@ -35,8 +35,10 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary):  # else of a file that write() reads
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
         raise
 
 

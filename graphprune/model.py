@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf import json_format, message, text_format
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.control import DOMAIN, Layout
@@ -257,13 +258,24 @@ def load(model: AnyModel) -> Model:
         path = Path(model)
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        try:
-            proto = onnx.load(path, load_external_data=False)
-        except (DecodeError, ValueError, OSError) as error:
-            raise InputError(f"{path}: not an ONNX model, or truncated ({_first_line(error)})") from error
-        loaded = Model(proto, path)
+        loaded = Model(_read_proto(path), path)
     check(loaded)
     return loaded
+
+
+_UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
+"""What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
+
+
+def _read_proto(path: Path) -> ModelProto:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The onnxtxt format is experimental")
+            return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not an ONNX model, or truncated ({_reason(error)})") from error
 
 
 def check(model: Model) -> None:
@@ -391,5 +403,10 @@ def _constant_tensor(node: NodeProto) -> TensorProto | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: BaseException) -> str:
+    """What a parser says, without the lists that follow its first line; ONNX's own has its reason in the last."""
+    text = error.args[0] if error.args else ""
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else str(error)).strip().splitlines()
+    if isinstance(error, onnx.parser.ParseError):
+        return " ".join(lines)
+    return lines[0] if lines else type(error).__name__

@@ -13,11 +13,9 @@ samples (its rank is one less than the array's), one at a time.
 
 from __future__ import annotations
 
-import importlib
 import os
-import re
-import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import IO, Any
 import numpy as np
 from onnx import ValueInfoProto, helper
 
-from graphprune import pictures
+from graphprune import pictures, usercode
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
@@ -53,8 +51,8 @@ def load(source: str | os.PathLike[str], model: Model, batch: int = BATCH) -> It
         feeds = _folder(path, model, batch)
     elif path.is_file():
         feeds = _file(path, model, batch)
-    elif re.fullmatch(r"[\w.]+:\w+", str(source)):
-        feeds = _function(str(source))
+    elif usercode.names_one(str(source)):
+        feeds = usercode.items(str(source))
     else:
         raise InputError(f"{source}: no such file or folder, and not like module:function")
     return (_fitting(one, model, str(source)) for one in _not_none(feeds, str(source)))
@@ -82,7 +80,9 @@ def _file(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
             yield from _single(path, model)
         else:
             yield from _archive(path, model, batch)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a NumPy file ({error})") from error
 
 
@@ -154,30 +154,23 @@ def _step(value: ValueInfoProto, stream: _Stream, batch: int) -> int:
     return _declared(value) if _declared(value) > 0 else batch
 
 
-def _function(source: str) -> Iterator[Mapping[str, Any]]:
-    module, _, name = source.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as for any command that is given a module by name
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{source}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    yield from function()
-
-
 def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
     """Feeds with the types that the model asks for.
 
     Raises:
         InputError: an input is missing, of another kind, or of another shape.
     """
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"{source}: gives {type(feeds).__name__}, and not an array for each input by its name")
     found: Feeds = {}
     for value in model.inputs:
         tensor = value.type.tensor_type
         if value.name not in feeds:
             raise InputError(f"{source}: gives no input {value.name!r}")
-        array = np.asarray(feeds[value.name])
+        try:
+            array = np.asarray(feeds[value.name])
+        except (ValueError, TypeError) as error:  # lists that are no box
+            raise InputError(f"{source}: input {value.name!r} is no array ({error})") from error
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
         if (array.dtype.kind == "f") != (dtype.kind == "f") and dtype.kind in "fiu":
             raise InputError(f"{source}: input {value.name!r} is of type {array.dtype}, the model wants {dtype}")

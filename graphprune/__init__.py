@@ -7,18 +7,30 @@ whether the result checks, runs, agrees and builds, and ``bench`` whether it is 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from graphprune.analysis import Analysis, Group, analyze
-from graphprune.checks import Checks, Verdict
-from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
-from graphprune.plan import Plan
-from graphprune.timing import Bench, bench
-from graphprune.verdict import validate
-
 if TYPE_CHECKING:
+    from graphprune.analysis import Analysis, Group, analyze
+    from graphprune.checks import Checks, Verdict
+    from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
     from graphprune.finishing import Result
     from graphprune.pipeline import apply, prune, sparsify
+    from graphprune.plan import Plan
+    from graphprune.timing import Bench, bench
+    from graphprune.verdict import validate
+
+_HOMES = {
+    "analysis": ("Analysis", "Group", "analyze"),
+    "checks": ("Checks", "Verdict"),
+    "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
+    "finishing": ("Result",),
+    "pipeline": ("apply", "prune", "sparsify"),
+    "plan": ("Plan",),
+    "timing": ("Bench", "bench"),
+    "verdict": ("validate",),
+}
+"""Modules, and what of them this package offers."""
 
 __all__ = [
     "Analysis",
@@ -44,9 +56,14 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    # the pipeline stands on the passes, which stand on this package: it is imported when it is first asked for
-    if name in ("Result", "apply", "prune", "sparsify"):
-        from graphprune import finishing, pipeline
-
-        return getattr(finishing if name == "Result" else pipeline, name)
+    # imported when it is first asked for: the command line answers at once, and passes stand on this package
+    for module, names in _HOMES.items():
+        if name in names:
+            found: object = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = found
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from graphprune.cli.boundary import printing
 from graphprune.cli.options import output_options, show
 from graphprune.rules import Entry, operators
 
@@ -20,7 +21,8 @@ def command(markdown: bool, json_to: str | None, verbose: bool, quiet: bool) -> 
     """List the operators that have a rule, and those that pin what they touch, with the reason."""
     entries = operators()
     if markdown:
-        click.echo(as_markdown(entries), nl=False)
+        with printing():
+            click.echo(as_markdown(entries), nl=False)
         return
     data = {"operators": [{"domain": e.domain, "op": e.op, "pins": e.pins, "text": e.text} for e in entries]}
     show(data, json_to, quiet, lambda out: _print(out, entries))

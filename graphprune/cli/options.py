@@ -17,6 +17,7 @@ from rich.progress import Progress, TaskID
 
 from graphprune import files
 from graphprune.checks import Checks
+from graphprune.cli.boundary import printing
 from graphprune.relation import Shape
 from graphprune.trt import CAPABILITIES
 
@@ -160,12 +161,14 @@ def _capabilities(_: click.Context, __: click.Parameter, text: str | None) -> li
 def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable[[Console], None]) -> None:
     """Print a result as a table, and write it as JSON where asked."""
     if json_to == "-":
-        click.echo(json.dumps(files.plain(data), indent=1))
+        with printing():
+            click.echo(json.dumps(files.plain(data), indent=1))
         return
     if json_to is not None:
         files.write_json(Path(json_to), data)
     if not quiet:
-        table(console())
+        with printing():
+            table(console())
 
 
 @contextmanager
@@ -183,10 +186,15 @@ def bar(hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # called where it is caught: by itself rich would exit with 1
+
+
 def console() -> Console:
     """Standard output; as wide as the text needs where it is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=160)
+    found = _Output(highlight=False)
+    return found if found.is_terminal else _Output(highlight=False, width=160)
 
 
 def number(value: float) -> str:

@@ -46,7 +46,7 @@ class Level:
     Attributes:
         name: of the level.
         status: ``passed``, ``failed`` or ``skipped``.
-        message: why it failed or was skipped, in one line.
+        message: why it failed or was skipped, or a remark on what passed, in one line.
         details: what was measured.
         seconds: time taken.
     """

@@ -12,21 +12,27 @@ HIGH_IS_BETTER = ("cosine", "psnr", "top1")
 """Metrics of which more is better; of all others less is."""
 
 
+FAR = 0.9
+"""Cosine below which an output is called far from the original's."""
+
+
 class Incomparable(Exception):
     """Two outputs of different shapes; the message names them."""
 
 
-def metrics(expected: Values, found: Values, name: str = "output") -> dict[str, float]:
+def metrics(expected: Values, found: Values, name: str = "output", samples: int | None = None) -> dict[str, float]:
     """How far one output is from another.
 
     Args:
         expected: the original's, any shape.
         found: the other's.
         name: of the output.
+        samples: how many were fed.
 
     Returns:
         ``max_abs``, ``mean_abs``, ``max_rel``, ``mean_rel`` by Polygraphy; ``cosine``; ``psnr`` in decibels against the
-        range of ``expected``; ``top1``: the share of rows (last axis) whose largest element is the same.
+        range of ``expected``; ``top1``, of class scores alone: the share of samples whose largest score is at the same
+        class.
 
     Raises:
         Incomparable: the shapes differ.
@@ -51,28 +57,57 @@ def metrics(expected: Values, found: Values, name: str = "output") -> dict[str, 
         "cosine": float(a @ b) / size if size else float(np.array_equal(a, b)),
         "psnr": float("inf") if noise == 0 else 10 * float(np.log10(span**2 / noise)) if span else float("-inf"),
     }
-    if expected.ndim > 1 and expected.shape[-1] > 1:
+    if _class_scores(expected, samples):
         data["top1"] = float((expected.argmax(-1) == found.argmax(-1)).mean())
     return data
 
 
+def _class_scores(value: Values, samples: int | None) -> bool:
+    """Whether an output can be class scores: one row of them a sample. Maps, sequences and lists of boxes are none."""
+    if value.dtype.kind != "f" or value.ndim != 2 or value.shape[1] < 2:
+        return False
+    return samples is None or value.shape[0] == samples
+
+
 def compare(
-    names: Sequence[str], expected: Sequence[Sequence[Values]], found: Sequence[Sequence[Values]]
+    names: Sequence[str],
+    expected: Sequence[Sequence[Values]],
+    found: Sequence[Sequence[Values]],
+    samples: Sequence[int] | None = None,
 ) -> dict[str, dict[str, float]]:
     """The worst of each metric over several runs.
 
     Args:
         names: of the outputs.
         expected, found: for each run the outputs.
+        samples: for each run how many were fed.
 
     Raises:
         Incomparable: two outputs have different shapes.
     """
     total: dict[str, dict[str, float]] = {}
-    for wanted, got in zip(expected, found, strict=True):
+    counts = samples if samples is not None else [None] * len(expected)
+    for wanted, got, fed in zip(expected, found, counts, strict=True):
         for name, a, b in zip(names, wanted, got, strict=True):
-            worse(total.setdefault(name, {}), metrics(np.asarray(a), np.asarray(b), name))
+            one = metrics(np.asarray(a), np.asarray(b), name, fed)
+            if name in total and ("top1" in one) != ("top1" in total[name]):
+                one.pop("top1", None)  # in some runs alone it had a row a sample
+                total[name].pop("top1", None)
+            worse(total.setdefault(name, {}), one)
     return total
+
+
+def far(outputs: Mapping[str, Mapping[str, float]]) -> str:
+    """A remark on the output that is farthest from the original's, where it is far; empty where none is."""
+    cosines = {name: values["cosine"] for name, values in outputs.items() if not values["cosine"] >= FAR}
+    if not cosines:
+        return ""
+    name = min(cosines, key=lambda n: -1.0 if np.isnan(cosines[n]) else cosines[n])
+    others = f", and so {'is' if len(cosines) == 2 else 'are'} {len(cosines) - 1} more" if len(cosines) > 1 else ""
+    return (
+        f"warning: output {name!r} is far from the original's (cosine {cosines[name]:.4f}){others}; --min-cosine "
+        f"{FAR:g} would make this a failure"
+    )
 
 
 def worse(total: dict[str, float], one: Mapping[str, float]) -> None:

@@ -33,7 +33,7 @@ import onnxruntime as ort
 from graphprune import half, kernels, samples, shapes, sparsity, timing, trt, web
 from graphprune.canonical import canonicalize
 from graphprune.checks import Checks, Level, Verdict
-from graphprune.comparison import Incomparable, compare
+from graphprune.comparison import Incomparable, compare, far
 from graphprune.errors import GraphpruneError, InputError
 from graphprune.files import save
 from graphprune.model import AnyModel, Model, load
@@ -231,7 +231,9 @@ class _Validation:
         if set(own) != set(other) or any(a and b and a != b for a, b in sizes):
             raise _Failed("its inputs are not those of the original, so that their outputs cannot be compared")
         expected, found = self._outputs(self.original), self._outputs(self.model)
-        level.details["outputs"] = worst = compare(self.model.output_names, expected, found)
+        level.details["outputs"] = worst = self._compared(expected, found)
+        if self.checks.max_abs is None and self.checks.min_cosine is None:
+            level.message = far(worst)
         for name, values in worst.items():
             if self.checks.max_abs is not None and not values["max_abs"] <= self.checks.max_abs:
                 raise _Failed(f"output {name!r} differs by {values['max_abs']:.3g}, more than {self.checks.max_abs:g}")
@@ -240,20 +242,24 @@ class _Validation:
                     f"output {name!r} has cosine {values['cosine']:.4f}, less than {self.checks.min_cosine:g}"
                 )
 
+    def _compared(
+        self, expected: Sequence[Sequence[Values]], found: Sequence[Sequence[Values]]
+    ) -> dict[str, dict[str, float]]:
+        return compare(self.model.output_names, expected, found, [samples.count(feeds) for feeds in self.inputs])
+
     def half(self, level: Level) -> None:
         """What float16 does to the original, what pruning does to it, and what float16 does to the pruned model."""
-        names = self.model.output_names
         own = self._outputs(self.model)
         halves = {"model": _rounded(self.model, self.given)}
         if self.original is not None:
             whole = self._outputs(self.original)
             halves["original"] = _rounded(self.original, self.given)
-            level.details["original in float16 against original"] = compare(
-                names, whole, self._outputs(halves["original"])
+            level.details["original in float16 against original"] = self._compared(
+                whole, self._outputs(halves["original"])
             )
-            level.details["model against original"] = compare(names, whole, own)
+            level.details["model against original"] = self._compared(whole, own)
         found = self._outputs(halves["model"])
-        level.details["model in float16 against model"] = compare(names, own, found)
+        level.details["model in float16 against model"] = self._compared(own, found)
         for feeds, before, after in zip(self.inputs, own, found, strict=True):
             if any(_overflows(a, b) for a, b in zip(before, after, strict=True)):
                 where = _first(halves["model"], self.model, feeds, lambda v: ~np.isfinite(v))
@@ -324,7 +330,7 @@ class _Validation:
         """The engine's outputs beside ONNX Runtime's, on the GPU; what exceeds float16 shows here for what it is."""
         names = self.model.output_names
         found = [[outputs[n] for n in names] for outputs in self.builds["pruned"].outputs]
-        level.details["outputs"] = worst = compare(names, self._outputs(self.model), found)
+        level.details["outputs"] = worst = self._compared(self._outputs(self.model), found)
         for name, values in worst.items():
             if not values["cosine"] >= ENGINE_COSINE:
                 raise _Failed(

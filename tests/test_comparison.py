@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphprune.comparison import Incomparable, compare, metrics, worse
+from graphprune.comparison import Incomparable, compare, far, metrics, worse
 
 
 def test_metrics() -> None:
@@ -31,3 +31,31 @@ def test_what_is_not_a_number_is_worst_and_stays_so() -> None:
 def test_other_shapes_cannot_be_compared() -> None:
     with pytest.raises(Incomparable, match=r"'y' has shape \(3,\) in place of \(2,\)"):
         metrics(np.zeros(2), np.zeros(3), "y")
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples", "scores"),
+    [
+        ((2, 10), 2, True),
+        ((300, 4), 1, False),  # boxes
+        ((1, 84, 8400), 1, False),  # a detector's map
+        ((2, 1), 2, False),
+        ((10,), 1, False),
+    ],
+)
+def test_only_class_scores_have_a_winner(shape: tuple[int, ...], samples: int, scores: bool) -> None:
+    value = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    assert ("top1" in metrics(value, value, "y", samples)) == scores
+    assert "top1" not in metrics(value.astype(np.int64), value.astype(np.int64), "y", samples)
+
+
+def test_a_list_that_once_is_as_long_as_the_batch_has_no_winner() -> None:
+    runs = [[np.ones((n, 4), np.float32)] for n in (3, 1, 3)]
+    for counts in ([1, 1, 1], [3, 3, 3]):
+        assert "top1" not in compare(["boxes"], runs, runs, counts)["boxes"]
+
+
+def test_what_is_far_is_said() -> None:
+    assert far({"y": {"cosine": 0.95}}) == ""
+    found = far({"x": {"cosine": 0.95}, "y": {"cosine": 0.59}, "z": {"cosine": float("nan")}})
+    assert "output 'z' is far" in found and "and so is 1 more" in found and "--min-cosine" in found

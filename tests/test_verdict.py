@@ -122,8 +122,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     pair = (str(tmp_path / "b.onnx"), "--against", str(tmp_path / "a.onnx"))
     status, out, _ = run(capsys, "validate", *pair)
     assert status == 0 and "cosine at least" in out
-    status, out, _ = run(capsys, "validate", *pair, "--max-abs", "1e-9")
-    assert status == 1 and "differs by" in out
+    status, out, err = run(capsys, "validate", *pair, "--max-abs", "1e-9")
+    assert status == 1 and "differs by" in out and err.count("\n") == 1
+    status, out, quiet = run(capsys, "validate", *pair, "--max-abs", "1e-9", "-q")
+    assert (status, out, quiet) == (1, "", err) and "error: b.onnx: fails at comparison: output" in err
     status, out, _ = run(capsys, "validate", *pair, "--json")
     assert status == 0 and [level["status"] for level in json.loads(out)["levels"]] == ["passed"] * 3
     jsonschema.validate(json.loads(out), schema("verdict"))
@@ -296,6 +298,21 @@ def test_prune_can_validate_before_it_writes(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(graphprune.VerdictError, match=r"has cosine .* Nothing was written"):
         graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=0.5, checks=Checks(min_cosine=1.0))
     assert not (tmp_path / "b.onnx").exists()
+
+
+def test_without_a_gate_what_is_far_from_the_original_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(chain(), tmp_path / "a.onnx")
+    graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=0.9, align=1)
+    pair = (str(tmp_path / "b.onnx"), "--against", str(tmp_path / "a.onnx"))
+    status, out, _ = run(capsys, "validate", *pair)
+    assert status == 0 and "is far from the original's (cosine" in out and "--min-cosine 0.9 would" in out
+    assert "wins" not in out  # it gives a map
+    status, out, err = run(capsys, "validate", *pair, "--min-cosine", "0.9")
+    assert status == 1 and "has cosine" in err and "is far" not in out
+    status, out, _ = run(capsys, "validate", *pair, "--min-cosine", "-1")
+    assert status == 0 and "is far" not in out  # who sets a gate knows
 
 
 def test_gates_need_an_original() -> None:

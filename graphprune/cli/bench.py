@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.timing import CONFIDENCE, Bench, bench
 
@@ -55,11 +55,11 @@ def command(
         seed=seed,
     )
     show(found.to_json(), json_to, quiet, lambda out: _print(out, found))
-    slow = [r for r in found.ratios if min_speedup is not None and r.speedup < min_speedup]
-    for ratio in slow:
-        click.echo(f"{ratio.model} is {ratio.speedup:.2f} times as fast, less than {min_speedup:g}", err=True)
-    if slow:
-        sys.exit(1)
+    if min_speedup is not None:
+        slow = [r for r in found.ratios if r.speedup < min_speedup]
+        if slow:
+            each = "; ".join(f"{r.model} is {r.speedup:.2f} times as fast" for r in slow)
+            raise VerdictError(f"{each}, less than {min_speedup:g}")
 
 
 def _print(out: Console, found: Bench) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.verdict import validate
 
@@ -54,7 +54,7 @@ def command(
     verdict = validate(model, against, checks, input_shapes=input_shapes, seed=seed)
     show(verdict.to_json(), json_to, quiet, lambda out: print_verdict(out, verdict, verbose))
     if not verdict.passed:
-        sys.exit(1)
+        raise VerdictError(f"{verdict.model}: fails at {verdict.failures}")
 
 
 def print_verdict(out: Console, verdict: Verdict, verbose: bool) -> None:
@@ -84,9 +84,10 @@ def _runtime(details: dict[str, Any]) -> list[str]:
 
 
 def _outputs(outputs: dict[str, dict[str, float]]) -> str:
-    worst = min(outputs.values(), key=lambda values: values["cosine"])
-    text = f"cosine at least {worst['cosine']:.4f}, differs by up to {max(v['max_abs'] for v in outputs.values()):.3g}"
-    return text + (f", the winner is the same in {100 * worst['top1']:.0f} %" if "top1" in worst else "")
+    cosine, most = min(v["cosine"] for v in outputs.values()), max(v["max_abs"] for v in outputs.values())
+    winners = [v["top1"] for v in outputs.values() if "top1" in v]
+    text = f"cosine at least {cosine:.4f}, differs by up to {most:.3g}"
+    return text + (f", the same class wins in {100 * min(winners):.0f} %" if winners else "")
 
 
 def _comparison(details: dict[str, Any]) -> list[str]:

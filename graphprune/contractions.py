@@ -21,6 +21,7 @@ from graphprune.analysis import Analysis, Group
 from graphprune.linear import Linear
 from graphprune.linears import find
 from graphprune.moments import FloatArray, Moments
+from graphprune.progress import Steps, unseen
 from graphprune.relation import Axes, IntArray, Values
 from graphprune.staged import Staged, waves
 
@@ -109,7 +110,7 @@ def observe(
     groups: Iterable[Group],
     batches: Callable[[], Iterable[Feeds]],
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> list[Contraction]:
     """Every contraction over a class of some groups, in the order of the nodes.
 

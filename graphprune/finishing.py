@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,12 +21,10 @@ from graphprune.passes import compensation, constants, depth, reconstruct, spars
 from graphprune.passes.permutation import Ordered
 from graphprune.passes.ratio import Untouched
 from graphprune.plan import Plan
+from graphprune.progress import Progress, unseen
 from graphprune.relation import Shape
 from graphprune.rewrite import Rewritten, described
 from graphprune.verdict import validate
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps of it are done, and how many there are."""
 
 
 @dataclass
@@ -70,17 +67,25 @@ class Result:
 
 
 class Clock:
-    """Seconds by step."""
+    """Seconds by step, and the progress of a job through the phases that are planned.
 
-    def __init__(self) -> None:
+    Args:
+        progress: who watches; nobody by default.
+        phases: what is to come.
+    """
+
+    def __init__(self, progress: Progress | None, phases: Sequence[str]) -> None:
+        self.progress = progress or Progress()
+        self.progress.plan(phases)
         self.seconds: dict[str, float] = {}
         self.last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         """A step has ended."""
         now = time.perf_counter()
-        self.seconds[name] = now - self.last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
         self.last = now
+        self.progress.end(name)
 
 
 @dataclass
@@ -98,7 +103,6 @@ class Job:
     constant: constants.Constant
     batches: Batches | None = None
     compensate: str = "none"
-    progress: Progress = lambda _, __, ___: None
     request: sparse.Request | None = None
     ordered: list[Ordered] = field(default_factory=list)
     packed: str | os.PathLike[str] | None = None
@@ -122,7 +126,10 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
     verdict = None
     source = job.original.model.source
     if job.checks is not None:
-        verdict = validate(done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed)
+        steps = clock.progress.begin("validate")
+        verdict = validate(
+            done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed, progress=steps
+        )
         if not verdict.passed:
             raise VerdictError(f"{source.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
         clock.lap("validate")
@@ -181,10 +188,10 @@ def _change(
     """Change the values of weights: make up for what went, and make sparse."""
     runs, thinned = job.original.model.runs_as or job.original.model, None
     if job.request is None:
-        progress = partial(job.progress, "fitting")
+        progress = clock.progress.begin("fit") if job.compensate != "none" else unseen
         made = compensation.compensate(job.compensate, runs, analysis, done, job.batches, job.seed, progress)
     else:
-        progress = partial(job.progress, "making sparse")
+        progress = clock.progress.begin("sparsify")
         made, thinned = sparse.make(
             job.request, job.compensate, runs, analysis, done, job.batches, job.input_shapes, job.seed, progress
         )

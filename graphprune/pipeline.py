@@ -14,7 +14,7 @@ from graphprune import synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks
 from graphprune.errors import InputError
-from graphprune.finishing import Clock, Job, Progress, Result, finish
+from graphprune.finishing import Clock, Job, Result, finish
 from graphprune.model import AnyModel, Model, load
 from graphprune.packed import check as check_packed
 from graphprune.passes import compensation, constants, criteria, depth, selection, sparse
@@ -25,6 +25,7 @@ from graphprune.passes.ratio import Untouched
 from graphprune.passes.targets import Scope
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
+from graphprune.progress import Progress
 from graphprune.relation import Shape
 from graphprune.rewrite import rewrite
 from graphprune.sparsity import SPARSE
@@ -52,7 +53,7 @@ def prune(
     compensate: str | None = None,
     sparsity: sparse.Request | None = None,
     packed: str | os.PathLike[str] | None = None,
-    progress: Progress = lambda _, __, ___: None,
+    progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
 
@@ -84,7 +85,7 @@ def prune(
             operator to what the original made, ``repair`` brings back the mean and variance of its outputs alone (both
             ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did, ``none``
             leaves weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
-        progress: is told what is being done, and how many of how many steps of it are.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
         sparsity: make what is left sparse too (see :func:`sparsify`).
         packed: where to write the sparse weights packed (see ``graphprune.packed``).
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
@@ -95,21 +96,36 @@ def prune(
         VerdictError: it does not pass the checks; nothing was written.
         BackendError: the checks ask for TensorRT, which is not installed.
     """
-    clock = Clock()
     by_ratio.check(ratio, align)  # before the model is read
-    criterion = criteria.check(criterion, calibration is not None)
-    compensate = compensation.check(compensate, calibration is not None)
-    request = _request(sparsity, packed, calibration is not None)
+    calibrated = calibration is not None
+    criterion = criteria.check(criterion, calibrated)
+    compensate = compensation.check(compensate, calibrated)
+    request = _request(sparsity, packed, calibrated)
+    looks = bool(ratio) and calibrated and criterion in criteria.NEED_INPUTS
+    phases = {
+        "load": True,
+        "analyze": True,
+        "blocks": bool(blocks),
+        "observe": looks,
+        "rank": bool(ratio),
+        "weigh": looks and not uniform,
+        "select": bool(ratio),
+        "permute": request is not None and request.permute,
+        "rewrite": True,
+        **_last(prove, compensate, request, checks, output),
+    }
+    clock = Clock(progress, [name for name, asked in phases.items() if asked])
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
     original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
+    clock.lap("analyze")
     without = None
     if blocks:
         blocks.check()
         given = None if calibration == synthetic.NAME else calibration
         wanted = replace(blocks, inputs=blocks.inputs or given)
-        taken = depth.choose(original, wanted, input_shapes, allow_io, seed)
+        taken = depth.choose(original, wanted, input_shapes, allow_io, seed, clock.progress.begin("blocks"))
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis
         clock.lap("blocks")
@@ -121,15 +137,15 @@ def prune(
     here = None if batches is None else batches(analysis.model.runs_as or analysis.model)
     found = [] if request is None else sparse.find(analysis, request)[0]
     widths = align if align is not None or request is None else sparse.alignments(analysis, found, request)
-    selected = selection.select(analysis, groups, ratio, widths, criterion, uniform, here, seed, progress)
+    selected = selection.select(analysis, groups, ratio, widths, criterion, uniform, here, seed, clock.progress)
     untouched = left + selected.chosen.untouched if ratio else []
     if ratio and not selected.chosen.selection:
         raise InputError(_nothing(analysis, untouched, ratio))
     clock.lap("select")
     ordered: list[Ordered] = []
     if request is not None and request.permute:
-        gone, tell = selected.chosen.selection, partial(progress, "permuting")
-        ordered = sparse.order(analysis, found, gone, request, here, seed, tell)
+        gone, steps = selected.chosen.selection, clock.progress.begin("permute")
+        ordered = sparse.order(analysis, found, gone, request, here, seed, steps)
         clock.lap("permute")
     done = rewrite(analysis, selected.chosen.selection, {o.group: o.order for o in ordered})
     for entry in done.plan.groups:
@@ -138,10 +154,28 @@ def prune(
     clock.lap("rewrite")
     there = None if batches is None else batches(original.model.runs_as or original.model)
     asked = (output, plan, prove, seed, input_shapes, checks)
-    job = Job(original, without, *asked, selected.constant, there, compensate, progress, request, ordered, packed)
+    job = Job(original, without, *asked, selected.constant, there, compensate, request, ordered, packed)
     if request is not None and request.structure not in (None, SPARSE):
         job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
+
+
+def _last(
+    prove: bool,
+    compensate: str,
+    request: sparse.Request | None,
+    checks: Checks | None,
+    output: str | os.PathLike[str] | None,
+) -> dict[str, bool]:
+    """The phases behind the rewrite, and whether they are asked for."""
+    return {
+        "prove": prove,
+        "fit": compensate != "none" and request is None,
+        "sparsify": request is not None,
+        "validate": checks is not None,
+        "write": output is not None,
+        "compress": output is not None and request is not None and request.structure is None,
+    }
 
 
 def _request(
@@ -175,7 +209,7 @@ def sparsify(
     seed: int = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
-    progress: Progress = lambda _, __, ___: None,
+    progress: Progress | None = None,
 ) -> Result:
     """Make the weights of products sparse: an N:M pattern along what they sum over, or single weights.
 
@@ -199,7 +233,7 @@ def sparsify(
         seed: of the search for orders, of the choice of rows and of generated inputs.
         plan: where to write the plan instead.
         checks: judge the sparse model by :func:`graphprune.validate` before it is written; None does not.
-        progress: is told what is being done, and how many of how many steps of it are.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
         InputError: bad model or arguments, or nothing can become sparse.
@@ -232,6 +266,7 @@ def apply(
     *,
     prove: bool = True,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Result:
     """Redo a plan on the same model, or on another precision of it.
 
@@ -242,23 +277,34 @@ def apply(
         output: where to write the pruned model and, beside it, the plan of this run.
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
         InputError: the plan does not fit the model; says at which group.
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
-    clock = Clock()
     read = load_plan(plan)
+    request, notes = _replayed(read)
+    phases = {
+        "load": True,
+        "analyze": True,
+        "blocks": bool(read.blocks),
+        "rewrite": True,
+        **_last(prove, "none", request, None, output),
+    }
+    clock = Clock(progress, [name for name, asked in phases.items() if asked])
     loaded = load(model)
     _check_output(loaded, output)
     clock.lap("load")
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
     original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
+    clock.lap("analyze")
     without = None
     if read.blocks:
         taken = Taken(read.blocks, [None] * len(read.blocks))
         without = depth.take_out(original, taken, witness, bool(read.interface), prove, seed)
         analysis = without.analysis
+        clock.lap("blocks")
     for entry in read.groups:
         group = analysis.group(entry.id)
         if group is None or group.size != entry.size:
@@ -274,7 +320,7 @@ def apply(
     clock.lap("rewrite")
     touched = [g for g in analysis.groups if g.id in read.selection]
     job = Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
-    job.request, job.notes = _replayed(read)
+    job.request, job.notes = request, notes
     return finish(job, analysis, done, [], clock)
 
 

@@ -37,6 +37,7 @@ from graphprune.comparison import Incomparable, compare, far
 from graphprune.errors import GraphpruneError, InputError
 from graphprune.files import save
 from graphprune.model import AnyModel, Model, load
+from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import exposing, generate, run, session
 
@@ -61,6 +62,7 @@ def validate(
     *,
     input_shapes: Mapping[str, Shape] | None = None,
     seed: int = 0,
+    progress: Steps = unseen,
 ) -> Verdict:
     """Judge a model.
 
@@ -70,6 +72,7 @@ def validate(
         checks: what is asked of it; pruning changes outputs, so by default no difference is too large.
         input_shapes: sizes for inputs whose free dims cannot be guessed.
         seed: of the generated inputs.
+        progress: is told after each level how many of how many are judged.
 
     Raises:
         InputError: a file that is no model at all, inputs that do not fit it, or checks that need an original.
@@ -86,8 +89,10 @@ def validate(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
-        for name, judge, needs in job.wanted():
+        levels = list(job.wanted())
+        for number, (name, judge, needs) in enumerate(levels, 1):
             job.level(name, judge, needs)
+            progress(number, len(levels))
     return job.verdict
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.progress import Steps, unseen
 from graphprune.relation import Values
 from graphprune.removal import Removal
 from graphprune.rewrite import Rewritten
@@ -64,7 +65,7 @@ def compensate(
     done: Rewritten,
     batches: Batches | None,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
     thin: Mapping[str, Thinner] | None = None,
     sparse: Set[str] = frozenset(),
 ) -> Compensated:

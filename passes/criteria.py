@@ -12,6 +12,7 @@ from graphprune.analysis import Analysis, Group
 from graphprune.contractions import Contraction
 from graphprune.errors import InputError
 from graphprune.moments import FloatArray
+from graphprune.progress import Steps, unseen
 
 CRITERIA = ("obs", "activation", "magnitude", "random")
 """The default first where there are calibration inputs; without them ``magnitude`` is."""
@@ -52,6 +53,7 @@ def rank(
     criterion: str,
     contractions: Sequence[Contraction] = (),
     seed: int = 0,
+    progress: Steps = unseen,
 ) -> dict[str, Ranking]:
     """Rank the classes of groups.
 
@@ -69,6 +71,7 @@ def rank(
         criterion: one of :data:`CRITERIA`.
         contractions: of the model on calibration inputs, for those that need them.
         seed: of ``random``.
+        progress: is told after each group how many of how many are done.
     """
     rng = np.random.default_rng(seed)
     by_weights = magnitude.score(analysis, groups) if criterion != "random" else {}
@@ -78,7 +81,7 @@ def rank(
 
     match criterion:
         case "obs":
-            found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)))
+            found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)), progress)
             return {g.id: Ranking(found[g.id], _errors(g, found[g.id])) for g in groups}
         case "activation":
             scores = {g.id: _contributed(g, contractions) for g in groups}

@@ -17,6 +17,7 @@ from graphprune.bypass import remove, resolve
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.plan import BlockPlan
+from graphprune.progress import Steps, unseen
 from graphprune.proof import Proof
 from graphprune.relation import Shape, Values
 
@@ -75,6 +76,7 @@ def choose(
     input_shapes: Mapping[str, Shape] | None = None,
     allow_io: bool = False,
     seed: int = 0,
+    progress: Steps = unseen,
 ) -> influence.Taken:
     """The entries of the blocks that are to go.
 
@@ -87,7 +89,9 @@ def choose(
         entries = resolve(analysis, named)
         return influence.Taken(entries, [None] * len(entries))
     feeds = _feeds(analysis.model, request, input_shapes, seed)
-    return influence.take(analysis, request.count, request.names, request.score, feeds, input_shapes, allow_io)
+    return influence.take(
+        analysis, request.count, request.names, request.score, feeds, input_shapes, allow_io, progress
+    )
 
 
 def _feeds(

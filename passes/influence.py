@@ -28,6 +28,7 @@ from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError
 from graphprune.model import Model, reread
 from graphprune.plan import BlockPlan
+from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import exposing, run, session
 
@@ -91,6 +92,7 @@ def take(
     feeds: Sequence[Feeds],
     input_shapes: Mapping[str, Shape] | None = None,
     allow_io: bool = False,
+    progress: Steps = unseen,
 ) -> Taken:
     """Choose blocks, greedily and with new scores after each.
 
@@ -102,6 +104,7 @@ def take(
         feeds: inputs to score on.
         input_shapes: sizes for inputs whose free dims cannot be guessed.
         allow_io: whether states that callers carry round may go with them.
+        progress: is told after each block how many of how many are taken.
 
     Raises:
         InputError: fewer blocks can go than were asked for; says how many.
@@ -124,6 +127,7 @@ def take(
         (entry,) = resolve(current, [candidates[best]])
         entries.append(entry)
         scores.append(values[best])
+        progress(len(entries), count)
         if len(entries) < count:
             current = analyze(remove(analysis, entries, states).model, input_shapes, allow_io=allow_io)
     return Taken(entries, scores)

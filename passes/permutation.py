@@ -8,7 +8,7 @@ since a pattern lies along sums alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from graphprune.passes.thinning import Weigh
 from graphprune import ordering, sparsity
 from graphprune.analysis import Analysis, Group
 from graphprune.patterns import Pattern
+from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray
 from graphprune.removal import Removal, Selection
 from graphprune.sparsity import Layer
@@ -53,7 +54,7 @@ def permute(
     pattern: Pattern,
     seed: int = 0,
     weigh: Weigh = lambda _, magnitudes: magnitudes,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> list[Ordered]:
     """Find a better order for every group that can have one.
 

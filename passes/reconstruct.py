@@ -41,6 +41,7 @@ from graphprune.linears import find
 from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray
 from graphprune.patterns import Mask
+from graphprune.progress import Steps, unseen
 from graphprune.staged import waves
 
 _GAIN, _EXACT = 1e-3, 1e-9
@@ -90,7 +91,7 @@ def reconstruct(
     batches: Callable[[], Iterable[Feeds]],
     restrict: Restrict,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
     cut: Restrict = lambda value, _: value,
     fit: str = "refit",
     thin: Mapping[str, Thinner] | None = None,
@@ -126,7 +127,7 @@ def reached(original: Model, pruned: Model) -> dict[str, Linear]:
     return {n.weight: n for n in find(pruned) if n.output in there}
 
 
-def _sweep(task: Task, pruned: Model, progress: Callable[[int, int], None]) -> Reconstructed:
+def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     """Fit every operator with a weight of its own, one wave after the other."""
     result = Reconstructed(pruned)
     own = reached(task.original, pruned)

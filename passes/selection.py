@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from graphprune.passes import allocation, constants, criteria, sensitivity
 from graphprune.passes import ratio as by_ratio
@@ -15,6 +14,7 @@ from graphprune import calibration
 from graphprune.analysis import Analysis, Group
 from graphprune.calibration import Batches
 from graphprune.contractions import Contraction, observe
+from graphprune.progress import Progress
 
 
 @dataclass
@@ -41,7 +41,7 @@ def select(
     uniform: bool,
     batches: Batches | None,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda _, __, ___: None,
+    progress: Progress | None = None,
 ) -> Selected:
     """Choose the classes of groups that are to go.
 
@@ -54,14 +54,15 @@ def select(
         uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
         batches: calibration inputs, None where there are none.
         seed: of what is random.
-        progress: is told what is being done, and how many of how many steps of it are.
+        progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
     """
     if not ratio:
         return Selected()
+    progress = progress or Progress()
     observed: list[Contraction] = []
     if criterion in criteria.NEED_INPUTS and batches is not None:
-        observed = observe(analysis, groups, batches, seed, partial(progress, "observing"))
-    rankings = criteria.rank(analysis, groups, criterion, observed, seed)
+        observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
+    rankings = criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"))
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
@@ -69,5 +70,6 @@ def select(
     if uniform or not observed or batches is None:
         return Selected(by_ratio.select(analysis, groups, scores, ratio, align), scores, constant)
     some = calibration.first(batches, sensitivity.SAMPLES)
-    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, partial(progress, "weighing"))
+    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+    progress.begin("select")
     return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), scores, constant)

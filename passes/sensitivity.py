@@ -8,7 +8,7 @@ only, and trusting it fully (or not at all) keeps less (``tests/benchmarks/bench
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from graphprune.passes.criteria import Ranking
@@ -20,6 +20,7 @@ from graphprune.editor import Editor
 from graphprune.linears import find
 from graphprune.model import Model
 from graphprune.moments import FloatArray
+from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.rewrite import rewrite
 from graphprune.run import run, session
@@ -38,7 +39,7 @@ def weigh(
     rankings: Mapping[str, Ranking],
     contractions: Sequence[Contraction],
     feeds: Sequence[Feeds],
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> dict[str, Ranking]:
     """Rankings whose errors are weighted by how much of them reaches the outputs.
 

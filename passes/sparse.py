@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +26,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.norms import squares
 from graphprune.patterns import Pattern
+from graphprune.progress import Steps, unseen
 from graphprune.proof import restrict
 from graphprune.relation import Shape, Values
 from graphprune.removal import Selection
@@ -149,7 +150,7 @@ def order(
     request: Request,
     batches: Batches | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> list[Ordered]:
     """New orders for groups, none where they are not asked for.
 
@@ -211,7 +212,7 @@ def make(
     batches: Batches | None,
     input_shapes: Mapping[str, Shape] | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> tuple[Compensated, Sparse]:
     """Make weights of a model sparse, and let the rest make up for what went, here and in what was cut.
 

@@ -22,6 +22,7 @@ import numpy as np
 from graphprune.analysis import Group
 from graphprune.contractions import Contraction
 from graphprune.moments import FloatArray
+from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray
 
 RIDGE = 1e-4
@@ -148,7 +149,7 @@ def score_all(
     groups: Sequence[Group],
     contractions: Sequence[Contraction],
     otherwise: Callable[[Group], FloatArray],
-    progress: Callable[[int, int], None] = lambda _, __: None,
+    progress: Steps = unseen,
 ) -> dict[str, FloatArray]:
     """Score many groups.
 

@@ -9,6 +9,7 @@ import click
 from graphprune import report
 from graphprune.cli.options import output_options, proof_options, show
 from graphprune.cli.result import print_result
+from graphprune.cli.watching import watched
 from graphprune.pipeline import apply
 
 
@@ -29,5 +30,6 @@ def command(
     quiet: bool,
 ) -> None:
     """Redo PLAN on MODEL: the same model, or another precision of it."""
-    result = apply(plan, model, output, prove=not no_proof, seed=seed)
+    with watched(quiet) as progress:
+        result = apply(plan, model, output, prove=not no_proof, seed=seed, progress=progress)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.timing import CONFIDENCE, Bench, bench
@@ -43,17 +44,18 @@ def command(
     quiet: bool,
 ) -> None:
     """Time MODELS beside each other: the first is what the others are compared with."""
-    found = bench(
-        *models,
-        input_shapes=input_shapes,
-        inputs=inputs,
-        threads=threads,
-        provider=provider,
-        tensorrt=trt,
-        rounds=rounds,
-        warmup=warmup,
-        seed=seed,
-    )
+    with watched(quiet, "time"):
+        found = bench(
+            *models,
+            input_shapes=input_shapes,
+            inputs=inputs,
+            threads=threads,
+            provider=provider,
+            tensorrt=trt,
+            rounds=rounds,
+            warmup=warmup,
+            seed=seed,
+        )
     show(found.to_json(), json_to, quiet, lambda out: _print(out, found))
     if min_speedup is not None:
         slow = [r for r in found.ratios if r.speedup < min_speedup]

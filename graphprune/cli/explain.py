@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune import blocks, report
 from graphprune.analysis import Analysis, Group, analyze
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import node_name
 from graphprune.relation import Shape
@@ -32,7 +33,8 @@ def command(
     quiet: bool,
 ) -> None:
     """Say what a group ties together, what a block holds, or what a node does to axes, and why something stays."""
-    analysis = analyze(model, input_shapes)
+    with watched(quiet, "analyze"):
+        analysis = analyze(model, input_shapes)
     group = analysis.group(node_or_group)
     if group is not None:
         data = {**report.group_data(analysis, group), "nodes": _nodes(analysis, group)}

@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune import report
 from graphprune.analysis import analyze
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli.watching import watched
 from graphprune.patterns import Pattern
 from graphprune.relation import Shape
 
@@ -42,10 +43,13 @@ def command(
 ) -> None:
     """List what can be pruned in MODEL, what cannot, and why."""
     if sparsity is not None:
-        found = report.sparsity_data(analyze(model, input_shapes), Pattern.parse(sparsity))
+        pattern = Pattern.parse(sparsity)
+        with watched(quiet, "analyze"):
+            found = report.sparsity_data(analyze(model, input_shapes), pattern)
         show(found, json_to, quiet, lambda out: _print_sparsity(out, found, verbose))
         return
-    data = report.inspection(analyze(model, input_shapes, allow_io=allow_io), allow_io)
+    with watched(quiet, "analyze"):
+        data = report.inspection(analyze(model, input_shapes, allow_io=allow_io), allow_io)
     show(data, json_to, quiet, lambda out: _print(out, data, verbose))
 
 

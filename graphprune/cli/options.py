@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from graphprune import files
 from graphprune.checks import Checks
@@ -169,21 +166,6 @@ def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable
     if not quiet:
         with printing():
             table(console())
-
-
-@contextmanager
-def bar(hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each thing that takes time, with an estimate, on standard error where that is a terminal."""
-    shown = Progress(console=Console(stderr=True), transient=True, disable=hidden or not sys.stderr.isatty())
-    tasks: dict[str, TaskID] = {}
-
-    def tell(title: str, done: int, total: int) -> None:
-        if title not in tasks:
-            tasks[title] = shown.add_task(title)
-        shown.update(tasks[title], completed=done, total=total)
-
-    with shown:
-        yield tell
 
 
 class _Output(Console):

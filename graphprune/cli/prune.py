@@ -9,7 +9,6 @@ import click
 from graphprune import report
 from graphprune.checks import Checks
 from graphprune.cli.options import (
-    bar,
     model_argument,
     output_options,
     proof_options,
@@ -17,6 +16,7 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.result import print_result
+from graphprune.cli.watching import watched
 from graphprune.passes import sparse
 from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.criteria import CRITERIA
@@ -93,7 +93,7 @@ def command(
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
-    with bar(quiet or json_to == "-" or (calibration is None and not permute)) as progress:
+    with watched(quiet) as progress:
         result = prune(
             model,
             output,

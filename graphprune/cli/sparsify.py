@@ -8,8 +8,9 @@ import click
 
 from graphprune import report
 from graphprune.checks import Checks
-from graphprune.cli.options import bar, model_argument, output_options, proof_options, shape_options, show
+from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
+from graphprune.cli.watching import watched
 from graphprune.passes.compensation import COMPENSATIONS
 from graphprune.passes.masks import METHODS
 from graphprune.pipeline import sparsify
@@ -67,7 +68,7 @@ def command(
 
     Without -o nothing is written but what --packed asks for: the result is reported only.
     """
-    with bar(quiet or json_to == "-" or not (permute or calibration)) as progress:
+    with watched(quiet) as progress:
         result = sparsify(
             model,
             output,

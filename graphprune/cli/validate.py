@@ -21,6 +21,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.verdict import validate
@@ -51,7 +52,8 @@ def command(
         raise click.UsageError(
             "--max-abs, --min-cosine and --min-speedup compare with an original: give it by --against"
         )
-    verdict = validate(model, against, checks, input_shapes=input_shapes, seed=seed)
+    with watched(quiet, "validate") as progress:
+        verdict = validate(model, against, checks, input_shapes=input_shapes, seed=seed, progress=progress.step)
     show(verdict.to_json(), json_to, quiet, lambda out: print_verdict(out, verdict, verbose))
     if not verdict.passed:
         raise VerdictError(f"{verdict.model}: fails at {verdict.failures}")

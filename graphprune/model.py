@@ -21,6 +21,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from graphprune.control import DOMAIN, Layout
 from graphprune.errors import InputError
+from graphprune.external import declare
 from graphprune.relation import Shape, Values
 from graphprune.rules import find
 
@@ -250,6 +251,7 @@ def load(model: AnyModel) -> Model:
         InputError: no such file, not ONNX, truncated, or a graph that breaks the specification.
     """
     if isinstance(model, Model):
+        declare(model.source.proto, model.source.path)
         return model
     if isinstance(model, ModelProto):
         loaded = Model(model)
@@ -262,6 +264,7 @@ def load(model: AnyModel) -> Model:
         except (DecodeError, ValueError, OSError) as error:
             raise InputError(f"{path}: not an ONNX model, or truncated ({_first_line(error)})") from error
         loaded = Model(proto, path)
+    declare(loaded.proto, loaded.path)
     check(loaded)
     return loaded
 

@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import synthetic
+from graphprune import files, paths, synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks
 from graphprune.errors import InputError
@@ -30,6 +30,7 @@ from graphprune.rewrite import rewrite
 from graphprune.sparsity import SPARSE
 
 
+@paths.run()
 def prune(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
@@ -101,7 +102,10 @@ def prune(
     compensate = compensation.check(compensate, calibration is not None)
     request = _request(sparsity, packed, calibration is not None)
     loaded = load(model)
-    _check_output(loaded, output)
+    files.declare(loaded, output, plan)
+    paths.writes("the packed weights", packed)
+    for source in (calibration, blocks and blocks.inputs, checks and checks.inputs):
+        paths.reads("the inputs that are read", source or None)
     clock.lap("load")
     original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
     without = None
@@ -225,6 +229,7 @@ def sparsify(
     )
 
 
+@paths.run()
 def apply(
     plan: str | os.PathLike[str] | Plan,
     model: AnyModel,
@@ -250,7 +255,7 @@ def apply(
     clock = Clock()
     read = load_plan(plan)
     loaded = load(model)
-    _check_output(loaded, output)
+    files.declare(loaded, output)
     clock.lap("load")
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
     original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
@@ -310,16 +315,6 @@ def _same_slices(model: Model, read: Plan, done: Plan) -> None:
                 f"that makes {key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its "
                 "'slices'"
             )
-
-
-def _check_output(model: Model, output: str | os.PathLike[str] | None) -> None:
-    if output is None:
-        return
-    path = Path(output)
-    if model.path is not None and path.exists() and path.samefile(model.path):
-        raise InputError(f"{path}: is the model itself; choose another output")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist")
 
 
 def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 
+from graphprune import paths
 from graphprune.errors import InputError
 from graphprune.schema import schema
 
@@ -163,6 +164,7 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
     if isinstance(plan, Plan):
         return plan
     path = Path(plan)
+    paths.reads("the plan that is read", path)
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 from onnx import ValueInfoProto, helper
 
-from graphprune import pictures
+from graphprune import paths, pictures
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
@@ -49,6 +49,7 @@ def load(source: str | os.PathLike[str], model: Model, batch: int = BATCH) -> It
         InputError: no such source, or one that does not fit the model; says which input.
     """
     path = Path(source)
+    paths.reads("the inputs that are read", path)
     if path.is_dir():
         feeds = _folder(path, model, batch)
     elif path.is_file():

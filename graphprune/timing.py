@@ -24,6 +24,7 @@ from graphprune.errors import BackendError, InputError
 from graphprune.files import save
 from graphprune.footprint import footprint
 from graphprune.model import AnyModel, Model, load
+from graphprune.paths import reads
 from graphprune.relation import Shape, Values
 from graphprune.run import run, session, widened
 from graphprune.trt_child import interleave
@@ -124,6 +125,7 @@ def bench(
     """
     if not models or rounds < 2:
         raise InputError("a benchmark needs at least one model and two rounds")
+    reads("the inputs that are read", inputs)
     loaded = [load(m) for m in models]
     given_by = samples.load(inputs, loaded[0]) if inputs is not None else shapes.accepted(loaded[0], input_shapes, seed)
     feeds = next(given_by)

@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from graphprune import half, kernels, samples, shapes, sparsity, timing, trt, web
+from graphprune import half, kernels, paths, samples, shapes, sparsity, timing, trt, web
 from graphprune.canonical import canonicalize
 from graphprune.checks import Checks, Level, Verdict
 from graphprune.comparison import Incomparable, compare
@@ -81,6 +81,7 @@ def validate(
         raise InputError("max_abs, min_cosine and min_speedup compare with an original: give one to compare against")
     if asked.tensorrt:
         trt.backend()
+    paths.reads("the inputs that are read", asked.inputs)
     with ExitStack() as stack:
         job = _Validation(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,

@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import files, paths, synthetic
+from graphprune import files, paths, replay, synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks
 from graphprune.errors import InputError
@@ -257,30 +257,32 @@ def apply(
     loaded = load(model)
     files.declare(loaded, output)
     clock.lap("load")
+    replay.check_inputs(read, loaded)
+    replay.check_sparsity(read)
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
     original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
     without = None
     if read.blocks:
+        replay.check_blocks(read, original)
         taken = Taken(read.blocks, [None] * len(read.blocks))
         without = depth.take_out(original, taken, witness, bool(read.interface), prove, seed)
         analysis = without.analysis
-    for entry in read.groups:
-        group = analysis.group(entry.id)
-        if group is None or group.size != entry.size:
-            found = "is not in the model" if group is None else f"has {group.size} classes, not {entry.size}"
-            raise InputError(
-                f"{loaded.name}: the plan for {read.model['file']!r} does not fit: group {entry.id!r} {found}"
-            )
+    replay.check_groups(read, analysis)
     clock.lap("analyze")
-    done = rewrite(analysis, read.selection, read.orders)
+    with replay.naming(read):
+        done = rewrite(analysis, read.selection, read.orders)
     _same_slices(loaded, read, done.plan)
-    for new, old in zip(done.plan.groups, read.groups, strict=False):
-        new.score = old.score
+    scores = {g.id: g.score for g in read.groups}
+    for new in done.plan.groups:
+        new.score = scores[new.id]
     clock.lap("rewrite")
     touched = [g for g in analysis.groups if g.id in read.selection]
     job = Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
-    job.request, job.notes = _replayed(read)
-    return finish(job, analysis, done, [], clock)
+    job.notes = replay.notes(read, original.model)
+    with replay.naming(read):
+        job.request, left_out = _replayed(read)
+        job.notes += left_out
+        return finish(job, analysis, done, [], clock)
 
 
 def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
@@ -300,7 +302,8 @@ def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
         return None, notes
     entry = plan.sparsity[0]
     scope = Scope(include=[escape(e["name"]) for e in plan.sparsity])
-    return sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope), notes
+    request = sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope)
+    return request.resolved(False), notes
 
 
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
@@ -311,9 +314,8 @@ def _same_slices(model: Model, read: Plan, done: Plan) -> None:
     for key in sorted(set(wanted) | set(found)):
         if wanted.get(key) != found.get(key):
             raise InputError(
-                f"{model.name}: the plan for {read.model['file']!r} does not fit: it cuts input {key[1]} of the node "
-                f"that makes {key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its "
-                "'slices'"
+                f"{read.where}: does not fit {model.name}: at slices: it cuts input {key[1]} of the node that makes "
+                f"{key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its 'slices'"
             )
 
 

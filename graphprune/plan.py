@@ -100,6 +100,8 @@ class Plan:
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
+    where: str = field(default="the plan", compare=False)
+    """What to call it in messages; not in the file."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as it stands in the file."""
@@ -129,7 +131,7 @@ class Plan:
         return {g.id: g.order for g in self.groups if g.order is not None}
 
 
-def from_json(data: Any, where: str = "plan") -> Plan:
+def from_json(data: Any, where: str = "the plan") -> Plan:
     """Read a plan.
 
     Raises:
@@ -152,6 +154,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         proof=data.get("proof"),
+        where=where,
     )
 
 

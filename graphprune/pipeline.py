@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import files, paths, replay, synthetic
+from graphprune import files, paths, replay, samples, synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks
 from graphprune.errors import InputError
@@ -104,10 +104,13 @@ def prune(
     loaded = load(model)
     files.declare(loaded, output, plan)
     paths.writes("the packed weights", packed)
-    for source in (calibration, blocks and blocks.inputs, checks and checks.inputs):
-        paths.reads("the inputs that are read", source or None)
+    sources = [calibration, blocks.inputs if blocks else None, checks.inputs if checks else None]
+    for source in sources:
+        paths.reads("the inputs that are read", source)
     clock.lap("load")
     original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
+    for source in sources:
+        samples.check(source, loaded, input_shapes)
     without = None
     if blocks:
         blocks.check()

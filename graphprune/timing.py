@@ -127,8 +127,11 @@ def bench(
         raise InputError("a benchmark needs at least one model and two rounds")
     reads("the inputs that are read", inputs)
     loaded = [load(m) for m in models]
-    given_by = samples.load(inputs, loaded[0]) if inputs is not None else shapes.accepted(loaded[0], input_shapes, seed)
-    feeds = next(given_by)
+    samples.check(inputs, loaded[0], input_shapes, 1)
+    if inputs is not None:
+        feeds = next(samples.load(inputs, loaded[0], input_shapes=input_shapes))
+    else:
+        feeds = next(shapes.accepted(loaded[0], input_shapes, seed))
     given = [_for(m, feeds) for m in loaded]
     peaks: list[int | None] = [None] * len(loaded)
     with ExitStack() as stack:

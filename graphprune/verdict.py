@@ -87,6 +87,7 @@ def validate(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
+        samples.check(asked.inputs, job.model, job.given, _MOST_SAMPLES)
         for name, judge, needs in job.wanted():
             job.level(name, judge, needs)
     return job.verdict
@@ -172,7 +173,7 @@ class _Validation:
 
     def _given(self) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
-        return islice(samples.load(self.checks.inputs, self.model), _MOST_SAMPLES)
+        return islice(samples.load(self.checks.inputs, self.model, input_shapes=self.given), _MOST_SAMPLES)
 
     def _generated(self) -> Iterator[Feeds]:
         try:

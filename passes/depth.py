@@ -95,7 +95,7 @@ def _feeds(
 ) -> list[dict[str, Values]]:
     """Inputs to score on: the user's, or generated at the first two sizes that the model accepts."""
     if request.inputs is not None:
-        return list(islice(samples.load(request.inputs, model), _MOST_RUNS))
+        return list(islice(samples.load(request.inputs, model, input_shapes=input_shapes), _MOST_RUNS))
     return list(islice(shapes.accepted(model, input_shapes, seed), 2))
 
 

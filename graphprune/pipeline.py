@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from glob import escape
@@ -12,6 +12,7 @@ from pathlib import Path
 from graphprune import calibration as inputs
 from graphprune import files, paths, replay, samples, synthetic
 from graphprune.analysis import Analysis, analyze
+from graphprune.arguments import InputShapes, Seed, checked
 from graphprune.checks import Checks
 from graphprune.errors import InputError
 from graphprune.finishing import Clock, Job, Progress, Result, finish
@@ -25,11 +26,11 @@ from graphprune.passes.ratio import Untouched
 from graphprune.passes.targets import Scope
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
-from graphprune.relation import Shape
 from graphprune.rewrite import rewrite
 from graphprune.sparsity import SPARSE
 
 
+@checked
 @paths.run()
 def prune(
     model: AnyModel,
@@ -37,14 +38,14 @@ def prune(
     *,
     ratio: float = 0.0,
     align: int | None = None,
-    blocks: depth.Request | None = None,
+    blocks: depth.Request | int | Sequence[str] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
     allow_io: bool = False,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
     calibration: str | os.PathLike[str] | None = None,
@@ -63,7 +64,7 @@ def prune(
         model: a path, a ``ModelProto`` or a loaded model; it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
-        blocks: which whole blocks are to go, before groups are cut.
+        blocks: which whole blocks are to go, before groups are cut: how many, by score, or their ids or globs on these.
         align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
             that costs little of a group (see ``graphprune.passes.ratio.ALIGNMENTS``).
         include, exclude: globs on group ids and node names.
@@ -101,10 +102,11 @@ def prune(
     criterion = criteria.check(criterion, calibration is not None)
     compensate = compensation.check(compensate, calibration is not None)
     request = _request(sparsity, packed, calibration is not None)
+    asked = depth.request(blocks)
     loaded = load(model)
     files.declare(loaded, output, plan)
     paths.writes("the packed weights", packed)
-    sources = [calibration, blocks.inputs if blocks else None, checks.inputs if checks else None]
+    sources = [calibration, asked.inputs, checks.inputs if checks else None]
     for source in sources:
         paths.reads("the inputs that are read", source)
     clock.lap("load")
@@ -112,10 +114,9 @@ def prune(
     for source in sources:
         samples.check(source, loaded, input_shapes)
     without = None
-    if blocks:
-        blocks.check()
+    if asked:
         given = None if calibration == synthetic.NAME else calibration
-        wanted = replace(blocks, inputs=blocks.inputs or given)
+        wanted = replace(asked, inputs=asked.inputs or given)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed)
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis
@@ -144,8 +145,8 @@ def prune(
             entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
     clock.lap("rewrite")
     there = None if batches is None else batches(original.model.runs_as or original.model)
-    asked = (output, plan, prove, seed, input_shapes, checks)
-    job = Job(original, without, *asked, selected.constant, there, compensate, progress, request, ordered, packed)
+    wishes = (output, plan, prove, seed, input_shapes, checks)
+    job = Job(original, without, *wishes, selected.constant, there, compensate, progress, request, ordered, packed)
     if request is not None and request.structure not in (None, SPARSE):
         job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
@@ -163,6 +164,7 @@ def _request(
     return request
 
 
+@checked
 def sparsify(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
@@ -177,9 +179,9 @@ def sparsify(
     calibration: str | os.PathLike[str] | None = None,
     compensate: str | None = None,
     packed: str | os.PathLike[str] | None = None,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
     progress: Progress = lambda _, __, ___: None,
@@ -232,6 +234,7 @@ def sparsify(
     )
 
 
+@checked
 @paths.run()
 def apply(
     plan: str | os.PathLike[str] | Plan,
@@ -239,7 +242,7 @@ def apply(
     output: str | os.PathLike[str] | None = None,
     *,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Result:
     """Redo a plan on the same model, or on another precision of it.
 

@@ -20,12 +20,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from graphprune import samples, shapes, trt
+from graphprune.arguments import Count, InputShapes, Seed, checked
 from graphprune.errors import BackendError, InputError
 from graphprune.files import save
 from graphprune.footprint import footprint
 from graphprune.model import AnyModel, Model, load
 from graphprune.paths import reads
-from graphprune.relation import Shape, Values
+from graphprune.relation import Values
 from graphprune.run import run, session, widened
 from graphprune.trt_child import interleave
 
@@ -95,16 +96,17 @@ class Bench:
         return {"format": "graphprune-bench/1", **asdict(self)}
 
 
+@checked
 def bench(
     *models: AnyModel,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     inputs: str | os.PathLike[str] | None = None,
-    threads: int = 0,
+    threads: Count = 0,
     provider: str = "CPUExecutionProvider",
     tensorrt: bool = False,
     rounds: int = 50,
-    warmup: int = 5,
-    seed: int = 0,
+    warmup: Count = 5,
+    seed: Seed = 0,
 ) -> Bench:
     """Time models beside each other, with all optimisations.
 

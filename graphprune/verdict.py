@@ -31,6 +31,7 @@ import onnx
 import onnxruntime as ort
 
 from graphprune import half, kernels, paths, samples, shapes, sparsity, timing, trt, web
+from graphprune.arguments import InputShapes, Seed, checked
 from graphprune.canonical import canonicalize
 from graphprune.checks import Checks, Level, Verdict
 from graphprune.comparison import Incomparable, compare
@@ -54,13 +55,14 @@ class _Failed(Exception):
     """A level's answer that the model does not pass; the message is the reason."""
 
 
+@checked
 def validate(
     model: AnyModel,
     against: AnyModel | None = None,
     checks: Checks | None = None,
     *,
-    input_shapes: Mapping[str, Shape] | None = None,
-    seed: int = 0,
+    input_shapes: InputShapes | None = None,
+    seed: Seed = 0,
 ) -> Verdict:
     """Judge a model.
 

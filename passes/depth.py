@@ -50,6 +50,19 @@ class Request:
             raise InputError(f"--block-score {self.score!r} is none of {', '.join(influence.SCORES)}")
 
 
+def request(given: Request | int | Sequence[str] | None) -> Request:
+    """A request from what a caller gives: how many, or which.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    if isinstance(given, int):
+        given = Request(count=given)
+    found = given if isinstance(given, Request) else Request(names=given or ())
+    found.check()
+    return found
+
+
 @dataclass
 class Shallower:
     """A model without some blocks.

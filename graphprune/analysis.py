@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -11,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune import coupling, exactness, shapes, web
+from graphprune.arguments import InputShapes, checked
 from graphprune.canonical import canonicalize
 from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
-from graphprune.relation import IntArray, Shape
+from graphprune.relation import IntArray
 from graphprune.rules import find
 
 FloatArray = npt.NDArray[np.float64]
@@ -120,7 +120,8 @@ class Analysis:
         return list(dict.fromkeys(names))
 
 
-def analyze(model: AnyModel, input_shapes: Mapping[str, Shape] | None = None, *, allow_io: bool = False) -> Analysis:
+@checked
+def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_io: bool = False) -> Analysis:
     """Find what can be pruned in a model.
 
     Args:

@@ -66,6 +66,7 @@ def check(analysis: Analysis, entries: Sequence[BlockPlan]) -> None:
     """Raise InputError where an entry does not fit the model."""
     model = analysis.model
     there = {i.name for i in model.inputs} | set(model.producer)
+    instead: dict[str, str] = {}
     for entry in entries:
         for name in (entry.output, entry.by, entry.exit):
             if name not in there:
@@ -75,6 +76,27 @@ def check(analysis: Analysis, entries: Sequence[BlockPlan]) -> None:
             raise InputError(
                 f"{model.name}: block {entry.id!r} does not fit: {entry.by!r} cannot stand for {entry.output!r}"
             )
+        if entry.output in instead:
+            raise InputError(f"{model.name}: block {entry.id!r} does not fit: {entry.output!r} is replaced already")
+        if _made_from(model, entry.by, entry.output) or _final(instead, entry.by) == entry.output:
+            raise InputError(
+                f"{model.name}: block {entry.id!r} does not fit: {entry.by!r} cannot stand for {entry.output!r}: it is "
+                "made from it, or replaced by it in the end"
+            )
+        instead[entry.output] = entry.by
+
+
+def _made_from(model: Model, name: str, source: str) -> bool:
+    """Whether a tensor is another, or is computed from it."""
+    first = model.producer[source]
+    found, pending = {name}, [name]
+    while pending and source not in found:
+        maker = model.producer.get(pending.pop(), -1)
+        if maker > first:  # what stands before the maker of the other does not read it
+            fresh = {*model.nodes[maker].input, *model.captured.get(maker, ())} - found
+            found |= fresh
+            pending += fresh
+    return source in found
 
 
 def _final(instead: Mapping[str, str], name: str) -> str:

@@ -20,7 +20,7 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
     Args:
         source: as :func:`graphprune.samples.load` takes it, or ``generated``.
         model: the model, as it runs.
-        input_shapes: sizes of generated inputs that the program cannot guess.
+        input_shapes: sizes of images, and of generated inputs that the program cannot guess.
         seed: of generated inputs.
 
     Raises:
@@ -30,7 +30,7 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
         accepted = next(shapes.accepted(model, still(input_shapes, model), seed))
         sizes = {n: tuple(v.shape) for n, v in accepted.items()}
         return lambda: synthetic.inputs(model, sizes, seed)
-    return lambda: samples.load(source, model)
+    return lambda: samples.load(source, model, input_shapes=input_shapes)
 
 
 def first(batches: Batches, count: int) -> list[samples.Feeds]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphprune import paths
 from graphprune.errors import BackendError, InputError
 from graphprune.files import atomically
 from graphprune.relation import Values
@@ -41,6 +42,7 @@ def read(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    paths.reads("the state dict", path)
     return _read_torch(path) if path.suffix in _TORCH else _read_safetensors(path)
 
 

@@ -13,33 +13,64 @@ from typing import Any, BinaryIO
 
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
+from graphprune import paths
 from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError
+from graphprune.external import sources
 from graphprune.model import Model
 
 _ALIGNMENT = 4096
 
 
-def atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place and rename it when it is complete.
+def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
+    """Write a file beside its place, to appear there when it is complete and the run commits (see ``paths``).
+
+    Returns:
+        Bytes written.
 
     Raises:
         InputError: the folder is not there or cannot be written, the disk is full, or a folder has the file's name.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent or Path())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    handle, temporary = paths.waiting(path)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.chmod(0o666 & ~_umask())
+        size = temporary.stat().st_size
+        paths.finished(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, temporary):  # else of a file that write() reads
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # else of a file that is read
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
         raise
+    return size
+
+
+def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | None = None) -> None:
+    """Declare the files that a model is to be written to, and its plan: before anything is computed.
+
+    Raises:
+        InputError: one of them is read, or is another of them too, or cannot be written.
+    """
+    if output is None:
+        return
+    path = Path(output)
+    paths.writes("the output", path)
+    if _outside(model) and not paths.is_stream(path):
+        paths.writes("the external data of the output", data_place(path))
+    paths.writes("the plan", plan_place(path, plan))
+
+
+def data_place(path: Path) -> Path:
+    """Where the external data of a model goes."""
+    return path.with_name(path.name + ".data")
+
+
+def plan_place(output: Path, plan: paths.AnyPath | None = None) -> Path | None:
+    """Where the plan goes: where it is asked for, or beside the model; a stream has nothing beside it."""
+    if plan is not None:
+        return Path(plan)
+    return None if paths.is_stream(output) else output.with_name(output.name.removesuffix(".onnx") + ".plan.json")
 
 
 def save(model: Model, path: Path, external: bool | None = None) -> int:
@@ -47,23 +78,22 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
 
     Args:
         model: the model.
-        path: the file to write.
+        path: the file to write, or a stream, which holds all.
         external: whether weights go outside; by default as the original had it.
 
     Returns:
         Bytes written.
     """
-    outside = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
     if external is None:
-        external = outside
-    if not external:
-        atomically(path, lambda file: _write_model(model.proto, file))
-        return path.stat().st_size
+        external = _outside(model)
+    read = sources(model.proto, model.path)
+    paths.apart("the output", path, read)
+    if not external or paths.is_stream(path):
+        return atomically(path, lambda file: _write_model(model, file))
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    data = path.with_name(path.name + ".data")
-    if model.path is not None and data.resolve() == _data_file(model):
-        raise InputError(f"{data}: would overwrite the external data of {model.path}; choose another output name")
+    data = data_place(path)
+    paths.apart("the external data of the output", data, read)
 
     def write(file: BinaryIO) -> None:
         for tensor in proto.graph.initializer:
@@ -71,9 +101,13 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
                 continue
             _write_tensor(model, tensor, file, data.name)
 
-    atomically(data, write)
-    atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
-    return path.stat().st_size + data.stat().st_size
+    size = atomically(data, write)
+    return size + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
+
+
+def _outside(model: Model) -> bool:
+    """Whether weights of a model are kept outside of its file."""
+    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
 
 
 def deflated(model: Model) -> int:
@@ -92,18 +126,29 @@ def _deflated(path: Path) -> int:
     return size + len(packer.flush())
 
 
-def _write_model(proto: ModelProto, file: BinaryIO) -> None:
+def _write_model(model: Model, file: BinaryIO) -> None:
     """The bytes of a model, one weight at a time: a protobuf message is the sum of its fields, in any order."""
-    head, graph = ModelProto(), GraphProto()
+    head, graph, proto = ModelProto(), GraphProto(), model.proto
     copy_all_but(proto, head, {"graph"})
     copy_all_but(proto.graph, graph, {"initializer"})
     start = graph.SerializeToString(deterministic=True)
-    sizes = [tensor.ByteSize() for tensor in proto.graph.initializer]
+    sizes = [_inside(model, tensor).ByteSize() for tensor in proto.graph.initializer]
     length = len(start) + sum(1 + len(_varint(size)) + size for size in sizes)
     file.write(head.SerializeToString(deterministic=True) + _GRAPH + _varint(length) + start)
     for tensor, size in zip(proto.graph.initializer, sizes, strict=True):
         file.write(_INITIALIZER + _varint(size))
-        file.write(tensor.SerializeToString(deterministic=True))
+        file.write(_inside(model, tensor).SerializeToString(deterministic=True))
+
+
+def _inside(model: Model, tensor: TensorProto) -> TensorProto:
+    """A tensor that holds its data."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor
+    whole = TensorProto()
+    copy_all_but(tensor, whole, {"data_location", "external_data"})
+    value = numpy_helper.from_array(model.tensor_array(tensor))
+    whole.raw_data = value.raw_data
+    return whole
 
 
 _GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
@@ -146,13 +191,6 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
             raise InputError("external data ends too early")
         target.write(chunk)
         length -= len(chunk)
-
-
-def _data_file(model: Model) -> Path | None:
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in model.lazy:
-            return model.external(tensor)[0].resolve()
-    return None
 
 
 def plain(data: Any) -> Any:

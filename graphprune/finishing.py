@@ -211,8 +211,9 @@ def _write(job: Job, done: Rewritten, thinned: sparse.Sparse | None) -> int:
         return int(done.model.proto.ByteSize())
     written = Path(job.output)
     size = files.save(done.model, written)
-    beside = written.with_name(written.name.removesuffix(".onnx") + ".plan.json")
-    files.write_json(Path(job.plan) if job.plan is not None else beside, done.plan.to_json())
+    place = files.plan_place(written, job.plan)
+    if place is not None:
+        files.write_json(place, done.plan.to_json())
     return size
 
 

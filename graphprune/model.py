@@ -22,6 +22,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from graphprune.control import DOMAIN, Layout
 from graphprune.errors import InputError
+from graphprune.external import declare
 from graphprune.relation import Shape, Values
 from graphprune.rules import find
 
@@ -251,6 +252,7 @@ def load(model: AnyModel) -> Model:
         InputError: no such file, not ONNX, truncated, or a graph that breaks the specification.
     """
     if isinstance(model, Model):
+        declare(model.source.proto, model.source.path)
         return model
     if isinstance(model, ModelProto):
         loaded = Model(model)
@@ -259,6 +261,7 @@ def load(model: AnyModel) -> Model:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         loaded = Model(_read_proto(path), path)
+    declare(loaded.proto, loaded.path)
     check(loaded)
     return loaded
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import synthetic
+from graphprune import files, paths, replay, samples, synthetic
 from graphprune.analysis import Analysis, analyze
+from graphprune.arguments import InputShapes, Seed, checked
 from graphprune.checks import Checks
 from graphprune.errors import InputError
 from graphprune.finishing import Clock, Job, Result, finish
@@ -26,25 +27,26 @@ from graphprune.passes.targets import Scope
 from graphprune.plan import Plan
 from graphprune.plan import load as load_plan
 from graphprune.progress import Progress
-from graphprune.relation import Shape
 from graphprune.rewrite import rewrite
 from graphprune.sparsity import SPARSE
 
 
+@checked
+@paths.run()
 def prune(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
     *,
     ratio: float = 0.0,
     align: int | None = None,
-    blocks: depth.Request | None = None,
+    blocks: depth.Request | int | Sequence[str] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
     allow_io: bool = False,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
     calibration: str | os.PathLike[str] | None = None,
@@ -63,7 +65,7 @@ def prune(
         model: a path, a ``ModelProto`` or a loaded model; it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
-        blocks: which whole blocks are to go, before groups are cut.
+        blocks: which whole blocks are to go, before groups are cut: how many, by score, or their ids or globs on these.
         align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
             that costs little of a group (see ``graphprune.passes.ratio.ALIGNMENTS``).
         include, exclude: globs on group ids and node names.
@@ -101,11 +103,12 @@ def prune(
     criterion = criteria.check(criterion, calibrated)
     compensate = compensation.check(compensate, calibrated)
     request = _request(sparsity, packed, calibrated)
+    asked = depth.request(blocks)
     looks = bool(ratio) and calibrated and criterion in criteria.NEED_INPUTS
     phases = {
         "load": True,
         "analyze": True,
-        "blocks": bool(blocks),
+        "blocks": bool(asked),
         "observe": looks,
         "rank": bool(ratio),
         "weigh": looks and not uniform,
@@ -114,17 +117,22 @@ def prune(
         "rewrite": True,
         **_last(prove, compensate, request, checks, output),
     }
-    clock = Clock(progress, [name for name, asked in phases.items() if asked])
+    clock = Clock(progress, [name for name, wanted in phases.items() if wanted])
     loaded = load(model)
-    _check_output(loaded, output)
+    files.declare(loaded, output, plan)
+    paths.writes("the packed weights", packed)
+    sources = [calibration, asked.inputs, checks.inputs if checks else None]
+    for source in sources:
+        paths.reads("the inputs that are read", source)
     clock.lap("load")
     original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
+    for source in sources:
+        samples.check(source, loaded, input_shapes)
     clock.lap("analyze")
     without = None
-    if blocks:
-        blocks.check()
+    if asked:
         given = None if calibration == synthetic.NAME else calibration
-        wanted = replace(blocks, inputs=blocks.inputs or given)
+        wanted = replace(asked, inputs=asked.inputs or given)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed, clock.progress.begin("blocks"))
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis
@@ -153,8 +161,8 @@ def prune(
             entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
     clock.lap("rewrite")
     there = None if batches is None else batches(original.model.runs_as or original.model)
-    asked = (output, plan, prove, seed, input_shapes, checks)
-    job = Job(original, without, *asked, selected.constant, there, compensate, request, ordered, packed)
+    wishes = (output, plan, prove, seed, input_shapes, checks)
+    job = Job(original, without, *wishes, selected.constant, there, compensate, request, ordered, packed)
     if request is not None and request.structure not in (None, SPARSE):
         job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
@@ -190,6 +198,7 @@ def _request(
     return request
 
 
+@checked
 def sparsify(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
@@ -204,9 +213,9 @@ def sparsify(
     calibration: str | os.PathLike[str] | None = None,
     compensate: str | None = None,
     packed: str | os.PathLike[str] | None = None,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
     progress: Progress | None = None,
@@ -259,13 +268,15 @@ def sparsify(
     )
 
 
+@checked
+@paths.run()
 def apply(
     plan: str | os.PathLike[str] | Plan,
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
     *,
     prove: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     progress: Progress | None = None,
 ) -> Result:
     """Redo a plan on the same model, or on another precision of it.
@@ -284,7 +295,9 @@ def apply(
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
     read = load_plan(plan)
-    request, notes = _replayed(read)
+    replay.check_sparsity(read)
+    with replay.naming(read):
+        request, notes = _replayed(read)
     phases = {
         "load": True,
         "analyze": True,
@@ -294,34 +307,34 @@ def apply(
     }
     clock = Clock(progress, [name for name, asked in phases.items() if asked])
     loaded = load(model)
-    _check_output(loaded, output)
+    files.declare(loaded, output)
     clock.lap("load")
+    replay.check_inputs(read, loaded)
     witness = {n: tuple(s) for n, s in read.model["witness"].items()}
     original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
     clock.lap("analyze")
     without = None
     if read.blocks:
+        replay.check_blocks(read, original)
         taken = Taken(read.blocks, [None] * len(read.blocks))
         without = depth.take_out(original, taken, witness, bool(read.interface), prove, seed)
         analysis = without.analysis
         clock.lap("blocks")
-    for entry in read.groups:
-        group = analysis.group(entry.id)
-        if group is None or group.size != entry.size:
-            found = "is not in the model" if group is None else f"has {group.size} classes, not {entry.size}"
-            raise InputError(
-                f"{loaded.name}: the plan for {read.model['file']!r} does not fit: group {entry.id!r} {found}"
-            )
+    replay.check_groups(read, analysis)
     clock.lap("analyze")
-    done = rewrite(analysis, read.selection, read.orders)
+    with replay.naming(read):
+        done = rewrite(analysis, read.selection, read.orders)
     _same_slices(loaded, read, done.plan)
-    for new, old in zip(done.plan.groups, read.groups, strict=False):
-        new.score = old.score
+    scores = {g.id: g.score for g in read.groups}
+    for new in done.plan.groups:
+        new.score = scores[new.id]
     clock.lap("rewrite")
     touched = [g for g in analysis.groups if g.id in read.selection]
     job = Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
-    job.request, job.notes = request, notes
-    return finish(job, analysis, done, [], clock)
+    job.notes = [*replay.notes(read, original.model), *notes]
+    job.request = request
+    with replay.naming(read):
+        return finish(job, analysis, done, [], clock)
 
 
 def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
@@ -341,7 +354,8 @@ def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
         return None, notes
     entry = plan.sparsity[0]
     scope = Scope(include=[escape(e["name"]) for e in plan.sparsity])
-    return sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope), notes
+    request = sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope)
+    return request.resolved(False), notes
 
 
 def _same_slices(model: Model, read: Plan, done: Plan) -> None:
@@ -352,20 +366,9 @@ def _same_slices(model: Model, read: Plan, done: Plan) -> None:
     for key in sorted(set(wanted) | set(found)):
         if wanted.get(key) != found.get(key):
             raise InputError(
-                f"{model.name}: the plan for {read.model['file']!r} does not fit: it cuts input {key[1]} of the node "
-                f"that makes {key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its "
-                "'slices'"
+                f"{read.where}: does not fit {model.name}: at slices: it cuts input {key[1]} of the node that makes "
+                f"{key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its 'slices'"
             )
-
-
-def _check_output(model: Model, output: str | os.PathLike[str] | None) -> None:
-    if output is None:
-        return
-    path = Path(output)
-    if model.path is not None and path.exists() and path.samefile(model.path):
-        raise InputError(f"{path}: is the model itself; choose another output")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist")
 
 
 def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 
+from graphprune import paths
 from graphprune.errors import InputError
 from graphprune.schema import schema
 
@@ -99,6 +100,8 @@ class Plan:
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
+    where: str = field(default="the plan", compare=False)
+    """What to call it in messages; not in the file."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as it stands in the file."""
@@ -128,7 +131,7 @@ class Plan:
         return {g.id: g.order for g in self.groups if g.order is not None}
 
 
-def from_json(data: Any, where: str = "plan") -> Plan:
+def from_json(data: Any, where: str = "the plan") -> Plan:
     """Read a plan.
 
     Raises:
@@ -151,6 +154,7 @@ def from_json(data: Any, where: str = "plan") -> Plan:
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         proof=data.get("proof"),
+        where=where,
     )
 
 
@@ -163,6 +167,7 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
     if isinstance(plan, Plan):
         return plan
     path = Path(plan)
+    paths.reads("the plan that is read", path)
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:

@@ -40,7 +40,8 @@ class Removal:
         name, group = self.analysis.model.name, self._group(id)
         chosen = np.zeros(group.size + 1, bool)  # the last entry stands for no class
         if len(classes) and not 0 <= min(classes) <= max(classes) < group.size:
-            raise InputError(f"{name}: group {id!r} has classes 0 to {group.size - 1}, not {max(classes)}")
+            wrong = max(classes) if min(classes) >= 0 else min(classes)
+            raise InputError(f"{name}: group {id!r} has classes 0 to {group.size - 1}, not {wrong}")
         chosen[list(classes)] = True
         if (chosen[:-1] & group.pinned).any():
             which = int(np.flatnonzero(chosen[:-1] & group.pinned)[0])

@@ -17,6 +17,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -24,10 +25,11 @@ from typing import IO, Any
 import numpy as np
 from onnx import ValueInfoProto, helper
 
-from graphprune import pictures, usercode
+from graphprune import paths, pictures, usercode
 from graphprune.errors import InputError
 from graphprune.model import Model
-from graphprune.relation import Values
+from graphprune.relation import Shape, Values
+from graphprune.run import RefusedError
 
 BATCH = 8
 """Samples in one run, where the model leaves their number free."""
@@ -35,20 +37,27 @@ BATCH = 8
 Feeds = dict[str, Values]
 
 
-def load(source: str | os.PathLike[str], model: Model, batch: int = BATCH) -> Iterator[Feeds]:
+def load(
+    source: str | os.PathLike[str],
+    model: Model,
+    batch: int = BATCH,
+    input_shapes: Mapping[str, Shape] | None = None,
+) -> Iterator[Feeds]:
     """Inputs from a source, each ready to run.
 
     Args:
         source: a ``.npz`` file, a folder, or ``module:function``.
         model: whose inputs they are to be.
         batch: samples in one run, where the model leaves their number free.
+        input_shapes: sizes that images are brought to, where the model leaves theirs free.
 
     Raises:
         InputError: no such source, or one that does not fit the model; says which input.
     """
     path = Path(source)
+    paths.reads("the inputs that are read", path)
     if path.is_dir():
-        feeds = _folder(path, model, batch)
+        feeds = _folder(path, model, batch, input_shapes)
     elif path.is_file():
         feeds = _file(path, model, batch)
     elif usercode.names_one(str(source)):
@@ -67,11 +76,39 @@ def _not_none(feeds: Iterator[Mapping[str, Any]], source: str) -> Iterator[Mappi
         raise InputError(f"{source}: holds no samples")
 
 
-def _folder(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+def check(
+    source: str | os.PathLike[str] | None,
+    model: Model,
+    input_shapes: Mapping[str, Shape] | None = None,
+    most: int | None = None,
+) -> None:
+    """See before anything is computed that a model runs on images at the sizes that they have.
+
+    Args:
+        source: as for :func:`load`; None, and what is no folder of images, is not looked at.
+        model: the model.
+        input_shapes: sizes that images are brought to.
+        most: images to look at, all by default.
+
+    Raises:
+        InputError: it does not; names the image.
+    """
+    if source is not None and Path(source).is_dir() and _pictured(Path(source)):
+        with suppress(RefusedError):  # what runs on nothing fails elsewhere, and not for want of a size
+            pictures.check(Path(source), model, input_shapes, most)
+
+
+def _pictured(path: Path) -> bool:
+    return any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir())
+
+
+def _folder(
+    path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None
+) -> Iterator[Mapping[str, Any]]:
     for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
         yield from _file(file, model, batch)
-    if any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir()):
-        yield from pictures.images(path, model)
+    if _pictured(path):
+        yield from pictures.images(path, model, input_shapes)
 
 
 def _file(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from graphprune import replay
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.plan import Plan, Slice
@@ -77,6 +78,7 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
             f"{model.name}: the plan takes out whole blocks ({plan.blocks[0].id}, ...); take these layers out of the "
             "training code and its state dict first, and give a plan for what is left"
         )
+    replay.check_slices(plan, model)
     matcher = _Matcher(model, plan, state)
     found = Narrowed(dict(state))
     for name in state:
@@ -92,7 +94,8 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
         )
     met = {s.consumer for s in plan.slices if s.source in matcher.matched}  # beside a weight its bias may be folded
     found.missing = sorted({s.source for s in plan.slices if s.removed and s.consumer not in met} - matcher.matched)
-    found.notes = [
+    found.notes = replay.notes(plan, model)
+    found.notes += [
         f"{a.name} of the node that makes {a.consumer!r} is {a.after} now, was {a.before}" for a in plan.attributes
     ]
     return found

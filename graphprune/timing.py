@@ -20,11 +20,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from graphprune import samples, shapes, trt
+from graphprune.arguments import Count, InputShapes, Seed, checked
 from graphprune.errors import BackendError, InputError
 from graphprune.files import save
 from graphprune.footprint import footprint
 from graphprune.model import AnyModel, Model, load
-from graphprune.relation import Shape, Values
+from graphprune.paths import reads
+from graphprune.relation import Values
 from graphprune.run import run, session, widened
 from graphprune.trt_child import interleave
 
@@ -94,16 +96,17 @@ class Bench:
         return {"format": "graphprune-bench/1", **asdict(self)}
 
 
+@checked
 def bench(
     *models: AnyModel,
-    input_shapes: Mapping[str, Shape] | None = None,
+    input_shapes: InputShapes | None = None,
     inputs: str | os.PathLike[str] | None = None,
-    threads: int = 0,
+    threads: Count = 0,
     provider: str = "CPUExecutionProvider",
     tensorrt: bool = False,
     rounds: int = 50,
-    warmup: int = 5,
-    seed: int = 0,
+    warmup: Count = 5,
+    seed: Seed = 0,
 ) -> Bench:
     """Time models beside each other, with all optimisations.
 
@@ -124,9 +127,13 @@ def bench(
     """
     if not models or rounds < 2:
         raise InputError("a benchmark needs at least one model and two rounds")
+    reads("the inputs that are read", inputs)
     loaded = [load(m) for m in models]
-    given_by = samples.load(inputs, loaded[0]) if inputs is not None else shapes.accepted(loaded[0], input_shapes, seed)
-    feeds = next(given_by)
+    samples.check(inputs, loaded[0], input_shapes, 1)
+    if inputs is not None:
+        feeds = next(samples.load(inputs, loaded[0], input_shapes=input_shapes))
+    else:
+        feeds = next(shapes.accepted(loaded[0], input_shapes, seed))
     given = [_for(m, feeds) for m in loaded]
     peaks: list[int | None] = [None] * len(loaded)
     with ExitStack() as stack:

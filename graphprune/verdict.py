@@ -30,7 +30,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from graphprune import half, kernels, samples, shapes, sparsity, timing, trt, web
+from graphprune import half, kernels, paths, samples, shapes, sparsity, timing, trt, web
+from graphprune.arguments import InputShapes, Seed, checked
 from graphprune.canonical import canonicalize
 from graphprune.checks import Checks, Level, Verdict
 from graphprune.comparison import Incomparable, compare, far
@@ -55,13 +56,14 @@ class _Failed(Exception):
     """A level's answer that the model does not pass; the message is the reason."""
 
 
+@checked
 def validate(
     model: AnyModel,
     against: AnyModel | None = None,
     checks: Checks | None = None,
     *,
-    input_shapes: Mapping[str, Shape] | None = None,
-    seed: int = 0,
+    input_shapes: InputShapes | None = None,
+    seed: Seed = 0,
     progress: Steps = unseen,
 ) -> Verdict:
     """Judge a model.
@@ -84,11 +86,13 @@ def validate(
         raise InputError("max_abs, min_cosine and min_speedup compare with an original: give one to compare against")
     if asked.tensorrt:
         trt.backend()
+    paths.reads("the inputs that are read", asked.inputs)
     with ExitStack() as stack:
         job = _Validation(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
+        samples.check(asked.inputs, job.model, job.given, _MOST_SAMPLES)
         levels = list(job.wanted())
         for number, (name, judge, needs) in enumerate(levels, 1):
             job.level(name, judge, needs)
@@ -176,7 +180,7 @@ class _Validation:
 
     def _given(self) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
-        return islice(samples.load(self.checks.inputs, self.model), _MOST_SAMPLES)
+        return islice(samples.load(self.checks.inputs, self.model, input_shapes=self.given), _MOST_SAMPLES)
 
     def _generated(self) -> Iterator[Feeds]:
         try:

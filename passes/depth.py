@@ -51,6 +51,19 @@ class Request:
             raise InputError(f"--block-score {self.score!r} is none of {', '.join(influence.SCORES)}")
 
 
+def request(given: Request | int | Sequence[str] | None) -> Request:
+    """A request from what a caller gives: how many, or which.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    if isinstance(given, int):
+        given = Request(count=given)
+    found = given if isinstance(given, Request) else Request(names=given or ())
+    found.check()
+    return found
+
+
 @dataclass
 class Shallower:
     """A model without some blocks.
@@ -99,7 +112,7 @@ def _feeds(
 ) -> list[dict[str, Values]]:
     """Inputs to score on: the user's, or generated at the first two sizes that the model accepts."""
     if request.inputs is not None:
-        return list(islice(samples.load(request.inputs, model), _MOST_RUNS))
+        return list(islice(samples.load(request.inputs, model, input_shapes=input_shapes), _MOST_RUNS))
     return list(islice(shapes.accepted(model, input_shapes, seed), 2))
 
 

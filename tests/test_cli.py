@@ -149,7 +149,11 @@ BAD = {
     ),
     "ratio of one": (chain().SerializeToString(), ["--ratio", "1"], "--ratio 1 is out of range"),
     "negative ratio": (chain().SerializeToString(), ["--ratio", "-0.5"], "out of range"),
-    "ratio that is no number": (chain().SerializeToString(), ["--ratio", "nan"], "out of range"),
+    "ratio that is no number": (
+        chain().SerializeToString(),
+        ["--ratio", "nan"],
+        "ratio is nan (float), and must be a number",
+    ),
     "word for a ratio": (chain().SerializeToString(), ["--ratio", "much"], "much"),
     "no ratio": (chain().SerializeToString(), [], "--ratio"),
     "nothing prunable": (unprunable().SerializeToString(), ["--ratio", "0.3"], "nothing is prunable"),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from graphprune import files
+from graphprune import files, paths
 from graphprune.checks import Checks
 from graphprune.cli.boundary import printing
 from graphprune.relation import Shape
@@ -93,7 +93,16 @@ def check_options(function: F) -> F:
 
 
 def output_options(function: F) -> F:
-    """``--json``, ``-v``, ``-q``."""
+    """``--json``, ``-v``, ``-q``; the command is one run, whose files appear together (see ``graphprune.paths``)."""
+
+    @functools.wraps(function)
+    def within(*arguments: Any, json_to: str | None, **others: Any) -> Any:
+        if json_to is not None and paths.descriptor(json_to) == 1:
+            json_to = "-"
+        with paths.run():
+            paths.writes("the JSON", None if json_to == "-" else json_to)
+            return function(*arguments, json_to=json_to, **others)
+
     for option in (
         click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
         click.option("-v", "--verbose", is_flag=True, help="Print every group and reason."),
@@ -106,8 +115,8 @@ def output_options(function: F) -> F:
             help="Result as JSON, to FILE or stdout.",
         ),
     ):
-        function = option(function)
-    return function
+        within = option(within)
+    return within  # type: ignore[return-value]
 
 
 def seed_option(function: F) -> F:
@@ -156,14 +165,14 @@ def _capabilities(_: click.Context, __: click.Parameter, text: str | None) -> li
 
 
 def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable[[Console], None]) -> None:
-    """Print a result as a table, and write it as JSON where asked."""
+    """Write a result as JSON where asked, let all files appear that were written, and print a table."""
+    if json_to is not None and json_to != "-":
+        files.write_json(Path(json_to), data)
+    paths.commit()
     if json_to == "-":
         with printing():
             click.echo(json.dumps(files.plain(data), indent=1))
-        return
-    if json_to is not None:
-        files.write_json(Path(json_to), data)
-    if not quiet:
+    elif not quiet:
         with printing():
             table(console())
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune import checkpoints, files, plan
+from graphprune import checkpoints, files, paths, plan
 from graphprune.cli.options import output_options, show
 from graphprune.errors import InputError
 from graphprune.model import load
@@ -36,15 +36,16 @@ def command(
     WEIGHTS is a state dict of the training code, safetensors or PyTorch. Beside OUTPUT lands a table of all new widths,
     as OUTPUT.widths.json. Values are those of WEIGHTS: what was fitted after pruning is not in them.
     """
+    table = output.with_name(output.name + ".widths.json")
+    paths.writes("the narrower state dict", output)
+    paths.writes("the table of widths", table)
     read = plan.load(plan_file)
     original = load(model or _original(plan_file, read))
-    if output.exists() and output.samefile(weights):
-        raise InputError(f"{output}: is the state dict itself; choose another output")
     held = checkpoints.read(weights)
     found = narrow(original, read, held.tensors)
     checkpoints.write(output, found.tensors, held)
     data = _data(read, found)
-    files.write_json(output.with_name(output.name + ".widths.json"), data)
+    files.write_json(table, data)
     show(data, json_to, quiet, lambda out: _print(out, found, output, verbose))
 
 

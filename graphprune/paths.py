@@ -1,0 +1,245 @@
+"""What a run reads and what it writes: nothing that is read is written over, and all files appear or none does.
+
+A run is one command, or one call from Python. What it is to write is declared before anything is computed; what it
+reads is declared where it is read. Two paths are the same file where they lead to it by links, symbolic or hard.
+Finished files wait beside their places until the run commits. Devices and pipes are written to as streams, never
+replaced; a symbolic link stays, and what it leads to is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphprune.errors import InputError
+
+AnyPath = str | os.PathLike[str]
+_Identity = tuple[int, int] | str
+_NAMED = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+@dataclass
+class _Run:
+    """What is known of a run so far, by the identity of each file.
+
+    Attributes:
+        reads: what each file is that is read.
+        writes: path and role of each file that is to be written.
+        staged: finished files and their places.
+    """
+
+    reads: dict[_Identity, str] = field(default_factory=dict)
+    writes: dict[_Identity, tuple[Path, str]] = field(default_factory=dict)
+    staged: list[tuple[Path, Path]] = field(default_factory=list)
+
+
+_active: ContextVar[_Run | None] = ContextVar("run", default=None)
+
+
+@contextmanager
+def run() -> Iterator[None]:
+    """A run, or a part of the one that is under way; what is finished appears at its end, nothing after an error."""
+    if _active.get() is not None:
+        yield
+        return
+    token = _active.set(_Run())
+    try:
+        yield
+        commit()
+    finally:
+        for temporary, _ in _known().staged:
+            temporary.unlink(missing_ok=True)
+        _active.reset(token)
+
+
+def _known() -> _Run:
+    return _active.get() or _Run()
+
+
+def known(path: Path) -> bool:
+    """Whether there is nothing to tell of a path that is read: no run is under way, or it knows."""
+    active = _active.get()
+    return active is None or _identity(path) in active.reads
+
+
+def reads(what: str, path: AnyPath | None) -> None:
+    """Declare what is read: a file, or all files of a folder; what is no path of either says nothing.
+
+    Raises:
+        InputError: it is to be written, too.
+    """
+    if path is None or _active.get() is None:
+        return
+    place = Path(path)
+    found = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
+    for one in found:
+        if one.is_file():
+            active, key = _known(), _identity(one)
+            active.reads.setdefault(key, what)
+            if key in active.writes:
+                _refuse(*active.writes[key], active.reads[key])
+
+
+def writes(what: str, path: AnyPath | None) -> None:
+    """Declare what is to be written.
+
+    Raises:
+        InputError: it is read, or is the place of something else too; it is a folder, or its folder is not there.
+    """
+    if path is None:
+        return
+    place, active = Path(path), _known()
+    if place.is_dir():
+        raise InputError(f"{place}: is a folder; give a file for {what}")
+    key = _identity(place)
+    if is_stream(place):
+        active.writes[key] = place, what
+        return
+    folder = _target(place).parent
+    if not folder.is_dir():
+        raise InputError(f"{place}: its folder does not exist")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{place}: its folder cannot be written to")
+    if key in active.reads:
+        _refuse(place, what, active.reads[key])
+    other = active.writes.setdefault(key, (place, what))[1]
+    if other != what:
+        raise InputError(f"{place}: would hold {other} and {what} too; choose another path for one of them")
+
+
+def apart(what: str, path: Path, sources: dict[Path, str]) -> None:
+    """Raise InputError where a path is one of some files that are read."""
+    for source, role in sources.items():
+        if _identity(source) == _identity(path):
+            _refuse(path, what, role)
+
+
+def _refuse(path: Path, what: str, read: str) -> None:
+    raise InputError(f"{path}: is {read} itself, which writing {what} would overwrite; choose another path")
+
+
+def _identity(path: Path) -> _Identity:
+    if is_stream(path):
+        return str(path)
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
+def _target(path: Path) -> Path:
+    """The file itself, behind symbolic links."""
+    return Path(os.path.realpath(path))
+
+
+def descriptor(path: AnyPath) -> int | None:
+    """The number of an open descriptor of this process that a path stands for; it may well be a file behind that."""
+    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", str(path))
+    return int(found[1]) if found else _NAMED.get(str(path))
+
+
+def is_stream(path: AnyPath) -> bool:
+    """Whether a path is written to as it goes: a device, a pipe, or a descriptor that is open already."""
+    if descriptor(path) is not None:
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def waiting(path: Path) -> tuple[int, Path]:
+    """An open descriptor and the path of a file in which what belongs to a place is made first.
+
+    Raises:
+        InputError: the place is a folder, or there is no room for it.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file")
+    folder = None if is_stream(path) else _target(path).parent
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    return handle, Path(temporary)
+
+
+def finished(temporary: Path, path: Path) -> None:
+    """A file is complete: it goes to its place when the run commits, or at once where the run has not declared it.
+
+    Raises:
+        InputError: the run reads what is in its place.
+    """
+    active, key = _known(), _identity(path)
+    if key in active.reads:
+        _refuse(path, "a result", active.reads[key])
+    if key in active.writes:
+        active.staged.append((temporary, path))
+    else:
+        _move([(temporary, path)])
+
+
+def commit() -> None:
+    """Let all that is finished appear: all of it, or nothing where something cannot be put in its place."""
+    active = _known()
+    staged, active.staged = active.staged, []
+    _move(staged)
+
+
+def _move(staged: list[tuple[Path, Path]]) -> None:
+    files = [(temporary, _target(path)) for temporary, path in staged if not is_stream(path)]
+    replaced: list[tuple[Path, Path | None]] = []
+    try:
+        for temporary, target in files:
+            replaced.append((target, _kept(target, temporary)))
+            temporary.replace(target)
+    except BaseException as error:
+        for place, kept in reversed(replaced):
+            with suppress(OSError):
+                place.unlink(missing_ok=True) if kept is None else kept.replace(place)
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{target}: cannot be written ({error.strerror}); nothing was") from error
+        raise
+    finally:
+        for _, kept in replaced:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+    for temporary, path in staged:
+        if is_stream(path):
+            _pour(temporary, path)
+
+
+def _kept(target: Path, temporary: Path) -> Path | None:
+    """Another name for what is in a place, to bring it back by; None where there is nothing."""
+    if not target.exists():
+        return None
+    kept = temporary.with_name(f"{temporary.name}.old")
+    try:
+        os.link(target, kept)
+    except OSError:  # not every file system has hard links
+        target.replace(kept)
+    return kept
+
+
+def _pour(temporary: Path, path: Path) -> None:
+    """Write to a stream."""
+    number = descriptor(path)
+    sys.stdout.flush()
+    try:
+        with open(temporary, "rb") as source, open(path if number is None else os.dup(number), "wb") as stream:
+            shutil.copyfileobj(source, stream)
+    finally:
+        temporary.unlink()

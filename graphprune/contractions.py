@@ -125,7 +125,7 @@ def observe(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     model = analysis.model.runs_as or analysis.model
-    there = set(model.producer) | {i.name for i in model.inputs}
+    there = (set(model.producer) | {i.name for i in model.inputs}) - model.constant_names  # what inputs change
     wanted = {v for g in groups for v in g.labels}
     pending = {
         c.node: c

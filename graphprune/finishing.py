@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches
 from graphprune.checks import Checks, Verdict
 from graphprune.cost import Cost
-from graphprune.errors import VerdictError
-from graphprune.model import Model
+from graphprune.errors import InputError, VerdictError
+from graphprune.model import Model, node_name
 from graphprune.passes import compensation, constants, depth, reconstruct, sparse
 from graphprune.passes.permutation import Ordered
 from graphprune.passes.ratio import Untouched
@@ -123,6 +123,9 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
         if job.without.proof is not None:
             done.plan.proof = {**(done.plan.proof or {}), "blocks": job.without.proof.to_json()}
     fits, thinned = _change(job, analysis, done, clock)
+    before = Cost(cost.parameters(job.original.model), cost.macs(job.original), cost.file_bytes(job.original.model))
+    after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), 0)
+    _check_smaller(job, analysis, done, before, after)
     verdict = None
     source = job.original.model.source
     if job.checks is not None:
@@ -140,14 +143,12 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
     if job.output is not None and thinned is not None and thinned.request.structure is None:
         compressed = files.deflated(source), files.deflated(done.model)
         clock.lap("compress")
-    before = Cost(cost.parameters(job.original.model), cost.macs(job.original), cost.file_bytes(job.original.model))
-    after = Cost(cost.parameters(done.model), cost.macs(analysis, done.removal.sizes()), size)
     return Result(
         done.model,
         done.plan,
         analysis,
         before,
-        after,
+        replace(after, bytes=size),
         found,
         untouched,
         None if job.output is None else Path(job.output),
@@ -159,6 +160,37 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
         compressed,
         job.notes,
     )
+
+
+def _check_smaller(job: Job, analysis: Analysis, done: Rewritten, before: Cost, after: Cost) -> None:
+    """Raise InputError where removal, which was asked for, has not made the model smaller."""
+    if not any(g.removed for g in done.plan.groups):
+        return
+    grown = after.parameters > before.parameters
+    if not grown and (after.parameters < before.parameters or after.macs < before.macs):
+        return
+    sizes = f"{before.parameters:,} parameters would be {after.parameters:,}, and {before.macs:,} MACs {after.macs:,}"
+    raise InputError(
+        f"{job.original.model.name}: removal would not make it smaller: {sizes}{_copied(analysis, done)}. Nothing was "
+        "written; leave groups out by --exclude, or remove more"
+    )
+
+
+def _copied(analysis: Analysis, done: Rewritten) -> str:
+    """The weight of which most elements were added in copies, and who reads it; nothing where there is none."""
+    there, results = done.model.sources, {s.source: {s.source} & set(done.model.sources) for s in done.plan.slices}
+    for entry in done.plan.slices:
+        results[entry.source].add(entry.result)
+    added = {
+        name: sum(cost.elements(there[r]) for r in own if r in there) - cost.elements(analysis.model.sources[name])
+        for name, own in results.items()
+    }
+    name = max(added, key=added.__getitem__, default="")
+    if not name or added[name] <= 0:
+        return ""
+    readers = [s.consumer for s in done.plan.slices if s.source == name]
+    nodes = ", ".join(repr(node_name(analysis.model, analysis.model.producer[o])) for o in dict.fromkeys(readers))
+    return f", since weight {name!r} is cut in {len(results[name])} ways, each with a copy of its own (nodes {nodes})"
 
 
 def _prove(job: Job, analysis: Analysis, done: Rewritten, clock: Clock) -> proof.Proof | None:

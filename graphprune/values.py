@@ -125,6 +125,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "Where": _plain(np.where),
 }
 
+ROUNDING = ("Div", "Mod")
+"""Operators whose result on whole numbers is not in proportion to what they are given."""
+
 
 def evaluate(
     op: str, inputs: Sequence[Values | None], attributes: Mapping[str, Any], shapes: Sequence[Shape | None]

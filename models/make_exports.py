@@ -241,9 +241,14 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     "dcgan": (lambda: Case(own.dcgan(), {"z": torch.randn(2, 32, 1, 1)}, {"z": {0: "batch"}}), ("ts9", "dynamo18")),
     "deberta": (
         lambda: _encoder(
-            hf.DebertaV2Model(_small(hf.DebertaV2Config, relative_attention=True, pos_att_type=["p2c", "c2p"]))
+            hf.DebertaV2Model(
+                _small(
+                    hf.DebertaV2Config, relative_attention=True, pos_att_type=["p2c", "c2p"], share_att_key=True,
+                    max_position_embeddings=512, intermediate_size=256,
+                )
+            )
         ),
-        ("dynamo18",),
+        ("ts17", "dynamo18"),
     ),
     "deit": (
         lambda: _vision(

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from graphprune.passes import ties
 from graphprune.passes.criteria import Ranking
 from graphprune.passes.ratio import Align, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.ties import Together
 
 from graphprune import cost
 from graphprune.analysis import Analysis, Group
@@ -45,17 +47,20 @@ def allocate(
     if not uniform.selection:
         return uniform
     alike = {id: len(classes) for id, classes in uniform.selection.items()}
-    price = _price(analysis, groups)
-    free = {g.id: _numbers(analysis, g, alike.get(g.id, 0), ratio, align) for g in groups}
+    sets = ties.together(analysis, groups, ratio)
+    errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
+    scores = ties.joint(sets, scores)
+    price = _price(analysis, sets)
+    free = {one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align) for one in sets}
     budget = _left(analysis, uniform)
 
     def chosen(factor: float) -> Chosen:
         found = {}
-        for group in groups:
-            numbers = free[group.id]
-            total = rankings[group.id].errors[numbers] - factor * price[group.id][numbers]
-            found[group.id] = int(numbers[np.argmin(total)])
-        return lowest(groups, scores, found)
+        for one in sets:
+            numbers = free[one.id]
+            total = errors[one.id][numbers] - factor * price[one.id][numbers]
+            found[one.id] = int(numbers[np.argmin(total)])
+        return lowest(sets, scores, found)
 
     low, high = 1e-9, 1e9
     for _ in range(_STEPS):
@@ -77,16 +82,17 @@ def _left(analysis: Analysis, chosen: Chosen) -> float:
     return cost.macs(analysis, Removal(analysis, chosen.selection).sizes())
 
 
-def _price(analysis: Analysis, groups: Sequence[Group]) -> dict[str, np.ndarray]:
-    """For each group the share of the model's cost that k classes are worth, k from 0 to all."""
-    worth = {g.id: g.macs for g in groups}
+def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray]:
+    """For each set of groups the share of the model's cost that k classes are worth, k from 0 to all."""
+    worth = {one.id: one.macs for one in sets}
     if not any(w.any() for w in worth.values()):
-        worth = {g.id: g.parameters for g in groups}
+        worth = {one.id: one.parameters for one in sets}
     whole = max(sum(float(w.sum()) for w in worth.values()), 1e-30)
-    return {g.id: np.arange(g.size + 1) * float(worth[g.id].mean()) / whole for g in groups}
+    return {one.id: np.arange(one.size + 1) * float(worth[one.id].mean()) / whole for one in sets}
 
 
-def _numbers(analysis: Analysis, group: Group, alike: int, ratio: float, align: Align) -> np.ndarray:
-    """How many classes may go: aligned numbers, and that of the same share of every group."""
-    most = min(int(max(MOST, ratio) * group.size), int((~group.pinned).sum()), group.size - 1)
-    return np.unique([0, alike, *(k for k in counts(analysis, group, align) if k <= most)])
+def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align) -> np.ndarray:
+    """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
+    most = min(int(max(MOST, ratio) * groups.size), len(groups.free), groups.size - 1)
+    aligned = (k for k in counts(analysis, groups, align) if k <= most and groups.pays(k / groups.size))
+    return np.unique([0, alike, *aligned])

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from math import gcd, lcm, prod
+from math import gcd, lcm
 
 import numpy as np
+from graphprune.passes import ties
 from graphprune.passes.magnitude import Scores
+from graphprune.passes.ties import Together
 
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
-from graphprune.model import Use, node_name
+from graphprune.model import node_name
 
 ALIGNMENTS = (4, 2, 1)
 """What widths are rounded up to where no alignment is asked for: the first that costs at most an eighth of a group.
@@ -24,6 +26,8 @@ _GIVEN_UP = 1 / 8
 Align = int | Mapping[str, int] | None
 """What widths that remain are rounded up to a multiple of: all, or by group id; None, and groups that are not named,
 stand for :data:`ALIGNMENTS`."""
+COPIED = "its weights are used elsewhere as a whole, so that removal would add a copy"
+"""Why a group stays whose removal would add parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,12 @@ class Chosen:
     untouched: list[Untouched] = field(default_factory=list)
 
 
-def _of(group: Group, align: Align) -> int | None:
-    """The alignment of one group."""
-    return align.get(group.id) if isinstance(align, Mapping) else align
+def _of(groups: Together, align: Align) -> int | None:
+    """The alignment of groups that go together: one that suits all that are named."""
+    if not isinstance(align, Mapping):
+        return align
+    named = [align[g.id] for g in groups.members if g.id in align]
+    return lcm(*named) if named else None
 
 
 def check(ratio: float, align: Align) -> None:
@@ -113,37 +120,10 @@ def _carried(analysis: Analysis, group: Group) -> bool:
 
 
 def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tuple[list[Group], list[Untouched]]:
-    """Leave out groups whose removal would cost more in copies than it saves.
-
-    A weight that is used in several places (a shared layer, a tied embedding) is cut once where all uses lose the same
-    elements; where one of them cannot, the cut one becomes a copy beside the whole.
-    """
-    net = analysis.web
-    uses: dict[str, list[Use]] = {}
-    for tensor in net.axis_of:
-        if isinstance(tensor, Use):
-            uses.setdefault(analysis.root(tensor), []).append(tensor)
-    owned: dict[tuple[Use, int], set[bytes]] = {}
-    for group in groups:
-        for use, axis in analysis.weights(group):
-            own = group.labels[net.axis_of[use] + axis]
-            owned.setdefault((use, axis), set()).add(own.tobytes())
-    kept, left = [], []
-    for group in groups:
-        saved = copied = 0.0
-        for root, axis, labels in {
-            (analysis.root(use), axis, group.labels[net.axis_of[use] + axis].tobytes())
-            for use, axis in analysis.weights(group)
-        }:
-            alike = all(labels in owned.get((use, axis), ()) for use in uses[root])
-            elements = prod(net.shapes[uses[root][0]])
-            saved, copied = saved + elements * alike, copied + elements * (not alike)
-        if copied * (1 - share) > saved * share:
-            why = "its weights are used elsewhere as a whole, so that removal would add a copy"
-            left.append(Untouched(group.id, why))
-        else:
-            kept.append(group)
-    return kept, left
+    """Leave out groups whose removal would cost more in copies than it saves (see ``graphprune.passes.ties``)."""
+    sets = ties.together(analysis, groups, share)
+    left = {g.id for one in sets if not one.pays(share) for g in one.members}
+    return [g for g in groups if g.id not in left], [Untouched(g.id, COPIED) for g in groups if g.id in left]
 
 
 def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: Align = None) -> Chosen:
@@ -162,54 +142,60 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
     check(ratio, align)
     why: dict[str, str] = {}
     numbers = {}
-    for group in groups:
-        asked = min(int(ratio * group.size + 1e-9), int((~group.pinned).sum()), group.size - 1)
-        own = _of(group, align)
-        numbers[group.id] = _count(analysis, group, asked, own)
+    sets = ties.together(analysis, groups, ratio)
+    for one in sets:
+        asked = min(int(ratio * one.size + 1e-9), len(one.free), one.size - 1)
+        own = _of(one, align)
+        numbers[one.id] = _count(analysis, one, asked, own)
         if not asked:
-            why[group.id] = f"{ratio:g} of {group.size} classes is less than one"
-        elif not numbers[group.id]:
-            why[group.id] = f"no width from {group.size - asked} up is a multiple of {own} and below {group.size}"
-    chosen = lowest(groups, scores, numbers)
-    for group in groups if ratio > 0 else ():
-        if group.id not in chosen.selection:
-            reason = why.get(group.id, "an axis would be left empty")
-            chosen.untouched.append(Untouched(group.id, reason))
+            why[one.id] = f"{ratio:g} of {one.size} classes is less than one"
+        elif not numbers[one.id]:
+            why[one.id] = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
+        elif not one.pays(numbers[one.id] / one.size):
+            why[one.id], numbers[one.id] = COPIED, 0
+    chosen = lowest(sets, ties.joint(sets, scores), numbers)
+    for one in sets if ratio > 0 else ():
+        if one.id not in chosen.selection:
+            reason = why.get(one.id, "an axis would be left empty")
+            chosen.untouched += [Untouched(g.id, reason) for g in one.members]
     return chosen
 
 
-def lowest(groups: Iterable[Group], scores: Scores, numbers: Mapping[str, int]) -> Chosen:
+def lowest(sets: Iterable[Together], scores: Scores, numbers: Mapping[str, int]) -> Chosen:
     """The least important classes of groups, so many of each, as long as they leave something of every axis.
 
     Args:
-        groups: the groups.
-        scores: importance by group id, shape ``[classes]``.
-        numbers: how many to take, by group id.
+        sets: the groups.
+        scores: importance by group id, shape ``[classes]``; the same for groups that go together.
+        numbers: how many to take, by id.
     """
     chosen = Chosen()
     alive: dict[int, np.ndarray] = {}
-    for group in groups:
-        free = np.flatnonzero(~group.pinned)
-        order = free[np.argsort(scores[group.id][free], kind="stable")]
-        removed = _within(group, order, numbers.get(group.id, 0), alive)
+    for one in sets:
+        order = one.free[np.argsort(scores[one.id][one.free], kind="stable")]
+        removed = _within(one, order, numbers.get(one.id, 0), alive)
         if len(removed):
-            chosen.selection[group.id] = sorted(int(c) for c in removed)
+            classes = sorted(int(c) for c in removed)
+            chosen.selection.update((g.id, list(classes)) for g in one.members)
     return chosen
 
 
-def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.ndarray]) -> np.ndarray:
+def _within(groups: Together, order: np.ndarray, count: int, alive: dict[int, np.ndarray]) -> np.ndarray:
     """The first ``count`` classes of an order that leave something of every axis.
 
     Args:
-        group: the group.
+        groups: groups that go together.
         order: candidate classes, the least important first.
         count: how many to take.
         alive: for each vertex, the elements that earlier groups have left; updated.
     """
     while count > 0:
-        gone = np.zeros(group.size + 1, bool)
+        gone = np.zeros(groups.size + 1, bool)
         gone[order[:count]] = True
-        left = {v: alive.get(v, np.ones(len(a), bool)) & ~gone[a] for v, a in group.labels.items()}
+        left: dict[int, np.ndarray] = {}
+        for vertex, labels in (item for g in groups.members for item in g.labels.items()):
+            before = left.get(vertex, alive.get(vertex))
+            left[vertex] = ~gone[labels] if before is None else before & ~gone[labels]
         if all(mask.any() for mask in left.values()):
             alive.update(left)
             return order[:count]
@@ -217,12 +203,13 @@ def _within(group: Group, order: np.ndarray, count: int, alive: dict[int, np.nda
     return order[:0]
 
 
-def counts(analysis: Analysis, group: Group, align: Align) -> list[int]:
+def counts(analysis: Analysis, group: Group | Together, align: Align) -> list[int]:
     """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
     found: list[int] = [0]
-    align = _of(group, align)
+    groups = ties.of(group)
+    align = _of(groups, align)
     for one in ALIGNMENTS if align is None else (align,):
-        for unit in _units(analysis, group, one):
+        for unit in _units(analysis, groups, one):
             found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]
             if len(found) > 1:
                 break
@@ -231,28 +218,28 @@ def counts(analysis: Analysis, group: Group, align: Align) -> list[int]:
     return found
 
 
-def _count(analysis: Analysis, group: Group, asked: int, align: int | None) -> int:
+def _count(analysis: Analysis, groups: Together, asked: int, align: int | None) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
     if align is not None:
-        return _aligned(analysis, group, asked, align)
-    tries = (_aligned(analysis, group, asked, a) for a in ALIGNMENTS)
-    return next((count for count in tries if count and asked - count <= _GIVEN_UP * group.size), asked)
+        return _aligned(analysis, groups, asked, align)
+    tries = (_aligned(analysis, groups, asked, a) for a in ALIGNMENTS)
+    return next((count for count in tries if count and asked - count <= _GIVEN_UP * groups.size), asked)
 
 
-def _aligned(analysis: Analysis, group: Group, count: int, align: int) -> int:
+def _aligned(analysis: Analysis, groups: Together, count: int, align: int) -> int:
     """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``."""
-    tries = (count - (count - group.size) % unit for unit in _units(analysis, group, align))
+    tries = (count - (count - groups.size) % unit for unit in _units(analysis, groups, align))
     return next((number for number in tries if number > 0), 0)
 
 
-def _units(analysis: Analysis, group: Group, align: int) -> list[int]:
+def _units(analysis: Analysis, groups: Together, align: int) -> list[int]:
     """What the number of classes that stay must be a multiple of, for every width to be a multiple of ``align``.
 
     Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
     before must remain so; a group whose widths are all odd is left alone.
     """
-    widths = _widths(analysis, group)
-    wanted = (widths, {w for w in widths if (w * group.size) % align == 0})
+    widths = {w for g in groups.members for w in _widths(analysis, g)}
+    wanted = (widths, {w for w in widths if (w * groups.size) % align == 0})
     return [lcm(*(align // gcd(w, align) for w in own)) for own in wanted if own]
 
 

@@ -123,8 +123,14 @@ def reconstruct(
 
 def reached(original: Model, pruned: Model) -> dict[str, Linear]:
     """By weight the operators of a pruned model that a sweep comes by, each with a weight of its own."""
-    there = {n.output for n in find(original, shared=True)} & set(original.producer)
+    there = _fed(original)
     return {n.weight: n for n in find(pruned) if n.output in there}
+
+
+def _fed(original: Model) -> set[str]:
+    """Outputs of the operators of the original that read an activation: what reads a constant makes no samples."""
+    linears = (n for n in find(original, shared=True) if n.input not in original.constant_names)
+    return {n.output for n in linears} & set(original.producer)
 
 
 def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
@@ -167,7 +173,7 @@ def portions(model: Model, linears: Sequence[Linear]) -> list[list[Linear]]:
 def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
     """Fit every weight that several operators share, and nothing else reads."""
     own = {linear.output for linear in find(pruned)}
-    there = {n.output for n in find(task.original, shared=True)} & set(task.original.producer)
+    there = _fed(task.original)
     readers: dict[str, list[Linear]] = {}
     for linear in find(pruned, shared=True):
         if linear.output in there and linear.output not in own:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from graphprune.passes import allocation, constants, criteria, sensitivity
+from graphprune.passes import allocation, constants, criteria, sensitivity, ties
 from graphprune.passes import ratio as by_ratio
 from graphprune.passes.magnitude import Scores
 from graphprune.passes.ratio import Align
@@ -23,7 +23,7 @@ class Selected:
 
     Attributes:
         chosen: the classes, and what stays whole.
-        scores: by group id, shape ``[classes]``.
+        scores: by group id, shape ``[classes]``; of groups that go together their sum.
         constant: classes that no input changes; they went first.
     """
 
@@ -67,9 +67,10 @@ def select(
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
+    shown = ties.joint(ties.together(analysis, groups, ratio), scores)
     if uniform or not observed or batches is None:
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align), scores, constant)
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align), shown, constant)
     some = calibration.first(batches, sensitivity.SAMPLES)
     rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
     progress.begin("select")
-    return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), scores, constant)
+    return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), shown, constant)

@@ -278,3 +278,23 @@ def test_states_of_recurrent_layers_go_with_their_gates(op: str, gates: int, dir
     steps = 7 * batch * sides * gates
     assert result.before.macs == 7 * batch * (5 * 6 + sides * 8 * 3) + steps * 8 * (6 + 8)
     assert result.after.macs == 7 * batch * (5 * 3 + sides * 4 * 3) + steps * 4 * (3 + 4)
+
+
+def test_sizes_that_are_whole_only_by_chance_are_not_divided() -> None:
+    """``batch * heads * 4 / 3 / 4`` is the batch; of two heads ``batch * 2 * 4 / 3`` is whole where batch is 3."""
+    net = Net()
+    x = net.input("x", ["batch", 5, 6])
+    split = net.op("Reshape", net.linear(x, 6, 12), net.ints(0, 5, 3, 4))
+    merged = net.op("Reshape", net.op("Transpose", split, perm=[0, 2, 1, 3]), net.ints(-1, 5, 4))
+    size = net.op("Gather", net.op("Shape", merged), net.constant(np.int64(0)), axis=0)
+    for op, number in (("Mul", 4), ("Div", 3), ("Div", 4)):
+        size = net.op(op, size, net.constant(np.int64(number)))
+    times = net.op("Concat", net.op("Unsqueeze", size, net.ints(0)), net.ints(1, 1), axis=0)
+    y = net.op("Add", merged, net.op("Tile", net.weight(3, 5, 4), times))
+    y = net.op("Transpose", net.op("Reshape", y, net.ints(-1, 3, 5, 4)), perm=[0, 2, 1, 3])
+    model = net.model(net.linear(net.op("Reshape", y, net.ints(0, 5, -1)), 12, 6), rank=3)
+    result = graphprune.prune(model, ratio=0.34, input_shapes={"x": (3, 5, 6)})
+    assert [(g.size, len(g.removed)) for g in result.plan.groups] == [(3, 1), (4, 1)]
+    for batch in (1, 2, 7):
+        feeds = helpers.random_feeds(model, {"batch": batch})
+        assert helpers.run(result.model.proto, feeds)[0].shape == (batch, 5, 6)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from graphprune import checkpoints, files, plan
 from graphprune.cli.options import output_options, show
+from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.statedict import Narrowed, narrow
@@ -36,13 +37,16 @@ def command(
     WEIGHTS is a state dict of the training code, safetensors or PyTorch. Beside OUTPUT lands a table of all new widths,
     as OUTPUT.widths.json. Values are those of WEIGHTS: what was fitted after pruning is not in them.
     """
-    read = plan.load(plan_file)
-    original = load(model or _original(plan_file, read))
-    if output.exists() and output.samefile(weights):
+    if output.exists() and weights.exists() and output.samefile(weights):
         raise InputError(f"{output}: is the state dict itself; choose another output")
-    held = checkpoints.read(weights)
-    found = narrow(original, read, held.tensors)
-    checkpoints.write(output, found.tensors, held)
+    with watched(quiet, "load", "narrow", "write") as progress:
+        read = plan.load(plan_file)
+        original = load(model or _original(plan_file, read))
+        held = checkpoints.read(weights)
+        progress.begin("narrow")
+        found = narrow(original, read, held.tensors)
+        progress.begin("write")
+        checkpoints.write(output, found.tensors, held)
     data = _data(read, found)
     files.write_json(output.with_name(output.name + ".widths.json"), data)
     show(data, json_to, quiet, lambda out: _print(out, found, output, verbose))

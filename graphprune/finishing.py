@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -71,12 +71,12 @@ class Clock:
 
     Args:
         progress: who watches; nobody by default.
-        phases: what is to come.
+        phases: what can be done, in order, and whether it is asked for.
     """
 
-    def __init__(self, progress: Progress | None, phases: Sequence[str]) -> None:
+    def __init__(self, progress: Progress | None, phases: Mapping[str, bool]) -> None:
         self.progress = progress or Progress()
-        self.progress.plan(phases)
+        self.progress.plan([name for name, asked in phases.items() if asked])
         self.seconds: dict[str, float] = {}
         self.last = time.perf_counter()
 

@@ -104,20 +104,9 @@ def prune(
     compensate = compensation.check(compensate, calibrated)
     request = _request(sparsity, packed, calibrated)
     asked = depth.request(blocks)
-    looks = bool(ratio) and calibrated and criterion in criteria.NEED_INPUTS
-    phases = {
-        "load": True,
-        "analyze": True,
-        "blocks": bool(asked),
-        "observe": looks,
-        "rank": bool(ratio),
-        "weigh": looks and not uniform,
-        "select": bool(ratio),
-        "permute": request is not None and request.permute,
-        "rewrite": True,
-        **_last(prove, compensate, request, checks, output),
-    }
-    clock = Clock(progress, [name for name, wanted in phases.items() if wanted])
+    looks = calibrated and criterion in criteria.NEED_INPUTS
+    first = _first(bool(asked), bool(ratio), looks, uniform, request)
+    clock = Clock(progress, first | _last(prove, compensate, request, checks, output))
     loaded = load(model)
     files.declare(loaded, output, plan)
     paths.writes("the packed weights", packed)
@@ -166,6 +155,21 @@ def prune(
     if request is not None and request.structure not in (None, SPARSE):
         job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
     return finish(job, analysis, done, untouched, clock)
+
+
+def _first(blocks: bool, cut: bool, looks: bool, uniform: bool, request: sparse.Request | None) -> dict[str, bool]:
+    """The phases up to the rewrite, and whether they are asked for."""
+    return {
+        "load": True,
+        "analyze": True,
+        "blocks": blocks,
+        "observe": cut and looks,
+        "rank": cut,
+        "weigh": cut and looks and not uniform,
+        "select": cut,
+        "permute": request is not None and request.permute,
+        "rewrite": True,
+    }
 
 
 def _last(
@@ -298,14 +302,8 @@ def apply(
     replay.check_sparsity(read)
     with replay.naming(read):
         request, notes = _replayed(read)
-    phases = {
-        "load": True,
-        "analyze": True,
-        "blocks": bool(read.blocks),
-        "rewrite": True,
-        **_last(prove, "none", request, None, output),
-    }
-    clock = Clock(progress, [name for name, asked in phases.items() if asked])
+    first = _first(bool(read.blocks), False, False, False, request)
+    clock = Clock(progress, first | _last(prove, "none", request, None, output))
     loaded = load(model)
     files.declare(loaded, output)
     clock.lap("load")

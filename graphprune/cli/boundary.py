@@ -26,30 +26,35 @@ _INTERRUPTED = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class _Carried(Exception):
+    """Holds, as its cause, an error that click would take for one of its own."""
+
+
+@contextmanager
+def past_click() -> Iterator[None]:
+    """Carry errors past click: it takes the end of any file for an interruption, and exits with 1 at a closed pipe."""
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise _Carried from error
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status once everything is said."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        status = _run(arguments)
+        from graphprune.cli.commands import cli
+
+        status = cli.main(arguments, prog_name="graphprune", standalone_mode=False)
         with printing():
             pass  # what is still to be flushed
-        return status
-    except BrokenPipeError:
-        drop_output()
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        return _tell(error, any(re.fullmatch(r"-[a-z]*v[a-z]*|--verbose", a) for a in given))
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    from graphprune.cli.commands import Carried, cli
-
-    try:
-        status = cli.main(arguments, prog_name="graphprune", standalone_mode=False)
-    except Carried as carried:
-        assert carried.__cause__ is not None
-        raise carried.__cause__ from carried.__cause__.__cause__
-    return status if isinstance(status, int) else 0
+        return status if isinstance(status, int) else 0
+    except (Exception, KeyboardInterrupt) as caught:
+        error = (caught.__cause__ or caught) if isinstance(caught, _Carried) else caught
+        if isinstance(error, BrokenPipeError):
+            drop_output()
+            return 0
+        return _tell(error, verbose=any(re.fullmatch(r"-[a-z]*v[a-z]*|--verbose", a) for a in given))
 
 
 @contextmanager

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 from graphprune import __version__
+from graphprune.cli.boundary import past_click
 
 _NAMES = ("apply", "bench", "explain", "inspect", "ops", "prune", "sparsify", "state-dict", "validate")
 """Each has a module of its own beside this one, with a ``command``."""
-
-
-class Carried(Exception):
-    """Holds, as its cause, an error that click would take for one of its own."""
-
-
-@contextmanager
-def _carrying() -> Iterator[None]:
-    """Past click: it takes the end of any file for an interruption, and exits with 1 where a pipe is closed."""
-    try:
-        yield
-    except (KeyboardInterrupt, EOFError, OSError) as error:
-        raise Carried from error
 
 
 class _Commands(click.Group):
@@ -39,11 +25,11 @@ class _Commands(click.Group):
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _carrying():
+        with past_click():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _carrying():
+        with past_click():
             return super().invoke(ctx)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from graphprune import checkpoints, files, paths, plan
 from graphprune.cli.options import output_options, show
+from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.statedict import Narrowed, narrow
@@ -39,11 +40,14 @@ def command(
     table = output.with_name(output.name + ".widths.json")
     paths.writes("the narrower state dict", output)
     paths.writes("the table of widths", table)
-    read = plan.load(plan_file)
-    original = load(model or _original(plan_file, read))
-    held = checkpoints.read(weights)
-    found = narrow(original, read, held.tensors)
-    checkpoints.write(output, found.tensors, held)
+    with watched(quiet, "load", "narrow", "write") as progress:
+        read = plan.load(plan_file)
+        original = load(model or _original(plan_file, read))
+        held = checkpoints.read(weights)
+        progress.begin("narrow")
+        found = narrow(original, read, held.tensors)
+        progress.begin("write")
+        checkpoints.write(output, found.tensors, held)
     data = _data(read, found)
     files.write_json(table, data)
     show(data, json_to, quiet, lambda out: _print(out, found, output, verbose))

@@ -19,6 +19,8 @@ DOMAIN = "graphprune.control"
 """Domain of the nodes that stand for control flow in the flat form."""
 
 _KINDS = ("If", "Loop", "Scan")
+_BODIES = ("body", "then_branch", "else_branch")
+"""Attributes that hold bodies, in the order in which the flat form lists what they make."""
 
 
 @dataclass
@@ -64,7 +66,14 @@ class Layout:
 
 def holds_bodies(graph: GraphProto) -> bool:
     """Whether there is control flow to lay open."""
-    return any(n.op_type in _KINDS and n.domain in ("", "ai.onnx") for n in graph.node)
+    return any(map(_opens, graph.node))
+
+
+def _opens(node: NodeProto) -> bool:
+    """Whether a node is control flow that the flat form can say: a Scan of opset 8, over batches, is not."""
+    if node.op_type not in _KINDS or node.domain not in ("", "ai.onnx"):
+        return False
+    return node.op_type != "Scan" or all(len(a.g.input) == len(node.input) for a in node.attribute if a.HasField("g"))
 
 
 def flatten(proto: ModelProto, target: ModelProto) -> Layout:
@@ -95,7 +104,7 @@ class _Flattening:
             for side in (copy.input, copy.output):
                 for k, name in enumerate(side):
                     side[k] = names.get(name, name)
-            if node.op_type in _KINDS and node.domain in ("", "ai.onnx"):
+            if _opens(node):
                 self._hold(copy, number, names)
             else:
                 self._append(copy, number)
@@ -112,9 +121,8 @@ class _Flattening:
         holder.CopyFrom(node)
         numbers = []
         inside: list[str] = []
-        for attribute in list(node.attribute):
-            if attribute.type != AttributeProto.GRAPH:
-                continue
+        held = [a for a in node.attribute if a.type == AttributeProto.GRAPH]
+        for attribute in sorted(held, key=lambda a: _BODIES.index(a.name)):
             body = attribute.g
             renamed = {**names, **self._fresh(body, f"{label}/{attribute.name}")}
             numbers.append(len(self.layout.bodies))

@@ -40,6 +40,8 @@ def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool 
         key = (entry.source, repr(sorted(entry.removed.items())), np.asarray(neutral).tobytes())
         if key not in made:
             value = np.array(model.array(entry.source))
+            if value.dtype.kind in "OUS":
+                neutral = ""  # of text
             for axis, gone in entry.removed.items():
                 place = (slice(None),) * int(axis) + (gone,)
                 value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]

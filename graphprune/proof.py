@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto
 
 from graphprune import control
 from graphprune.errors import InputError, ProofError
@@ -107,14 +108,14 @@ def prove(
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     inputs, runs = _run_masked(original, masked, shapes, seed)
     failed: tuple[str, str, dict[str, Values]] | None = None
-    rounds = _rounds(removal)
+    rounds = _rounds(removal) or _writes_halves(original, pruned, plan)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
     for (feeds, expected), found in zip(runs, results, strict=True):
         for name, a, b in zip(names, expected, found, strict=True):
             wanted = restrict(np.asarray(a), name, removal)
             trouble = _compare(errors[name], wanted, np.asarray(b), rounds)
             if wanted.shape == np.shape(b) and (trouble is not None or says_nothing(wanted)):
-                trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble)
+                trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble, rounds)
             if trouble is not None and failed is None:
                 failed = (name, trouble, feeds)
     if failed is not None:
@@ -211,6 +212,12 @@ def _rounds(removal: Removal) -> bool:
     return any(relation is not None and relation.rounds for relation in removal.analysis.web.relations)
 
 
+def _writes_halves(original: Model, pruned: Model, plan: Plan) -> bool:
+    """Whether a number that the original computes is written out in bfloat16, which a run in float32 does not round."""
+    fresh = set(pruned.sources) - set(original.sources) - {s.result for s in plan.slices}
+    return any(pruned.sources[name].dtype == TensorProto.BFLOAT16 for name in fresh)
+
+
 def _compare(total: OutputError, expected: Values, found: Values, rounds: bool = False) -> str | None:
     """Add to an output's error; returns what is wrong, or None."""
     if expected.shape != found.shape:
@@ -227,25 +234,27 @@ def _compare_before(
     removal: Removal,
     feeds: Mapping[str, Values],
     trouble: str | None,
+    rounds: bool,
 ) -> str | None:
     """Compare an output by the tensors that enter its untouched tail; what follows is the same in both models.
 
     Args:
         trouble: what is wrong with the output itself; None where it is one value everywhere.
+        rounds: as in :func:`difference`.
     """
     names = tail(removal, total.name)
     fed = _fed(removal, feeds)
     if any(name not in masked.producer for name in names):  # it is in a branch
         masked, pruned = _resolved(masked, feeds), _resolved(pruned, fed)
         names = [n for n in names if n in masked.producer or not _branched(removal, n)]  # else it is not computed
-    if names == [total.name] or any(name not in m.producer for name in names for m in (masked, pruned)):
+    if names in ([], [total.name]) or any(name not in m.producer for name in names for m in (masked, pruned)):
         total.constant = True if trouble is None else None
         return trouble
     with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
-        wrong = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), _rounds(removal))
+        wrong = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), rounds)
         if wrong is not None:
             return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {wrong}"
     if trouble is None and all(says_nothing(restrict(np.asarray(a), name, removal)) for name, a, _ in results):

@@ -55,7 +55,8 @@ class Refit:
         """A node of shape arithmetic: evaluate it again; freeze its inputs where it would mix old and new sizes."""
         node = self.model.nodes[index]
         name = node.output[0]
-        shapes = [self.removal.shape(n) if n else None for n in node.input]
+        read = [self.net.tensors.get((index, ("in", k)), n) for k, n in enumerate(node.input)]
+        shapes = [self.removal.shape(t) if t else None for t in read]  # of a constant: as this node reads it
         changed = any(n in self.current for n in node.input) or any(
             n and shapes[k] != self.witness.shape(n) for k, n in enumerate(node.input)
         )

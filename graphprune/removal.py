@@ -11,7 +11,7 @@ from graphprune.errors import InputError
 from graphprune.model import Use, node_name
 from graphprune.ordering import Orders, commutes, moved, sources
 from graphprune.relation import IntArray, push
-from graphprune.web import Edge
+from graphprune.web import Edge, Tensor
 
 Selection = Mapping[str, Sequence[int]]
 """Removed classes by group id."""
@@ -111,12 +111,12 @@ class Removal:
         axes = range(len(net.shapes[tensor]))
         return {a: self.kept(start + a) for a in axes if start + a in self.moved}
 
-    def shape(self, tensor: str) -> tuple[int, ...] | None:
-        """Shape of an activation after removal, at the witness."""
+    def shape(self, tensor: Tensor) -> tuple[int, ...] | None:
+        """Shape of an activation, or of a constant as one node reads it, after removal, at the witness."""
         net = self.analysis.web
         start = net.axis_of.get(tensor)
         if start is None:
-            return self.analysis.witness.shape(tensor)
+            return self.analysis.witness.shape(tensor) if isinstance(tensor, str) else None
         return tuple(self.size(start + a) for a in range(len(net.shapes[tensor])))
 
 

@@ -69,7 +69,10 @@ def rewrite(analysis: Analysis, selection: Selection, orders: Orders | None = No
         ]
         _declared_shapes(removal, editor, cut)
         plan.interface = _interface(removal, editor)
-        editor.shrunk = {tensor for tensor in analysis.web.axis_of if isinstance(tensor, str) and removal.of(tensor)}
+        lost = [tensor for tensor in analysis.web.axis_of if removal.of(tensor)]
+        roots = {analysis.root(tensor) for tensor in lost if isinstance(tensor, Use)}
+        editor.shrunk = {tensor for tensor in lost if isinstance(tensor, str)}
+        editor.shrunk |= {name for name in analysis.model.constant_names if analysis.model.root(name) in roots}
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
 

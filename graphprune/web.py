@@ -204,6 +204,10 @@ def _pin(web: Web, model: Model, allow_io: bool) -> None:
             if name in web.axis_of and (index, ("in", k)) not in web.tensors:
                 why = f"node {node_name(model, index)!r} ({model.nodes[index].op_type}) reads it as sizes or positions"
                 fixed.append((name, why))
+        for k, name in enumerate(model.nodes[index].output if relation is not None else ()):
+            if name in web.axis_of and (index, ("out", k)) not in web.tensors:
+                label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
+                fixed.append((name, f"node {label} makes it, and its rule does not say of what"))
     for name, why in fixed:
         start = web.axis_of.get(name)
         if start is not None:

@@ -137,6 +137,48 @@ def test_a_loop_whose_state_changes_its_shape_keeps_it() -> None:
     assert not analysis.groups
 
 
+def test_a_branch_is_the_one_that_its_name_says() -> None:
+    """Attributes come in any order: ONNX's own helper sorts them, so that the else branch is first."""
+    net = Net(1)
+    y = net.linear(net.input("x", ["batch", 4]), 4, 6)
+    graphs = []
+    for seed in (2, 3):
+        inner = within(seed)
+        inner.op("Constant", value=onnx.numpy_helper.from_array(inner.rng.standard_normal(6).astype(np.float32)))
+        graphs.append(body(inner, [], [inner.nodes[-1].output[0]], "branch"))
+        graphs[-1].output[0].CopyFrom(value(inner.nodes[-1].output[0], shape=[6]))
+    z = net.op("If", net.constant(np.array(False)), then_branch=graphs[0], else_branch=graphs[1])
+    model = net.model(net.linear(net.op("Mul", y, z), 6, 3), rank=2)
+    assert [a.name for a in model.graph.node[2].attribute] == ["else_branch", "then_branch"]
+    result = graphprune.prune(model, ratio=0.5)
+    helpers.check(result.model.proto)
+    assert {6} == {g.size for g in result.plan.groups} and result.proof is not None and result.proof.worst < 1e-5
+
+
+def summing(opset: int) -> ModelProto:
+    """A Scan over a constant, with a state; of opset 8 it runs over batches and may be told their lengths."""
+    net = Net(1, opset=opset)
+    y = net.linear(net.input("x", [1, 4] if opset < 9 else [4]), 4, 6, bias=False)
+    inner = within(2)
+    z = inner.op("Identity", inner.op("Add", "state", "item"))
+    graph = body(inner, [value("state", shape=[6]), value("item", shape=[6])], [inner.nodes[0].output[0], z], "body")
+    for output in graph.output:
+        output.type.tensor_type.shape.dim.add().dim_value = 6
+    given = ["", y, net.weight(1, 3, 6)] if opset < 9 else [y, net.weight(3, 6)]
+    total, steps = net.op("Scan", *given, outputs=2, body=graph, num_scan_inputs=1)
+    return net.model(net.op("MatMul", total, net.weight(6, 2)), net.op("MatMul", steps, net.weight(6, 2)))
+
+
+def test_what_a_scan_runs_over_is_cut_as_its_slices_are() -> None:
+    result = graphprune.prune(summing(9), ratio=0.5)
+    assert [g.size for g in result.plan.groups] == [6] and result.proof is not None and result.proof.worst < 1e-5
+
+
+def test_a_scan_over_batches_stays_as_it_is() -> None:
+    with pytest.raises(graphprune.InputError, match="the subgraphs of Scan are not looked into"):
+        graphprune.prune(summing(8), ratio=0.5)
+
+
 def test_functions_of_the_model_are_inlined() -> None:
     """Two calls of one function: each layer is pruned on its own."""
     net = Net(1, opset=18)

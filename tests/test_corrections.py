@@ -167,6 +167,15 @@ def test_the_correction_brings_statistical_groups_nearer(name: str, monkeypatch:
     assert corrected_error < 0.7 * bare
 
 
+def test_the_root_that_a_norm_gives_out_is_corrected_too() -> None:
+    net = Net(4, opset=17)
+    y = net.linear(net.input("x", ["batch", 5, 8]), 8, 12)
+    y, _, root = net.op("LayerNormalization", y, net.weight(12), net.weight(12), outputs=3)
+    model = net.model(net.op("Add", net.linear(y, 12, 3), root))
+    result = graphprune.prune(model, ratio=0.5, allow_statistical=True)
+    assert result.plan.groups[0].statistical and result.proof is not None and result.proof.worst < 1e-5
+
+
 def test_the_error_of_statistical_groups_is_reported() -> None:
     result = graphprune.prune(stream(layer), ratio=0.5, allow_statistical=True)
     assert result.proof is not None and result.proof.worst < 1e-5

@@ -111,3 +111,12 @@ def test_attention_scores_need_only_one_zero_factor() -> None:
     scores = net.op("MatMul", net.linear(x, 4, 6), net.op("Transpose", net.linear(x, 4, 6), perm=[0, 2, 1]))
     (found,) = analyze(net.model(scores)).groups
     assert found.size == 6 and not found.statistical
+
+
+def test_a_divisor_that_a_mask_makes_zero_pins() -> None:
+    for make in (
+        lambda net, y: net.op("Mod", y, net.weight(6, 1, 1), fmod=1),
+        lambda net, y: net.op("Pow", y, net.constant(np.float32(-1))),
+    ):
+        found = group(lambda net, y, make=make: net.conv(make(net, y), 6, 2))
+        assert found is not None and [r.text for r in found.reasons] == ["masking it would divide by zero"]

@@ -1,6 +1,7 @@
+import ml_dtypes
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 import graphprune
 import models
@@ -182,3 +183,21 @@ def test_what_is_one_value_all_the_way_is_said_to_be() -> None:
     """onnx's light models have weights of one value each: their proof is of shapes alone, and says so."""
     result = graphprune.prune(models.packaged("densenet121-light"), ratio=0.3)
     assert result.proof is not None and all(output.constant for output in result.proof.outputs)
+
+
+def test_text_is_masked_by_none() -> None:
+    net = Net(opset=19, ir_version=9)
+    words = net.constant(np.array(["a", "b", "c", "d"], dtype=object))
+    same = net.op("Cast", net.op("Equal", words, net.constant(np.array(["a"], dtype=object))), to=TensorProto.FLOAT)
+    y = net.op("Mul", net.linear(net.input("x", ["batch", 3]), 3, 4), same)
+    result = graphprune.prune(net.model(net.linear(y, 4, 2)), ratio=0.5)
+    assert result.plan.groups and result.proof is not None and result.proof.worst < 1e-5
+
+
+def test_what_is_written_out_in_bfloat16_is_rounded() -> None:
+    """ONNX Runtime runs it as float32, which does not round the root that is computed, but the one that is written."""
+    net = Net(dtype=ml_dtypes.bfloat16)
+    y = net.linear(net.input("x", ["batch", 4]), 4, 6)
+    root = net.op("Sqrt", net.op("Cast", net.op("Shape", y, start=1), to=TensorProto.BFLOAT16))
+    result = graphprune.prune(net.model(net.linear(net.op("Div", y, root), 6, 2)), ratio=0.5)
+    assert result.plan.groups and result.proof is not None and 1e-4 < result.proof.worst < 1e-2

@@ -63,11 +63,11 @@ def attention(node: NodeView) -> Relation:
     v = "b !t (g e)" if flat[2] else "b g !t e"
     mask = " ".join(["b", "(g r)", "!s", "!v"][4 - len(node.shape(3)) :]) if node.has(3) else "_"
     out = "b !s (g r e)" if flat[0] else "b (g r) !s e"
-    pattern = f"{q}, {k}, {v}, {mask}, b g !p d, b g !p e, _ -> {out}, b g !u d, b g !u e, b (g r) !s !u"
+    pattern = f"{q}, {k}, {v}, {mask}, b g !p d, b g !p e, b -> {out}, b g !u d, b g !u e, b (g r) !s !u"
     counts = {"q_num_heads": "g r", "kv_num_heads": "g"}
     relation = bind(
         pattern,
-        trimmed(node.inputs, (6,)),
+        node.inputs,
         node.outputs,
         sizes={"g": keys, "r": queries // keys},
         reason=POSITIONS,
@@ -76,7 +76,7 @@ def attention(node: NodeView) -> Relation:
         macs="b g r s t d + b g r s t e",
         attributes={a: dims for a, dims in counts.items() if a in node.attributes},
     )
-    return frozen_scale(summed(relation, "d"))
+    return frozen_scale(summed(replace(relation, masks={6: None}), "d"))
 
 
 def multi_head(node: NodeView) -> Relation:
@@ -205,20 +205,22 @@ def _rotary(node: NodeView, cos: int, sin: int, positions: int) -> Relation:
         pair, half = ("h !q" if node.attributes.get("interleaved") else "!q h"), "h"
     first = f"b n !s ({pair})" if len(shape) == 4 else f"b !s (n {pair})"
     rows = "!m" if len(table) == 2 else "b !s"
-    words = {0: first, cos: f"{rows} {half}", sin: f"{rows} {half}", positions: "_"}
+    placed = "b !s" if node.has(positions) and len(node.shape(positions)) == 2 else "_"
+    words = {0: first, cos: f"{rows} {half}", sin: f"{rows} {half}", positions: placed}
     sizes = {"d": size} if pair == "!d" else {"q": 2, "h": size // 2}
     attributes = {"num_heads": "n"} if count else {}
     if partial and pair != "!d":
         attributes["rotary_embedding_dim"] = "q h"
-    return bind(
+    relation = bind(
         ", ".join(words[i] for i in range(4)) + f" -> {first}",
-        trimmed(node.inputs, (positions,)),
+        trimmed(node.inputs, () if placed != "_" else (positions,)),
         node.outputs,
         sizes=sizes,
         reason="halves of a head are rotated together, by the position",
         zero="0",
         attributes=attributes,
     )
+    return replace(relation, masks={positions: None})
 
 
 def linear_attention(node: NodeView) -> Relation:

@@ -56,10 +56,10 @@ def homogeneous(rule: Rule, degrees: Mapping[int, float], joint: bool = False) -
 
 
 def power(node: NodeView) -> Relation:
-    """Element by element; zero stays zero where the exponent is known to be positive."""
+    """Element by element; zero stays zero where the exponent is known to be positive, and divides where negative."""
     exponent = node.value(1)
-    positive = exponent is not None and bool((np.asarray(exponent) > 0).all())
-    relation = elementwise("0" if positive else "")(node)
+    least = None if exponent is None or exponent.size == 0 else np.min(exponent)
+    relation = elementwise("" if least is None or least == 0 else "0" if least > 0 else "/0")(node)
     one = exponent is not None and np.size(exponent) == 1
     return replace(relation, degrees={0: float(np.asarray(exponent).reshape(()))} if one else {})
 
@@ -69,6 +69,22 @@ def cast(node: NodeView) -> Relation:
     shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
     relation = elementwise("0")(replace(node, inputs=shapes))
     return replace(relation, degrees={0: 1} if node.attributes.get("to") in _FLOATS else {})
+
+
+def cast_like(node: NodeView) -> Relation:
+    """Element by element; of the second input only the type counts."""
+    build = Builder()
+    axes = build.like(node.out())
+    return build.relation([axes, build.like(node.shape(1))], [axes])
+
+
+def dropout(node: NodeView) -> Relation:
+    """Element by element, unless it is in training."""
+    training = node.value(2)
+    if node.has(2) and (training is None or bool(training)):
+        raise Unruled("it drops elements by chance, or may: its training_mode (input 2) is not known to be false")
+    shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
+    return elementwise("0")(replace(node, inputs=shapes))
 
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -204,9 +220,20 @@ def corrected(relation: Relation, *targets: tuple[Slot | str, float], default: f
     return replace(relation, corrections=made if over else ())
 
 
-def root_mean(relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5) -> Relation:
-    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and epsilon times n/k make up for the new count."""
-    return corrected(relation, (scale, -0.5), (epsilon, -1), default=default)
+def root_mean(
+    relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5, inverse: int | None = None
+) -> Relation:
+    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and epsilon times n/k make up for the new count.
+
+    Args:
+        relation: the relation.
+        scale: the gain.
+        epsilon, default: the attribute, and its value where it is absent.
+        inverse: the output that is ``1 / sqrt(mean + epsilon)`` itself, where it is used.
+    """
+    given = inverse is not None and inverse < len(relation.outputs) and relation.outputs[inverse] is not None
+    also = [(("out", inverse), -0.5)] if inverse is not None and given else []
+    return corrected(relation, (scale, -0.5), (epsilon, -1), *also, default=default)
 
 
 def layer_normalization(centred: bool) -> Rule:
@@ -227,9 +254,23 @@ def layer_normalization(centred: bool) -> Rule:
         statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
         outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
         relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
-        return root_mean(replace(relation, sums="0"), ("in", 1))
+        return root_mean(replace(relation, sums="0"), ("in", 1), inverse=2 if centred else 1)
 
     return described(rule, "``*n ~*c, ~*c, ~*c -> *n ~*c``" if centred else "``*n +*c, +*c -> *n +*c``")
+
+
+def batch_normalization(node: NodeView) -> Relation:
+    """``n c *s, c, c, c, c -> n c *s``; in training the statistics of the batch are results too."""
+    mark = "!" if node.attributes.get("training_mode") or any(node.outputs[1:]) else ""
+    pattern = f"{mark}n c {mark}*s, c, c, c, c -> {mark}n c {mark}*s, c, c, c, c"
+    return bind(pattern, node.inputs, node.outputs, reason="the statistics of a batch run over it", zero="1+2;;;;")
+
+
+def max_pool(node: NodeView) -> Relation:
+    """``n c !*x -> n c !*y``."""
+    if any(node.outputs[1:]):
+        raise Unruled("it gives out positions that count through all of its input")
+    return bind("n c !*x -> n c !*y", node.inputs, node.outputs, reason="a window slides over it", zero="0")
 
 
 def group_normalization(node: NodeView) -> Relation:
@@ -310,16 +351,16 @@ def recurrent(gates: int) -> Rule:
         first, state, output = "!s b i", "!d b h", "!s !d b h"
         if node.attributes.get("layout"):
             first, state, output = "b !s i", "b !d h", "b !s !d h"
-        left = f"{first}, !d {w} i, !d {w} h, !d {b}, _, {state}, {state}, !d (!3 h)"
+        left = f"{first}, !d {w} i, !d {w} h, !d {b}, b, {state}, {state}, !d (!3 h)"
         relation = bind(
             f"{left} -> {output}, {state}, {state}",
-            tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
+            node.inputs,
             node.outputs,
             reason="one step of the recurrence needs the one before it, and each gate has its own place",
             zero="0*1+2+3+5+6" if keeps else "",
             macs=f"s b d {gates} h i + s b d {gates} h h",
             attributes={"hidden_size": "h"} if "hidden_size" in node.attributes else {},
         )
-        return replace(relation, kind="state")
+        return replace(relation, kind="state", masks={4: None})  # lengths, one for each sequence
 
     return described(rule, "the hidden size goes in all gates at once, the input size like any")

@@ -51,9 +51,7 @@ def enter(node: NodeView) -> Relation:
         if k < sliced:
             inputs[k], outputs[first + k] = _tied(build, shape, [node.outputs[first + k]], "it changes its shape")
             continue
-        axis = _axis(node.attributes.get("scan_input_axes"), k - sliced, len(shape))
-        axes = [build.dim(n, pinned=LOOPED if a == axis else None) for a, n in enumerate(shape)]
-        inputs[k], outputs[first + k] = axes, [*axes[:axis], *axes[axis + 1 :]]
+        inputs[k], outputs[first + k] = _scanned(node, build, k - sliced, shape)
     return build.relation(inputs, outputs, zero="")
 
 
@@ -95,11 +93,19 @@ def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
         inputs[inner] = axes_inside
         if shape is not None:
             outputs[k] = [*axes_inside[:axis], build.dim(shape[axis], pinned=LOOPED), *axes_inside[axis:]]
-    for k in range(sliced):  # what is scanned, and its slices: what goes into the body ties them
-        for place in (first + carried + k, entered + carried + k):
-            scanned = node.inputs[place]
-            inputs[place] = None if scanned is None else build.like(scanned)
+    for k in range(sliced):
+        scanned = node.inputs[first + carried + k]
+        if scanned is not None:
+            own_axes, slices = _scanned(node, build, k, scanned)
+            inputs[first + carried + k], inputs[entered + carried + k] = own_axes, slices
     return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")  # it sums over nothing
+
+
+def _scanned(node: NodeView, build: Builder, which: int, shape: Shape) -> tuple[list[AxisMap], list[AxisMap]]:
+    """The axes of what a Scan runs over, and of the slices that its body gets."""
+    axis = _axis(node.attributes.get("scan_input_axes"), which, len(shape))
+    axes = [build.dim(n, pinned=LOOPED if a == axis else None) for a, n in enumerate(shape)]
+    return axes, [*axes[:axis], *axes[axis + 1 :]]
 
 
 def _axis(axes: Sequence[int] | None, which: int, rank: int) -> int:

@@ -55,7 +55,13 @@ def _letters(number: int) -> str:
 
 
 def through(axis: AxisMap, lookup: IntArray) -> AxisMap:
-    """The axis that holds the given elements of a dim."""
+    """The axis that holds the given elements of a dim.
+
+    Raises:
+        Unruled: none of an axis that is no dim, since it has one element.
+    """
+    if not axis.dims and len(lookup) == 0:
+        raise Unruled("it takes nothing of a single element")
     return AxisMap(axis.dims, lookup) if axis.dims else axis
 
 
@@ -67,6 +73,8 @@ def reshape(node: NodeView) -> Relation:
     source, target = node.shape(0), node.out()
     if node.op == "Reshape":
         node.followed(1, "shape")
+    if 0 in source:
+        raise Unruled("it holds no elements")
     build = Builder()
     left: list[AxisMap] = [AxisMap(())] * len(source)
     right: list[AxisMap] = [AxisMap(())] * len(target)
@@ -191,8 +199,6 @@ def split(node: NodeView) -> Relation:
         count = len(node.outputs)
         size = -(-shape[axis] // int(node.attributes.get("num_outputs", count)))
         sizes = np.minimum(size, shape[axis] - size * np.arange(count))
-    if 0 in sizes:
-        raise Unruled("it makes an empty tensor")
     build = Builder()
     axes = build.like(shape)
     outputs: list[list[AxisMap] | None] = []
@@ -242,8 +248,6 @@ def slice_(node: NodeView) -> Relation:
             target[a] = build.dim(node.out()[a], pinned=why)
             continue
         elements = np.arange(n)[_python_slice(int(first), int(last), step, n)]
-        if len(elements) == 0:
-            raise Unruled("it makes an empty tensor")
         taken[a] = elements
         if len(elements) != n or step != 1:
             target[a] = through(axes[a], elements)
@@ -261,7 +265,7 @@ def slice_(node: NodeView) -> Relation:
         new = starts.copy()
         for i, a in enumerate(places):
             if changed(a, kept):
-                new[i] = 0 if irregular(a, kept) else positions(a, kept)[0]
+                new[i] = 0 if irregular(a, kept) else next(iter(positions(a, kept)), 0)  # an empty piece: 0 to 0
         return new
 
     def refit_ends(value: Values | None, kept: Kept) -> Values | None:
@@ -269,6 +273,8 @@ def slice_(node: NodeView) -> Relation:
         for i, a in enumerate(places):
             if irregular(a, kept):
                 new[i] = np.iinfo(np.int32).max
+            elif changed(a, kept) and len(taken[a]) == 0:
+                new[i] = 0
             elif changed(a, kept):
                 last, sign = positions(a, kept)[-1], 1 if strides[i] > 0 else -1
                 new[i] = last + sign if last + sign >= 0 else np.iinfo(np.int32).min
@@ -390,6 +396,8 @@ def tile(node: NodeView) -> Relation:
     source, target = node.shape(0), node.out()
     node.followed(1, "repeats")
     build = Builder()
+    if 0 in source:
+        raise Unruled("it holds no elements")
     axes = build.like(source)
     counts = [build.dim(t // s) for s, t in zip(source, target, strict=True)]
     wide = [AxisMap(r.dims + a.dims) for r, a in zip(counts, axes, strict=True)]
@@ -450,22 +458,24 @@ def depth_to_space(node: NodeView) -> Relation:
 
 
 def space_to_depth(node: NodeView) -> Relation:
-    """``n c (h p) (w q) -> n (p q c) h w``."""
+    """``n c (h p) (w q) -> n (p q c) h w``, or with the blocks inside the channels."""
     size = node.integer("blocksize")
-    pattern = "n c (h !p) (w !q) -> n (!p !q c) h w"
+    deep = "n (c !p !q) h w" if node.attributes.get("mode", b"DCR") == b"CRD" else "n (!p !q c) h w"
+    pattern = f"n c (h !p) (w !q) -> {deep}"
     return bind(pattern, node.inputs, node.outputs, sizes={"p": size, "q": size}, zero="0")
 
 
 def resize(node: NodeView) -> Relation:
-    """Axes that keep their size pass; those that are resampled are pinned."""
+    """Axes that keep their size pass; those that are resampled, or sized by each other, are pinned."""
     source, target = node.shape(0), node.out()
     if node.op == "Resize":
         node.followed(3, "sizes")
     build = Builder()
     axes, wide = [], []
     places = [int(a) % len(source) for a in node.attributes.get("axes", range(len(source)))]
-    for n, m in zip(source, target, strict=True):
-        if n == m:
+    tied = set(places) if node.attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" else set()
+    for a, (n, m) in enumerate(zip(source, target, strict=True)):
+        if n == m and a not in tied:
             axes.append(build.dim(n))
             wide.append(axes[-1])
         else:

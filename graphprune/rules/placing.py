@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from graphprune.notation import bind
-from graphprune.relation import AxisMap, Relation, Shape
-from graphprune.rules.moving import Builder
+from graphprune.relation import AxisMap, Kept, Operand, Relation, Shape, Values
+from graphprune.rules.moving import OUT0, Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 LOOKED_UP = "its elements are looked up or placed by indices that the model computes"
@@ -33,12 +33,12 @@ def gather_nd(node: NodeView) -> Relation:
 
 
 def scatter_nd(node: NodeView) -> Relation:
-    """Axes that the indices cover are pinned; those behind pass, in the data and in the updates."""
+    """Axes that the indices cover and those of the updates are pinned; those behind pass, in data and updates."""
     data, picked = node.shape(0), node.shape(1)
     depth = picked[-1]
     build = Builder()
     axes = passing(data, range(depth), build, LOOKED_UP)
-    own = build.like(picked[:-1])
+    own = [build.dim(n, pinned=LOOKED_UP) for n in picked[:-1]]  # a masked update would still be written
     sides = [axes, [*own, build.dim(depth, pinned=LOOKED_UP)], [*own, *axes[depth:]]]
     return build.relation(sides, [axes], zero="0+2")
 
@@ -66,7 +66,8 @@ def tensor_scatter(node: NodeView) -> Relation:
     build = Builder()
     axes = passing(cache, [axis], build, LOOKED_UP)
     own = [build.dim(update[a], pinned=LOOKED_UP) if a == axis else axes[a] for a in range(len(update))]
-    return build.relation([axes, own] + [None] * (len(node.inputs) - 2), [axes], zero="0+1")
+    sides = [axes, own, [axes[0]] if node.has(2) else None][: len(node.inputs)]
+    return replace(build.relation(sides, [axes], zero="0+1"), masks={2: None})
 
 
 def one_hot(node: NodeView) -> Relation:
@@ -132,9 +133,20 @@ def spectrum(node: NodeView) -> Relation:
 def resized(node: NodeView) -> Relation:
     """CenterCropPad: axes that change their size are pinned."""
     shape, target = node.shape(0), node.out()
-    return whole(*[a for a, (n, m) in enumerate(zip(shape, target, strict=True)) if n != m], reason="it is cropped")(
-        node
-    )
+    node.followed(1, "shape")
+    places = [int(a) % len(shape) for a in node.attributes.get("axes", range(len(shape)))]
+
+    def refit(value: Values | None, kept: Kept) -> Values | None:
+        if value is None:
+            return None
+        new = value.copy()
+        for i, a in enumerate(places):
+            if len(kept(OUT0, a)) != target[a]:
+                new[i] = len(kept(OUT0, a))
+        return new
+
+    cropped = [a for a, (n, m) in enumerate(zip(shape, target, strict=True)) if n != m]
+    return replace(whole(*cropped, reason="it is cropped")(node), operands=(Operand(1, refit),))
 
 
 def columns(node: NodeView) -> Relation:

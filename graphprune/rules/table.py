@@ -19,17 +19,17 @@ from graphprune.rules.node import NodeView, Rule, described
 
 _UNARY_ZERO_TO_ZERO = """
     Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish Identity IsInf IsNaN LeakyRelu Mish Neg Relu Round
-    Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu Bernoulli BitCast CastLike Dropout
+    Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu BitCast
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
-_MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Xor"
+_MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Xor"
 _REDUCE_SUM = "ReduceL1 ReduceL2 ReduceSum ReduceSumSquare"
 _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
 
 
 _PINNED = {
     "it makes its elements from sizes or by chance": """
-        Constant EyeLike Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
+        Bernoulli Constant EyeLike Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range
     """,
     "its elements are counted or chosen by values that the model computes": """
         MaxUnpool NonMaxSuppression NonZero TfIdfVectorizer Unique
@@ -47,7 +47,7 @@ _PINNED = {
     "it computes a loss, which is a matter of training": """
         NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss
     """,
-    "its bodies are laid open before any rule is asked": "If Loop Scan",
+    "its bodies are laid open before any rule is asked, but those of a Scan of opset 8": "If Loop Scan",
 }
 """Operators that pin what they touch, by the reason."""
 
@@ -106,9 +106,10 @@ TABLE: dict[str, Rule] = {
     "ArgMin": c.along_axis(0, "one"),
     "Attention": a.attention,
     "AveragePool": _POOL,
-    "BatchNormalization": line("n c *s, c, c, c, c -> n c *s", "1+2"),
+    "BatchNormalization": c.batch_normalization,
     "BitwiseAnd": c.elementwise("0*1"),
     "Cast": c.cast,
+    "CastLike": c.cast_like,
     "CausalConvWithState": line("b c !s, c 1 !k, c, b c !p -> b c !s, b c !p", "0*1+1*3+2;0+3", "b c s k"),
     "CenterCropPad": p.resized,
     "Clip": c.clip,
@@ -126,6 +127,7 @@ TABLE: dict[str, Rule] = {
     "DepthToSpace": m.depth_to_space,
     "DequantizeLinear": q.linear_quantiser,
     "Div": c.homogeneous(c.elementwise("0/1"), {0: 1, 1: -1}),
+    "Dropout": c.dropout,
     "DynamicQuantizeLinear": q.rounding(q.dynamic_quantiser),
     "Einsum": c.einsum,
     "Expand": m.expand,
@@ -153,11 +155,12 @@ TABLE: dict[str, Rule] = {
     "MatMul": line(_MATMUL, "0*1", "... m k o"),
     "MatMulInteger": q.product(1, (3,), masks={1: 3, 3: None}),
     "Max": c.elementwise("+"),
-    "MaxPool": _POOL,
+    "MaxPool": c.max_pool,
     "MaxRoiPool": line("n c !*x, !r !v -> !r c !*y", "0"),
     "Mean": c.elementwise("+"),
     "MeanVarianceNormalization": c.mean_variance,
     "Min": c.elementwise("+"),
+    "Mod": c.elementwise("0/1"),
     "Mul": c.homogeneous(c.elementwise("0*1"), {0: 1, 1: 1}),
     "OneHot": p.one_hot,
     "Or": c.elementwise("+"),

@@ -18,10 +18,10 @@ from graphprune.cli import main
 from models.small import Net, residual
 from tests import helpers
 
-BLOCKLESS = {
+BLOCKLESS = models.known(
     *("conv3d-dynamo18", "conv3d-ts9", "dcgan-dynamo18", "dcgan-ts9", "squeezenet-dynamo18", "squeezenet-ts9"),
     *("keras-tagger-tf15", "sklearn-classifier-skl17", "sklearn-regressor-skl15"),
-}
+)
 """Nets in which no tensor behind a product has the shape of one before it."""
 
 

@@ -125,7 +125,8 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
     verdict = None
     source = job.original.model.source
     if job.checks is not None:
-        verdict = validate(done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed)
+        sizes = inputs.still(job.input_shapes, done.model)
+        verdict = validate(done.model, source.path or source, job.checks, input_shapes=sizes, seed=job.seed)
         if not verdict.passed:
             raise VerdictError(f"{source.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
         clock.lap("validate")

@@ -46,6 +46,10 @@ def first(batches: Batches, count: int) -> list[samples.Feeds]:
 
 
 def still(given: Mapping[str, Shape] | None, model: Model) -> dict[str, Shape]:
-    """Sizes that were given for inputs that are still there."""
-    there = {i.name for i in model.inputs}
-    return {n: s for n, s in (given or {}).items() if n in there}
+    """Sizes that were given for a model before it changed, as they are now: inputs may have gone, and others shrunk."""
+    found = {n: given[n] for n in shapes.free_dims(model) if n in given} if given else {}
+    for name, declared in shapes.free_dims(model).items():
+        if name in found and len(declared) == len(found[name]):
+            pairs = zip(declared, found[name], strict=True)
+            found[name] = tuple(now if isinstance(now, int) else before for now, before in pairs)
+    return found

@@ -3,20 +3,21 @@
 1. Functions of the model's own are inlined where they are called (by ONNX's inliner, on a copy without weights).
 2. The bodies of If, Loop and Scan are laid open (see ``graphprune.control``).
 3. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
-   as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``.
+   as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``, which is there to
+   be read by people; which tensors are copies stands in ``Model.copies``.
 
 Where nothing of this occurs, the model is returned as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx.inliner
 from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from graphprune import control
+from graphprune import control, names
 from graphprune.model import Model, Use
 
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
@@ -57,13 +58,15 @@ def _flatten(model: Model) -> Model:
 def _split(model: Model) -> Model:
     """Give every reader of a computed constant its own copy of the nodes that compute it."""
     made: dict[int, list[NodeProto]] = {}
+    copies: dict[str, str] = {}
+    taken = names.of(model.graph)
     extra: dict[str, list[tuple[NodeProto, int]]] = {}  # readers among the copies, by what they read
     redirected: dict[tuple[int, int], str] = {}
     for index in reversed(list(_computed(model))):
         node = model.nodes[index]
         name = node.output[0]
         readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
-        kept = name in model.output_names or any(name in names for names in model.captured.values())
+        kept = name in model.output_names or any(name in outer for outer in model.captured.values())
         for reader in readers if kept else readers[1:]:
             copy = NodeProto()
             copy.CopyFrom(node)
@@ -72,7 +75,8 @@ def _split(model: Model) -> Model:
                 place = reader.input
             else:
                 consumer, place = reader[0].output[0], reader[1]
-            copy.output[0] = f"{name}@{consumer}:{place}"
+            copy.output[0] = names.fresh(f"{name}@{consumer}:{place}", taken)
+            copies[copy.output[0]] = name
             if node.name:
                 copy.name = f"{node.name}@{consumer}:{place}"
             if isinstance(reader, Use):
@@ -97,7 +101,15 @@ def _split(model: Model) -> Model:
         for index, copies in made.items():
             inside = model.layout.of(model.nodes[index])
             model.layout.home.update((copy.output[0], inside) for copy in copies if inside)
-    return Model(proto, model.path, lazy=model.lazy, original=model.source, runs_as=model.runs_as, layout=model.layout)
+    return Model(
+        proto,
+        model.path,
+        lazy=model.lazy,
+        original=model.source,
+        runs_as=model.runs_as,
+        layout=model.layout,
+        copies=copies,
+    )
 
 
 def _computed(model: Model) -> Iterator[int]:
@@ -115,26 +127,32 @@ def _computed(model: Model) -> Iterator[int]:
             yield index
 
 
-def merge(nodes: list[NodeProto]) -> list[NodeProto]:
-    """Copies that were not told apart after all become one node again, under the name of the first."""
-    seen: dict[bytes, str] = {}
+def merge(nodes: list[NodeProto], copies: Mapping[str, str]) -> list[NodeProto]:
+    """Copies that were not told apart after all become one node again, under the name of the first.
+
+    Args:
+        nodes: all nodes, in order.
+        copies: by the output of a copy, that of the node that it is a copy of, which stands before it.
+    """
+    seen: dict[tuple[str, bytes], str] = {}
     renamed: dict[str, str] = {}
     kept = []
-    copied = {o.partition("@")[0] for n in nodes for o in n.output if "@" in o}
+    copied = set(copies.values())
     for node in nodes:
         for k, name in enumerate(node.input):
             if name in renamed:
                 node.input[k] = renamed[name]
-        if len(node.output) == 1 and node.output[0].partition("@")[0] in copied:
+        output = node.output[0] if len(node.output) == 1 else ""
+        if output in copies or output in copied:
             bare = NodeProto()
             bare.CopyFrom(node)
             bare.ClearField("output")
             bare.ClearField("name")
-            key = bare.SerializeToString(deterministic=True)
+            key = copies.get(output, output), bare.SerializeToString(deterministic=True)
             if key in seen:
-                renamed[node.output[0]] = seen[key]
+                renamed[output] = seen[key]
                 continue
-            seen[key] = node.output[0]
+            seen[key] = output
         kept.append(node)
     return kept
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from graphprune import names
 from graphprune.relation import Shape
 
 DOMAIN = "graphprune.control"
@@ -159,10 +160,9 @@ class _Flattening:
     def _fresh(self, body: GraphProto, prefix: str) -> dict[str, str]:
         made = [i.name for i in body.input] + [t.name for t in body.initializer]
         made += [o for n in body.node for o in n.output if o]
-        renamed = {name: f"{prefix}/{name}" for name in made if name in self.taken}
+        both = [name for name in dict.fromkeys(made) if name in self.taken]
         self.taken.update(made)
-        self.taken.update(renamed.values())
-        return renamed
+        return {name: names.fresh(f"{prefix}/{name}", self.taken) for name in both}
 
 
 def _shell(graph: GraphProto, names: Mapping[str, str]) -> GraphProto:
@@ -219,7 +219,7 @@ def _close(node: NodeProto, layout: Layout, graphs: list[GraphProto]) -> None:
         for value in graph.output:
             name = rest.pop(0)
             if name not in made and layout.initializers.get(name) != number and name != value.name:
-                outer, name = name, f"{value.name}/returned"
+                outer, name = name, names.fresh(f"{value.name}/returned", set().union(*map(names.of, graphs)))
                 graph.node.append(helper.make_node("Identity", [outer], [name]))  # bodies return only what they make
             value.name = name
         del rest[: len(graph.input)]

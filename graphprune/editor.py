@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from graphprune import control
+from graphprune import control, names
 from graphprune.canonical import copy_all_but, merge
 from graphprune.model import Model, free_names, subgraphs
 from graphprune.relation import IntArray, Values
@@ -36,21 +36,16 @@ class Editor:
         self.before: dict[int, list[NodeProto]] = {}  # new nodes, by the index of the node that they stand before
         self.initializers = dict(model.initializers)  # name -> tensor, original or new
         self.lazy = dict(model.lazy)
-        self.names = self._taken()
+        self.names = names.of(model.graph)
+        self.copies = dict(
+            model.copies
+        )  # see Model; what is named after one, or after what it is a copy of, is another
+        self.copied = set(model.copies.values())
         self.layout = deepcopy(model.layout)
         self.shrunk: set[str] = set()  # activations that lost elements
         self.after: dict[int, list[NodeProto]] = {}
         self.attributes: list[tuple[int, str, Any, Any]] = []  # node, name, value before and after
         self.touched: set[str] = set()  # tensors that lost a reader through an edit
-
-    def _taken(self) -> set[str]:
-        graph = self.model.graph
-        names = {v.name for v in [*graph.input, *graph.output, *graph.value_info]} | set(self.initializers)
-        for node in self.model.nodes:
-            names |= set(node.input) | set(node.output)
-            for inner in subgraphs(node):
-                names |= {o for n in inner.node for o in [*n.input, *n.output]} | free_names(inner)
-        return names
 
     def name(self, base: str) -> str:
         """A name that nothing has yet."""
@@ -58,6 +53,8 @@ class Editor:
         while found in self.names:
             found, number = f"{base}_pruned{number}", number + 1
         self.names.add(found)
+        if base in self.copies or base in self.copied:
+            self.copies[found] = self.copies.get(base, base)
         return found
 
     def constant(self, base: str, value: Values, before: int) -> str:
@@ -182,7 +179,7 @@ class Editor:
             keep.append(node)
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
-        nodes = merge(keep[::-1])
+        nodes = merge(keep[::-1], self.copies)
         used = {o.name for o in self.proto.graph.output}
         for node in nodes:
             used.update(node.input)

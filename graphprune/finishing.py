@@ -129,9 +129,9 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
     verdict = None
     source = job.original.model.source
     if job.checks is not None:
-        steps = clock.progress.begin("validate")
+        steps, sizes = clock.progress.begin("validate"), inputs.still(job.input_shapes, done.model)
         verdict = validate(
-            done.model, source.path or source, job.checks, input_shapes=job.input_shapes, seed=job.seed, progress=steps
+            done.model, source.path or source, job.checks, input_shapes=sizes, seed=job.seed, progress=steps
         )
         if not verdict.passed:
             raise VerdictError(f"{source.name}: pruned, it fails at {verdict.failures}. Nothing was written.")

@@ -67,6 +67,8 @@ class Model:
         original: the model that this one is the canonical form of, where it is one.
         runs_as: the model that runs in place of this one, where its control flow is laid open.
         layout: how control flow was laid open.
+        copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
+            output of the node that it is a copy of.
     """
 
     proto: ModelProto
@@ -75,6 +77,7 @@ class Model:
     original: Model | None = None
     runs_as: Model | None = None
     layout: Layout | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> Model:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def exported() -> list[str]:
     return sorted(p.name.removesuffix(".onnx.xz") for p in EXPORTS.glob("*.onnx.xz"))
 
 
+def known(*names: str) -> tuple[str, ...]:
+    """Names of exports as they are given, each of which is there: lists of names go through here, and none is skipped.
+
+    Raises:
+        LookupError: there is no export of one of these names.
+    """
+    there = exported()
+    for name in names:
+        if name not in there:
+            near = ", ".join(get_close_matches(name, there)) or f"see {EXPORTS.name}"
+            raise LookupError(f"no export is called {name!r} ({near})")
+    return names
+
+
 FULL_SIZE = ("bert-base", "gpt2-small", "llama-gqa", "resnet50", "vit-b16")
 """Architectures that are exported at their published sizes; all others are the zoo, at small ones."""
 
@@ -83,7 +98,12 @@ def zoo() -> list[str]:
 
 
 def export(name: str) -> ModelProto:
-    """An export with freshly drawn weights: normal, with the spread of those that it was exported with."""
+    """An export with freshly drawn weights: normal, with the spread of those that it was exported with.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    known(name)
     proto = onnx.load_from_string(lzma.decompress((EXPORTS / f"{name}.onnx.xz").read_bytes()))
     for tensor in _stripped(proto):
         spread = float(tensor.doc_string.removeprefix(_MARK))

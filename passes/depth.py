@@ -14,6 +14,7 @@ from graphprune import bypass_proof, samples, shapes
 from graphprune.analysis import Analysis, analyze
 from graphprune.blocks import carried, find
 from graphprune.bypass import remove, resolve
+from graphprune.calibration import still
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.plan import BlockPlan
@@ -137,9 +138,8 @@ def take_out(
         sizes = [witness.first.inputs, witness.second.inputs, *shapes.alternatives(analysis.model, input_shapes)]
         distinct = [one for k, one in enumerate(sizes) if one not in sizes[:k]]
         proof = bypass_proof.prove(analysis, done.model, taken.entries, distinct, seed)
-    left = {i.name for i in done.model.inputs}
-    given = {n: s for n, s in (input_shapes or {}).items() if n in left}
-    found = analyze(done.model, given, allow_io=allow_io)
+    left = [i.name for i in done.model.inputs]
+    found = analyze(done.model, still(input_shapes, done.model), allow_io=allow_io)
     if any(found.witness.inputs[n] != analysis.witness.inputs[n] for n in left):
         found = analyze(done.model, {n: analysis.witness.inputs[n] for n in left}, allow_io=allow_io)
     return Shallower(found, [replace(e) for e in taken.entries], taken.scores, done.interface, proof)

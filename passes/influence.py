@@ -24,6 +24,7 @@ from onnx import ModelProto, NodeProto
 from graphprune.analysis import Analysis, analyze
 from graphprune.blocks import Block, carried, find
 from graphprune.bypass import remove, resolve
+from graphprune.calibration import still
 from graphprune.canonical import copy_all_but
 from graphprune.errors import InputError
 from graphprune.model import Model, reread
@@ -129,7 +130,8 @@ def take(
         scores.append(values[best])
         progress(len(entries), count)
         if len(entries) < count:
-            current = analyze(remove(analysis, entries, states).model, input_shapes, allow_io=allow_io)
+            smaller = remove(analysis, entries, states).model
+            current = analyze(smaller, still(input_shapes, smaller), allow_io=allow_io)
     return Taken(entries, scores)
 
 

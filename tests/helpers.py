@@ -52,13 +52,16 @@ def mask_by_hand(model: ModelProto, plan: dict[str, Any]) -> ModelProto:
 
 def _part(model: ModelProto, consumers: list[str], makers: dict[str, NodeProto]) -> None:
     """A constant that is computed and read in several places has a copy for each: ``<tensor>@<reader>:<input>``."""
-    for name in sorted({c for c in consumers if "@" in c and c not in makers}, key=len):
-        shared, _, place = name.partition("@")
-        reader, _, position = place.rpartition(":")
+    for name in sorted({c for c in consumers if c not in makers}, key=len):
+        cuts = [k for k, sign in enumerate(name) if sign == "@"]
+        shared, reader, position = next(  # names of the model's own may hold the signs too
+            (name[:k], *name[k + 1 :].rpartition(":")[::2])
+            for k in cuts
+            if name[:k] in makers and name[k + 1 :].rpartition(":")[0] in makers
+        )
         copy = NodeProto()
         copy.CopyFrom(makers[shared])
         copy.name, copy.output[0] = name, name
-        makers[name] = copy
         makers[reader].input[int(position)] = name
         at = next(i for i, n in enumerate(model.graph.node) if n.output[0] == shared)
         model.graph.node.insert(at, copy)

@@ -219,6 +219,21 @@ def test_canonical_form_and_back_is_the_same_model() -> None:
             assert (a == b).all()
 
 
+def test_names_that_look_like_those_of_the_flat_form_are_told_apart() -> None:
+    model = branching()
+    holder = next(n for n in model.graph.node if n.op_type == "If")
+    graph = next(a.g for a in holder.attribute if a.name == "then_branch")
+    product, total = (next(n for n in graph.node if n.op_type == op) for op in ("MatMul", "Add"))
+    old, like = product.output[0], f"{holder.output[0]}/then_branch/{total.output[0]}"
+    product.output[0] = like
+    total.input[:] = [like if n == old else n for n in total.input]
+    made = [o for n in canonicalize(load(model)).nodes for o in n.output]
+    assert len(made) == len(set(made))
+    result = graphprune.prune(model, ratio=0.5)
+    assert result.proof is not None and result.proof.worst < 1e-5 and result.plan.groups
+    onnx.checker.check_model(result.model.proto)
+
+
 @pytest.mark.parametrize("path", silero(), ids=lambda p: p.stem)
 def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
     """Voice activity detection: two rates in two branches, an LSTM whose states are squeezed by rank."""

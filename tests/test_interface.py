@@ -8,6 +8,7 @@ import pytest
 
 import graphprune
 import models
+from graphprune.calibration import still
 from graphprune.cli import main
 from models.small import Net, chain
 from tests import helpers
@@ -28,6 +29,7 @@ def test_heads_go_with_their_cache() -> None:
     assert {"head", "head_dim"} <= {g.kind for g in result.plan.groups}
     changed = {c["name"]: (c["from"], c["to"]) for c in result.plan.interface}
     assert changed["past_key_0"] == (["batch", 2, "past", 16], ["batch", 1, "past", 8])
+    assert still({"past_key_0": (2, 2, 7, 16)}, result.model) == {"past_key_0": (2, 1, 7, 8)}
     assert len(changed) == 8 and not any("linear" in name for name in changed)
     onnx.checker.check_model(result.model.proto, full_check=True)
 

@@ -253,6 +253,46 @@ def test_readers_of_one_transposed_weight_may_agree() -> None:
     helpers.check(result.model.proto)
 
 
+def renamed(model: ModelProto, names: dict[str, str]) -> ModelProto:
+    for node in model.graph.node:
+        for side in (node.input, node.output):
+            for k, name in enumerate(side):
+                side[k] = names.get(name, name)
+    for value in model.graph.output:
+        value.name = names.get(value.name, value.name)
+    return model
+
+
+def test_outputs_that_are_alike_and_named_like_copies_both_stay() -> None:
+    net = Net()
+    y = net.linear(net.op("Relu", net.linear(net.input("x", ["batch", 4]), 4, 8)), 8, 3)
+    first, second = net.op("Tanh", y), net.op("Tanh", y)
+    model = renamed(net.model(first, second), {first: "y@0", second: "y@1"})
+    result = graphprune.prune(model, ratio=0.5, prove=False)
+    helpers.check(result.model.proto)
+    assert [n.output[0] for n in result.model.graph.node][-2:] == ["y@0", "y@1"]
+    assert agrees_with_a_mask_by_hand(model, result)
+
+
+def test_copies_take_no_name_that_the_model_has() -> None:
+    """Two readers of one transpose lose different elements, and what a copy would be called is there already."""
+    net = Net()
+    turned = net.op("Transpose", net.weight(5, 8))
+    hidden = [net.linear(net.input(name, ["batch", 4]), 4, 8) for name in ("x", "z")]
+    outputs = [net.op("MatMul", net.op("Relu", y), turned) for y in hidden]
+    taken = f"{turned}@{outputs[1]}:1"
+    last = net.op("Tanh", outputs[1])
+    model = renamed(net.model(outputs[0], last), {last: taken})
+    analysis = graphprune.analyze(model)
+    names = [o for n in analysis.model.nodes for o in n.output]
+    assert len(names) == len(set(names)) == len(model.graph.node) + 1
+    assert analysis.model.copies == {f"{taken}#2": turned}
+    done = rewrite(analysis, {g.id: [k, k + 1] for k, g in enumerate(g for g in analysis.groups if g.size == 8)})
+    helpers.check(done.model.proto)
+    assert [o.name for o in done.model.graph.output] == [outputs[0], taken]
+    assert len([n for n in done.model.graph.node if n.op_type == "Transpose"]) == 2
+
+
 @pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_states_of_recurrent_layers_go_with_their_gates(op: str, gates: int, direction: str) -> None:

@@ -31,10 +31,19 @@ def test_the_zoo_is_what_it_is_said_to_be() -> None:
     names = {n.rpartition("-")[0] for n in models.zoo()}
     assert len(names) >= 55
     assert sum(map(short, names)) <= len(names) / 10
+    for start in (*SHORT_OF_A_FIFTH, *models.FULL_SIZE):
+        assert any(n.startswith(start) for n in models.exported()), start
     exporters = {models.export(n).producer_name for n in models.zoo()}
     assert len(exporters) >= 3
     opsets = {o.version for n in models.zoo() for o in models.export(n).opset_import if o.domain == ""}
     assert min(opsets) == 9 and max(opsets) >= 23
+
+
+def test_a_name_that_no_export_has_is_an_error() -> None:
+    assert models.known("swin-ts14", "vit-ts16") == ("swin-ts14", "vit-ts16")
+    for look_up in (models.known, models.export):
+        with pytest.raises(LookupError, match=r"no export is called 'swin-ts16' \(swin-ts14"):
+            look_up("swin-ts16")
 
 
 @pytest.mark.parametrize("name", models.zoo())
@@ -79,7 +88,8 @@ def pruned(model: ModelProto, _: Path) -> ModelProto:
     return graphprune.prune(model, ratio=0.25, prove=False).model.proto
 
 
-REFUSED = {("slimmed", "sklearn-classifier-skl17"): "its output of maps loses its type, so that nothing loads it"}
+(_CLASSIFIER,) = models.known("sklearn-classifier-skl17")
+REFUSED = {("slimmed", _CLASSIFIER): "its output of maps loses its type, so that nothing loads it"}
 """What other tools write that ONNX Runtime does not load, pruned or not."""
 
 

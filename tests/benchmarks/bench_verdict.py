@@ -53,7 +53,7 @@ def main(names: list[str]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("model", "original", "pruned", "kernels", "fused as before", "weights MB", "activations MB", "s", ""):
         table.add_column(title, justify="left" if title in ("model", "") else "right", no_wrap=True)
-    names = names or models.exported()
+    names = list(models.known(*names)) or models.exported()
     both = originals = kept = groups = 0
     with ThreadPoolExecutor(2) as pool:
         for name, level in zip(names, pool.map(judge, names), strict=True):

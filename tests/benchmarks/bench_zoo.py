@@ -119,8 +119,9 @@ def attempt(peer: str, name: str) -> str:
 def one_peer(peer: str, name: str) -> str:
     """The job of that process."""
     resource.setrlimit(resource.RLIMIT_DATA, (6 << 30, 6 << 30))
+    model = models.export(name)
     try:
-        return PEERS[peer](models.export(name))
+        return PEERS[peer](model)
     except ModuleNotFoundError as error:
         return f"not installed: {error.name}"
     except Exception as error:  # whatever a peer does with a model is its result
@@ -138,7 +139,7 @@ def main(names: list[str]) -> None:
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     shares: list[float] = []
     worked = dict.fromkeys(PEERS, 0)
-    names = names or models.zoo()
+    names = list(models.known(*names)) or models.zoo()
     pool = ThreadPoolExecutor(2)
     found = {(peer, name): pool.submit(attempt, peer, name) for name in names for peer in PEERS}
     for name in names:

@@ -14,14 +14,15 @@ import graphprune
 import models
 from graphprune import blocks
 from graphprune.analysis import analyze
+from graphprune.calibration import still
 from graphprune.cli import main
 from models.small import Net, residual
 from tests import helpers
 
-BLOCKLESS = {
+BLOCKLESS = models.known(
     *("conv3d-dynamo18", "conv3d-ts9", "dcgan-dynamo18", "dcgan-ts9", "squeezenet-dynamo18", "squeezenet-ts9"),
     *("keras-tagger-tf15", "sklearn-classifier-skl17", "sklearn-regressor-skl15"),
-}
+)
 """Nets in which no tensor behind a product has the shape of one before it."""
 
 
@@ -67,6 +68,30 @@ def test_caches_go_with_their_layers(tmp_path: Path) -> None:
     assert again.model.proto == result.model.proto
     with pytest.raises(graphprune.InputError, match="no block matches"):
         graphprune.prune(model, blocks=Request(["branch:add_300"]))
+
+
+def test_sizes_that_were_given_of_inputs_that_go_go_too() -> None:
+    """The first block takes a cache away whose size was given; the second is chosen and taken all the same."""
+    net = Net()
+    y = net.linear(net.input("x", ["batch", 4, 8]), 8, 8)
+    outputs = []
+    for k in range(3):
+        past = net.input(f"past_{k}", ["batch", f"length_{k}", 8])
+        outputs.append(net.op("Concat", past, net.linear(y, 8, 8), axis=1))
+        y = net.op("Add", y, net.op("Add", net.linear(net.op("ReduceMean", outputs[-1], axes=[1]), 8, 8), y))
+    model = net.model(net.linear(y, 8, 3), *outputs, rank=3)
+    sizes = {f"past_{k}": (3, 7, 8) for k in range(3)}
+    result = graphprune.prune(
+        model,
+        ratio=0.5,
+        align=1,
+        blocks=Request(["layer:*"], count=2),
+        allow_io=True,
+        input_shapes=sizes,
+    )
+    assert len([e for e in result.plan.interface if not e["to"]]) == 4
+    (name,) = (i.name for i in result.model.inputs if i.name != "x")
+    assert still(sizes, result.model) == {name: (3, 7, 8)}
 
 
 def test_calibration_data_decides(tmp_path: Path) -> None:

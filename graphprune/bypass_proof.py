@@ -118,7 +118,7 @@ def prove(
                 for name, a, b in zip(names, expected, found, strict=True):
                     _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b), least)
             except ProofError:
-                check_repeatable(cut, feeds, expected, names)
+                check_repeatable(cut, feeds, names)
                 raise
             if any(says_nothing(np.asarray(value)) for value in expected):
                 _compare_inside(cut, removed, feeds, errors, least)

@@ -115,7 +115,7 @@ def prove(
             wanted = restrict(np.asarray(a), name, removal)
             trouble = compare(errors[name], wanted, np.asarray(b), taken.rounds)
             if trouble is not None:
-                check_repeatable(masked, feeds, expected)
+                check_repeatable(masked, feeds)
             if wanted.shape == np.shape(b) and (trouble is not None or says_nothing(wanted)):
                 trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble, taken.rounds)
             if trouble is not None and failed is None:

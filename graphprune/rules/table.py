@@ -106,7 +106,7 @@ TABLE: dict[str, Rule] = {
     "ArgMin": c.along_axis(0, "one"),
     "Attention": a.attention,
     "AveragePool": _POOL,
-    "BatchNormalization": line("n c *s, c, c, c, c -> n c *s", "1+2"),
+    "BatchNormalization": c.batch_normalization,
     "BitwiseAnd": c.elementwise("0*1"),
     "Cast": c.cast,
     "CausalConvWithState": line("b c !s, c 1 !k, c, b c !p -> b c !s, b c !p", "0*1+1*3+2;0+3", "b c s k"),

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from graphprune import coupling, exactness, shapes, web
+from graphprune import chance, coupling, exactness, shapes, web
 from graphprune.arguments import InputShapes, checked
 from graphprune.canonical import canonicalize
 from graphprune.coupling import Coupled, Reason, Statistic
@@ -253,6 +253,7 @@ def _notes(analysis: Analysis) -> list[Note]:
                     "group 'graphprune.rules'",
                 )
             )
+    notes += [Note(node, text) for node, text in chance.notes(model)]
     for i, text in sorted(analysis.witness.first.holes.items()):
         notes.append(Note(node_name(model, i), f"the shapes of its outputs are not known: {text}"))
     return notes

@@ -13,12 +13,14 @@ import numpy as np
 import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from graphprune import steady
 from graphprune.analysis import Analysis
 from graphprune.canonical import copy_all_but
+from graphprune.difference import TOLERANCE, OutputError, check_repeatable, difference, says_nothing
 from graphprune.errors import InputError, ProofError
-from graphprune.model import Model, reread
+from graphprune.model import Model, node_name, reread
 from graphprune.plan import BlockPlan
-from graphprune.proof import TOLERANCE, OutputError, Proof, difference, says_nothing
+from graphprune.proof import Proof
 from graphprune.relation import Shape, Values
 from graphprune.run import RefusedError, exposing, generate, run, session
 
@@ -98,7 +100,9 @@ def prove(
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     least = TOLERANCE["float16"] if TensorProto.FLOAT16 in analysis.witness.first.types.values() else 0.0
     inputs = []
-    cut = bypassed(original, entries, analysis.witness.first.types)
+    taken = steady.find(analysis, rounding=False)
+    cut = taken(bypassed(original, entries, analysis.witness.first.types))
+    removed = taken(removed)
     with session(cut, _PLAIN) as left, _runnable(removed) as right:
         for k, chosen in enumerate(shapes):
             feeds = generate(analysis.model, chosen, seed + k)
@@ -110,8 +114,12 @@ def prove(
                 found = run(right, {n: v for n, v in feeds.items() if n in fed})
             except InputError as error:
                 raise ProofError(f"{error} (this is the model without blocks). Nothing was written.") from error
-            for name, a, b in zip(names, expected, found, strict=True):
-                _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b), least)
+            try:
+                for name, a, b in zip(names, expected, found, strict=True):
+                    _compare(analysis.model.name, errors[name], np.asarray(a), np.asarray(b), least)
+            except ProofError:
+                check_repeatable(cut, feeds, names)
+                raise
             if any(says_nothing(np.asarray(value)) for value in expected):
                 _compare_inside(cut, removed, feeds, errors, least)
             inputs.append({"seed": seed + k, "shapes": {n: list(s) for n, s in chosen.items()}})
@@ -119,7 +127,7 @@ def prove(
                 break
     if not inputs:
         raise InputError(f"{analysis.model.name}: no input shape to run the proof at; give one by --input-shape")
-    return Proof(inputs, list(errors.values()))
+    return Proof(inputs, list(errors.values()), drawn=[node_name(analysis.model, i) for i in taken.drawn])
 
 
 def _compare_inside(

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import cost, files, packed, proof, shapes
+from graphprune import chance, cost, files, packed, proof, shapes
 from graphprune.analysis import Analysis
 from graphprune.calibration import Batches
 from graphprune.checks import Checks, Verdict
@@ -158,7 +158,7 @@ def finish(job: Job, analysis: Analysis, done: Rewritten, untouched: list[Untouc
         fits,
         thinned,
         compressed,
-        job.notes,
+        [*(f"{node}: {text}" for node, text in chance.notes(job.original.model)), *job.notes],
     )
 
 

@@ -25,6 +25,7 @@ from graphprune.errors import InputError
 from graphprune.external import declare
 from graphprune.relation import Shape, Values
 from graphprune.rules import find
+from graphprune.rules.floating import RANDOM
 
 _CONSTANT_ATTRIBUTES = ("value", "value_float", "value_floats", "value_int", "value_ints")
 
@@ -389,7 +390,7 @@ def reread(node: NodeProto, names: Mapping[str, str]) -> None:
 def _foldable(node: NodeProto) -> bool:
     if node.domain == DOMAIN:
         return False
-    return not node.op_type.startswith("Random") and node.op_type not in ("Bernoulli", "Multinomial", "Dropout")
+    return ("" if node.domain == "ai.onnx" else node.domain, node.op_type) not in RANDOM
 
 
 def _fill(node: NodeProto) -> TensorProto:

@@ -14,7 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
 
-from graphprune import control
+from graphprune import control, steady
+from graphprune.difference import OutputError, check_repeatable, compare, difference, says_nothing
 from graphprune.errors import InputError, ProofError
 from graphprune.masking import mask
 from graphprune.model import Model, node_name
@@ -23,31 +24,21 @@ from graphprune.relation import Shape, Values
 from graphprune.removal import Removal
 from graphprune.run import RefusedError, exposing, generate, run, session
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
-"""Largest relative error by type: rounding of sums taken in another order, nothing more."""
-STEP = 2 / 127
-"""The same where numbers are quantised on the way: a sum in another order may round to the next step of 8 bits."""
-
 
 @dataclass
-class OutputError:
-    """How far one output is from the masked original's, over all runs.
+class Rounded:
+    """The same two models as they run, with the rounding that the proof leaves out: reported, and not judged.
 
     Attributes:
-        name: the output.
-        max_abs: largest absolute difference.
-        max_rel: that, divided by the largest absolute value of the masked original's output.
-        compared_at: where the last operators before the output, which removal has not touched, amplify rounding (a
-            saturated sigmoid, a sharp softmax), or make one value of everything: the tensors before them, whose error
-            ``max_rel`` then is.
-        constant: set where the masked original gives one value everywhere, there too: shapes are proven, values not.
+        whole: whether all rounding was left out; else there are operators that round in the proof too, and its
+            tolerance allows two steps.
+        steps: the most steps that a quantised tensor is off.
+        outputs: errors by output.
     """
 
-    name: str
-    max_abs: float
-    max_rel: float
-    compared_at: str | None = None
-    constant: bool | None = None
+    whole: bool
+    steps: int
+    outputs: list[OutputError]
 
 
 @dataclass
@@ -59,12 +50,16 @@ class Proof:
         outputs: errors by output.
         statistical: ids of statistical groups: in the masked original their statistics saw only what stays.
         plain: errors by output against the plainly masked original: what statistical groups cost, where there are any.
+        rounded: where the rounding of activations was taken out of both models, how far they are apart with it.
+        drawn: names of nodes that draw at random, in whose place both models had a fixed noise.
     """
 
     inputs: list[dict[str, Any]]
     outputs: list[OutputError]
     statistical: list[str] = field(default_factory=list)
     plain: list[OutputError] = field(default_factory=list)
+    rounded: Rounded | None = None
+    drawn: list[str] = field(default_factory=list)
 
     @property
     def worst(self) -> float:
@@ -76,6 +71,11 @@ class Proof:
         data: dict[str, Any] = {"inputs": self.inputs, "outputs": _without_none(self.outputs)}
         if self.statistical:
             data |= {"statistical": self.statistical, "plain": _without_none(self.plain)}
+        if self.rounded is not None:
+            errors = _without_none(self.rounded.outputs)
+            data |= {"unrounded": self.rounded.whole, "rounded": {"steps": self.rounded.steps, "outputs": errors}}
+        if self.drawn:
+            data["drawn"] = self.drawn
         return data
 
 
@@ -86,7 +86,7 @@ def _without_none(errors: Sequence[OutputError]) -> list[dict[str, Any]]:
 def prove(
     original: Model, pruned: Model, plan: Plan, removal: Removal, shapes: Sequence[Mapping[str, Shape]], seed: int = 0
 ) -> Proof:
-    """Compare the pruned model with the masked original.
+    """Compare the pruned model with the masked original, both without rounding and chance where these can be taken out.
 
     Where statistical groups were pruned, the masked original lets their statistics see what stays alone, so that these
     groups are proven like any other; how far the result is from the plainly masked original is reported beside it.
@@ -103,27 +103,33 @@ def prove(
         InputError: ONNX Runtime cannot run the original.
     """
     statistical = [g.id for g in plan.groups if g.statistical and g.removed]
-    masked = mask(original, plan, removal, filled=True)
+    rounded = mask(original, plan, removal, filled=True), pruned
+    taken = steady.find(removal.analysis)
+    masked, pruned = map(taken, rounded)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     inputs, runs = _run_masked(original, masked, shapes, seed)
     failed: tuple[str, str, dict[str, Values]] | None = None
-    rounds = _rounds(removal) or _writes_halves(original, pruned, plan)
+    rounds = taken.rounds or _writes_halves(original, rounded[1], plan)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
     for (feeds, expected), found in zip(runs, results, strict=True):
         for name, a, b in zip(names, expected, found, strict=True):
             wanted = restrict(np.asarray(a), name, removal)
-            trouble = _compare(errors[name], wanted, np.asarray(b), rounds)
+            trouble = compare(errors[name], wanted, np.asarray(b), rounds)
+            if trouble is not None:
+                check_repeatable(masked, feeds)
             if wanted.shape == np.shape(b) and (trouble is not None or says_nothing(wanted)):
                 trouble = _compare_before(errors[name], masked, pruned, removal, feeds, trouble, rounds)
             if trouble is not None and failed is None:
                 failed = (name, trouble, feeds)
     if failed is not None:
         name, trouble, feeds = failed
-        where = first_difference(masked, pruned, removal, feeds)
+        where = first_difference(masked, pruned, removal, feeds, rounds)
         raise ProofError(f"{original.name}: the proof fails: output {name!r} {trouble}; {where}. Nothing was written.")
-    plain = _plain_errors(mask(original, plan, removal), removal, runs, results) if statistical else []
-    return Proof(inputs, list(errors.values()), statistical, plain)
+    plain = _plain_errors(taken(mask(original, plan, removal)), removal, runs, results) if statistical else []
+    beside = _rounded(*rounded, removal, [feeds for feeds, _ in runs], taken) if taken.unrounded else None
+    drawn = [node_name(removal.analysis.model, i) for i in taken.drawn]
+    return Proof(inputs, list(errors.values()), statistical, plain, beside, drawn)
 
 
 def _plain_errors(
@@ -134,8 +140,31 @@ def _plain_errors(
     with session(masked) as active:
         for (feeds, _), found in zip(runs, results, strict=True):
             for name, a, b in zip(errors, run(active, feeds), found, strict=True):
-                _compare(errors[name], restrict(np.asarray(a), name, removal), np.asarray(b))
+                compare(errors[name], restrict(np.asarray(a), name, removal), np.asarray(b))
     return list(errors.values())
+
+
+def _rounded(
+    masked: Model, pruned: Model, removal: Removal, feeds: Sequence[Mapping[str, Values]], taken: steady.Steady
+) -> Rounded:
+    """How far the two models are apart as they run, with the rounding that the proof leaves out."""
+    names = removal.analysis.model.output_names
+    steps = [s for s in taken.steps if s in masked.producer and s in pruned.producer]
+    found = Rounded(not taken.rounds, 0, [OutputError(name, 0.0, 0.0) for name in names])
+    asked = [*names, *steps]
+    results = _run_pruned(exposing(pruned, steps), [_fed(removal, f) for f in feeds], asked)
+    with session(exposing(masked, steps)) as active:
+        for given, theirs in zip(feeds, results, strict=True):
+            pairs = [
+                (restrict(np.asarray(a), name, removal), np.asarray(b))
+                for name, a, b in zip(asked, run(active, given, asked), theirs, strict=True)
+            ]
+            for error, (a, b) in zip(found.outputs, pairs, strict=False):
+                compare(error, a, b)
+            for a, b in pairs[len(names) :]:
+                apart = np.abs(a.astype(np.float64) - b.astype(np.float64)) if a.shape == b.shape else np.zeros(0)
+                found.steps = max(found.steps, int(apart.max(initial=0)))
+    return found
 
 
 def _fed(removal: Removal, feeds: Mapping[str, Values]) -> dict[str, Values]:
@@ -190,41 +219,22 @@ def _finite(value: Values) -> bool:
     return value.dtype.kind not in "fc" or value.size == 0 or bool(np.isfinite(value).any())
 
 
-def _run_pruned(pruned: Model, feeds: Sequence[Mapping[str, Values]]) -> list[list[Any]]:
+def _run_pruned(
+    pruned: Model, feeds: Sequence[Mapping[str, Values]], names: Sequence[str] | None = None
+) -> list[list[Any]]:
     try:
         with session(pruned) as active:
-            return [run(active, f) for f in feeds]
+            return [run(active, f, names) for f in feeds]
     except InputError as error:
         raise ProofError(
             f"{error} (this is the pruned model; the masked original runs on the same inputs). Nothing was written."
         ) from error
 
 
-def says_nothing(value: Values) -> bool:
-    """Whether an output of floats is one value everywhere, or nothing finite, so that comparing it says little."""
-    if value.dtype.kind != "f" or value.size < 2:
-        return False
-    return bool((value == value.flat[0]).all()) or not bool(np.isfinite(value).any())
-
-
-def _rounds(removal: Removal) -> bool:
-    """Whether the model quantises what it computes."""
-    return any(relation is not None and relation.rounds for relation in removal.analysis.web.relations)
-
-
 def _writes_halves(original: Model, pruned: Model, plan: Plan) -> bool:
     """Whether a number that the original computes is written out in bfloat16, which a run in float32 does not round."""
     fresh = set(pruned.sources) - set(original.sources) - {s.result for s in plan.slices}
     return any(pruned.sources[name].dtype == TensorProto.BFLOAT16 for name in fresh)
-
-
-def _compare(total: OutputError, expected: Values, found: Values, rounds: bool = False) -> str | None:
-    """Add to an output's error; returns what is wrong, or None."""
-    if expected.shape != found.shape:
-        return f"has shape {found.shape} in place of {expected.shape}"
-    absolute, relative, exceeds = difference(expected, found, rounds)
-    total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
-    return f"is off by {relative:.2g} relative" if exceeds else None
 
 
 def _compare_before(
@@ -254,7 +264,7 @@ def _compare_before(
         results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
-        wrong = _compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), rounds)
+        wrong = compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), rounds)
         if wrong is not None:
             return f"is off by {total.max_rel:.2g} relative, and {name!r} before it {wrong}"
     if trouble is None and all(says_nothing(restrict(np.asarray(a), name, removal)) for name, a, _ in results):
@@ -318,29 +328,9 @@ def restrict(value: Values, name: str, removal: Removal) -> Values:
     return value
 
 
-def difference(expected: Values, found: Values, rounds: bool = False) -> tuple[float, float, bool]:
-    """Largest absolute and relative difference, and whether they exceed the type's tolerance.
-
-    NaN and infinities must stand in the same places. Where the model rounds to steps, a step or two are allowed.
-    """
-    kind = str(expected.dtype)
-    if expected.dtype.kind in "OUS":
-        same = bool((expected == found).all())
-        return (0.0, 0.0, False) if same else (1.0, 1.0, True)
-    a, b = expected.astype(np.float64), found.astype(np.float64)
-    if not (np.isfinite(a) == np.isfinite(b)).all() or not np.array_equal(
-        a[~np.isfinite(a)], b[~np.isfinite(b)], equal_nan=True
-    ):
-        return float("inf"), float("inf"), True
-    held = np.isfinite(a)
-    absolute = float(np.abs(a[held] - b[held]).max(initial=0.0))
-    small = rounds and expected.dtype.kind in "iu" and expected.dtype.itemsize == 1
-    scale = 127.0 if small else float(np.abs(a[held]).max(initial=0.0))
-    relative = absolute / scale if scale > 0 else (0.0 if absolute == 0 else float("inf"))
-    return absolute, relative, relative > max(TOLERANCE.get(kind, 0.0), STEP if rounds else 0.0)
-
-
-def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapping[str, Values]) -> str:
+def first_difference(
+    masked: Model, pruned: Model, removal: Removal, feeds: Mapping[str, Values], rounds: bool = False
+) -> str:
     """The first tensor, in the order of the nodes, where the two models part ways."""
     net = removal.analysis.web
     there = {o for n in pruned.graph.node for o in n.output if o}
@@ -361,7 +351,7 @@ def first_difference(masked: Model, pruned: Model, removal: Removal, feeds: Mapp
             label = f"{name!r}, made by node {node_name(removal.analysis.model, index)!r} ({node.op_type})"
             if expected.shape != found.shape:
                 return f"the first tensor that differs is {label}: shape {found.shape} in place of {expected.shape}"
-            _, relative, exceeds = difference(expected, found, _rounds(removal))
+            _, relative, exceeds = difference(expected, found, rounds)
             if exceeds:
                 return f"the first tensor that differs is {label}: off by {relative:.2g} relative"
     return "every tensor inside agrees where it stays"

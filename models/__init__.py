@@ -100,6 +100,8 @@ def zoo() -> list[str]:
 def export(name: str) -> ModelProto:
     """An export with freshly drawn weights: normal, with the spread of those that it was exported with.
 
+    Of integers (quantised weights around zero) the range is kept too.
+
     Raises:
         LookupError: there is none of that name.
     """
@@ -109,6 +111,8 @@ def export(name: str) -> ModelProto:
         spread = float(tensor.doc_string.removeprefix(_MARK))
         rng = np.random.default_rng(zlib.crc32(tensor.name.encode()))
         value = rng.standard_normal(tuple(tensor.dims), dtype=np.float32) * np.float32(spread)
+        if tensor.data_type == TensorProto.INT8:
+            value = np.clip(np.rint(value), -127, 127)
         tensor.raw_data = value.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).tobytes()
         tensor.doc_string = ""
     return proto
@@ -120,12 +124,13 @@ _MARK = "drawn with spread "
 def strip(proto: ModelProto, at_least: int = 4096) -> None:
     """Take the values out of large weights, and note their spread in their place."""
     for tensor in _tensors(proto):
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or np.prod(tensor.dims) < at_least:
+        drawn = tensor.data_type in (TensorProto.FLOAT, TensorProto.INT8)
+        if not drawn or len(tensor.dims) < 2 or np.prod(tensor.dims) < at_least:
             continue
         value = numpy_helper.to_array(tensor)
         if value.std() == 0:
             continue
-        for field in ("raw_data", "float_data"):
+        for field in ("raw_data", "float_data", "int32_data"):
             tensor.ClearField(field)
         tensor.doc_string = f"{_MARK}{value.std():.6g}"
 

@@ -1,18 +1,20 @@
 """Write exports of other frameworks: ``pip install scikit-learn skl2onnx`` or ``pip install tensorflow-cpu tf2onnx``.
 
-python -m models.make_others sklearn|keras
+python -m models.make_others sklearn|keras|quantised
 """
 
 from __future__ import annotations
 
 import lzma
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
 
-from models import EXPORTS, strip
+from models import EXPORTS, export, strip
 
 
 def sklearn() -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -71,10 +73,31 @@ def keras() -> Iterator[tuple[str, onnx.ModelProto]]:
         yield f"{name}-tf{opset}", tf2onnx.convert.from_function(function, signature, opset=opset)[0]
 
 
+def quantised() -> Iterator[tuple[str, onnx.ModelProto]]:
+    """A detector as ONNX Runtime quantises it statically, activations too: signed by channel, unsigned by tensor."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            rng = np.random.default_rng(0)
+            self.batches = iter([{"x": rng.standard_normal((2, 3, 64, 64)).astype(np.float32)} for _ in range(4)])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    for name, kind, by_channel in (("int8", QuantType.QInt8, True), ("uint8", QuantType.QUInt8, False)):
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
+            onnx.save(export("yolo-dynamo18"), source)
+            settings = {"per_channel": by_channel, "activation_type": kind, "weight_type": QuantType.QInt8}
+            quantize_static(source, target, Images(), quant_format=QuantFormat.QDQ, **settings)
+            yield f"yolo-{name}-ort18", onnx.load(target)
+
+
 def main(names: list[str]) -> None:
     """Write the exports of the named frameworks."""
     for name in names:
-        for label, proto in {"sklearn": sklearn, "keras": keras}[name]():
+        for label, proto in {"sklearn": sklearn, "keras": keras, "quantised": quantised}[name]():
             strip(proto, 128)
             packed = lzma.compress(proto.SerializeToString(deterministic=True), preset=9)
             (EXPORTS / f"{label}.onnx.xz").write_bytes(packed)

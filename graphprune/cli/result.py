@@ -13,6 +13,7 @@ from graphprune import report
 from graphprune.cli.options import change, number
 from graphprune.cli.validate import print_verdict
 from graphprune.finishing import Result
+from graphprune.proof import Rounded
 
 _REASONS = 6
 
@@ -132,6 +133,15 @@ def _print_fits(out: Console, result: Result, verbose: bool) -> None:
         out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))
 
 
+def _rounded(found: Rounded) -> str:
+    """What rounding does to what the proof left it out of."""
+    worst = max((o.max_rel for o in found.outputs), default=0.0)
+    steps = f"{found.steps} {'step' if found.steps == 1 else 'steps'}"
+    apart = f"up to {steps} apart inside and {worst:.1e} at the outputs" if found.steps or worst else "the same"
+    which = "" if found.whole else "most "
+    return f"{which}activations were not rounded for it; rounded, both models are {apart} on these inputs"
+
+
 def _print_proof(out: Console, result: Result) -> None:
     if result.proof is None:
         if result.without is None or result.without.proof is None:
@@ -142,6 +152,12 @@ def _print_proof(out: Console, result: Result) -> None:
         ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs
     )
     out.print(Text(f"proof: holds, worst relative error {result.proof.worst:.1e} (run at {shapes})"))
+    if result.proof.rounded is not None:
+        out.print(Text(f"  {_rounded(result.proof.rounded)}"))
+    if result.proof.drawn:
+        count, name = len(result.proof.drawn), result.proof.drawn[0]
+        nodes = f"{name!r} draws" if count == 1 else f"{name!r} and {count - 1} more draw"
+        out.print(Text(f"  {nodes} at random: a fixed noise, or nothing, stood there in both models"))
     if result.proof.statistical:
         worst = max(o.max_rel for o in result.proof.plain)
         count = len(result.proof.statistical)
@@ -156,5 +172,8 @@ def _print_proof(out: Console, result: Result) -> None:
             )
         elif output.compared_at:
             out.print(
-                Text(f"  output {output.name!r} vanishes on these inputs, so it was compared at {output.compared_at!r}")
+                Text(
+                    f"  output {output.name!r} is lost in rounding on these inputs, so it was compared at "
+                    f"{output.compared_at!r}"
+                )
             )

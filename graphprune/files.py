@@ -53,6 +53,8 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
         InputError: one of them is read, or is another of them too, or cannot be written.
     """
     if output is None:
+        if plan is not None:
+            raise InputError(f"{plan}: is where the plan goes of a model that is written; say where that goes, by -o")
         return
     path = Path(output)
     paths.writes("the output", path)

@@ -110,7 +110,8 @@ def prune(
     loaded = load(model)
     files.declare(loaded, output, plan)
     paths.writes("the packed weights", packed)
-    sources = [calibration, asked.inputs, checks.inputs if checks else None]
+    given = None if calibration == synthetic.NAME else calibration
+    sources = [given, asked.inputs, checks.inputs if checks else None]
     for source in sources:
         paths.reads("the inputs that are read", source)
     clock.lap("load")
@@ -120,7 +121,6 @@ def prune(
     clock.lap("analyze")
     without = None
     if asked:
-        given = None if calibration == synthetic.NAME else calibration
         wanted = replace(asked, inputs=asked.inputs or given)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed, clock.progress.begin("blocks"))
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)

@@ -48,6 +48,7 @@ CLASHES: dict[str, tuple[tuple[str, ...], str]] = {
     "output on a hard link to the model": ((*PRUNE, "-o", "hard.onnx"), "is the model itself"),
     "output on a link to the model": ((*PRUNE, "-o", "soft.onnx"), "is the model itself"),
     "output on a folder": ((*PRUNE, "-o", "pictures"), "pictures: is a folder"),
+    "plan of nothing": ((*PRUNE, "--plan", "p.json"), "p.json: is where the plan goes of a model that is written"),
     "plan on the model": ((*PRUNE, "-o", "o.onnx", "--plan", "m.onnx"), "is the model itself"),
     "plan on data": ((*PRUNE, "-o", "o.onnx", "--plan", "conv_1"), "external data of m.onnx"),
     "plan on the inputs": ((*PRUNE, "-o", "o.onnx", "--calibration", "in.npz", "--plan", "in.npz"), "inputs"),

@@ -301,22 +301,6 @@ def global_average(node: NodeView) -> Relation:
     return corrected(bind("n c +*x -> n c *y", node.inputs, node.outputs, zero="0"), (("out", 0), 1))
 
 
-def batch_normalization(node: NodeView) -> Relation:
-    """``n c *s, c, c, c, c -> n c *s``.
-
-    In training it also gives means and variances, which run over all but the channels.
-    """
-    training = bool(node.attributes.get("training_mode")) or len(node.outputs) > 1
-    mark, more = ("!", ", c" * (len(node.outputs) - 1)) if training else ("", "")
-    return bind(
-        f"{mark}n c {mark}*s, c, c, c, c -> {mark}n c {mark}*s{more}",
-        node.inputs,
-        tuple((node.shape(1) if o is None else o) for o in node.outputs) if training else node.outputs,
-        reason="statistics of the batch run over it",
-        zero="1+2" + ";" * more.count("c"),
-    )
-
-
 def mean_variance(node: NodeView) -> Relation:
     """MeanVarianceNormalization: no gain follows, so the result itself is multiplied."""
     rank = len(node.shape(0))

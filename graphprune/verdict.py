@@ -171,7 +171,7 @@ class _Validation:
 
     def _given(self) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
-        return islice(samples.load(self.checks.inputs, self.model), _MOST_SAMPLES)
+        return islice(samples.load(self.checks.inputs, self.model, finite=False), _MOST_SAMPLES)
 
     def _generated(self) -> Iterator[Feeds]:
         try:

@@ -10,7 +10,6 @@ from glob import escape
 from pathlib import Path
 
 from graphprune import calibration as inputs
-from graphprune import synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.checks import Checks
 from graphprune.errors import InputError
@@ -107,8 +106,7 @@ def prune(
     without = None
     if blocks:
         blocks.check()
-        given = None if calibration == synthetic.NAME else calibration
-        wanted = replace(blocks, inputs=blocks.inputs or given)
+        wanted = replace(blocks, inputs=blocks.inputs or calibration)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed)
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis

@@ -121,7 +121,7 @@ def prune(
     clock.lap("analyze")
     without = None
     if asked:
-        wanted = replace(asked, inputs=asked.inputs or given)
+        wanted = replace(asked, inputs=asked.inputs or calibration)
         taken = depth.choose(original, wanted, input_shapes, allow_io, seed, clock.progress.begin("blocks"))
         without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
         analysis = without.analysis

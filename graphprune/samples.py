@@ -7,6 +7,9 @@ Three forms. All are read a few samples at a time, so that memory does not grow 
   images (see ``graphprune.pictures``);
 - ``module:function``: a function without arguments that yields dicts of arrays, each ready to run.
 
+Numbers must be numbers: what is not finite would make NaN of every statistic. -inf is taken in inputs that hold nothing
+else but zeros, which are masks.
+
 Where the model fixes its first axis to some size, samples are fed that many at a time; where an input has no axis for
 samples (its rank is one less than the array's), one at a time.
 """
@@ -37,11 +40,17 @@ BATCH = 8
 Feeds = dict[str, Values]
 
 
+Part = tuple[str, Mapping[str, Any]]
+"""Inputs for one run as they were found, behind the file or function that gave them."""
+
+
 def load(
     source: str | os.PathLike[str],
     model: Model,
     batch: int = BATCH,
     input_shapes: Mapping[str, Shape] | None = None,
+    *,
+    finite: bool = True,
 ) -> Iterator[Feeds]:
     """Inputs from a source, each ready to run.
 
@@ -50,30 +59,51 @@ def load(
         model: whose inputs they are to be.
         batch: samples in one run, where the model leaves their number free.
         input_shapes: sizes that images are brought to, where the model leaves theirs free.
+        finite: whether NaN and infinities are an error.
 
     Raises:
-        InputError: no such source, or one that does not fit the model; says which input.
+        InputError: no such source, or one that does not fit the model; says which input, and of what is not finite
+            which sample.
     """
     path = Path(source)
     paths.reads("the inputs that are read", path)
     if path.is_dir():
-        feeds = _folder(path, model, batch, input_shapes)
+        parts = _folder(path, model, batch, input_shapes)
     elif path.is_file():
-        feeds = _file(path, model, batch)
+        parts = _file(path, model, batch)
     elif usercode.names_one(str(source)):
-        feeds = usercode.items(str(source))
+        parts = ((str(source), one) for one in usercode.items(str(source)))
     else:
         raise InputError(f"{source}: no such file or folder, and not like module:function")
-    return (_fitting(one, model, str(source)) for one in _not_none(feeds, str(source)))
+    return _fitted(parts, model, str(source), finite)
 
 
-def _not_none(feeds: Iterator[Mapping[str, Any]], source: str) -> Iterator[Mapping[str, Any]]:
-    empty = True
-    for one in feeds:
-        empty = False
-        yield one
-    if empty:
+def _fitted(parts: Iterator[Part], model: Model, source: str, finite: bool) -> Iterator[Feeds]:
+    last, start = None, 0
+    for where, one in parts:
+        start = start if where == last else 0
+        feeds = _fitting(one, model, where)
+        if finite:
+            _check_finite(feeds, where, start)
+        last, start = where, start + count(feeds)
+        yield feeds
+    if last is None:
         raise InputError(f"{source}: holds no samples")
+
+
+def _check_finite(feeds: Feeds, source: str, start: int) -> None:
+    """Raise InputError where an input holds what is not finite; names the first such sample."""
+    for name, value in feeds.items():
+        if value.dtype.kind in "OUSb" or np.isfinite(value).all():
+            continue
+        if (value == 0).any() and np.isin(value, (0, -np.inf)).all():
+            continue
+        lost = ~np.isfinite(value)
+        sample = start + (int(np.argmax(lost.reshape(len(value), -1).any(1))) if value.ndim else 0)
+        kind = "NaN" if np.isnan(value).any() else "infinite numbers"
+        raise InputError(
+            f"{source}: input {name!r} holds {kind} in sample {sample}; take such samples out, or mend what makes them"
+        )
 
 
 def check(
@@ -102,21 +132,17 @@ def _pictured(path: Path) -> bool:
     return any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir())
 
 
-def _folder(
-    path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None
-) -> Iterator[Mapping[str, Any]]:
+def _folder(path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None) -> Iterator[Part]:
     for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
         yield from _file(file, model, batch)
     if _pictured(path):
-        yield from pictures.images(path, model, input_shapes)
+        yield from ((str(path), one) for one in pictures.images(path, model, input_shapes))
 
 
-def _file(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+def _file(path: Path, model: Model, batch: int) -> Iterator[Part]:
     try:
-        if path.suffix == ".npy":
-            yield from _single(path, model)
-        else:
-            yield from _archive(path, model, batch)
+        found = _single(path, model) if path.suffix == ".npy" else _archive(path, model, batch)
+        yield from ((str(path), one) for one in found)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -217,7 +243,8 @@ def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
             raise InputError(
                 f"{source}: input {value.name!r} has shape {'x'.join(map(str, array.shape))}, the model wants {wanted}"
             )
-        found[value.name] = array.astype(dtype, copy=False)
+        with np.errstate(over="ignore"):  # what the type cannot hold is infinite, and told as that
+            found[value.name] = array.astype(dtype, copy=False)
     return found
 
 

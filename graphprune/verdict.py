@@ -180,7 +180,8 @@ class _Validation:
 
     def _given(self) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
-        return islice(samples.load(self.checks.inputs, self.model, input_shapes=self.given), _MOST_SAMPLES)
+        found = samples.load(self.checks.inputs, self.model, input_shapes=self.given, finite=False)
+        return islice(found, _MOST_SAMPLES)
 
     def _generated(self) -> Iterator[Feeds]:
         try:

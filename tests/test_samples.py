@@ -7,13 +7,15 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
 from graphprune.errors import InputError
 from graphprune.model import load as load_model
 from graphprune.samples import load
-from models.small import Net, chain
+from models.small import Net, chain, residual
+from tests import helpers
 
 
 def values(count: int = 5, dtype: type = np.float32) -> np.ndarray:
@@ -101,6 +103,43 @@ def test_what_does_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], words:
     np.savez(tmp_path / "in.npz", **arrays)
     with pytest.raises(InputError, match=words):
         feeds(tmp_path / "in.npz")
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_what_is_not_finite_is_named(tmp_path: Path, value: float, words: str) -> None:
+    given = values()
+    given[3, 1, 2, 3] = value
+    np.savez(tmp_path / "in.npz", x=given)
+    with pytest.raises(InputError, match=rf"in\.npz: input 'x' holds {words}.* in sample 3;"):
+        feeds(tmp_path / "in.npz")
+    assert len(list(load(tmp_path / "in.npz", load_model(chain()), finite=False))) == 1
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    np.save(folder / "a.npy", values())
+    np.save(folder / "b.npy", given[2:])
+    with pytest.raises(InputError, match=rf"b\.npy: input 'x' holds {words}.* in sample 1;"):
+        feeds(folder)
+
+
+def test_what_the_models_type_cannot_hold_is_not_finite(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=values(dtype=np.float64) * 1e300)
+    with pytest.raises(InputError, match="holds infinite numbers in sample 0"):
+        feeds(tmp_path / "in.npz")
+
+
+def test_masks_of_zeros_and_minus_infinity_are_taken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.where(values() > 0, 0, -np.inf).astype(np.float32))
+    assert sum(map(len, feeds(tmp_path / "in.npz"))) == 5
+
+
+@pytest.mark.parametrize("how", [["prune", "--ratio", "0.3"], ["prune", "--blocks", "1"], ["sparsify", "--also", "*"]])
+def test_every_command_refuses_them(how: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(residual(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "in.npz", x=np.full((4, 3, 8, 8), np.nan, np.float32))
+    command = [how[0], tmp_path / "m.onnx", *how[1:], "-o", tmp_path / "o.onnx", "--calibration", tmp_path / "in.npz"]
+    status, _, err = helpers.command(capsys, *command)
+    assert status == 2 and "input 'x' holds NaN in sample 0" in err and err.count("\n") == 1
+    assert not (tmp_path / "o.onnx").exists()
 
 
 def test_no_such_source(tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def _split(model: Model) -> Model:
             proto.graph.node[-1].input[k] = fresh
         proto.graph.node.extend(made.get(index, []))
     if model.layout is not None:
-        for index, copies in made.items():
+        for index, added in made.items():
             inside = model.layout.of(model.nodes[index])
-            model.layout.home.update((copy.output[0], inside) for copy in copies if inside)
+            model.layout.home.update((copy.output[0], inside) for copy in added if inside)
     return Model(
         proto,
         model.path,

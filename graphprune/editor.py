@@ -37,9 +37,7 @@ class Editor:
         self.initializers = dict(model.initializers)  # name -> tensor, original or new
         self.lazy = dict(model.lazy)
         self.names = names.of(model.graph)
-        self.copies = dict(
-            model.copies
-        )  # see Model; what is named after one, or after what it is a copy of, is another
+        self.copies = dict(model.copies)  # see Model; what is named after a copy, or after what was copied, is one too
         self.copied = set(model.copies.values())
         self.layout = deepcopy(model.layout)
         self.shrunk: set[str] = set()  # activations that lost elements

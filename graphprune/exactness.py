@@ -9,30 +9,12 @@ cannot be masked at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import Use
+from graphprune.notation import read_zero
 from graphprune.relation import Relation, Slot
 from graphprune.web import Tensor, Web
-
-
-@cache
-def read_zero(expression: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-    """``"0*1+2"`` as products ``((0, 1), (2,))`` and divisors ``()``; ``"0/1"`` as ``((0,),)`` and ``(1,)``.
-
-    ``"always"`` is the product of nothing, which nothing can keep from being zero.
-    """
-    if expression == "always":
-        return ((),), ()
-    products, divisors = [], []
-    for term in filter(None, expression.split("+")):
-        above, _, below = term.partition("/")
-        if below:
-            divisors.append(int(below))
-        if above:
-            products.append(tuple(int(f) for f in above.split("*")))
-    return tuple(products), tuple(divisors)
 
 
 @dataclass

@@ -26,7 +26,11 @@ from graphprune.relation import Axes, AxisMap, Dim, Relation, Shape
 
 
 class NotationError(ValueError):
-    """A pattern that cannot be read, or that does not fit the shapes it meets."""
+    """A line that cannot be read, whatever shapes it meets: a slip of whoever wrote it."""
+
+
+class FitError(NotationError):
+    """A line that is well formed, and does not fit the shapes that it meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,62 @@ def _tensor(text: str, whole: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
+@cache
+def read_zero(expression: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """``"0*1+2"`` as products ``((0, 1), (2,))`` and divisors ``()``; ``"0/1"`` as ``((0,),)`` and ``(1,)``.
+
+    ``"always"`` is the product of nothing, which nothing can keep from being zero.
+
+    Raises:
+        NotationError: it is neither.
+    """
+    if expression == "always":
+        return ((),), ()
+    if expression and _ZERO.fullmatch(expression) is None:
+        raise NotationError(f"{expression!r}: what is zero is a sum of products of inputs by number, as in '0*1+2'")
+    products, divisors = [], []
+    for term in filter(None, expression.split("+")):
+        above, _, below = term.partition("/")
+        if below:
+            divisors.append(int(below))
+        if above:
+            products.append(tuple(int(f) for f in above.split("*")))
+    return tuple(products), tuple(divisors)
+
+
+_TERM = r"(\d+(\*\d+)*)?(/\d+)?"
+_ZERO = re.compile(rf"{_TERM}(\+{_TERM})*")
+
+
+@cache
+def read(pattern: str, zero: str = "", sums: str = "", macs: str = "") -> tuple[tuple[Side, Side], ...]:
+    """Read a pattern and all that is said beside it; the first reading is kept.
+
+    Args:
+        pattern, zero, sums, macs: as in :func:`bind`.
+
+    Returns:
+        The pattern's alternatives, as :func:`parse` gives them.
+
+    Raises:
+        NotationError: one of them cannot be read, or speaks of an input or a dim that the pattern does not have.
+    """
+    alternatives = parse(pattern)
+    count = max(len(left) for left, _ in alternatives)
+    for expression in [*zero.split(";"), sums]:
+        products, divisors = read_zero(expression)
+        for number in [*(i for product in products for i in product), *divisors]:
+            if number >= count:
+                raise NotationError(f"{expression!r} speaks of input {number}, and {pattern!r} has {count}")
+    terms = {term for sides in alternatives for side in sides for one in side for term in one or ()}
+    words = {word.lstrip("!~+") for term in terms for word in term.words if not term.variadic}
+    words |= {"..." if term.words == ("...",) else f"*{term.words[0].lstrip('!~+')}" for term in terms if term.variadic}
+    for word in macs.replace("+", " ").split():
+        if word not in words:
+            raise NotationError(f"{macs!r} speaks of dim {word!r}, which {pattern!r} does not have")
+    return alternatives
+
+
 class _Binding:
     """Sizes and marks of the dims while a pattern is laid over shapes."""
 
@@ -105,7 +165,7 @@ class _Binding:
     def size(self, name: str, size: int, text: str) -> None:
         if self.sizes.setdefault(name, size) not in (size, 1):
             if size != 1:
-                raise NotationError(f"{text}: dim {name!r} is {self.sizes[name]} in one place and {size} in another")
+                raise FitError(f"{text}: dim {name!r} is {self.sizes[name]} in one place and {size} in another")
         elif size != 1:
             self.sizes[name] = size
 
@@ -154,9 +214,10 @@ def bind(
         macs: sums of products of dims, ``"n g i o *k *y"``.
 
     Raises:
-        NotationError: no alternative fits the ranks, or a dim has two sizes.
+        FitError: no alternative fits the ranks, or a dim has two sizes.
+        NotationError: the line cannot be read.
     """
-    for left, right in parse(pattern):
+    for left, right in read(pattern, zero, sums, macs):
         laid_in, laid_out = _lay(left, inputs), _lay(right, outputs)
         if laid_in is None or laid_out is None:
             continue
@@ -168,7 +229,7 @@ def bind(
         built = _build(laid_in, laid_out, inputs, outputs, binding, reason, statistic, zero, macs, attributes or {})
         return replace(built, sums=sums)
     met = ", ".join(map(str, inputs)) + " -> " + ", ".join(map(str, outputs))
-    raise NotationError(f"{pattern!r} does not fit shapes {met}")
+    raise FitError(f"{pattern!r} does not fit shapes {met}")
 
 
 def _lay(side: Side, shapes: Sequence[Shape | None]) -> list[list[tuple[str, ...]] | None] | None:
@@ -210,9 +271,9 @@ def _sizes_of(axes: list[tuple[str, ...]], shape: Shape, binding: _Binding, text
             continue
         known = prod(binding.sizes[n] for n in names if n not in unknown)
         if len(unknown) > 1:
-            raise NotationError(f"{text}: the sizes of {unknown} in one axis are not known beforehand")
+            raise FitError(f"{text}: the sizes of {unknown} in one axis are not known beforehand")
         if size % known or (not unknown and size != known):
-            raise NotationError(f"{text}: an axis of {size} is no product with {known}")
+            raise FitError(f"{text}: an axis of {size} is no product with {known}")
         if unknown:
             binding.size(unknown[0], size // known, text)
 
@@ -285,7 +346,7 @@ def packed(relation: Relation, whole: str, *parts: str) -> Relation:
     """A dim that is the concatenation of products of other dims (``packed(r, "w", "n d", "n d", "n e")``).
 
     Raises:
-        NotationError: the parts do not add up to the whole.
+        FitError: the parts do not add up to the whole.
     """
     place = {dim.name: d for d, dim in enumerate(relation.dims)}
     if whole not in place:  # the tensor that holds it is absent
@@ -300,7 +361,7 @@ def packed(relation: Relation, whole: str, *parts: str) -> Relation:
             inner.append((len(dims) - 1, AxisMap(own)))
         start += size
     if start != relation.dims[place[whole]].size:
-        raise NotationError(f"{whole!r} of {relation.dims[place[whole]].size} is not {' + '.join(parts)}")
+        raise FitError(f"{whole!r} of {relation.dims[place[whole]].size} is not {' + '.join(parts)}")
     return replace(relation, dims=tuple(dims), inner=tuple(inner))
 
 

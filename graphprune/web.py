@@ -154,7 +154,7 @@ def _relation(model: Model, witness: Witness, index: int, memo: dict[object, Rel
     values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
     key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values)
     if key not in memo:
-        memo[key] = rules.rule(seen)
+        memo[key] = rules.rule(seen, f"{model.name}: node {node_name(model, index)!r}")
     return memo[key]
 
 

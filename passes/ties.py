@@ -107,7 +107,7 @@ def together(analysis: Analysis, groups: Sequence[Group], share: float) -> list[
 
 def joint(sets: Sequence[Together], values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """By id of every group the sum of what the groups tied to it have; arrays are cut to the shortest."""
-    found = {}
+    found: dict[str, FloatArray] = {}
     for one in sets:
         own = [values[g.id] for g in one.members]
         total = np.asarray(sum(v[: min(map(len, own))] for v in own))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from graphprune.notation import NotationError, bind, parse, pinned
+from graphprune.notation import FitError, NotationError, bind, parse, pinned, read
 
 
 def test_composites_take_their_unknown_factor_from_the_shape() -> None:
@@ -64,14 +64,33 @@ def test_errors_quote_the_pattern_and_the_rule(pattern: str, message: str) -> No
     assert pattern.split("->")[0].strip() in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("zero", "sums", "macs", "message"),
+    [
+        ("0*", "", "", r"'0\*': what is zero is a sum of products"),
+        ("x", "", "", "'x': what is zero"),
+        ("0;0*2", "", "", "speaks of input 2, and 'a b, c -> a b' has 2"),
+        ("", "0+3", "", "speaks of input 3"),
+        ("", "", "a b d", "speaks of dim 'd'"),
+        ("", "", "a *b", r"speaks of dim '\*b'"),
+    ],
+)
+def test_what_is_said_beside_a_pattern_is_read_with_it(zero: str, sums: str, macs: str, message: str) -> None:
+    assert read("a b, c -> a b", "0*1+0;/1", "always", "a b + c") == parse("a b, c -> a b")
+    with pytest.raises(NotationError, match=message):
+        read("a b, c -> a b", zero, sums, macs)
+    with pytest.raises(NotationError, match=message):  # whatever the shapes
+        bind("a b, c -> a b", [(2,)], [(2,)], zero=zero, sums=sums, macs=macs)
+
+
 def test_shapes_that_do_not_fit() -> None:
-    with pytest.raises(NotationError, match="'a' is 2 in one place and 3 in another"):
+    with pytest.raises(FitError, match="'a' is 2 in one place and 3 in another"):
         bind("a, a -> a", [(2,), (3,)], [(2,)])
-    with pytest.raises(NotationError, match="no product with 4"):
+    with pytest.raises(FitError, match="no product with 4"):
         bind("(g i) -> (g i)", [(10,)], [(10,)], sizes={"g": 4})
-    with pytest.raises(NotationError, match="does not fit"):
+    with pytest.raises(FitError, match="does not fit"):
         bind("a b -> a", [(2,)], [(2,)])
-    with pytest.raises(NotationError, match="not known beforehand"):
+    with pytest.raises(FitError, match="not known beforehand"):
         bind("(a b) -> a", [(6,)], [(2,)])
 
 

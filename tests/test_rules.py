@@ -1,13 +1,22 @@
 """The test of a rule is its line, at shapes that tell every dim apart."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import graphprune
 from graphprune import rules
+from graphprune.errors import FaultError
+from graphprune.notation import NotationError
+from graphprune.relation import Relation
 from graphprune.rules import NodeView, rule
+from graphprune.rules.computing import convolution, elementwise
 from graphprune.rules.table import TABLE
+from graphprune.rules.table import line as one_line
+from models.small import Net
 
 Shapes = list[tuple[int, ...] | None]
 
@@ -162,3 +171,90 @@ def test_rules_of_other_packages_come_in_through_their_entry_points(monkeypatch:
         assert str(rule(node)) == "a b -> a b"
     rules._foreign.cache_clear()
     assert rules.find("com.example", "Strange") is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: one_line("n (g i -> n"),
+        lambda: one_line("n c -> n c", "0*"),
+        lambda: one_line("n c -> n c", "1"),
+        lambda: one_line("n c -> n c", "0", "n d"),
+        lambda: convolution("n (g i) !*x, (g o) i !*k -> n (g o) !*y", "n g i o *z", "0*1"),
+        lambda: elementwise("0**1"),
+    ],
+)
+def test_a_slip_in_a_line_is_met_when_the_table_is_made(make: Callable[[], rules.Rule]) -> None:
+    with pytest.raises(NotationError):
+        make()
+
+
+def broken(node: NodeView) -> Relation:
+    return rules.bind("n (c -> n c", node.inputs, node.outputs)
+
+
+def careless(node: NodeView) -> Relation:
+    return rules.bind("n c -> n c", node.inputs, node.outputs, zero=str(node.attributes["nothing"]))
+
+
+def garbled(node: NodeView) -> Relation:
+    return replace(TABLE["Relu"](node), zero="first")
+
+
+def empty(node: NodeView) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (broken, r"NotationError: 'n \(c -> n c': '\(' is not closed"),
+        (careless, "KeyError: 'nothing'"),
+        (garbled, "NotationError: 'first': what is zero"),
+        (empty, "AttributeError"),
+    ],
+)
+def test_a_rule_that_fails_is_a_fault_and_never_a_pin(function: rules.Rule, message: str) -> None:
+    net = Net()
+    y = net.op("Softsign", net.linear(net.input("x", ["batch", 4]), 4, 8))
+    model = net.model(net.linear(y, 8, 3))
+    own = TABLE["Softsign"]
+    try:
+        rules.register("Softsign", function)
+        with pytest.raises(
+            FaultError, match=rf"small: node 'node_Softsign_\d+': the rule of operator Softsign.*{message}"
+        ):
+            graphprune.analyze(model)
+    finally:
+        rules.register("Softsign", own)
+    assert graphprune.analyze(model).groups
+
+
+def test_a_rule_whose_line_does_not_fit_pins_with_the_reason() -> None:
+    relation = rule(NodeView("BatchNormalization", "", 17, {}, ((2, 3), (4,)), ((2, 3),), (None, None)))
+    assert all("'c' is 3 in one place and 4 in another" in str(d.pinned) for d in relation.dims)
+
+
+@pytest.mark.parametrize("equation", [b"ij,j(->i", b"i....->i"])
+def test_an_equation_that_cannot_be_read_pins(equation: bytes) -> None:
+    relation = rule(NodeView("Einsum", "", 17, {"equation": equation}, ((2, 3), (3,)), ((2,),), (None, None)))
+    assert relation.dims and all("cannot be read" in str(d.pinned) for d in relation.dims)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_faults_of_other_packages_name_their_entry_point(loads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        name = "com.example:Strange"
+
+        def load(self) -> rules.Rule:
+            if not loads:
+                raise ImportError("no module named 'strange'")
+            return broken
+
+    node = NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,))
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "entry_points", lambda group: [Entry()])
+        rules._foreign.cache_clear()
+        with pytest.raises(FaultError, match=r"entry point 'com.example:Strange' of group 'graphprune.rules'.*mend"):
+            rule(node)
+    rules._foreign.cache_clear()

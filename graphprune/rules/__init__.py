@@ -11,7 +11,8 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 
 from graphprune.control import DOMAIN
-from graphprune.notation import NotationError, bind, pinned
+from graphprune.errors import FaultError, GraphpruneError
+from graphprune.notation import FitError, bind, pinned, read_zero
 from graphprune.relation import Relation
 from graphprune.rules import control, microsoft
 from graphprune.rules.classical import pinned_domains
@@ -45,8 +46,18 @@ def _foreign() -> dict[tuple[str, str], Rule]:
     found: dict[tuple[str, str], Rule] = {}
     for entry in entry_points(group="graphprune.rules"):
         domain, _, op = entry.name.rpartition(":")
-        found[(domain, op)] = entry.load()
+        try:
+            found[(domain, op)] = entry.load()
+        except Exception as slip:
+            raise FaultError(
+                f"entry point {entry.name!r} of group 'graphprune.rules' cannot be loaded ({_shown(slip)}); mend or "
+                "uninstall the package that brings it"
+            ) from slip
     return found
+
+
+def _shown(slip: Exception) -> str:
+    return f"{type(slip).__name__}: {' '.join(str(slip).split())}"
 
 
 def find(domain: str, op: str) -> Rule | None:
@@ -83,10 +94,17 @@ def operators() -> list[Entry]:
     return found
 
 
-def rule(node: NodeView) -> Relation:
+def rule(node: NodeView, where: str = "") -> Relation:
     """What a node says about the axes of its tensors.
 
     An operator without a rule, or a node that its rule cannot judge, pins every axis that it touches, with the reason.
+
+    Args:
+        node: the node.
+        where: what to call it in errors.
+
+    Raises:
+        FaultError: the rule fails, or what it gives is no relation: a slip in the rule, which must not pin in silence.
     """
     function = find(node.domain, node.op)
     name = f"{node.domain}:{node.op}" if node.domain else node.op
@@ -94,9 +112,19 @@ def rule(node: NodeView) -> Relation:
         if function is None:
             raise Unruled("it has no rule; register one through the entry point group 'graphprune.rules'")
         found = function(node)
+        for expression in [*found.zero.split(";"), found.sums]:
+            read_zero(expression)
         missing = len(node.inputs) - len(found.inputs), len(node.outputs) - len(found.outputs)
         return replace(found, inputs=found.inputs + (None,) * missing[0], outputs=found.outputs + (None,) * missing[1])
-    except Unruled as no:
+    except (Unruled, FitError) as no:
         return pinned(node.inputs, node.outputs, f"{name}: {no}")
-    except NotationError as no:
-        return pinned(node.inputs, node.outputs, f"{name}: {no}")
+    except GraphpruneError:
+        raise
+    except Exception as slip:
+        own = (node.domain, node.op) in _registered
+        which = "" if own else f" (entry point '{node.domain}:{node.op}' of group 'graphprune.rules')"
+        remedy = "report it, or keep the operator out by 'rules.register'" if own else "mend the package that brings it"
+        raise FaultError(
+            f"{where or 'a node'}: the rule of operator {name}{which} fails ({_shown(slip)}); this is a fault of the "
+            f"rule, not of the model: {remedy}"
+        ) from slip

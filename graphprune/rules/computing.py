@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from graphprune.notation import bind
+from graphprune.notation import NotationError, bind, parse, read, read_zero
 from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described
@@ -23,6 +23,8 @@ def elementwise(zero: str = "") -> Rule:
     Args:
         zero: as in Relation; ``"+"`` joins all inputs.
     """
+    if zero != "+":
+        read_zero(zero)
 
     def rule(node: NodeView) -> Relation:
         target = node.out()
@@ -124,6 +126,10 @@ def einsum(node: NodeView) -> Relation:
         return " ".join("..." if c == "\0" else c for c in term.replace("...", "\0"))
 
     pattern = ", ".join(map(spaced, terms)) + " -> " + spaced(right)
+    try:
+        parse(pattern)
+    except NotationError as no:  # it is the model that wrote this line
+        raise Unruled(f"its equation {equation!r} cannot be read: {no}") from no
     every = " ".join(sorted({c for c in left if c.isalpha()}))
     product = "*".join(map(str, range(len(terms))))
     macs = every + (" ..." if "..." in left else "")
@@ -169,6 +175,7 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
         outputs: ``same`` shape, ``one`` (the axis is reduced), or ``new`` (it has another size).
         zero: as in Relation.
     """
+    read_zero(zero)
 
     def rule(node: NodeView) -> Relation:
         shape = node.shape(0)
@@ -321,6 +328,7 @@ def lp_normalization(node: NodeView) -> Relation:
 
 def convolution(pattern: str, macs: str, zero: str = "0*1+2") -> Rule:
     """The rule of a convolution, with the group count bound beforehand."""
+    read(pattern, zero=zero, macs=macs)
 
     def rule(node: NodeView) -> Relation:
         groups = int(node.attributes.get("group", 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.notation import bind, pinned
+from graphprune.notation import bind, pinned, read
 from graphprune.relation import Relation
 from graphprune.rules import attention as a
 from graphprune.rules import computing as c
@@ -71,7 +71,8 @@ def line(
     *,
     reason: str = "a window slides over it",
 ) -> Rule:
-    """The rule of an operator that one pattern describes."""
+    """The rule of an operator that one pattern describes; the pattern is read here and now, so that no slip waits."""
+    read(pattern, zero=zero, macs=macs)
 
     def rule(node: NodeView) -> Relation:
         shapes = node.inputs

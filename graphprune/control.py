@@ -20,8 +20,6 @@ DOMAIN = "graphprune.control"
 """Domain of the nodes that stand for control flow in the flat form."""
 
 _KINDS = ("If", "Loop", "Scan")
-_BODIES = ("body", "then_branch", "else_branch")
-"""Attributes that hold bodies, in the order in which the flat form lists what they make."""
 
 
 @dataclass
@@ -123,7 +121,7 @@ class _Flattening:
         numbers = []
         inside: list[str] = []
         held = [a for a in node.attribute if a.type == AttributeProto.GRAPH]
-        for attribute in sorted(held, key=lambda a: _BODIES.index(a.name)):
+        for attribute in sorted(held, key=lambda a: a.name == "else_branch"):  # what the then branch makes is first
             body = attribute.g
             renamed = {**names, **self._fresh(body, f"{label}/{attribute.name}")}
             numbers.append(len(self.layout.bodies))

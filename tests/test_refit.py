@@ -271,6 +271,14 @@ def test_an_empty_piece_goes_with_what_it_is_cut_from(op: str) -> None:
     prune(net.model(net.linear(net.op("Concat", y, net.op("Relu", empty), axis=1), 6, 2)))
 
 
+def test_a_constant_without_elements_keeps_its_zero() -> None:
+    """A zero is no size to copy, as it is in Reshape."""
+    net = Net(opset=18)
+    y = net.linear(net.input("x", ["batch", 4]), 4, 8)
+    rest = net.op("ConstantOfShape", net.op("Concat", net.ints(0), net.op("Shape", y, start=1), axis=0))
+    prune(net.model(net.linear(net.op("Concat", y, rest, axis=0), 8, 2)))
+
+
 def test_center_crop_keeps_the_width_that_is_left() -> None:
     net = Net(opset=18)
     y = net.linear(net.input("x", ["batch", 5, 4]), 4, 8)

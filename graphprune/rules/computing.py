@@ -266,16 +266,21 @@ def layer_normalization(centred: bool) -> Rule:
     return described(rule, "``*n ~*c, ~*c, ~*c -> *n ~*c``" if centred else "``*n +*c, +*c -> *n +*c``")
 
 
+def _several(node: NodeView) -> bool:
+    """Whether more than the first output is used."""
+    return any(shape is not None for shape in node.outputs[1:])
+
+
 def batch_normalization(node: NodeView) -> Relation:
     """``n c *s, c, c, c, c -> n c *s``; in training the statistics of the batch are results too."""
-    mark = "!" if node.attributes.get("training_mode") or any(node.outputs[1:]) else ""
+    mark = "!" if node.attributes.get("training_mode") or _several(node) else ""
     pattern = f"{mark}n c {mark}*s, c, c, c, c -> {mark}n c {mark}*s, c, c, c, c"
     return bind(pattern, node.inputs, node.outputs, reason="the statistics of a batch run over it", zero="1+2;;;;")
 
 
 def max_pool(node: NodeView) -> Relation:
     """``n c !*x -> n c !*y``."""
-    if any(node.outputs[1:]):
+    if _several(node):
         raise Unruled("it gives out positions that count through all of its input")
     return bind("n c !*x -> n c !*y", node.inputs, node.outputs, reason="a window slides over it", zero="0")
 

@@ -198,7 +198,7 @@ def split(node: NodeView) -> Relation:
     if sizes is None:
         count = len(node.outputs)
         size = -(-shape[axis] // int(node.attributes.get("num_outputs", count)))
-        sizes = np.minimum(size, shape[axis] - size * np.arange(count))
+        sizes = np.clip(shape[axis] - size * np.arange(count), 0, size)
     build = Builder()
     axes = build.like(shape)
     outputs: list[list[AxisMap] | None] = []
@@ -446,7 +446,13 @@ def constant_of_shape(node: NodeView) -> Relation:
     build = Builder()
     given = node.attributes.get("value")
     zero = "" if given is not None and np.any(numpy_helper.to_array(given)) else "always"
-    return build.relation([None], [build.like(node.out())], zero=zero, operands=(Operand(0, _refit_sizes),))
+
+    def refit(value: Values | None, kept: Kept) -> Values | None:
+        if value is None:
+            return None
+        return np.array([len(kept(OUT0, axis)) for axis in range(len(value))], dtype=value.dtype)
+
+    return build.relation([None], [build.like(node.out())], zero=zero, operands=(Operand(0, refit),))
 
 
 def depth_to_space(node: NodeView) -> Relation:

@@ -224,12 +224,12 @@ def blocks_of_bits(node: NodeView) -> Relation:
 
 def recurrent(node: NodeView) -> Relation:
     """DynamicQuantizeLSTM: weights transposed, and a scale and a zero point for each direction or each column."""
-    words = ["!s b i", "!d i (!4 h)", "!d h (!4 h)", "!d (!8 h)", "_", "!d b h", "!d b h", "!d (!3 h)"]
+    words = ["!s b i", "!d i (!4 h)", "!d h (!4 h)", "!d (!8 h)", "b", "!d b h", "!d b h", "!d (!3 h)"]
     for i in range(8, 12):
         words.append("!d (!4 h)" if node.has(i) and len(node.shape(i)) == 2 else "!d" if node.has(i) else "_")
     relation = bind(
         ", ".join(words) + " -> !s !d b h, !d b h, !d b h",
-        tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
+        node.inputs,
         node.outputs,
         reason="one step of the recurrence needs the one before it, and each gate has its own place",
         zero="0*1+2+3+5+6",
@@ -237,4 +237,4 @@ def recurrent(node: NodeView) -> Relation:
         macs="s b d 4 h i + s b d 4 h h",
         attributes={"hidden_size": "h"},
     )
-    return replace(relation, kind="state", masks={1: 9, 2: 11, 8: None, 9: None, 10: None, 11: None})
+    return replace(relation, kind="state", masks={1: 9, 2: 11, 4: None, 8: None, 9: None, 10: None, 11: None})

@@ -84,7 +84,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"sparsity": sparse.Request(scope=sparse.Scope(also="*"))},
         "sparsity.scope.also is '*' (str), and must be a list",
     ),
-    "no function": ({"ratio": 0.3, "progress": 1}, "progress is 1 (int), and must be a function"),
+    "no function": ({"ratio": 0.3, "progress": 1}, "progress is 1 (int), and must be a Progress"),
     "calibration of arrays": ({"calibration": {"x": np.zeros(3)}}, "calibration is {'x': array("),
 }
 

@@ -360,7 +360,7 @@ def recurrent(gates: int) -> Rule:
         keeps = all(name.lower() in (b"sigmoid", b"tanh", b"relu") for name in given)
         if gates == 1 and b"sigmoid" in [name.lower() for name in given]:
             keeps = False
-        w, b = (f"(!{gates} h)", f"(!{2 * gates} h)") if gates > 1 else ("h", "(!2 h)")
+        w, b, many = (f"(!{gates} h)", f"(!{2 * gates} h)", f"{gates} ") if gates > 1 else ("h", "(!2 h)", "")
         first, state, output = "!s b i", "!d b h", "!s !d b h"
         if node.attributes.get("layout"):
             first, state, output = "b !s i", "b !d h", "b !s !d h"
@@ -371,7 +371,7 @@ def recurrent(gates: int) -> Rule:
             node.outputs,
             reason="one step of the recurrence needs the one before it, and each gate has its own place",
             zero="0*1+2+3+5+6" if keeps else "",
-            macs=f"s b d {gates} h i + s b d {gates} h h",
+            macs=f"s b d {many}h i + s b d {many}h h",
             attributes={"hidden_size": "h"} if "hidden_size" in node.attributes else {},
         )
         return replace(relation, kind="state", masks={4: None})  # lengths, one for each sequence

@@ -97,6 +97,7 @@ def compensate(
         done.model,
         batches,
         lambda value, tensor: proof.restrict(np.asarray(value), tensor, done.removal),
+        analysis.rulings,
         seed,
         progress,
         partial(cut, done.removal),
@@ -113,13 +114,8 @@ def compensate(
 
 
 def cut(removal: Removal, value: Values, output: str) -> Values:
-    """What a product inside a node comes to, ``[1, rows, outputs]``, without what its weight has lost."""
-    analysis = removal.analysis
-    node = analysis.model.producer[output]
-    axes = [analysis.web.axis(node, ("in", 1), a) for a in range(2)]
-    if None in axes:
-        return value
-    kept = [removal.kept(a) for a in axes if a is not None]
-    sizes = [analysis.web.sizes[a] for a in axes if a is not None]
-    whole = value.reshape(-1, *sizes)
-    return whole[:, kept[0][:, None], kept[1]].reshape(1, len(whole), -1)
+    """What a product inside a node comes to, ``[groups, rows, outputs]``, without what its weight has lost."""
+    rulings = removal.analysis.rulings
+    form = rulings.form(output)
+    groups, outputs = (rulings.span(output, form, own).kept(removal.kept) for own in (form.groups, form.outputs))
+    return value[groups][:, :, outputs]

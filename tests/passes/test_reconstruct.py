@@ -42,7 +42,7 @@ def disturbed(model: ModelProto, seed: int = 1) -> ModelProto:
 
 
 def fitted(original: ModelProto, other: ModelProto, data: list[dict[str, np.ndarray]]) -> Reconstructed:
-    return reconstruct(load(original), load(other), lambda: data, identity)
+    return reconstruct(load(original), load(other), lambda: data, identity, graphprune.analyze(original).rulings)
 
 
 def net(kind: str) -> tuple[ModelProto, tuple[int, ...]]:
@@ -89,8 +89,11 @@ def test_a_bias_is_added_where_there_is_room_for_one() -> None:
     from graphprune.proof import restrict
     from graphprune.removal import Removal
 
-    removal = Removal(graphprune.analyze(model), result.plan.selection)
-    found = reconstruct(load(model), result.model, lambda: data, lambda v, n: restrict(np.asarray(v), n, removal))
+    analysis = graphprune.analyze(model)
+    removal = Removal(analysis, result.plan.selection)
+    found = reconstruct(
+        load(model), result.model, lambda: data, lambda v, n: restrict(np.asarray(v), n, removal), analysis.rulings
+    )
     assert len(found.model.graph.node[-1].input) == 3 and found.fits[-1].after < found.fits[-1].before
     assert result.model.graph.node[-1].input[:2] == found.model.graph.node[-1].input[:2]
 
@@ -194,7 +197,7 @@ def test_a_bias_is_added_where_it_pays() -> None:
         if list(tensor.dims) == [16]:  # the mean of what comes in has moved
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 2, tensor.name))
     original, changed = load(model), load(other)
-    found = reconstruct(original, changed, lambda: batches((12,)), lambda v, _: v)
+    found = reconstruct(original, changed, lambda: batches((12,)), lambda v, _: v, graphprune.analyze(model).rulings)
     assert found.fits[-1].after < 0.05 * found.fits[-1].before
     found.model.proto.graph.node[0].ByteSize()
     onnx.checker.check_model(found.model.proto)

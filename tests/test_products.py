@@ -1,4 +1,4 @@
-"""Linear operators as matrix products: rows times matrix is what the operator makes."""
+"""Products as matrices: rows times matrix is what the node makes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from graphprune.linears import find
-from graphprune.model import load
+from graphprune.analysis import analyze
+from graphprune.products import Product, find
 from graphprune.run import exposing, generate, run, session
 from models.small import Net, chain
 
@@ -83,31 +83,37 @@ CASES = {
 }
 
 
+def products(model: ModelProto) -> list[Product]:
+    analysis = analyze(model)
+    return find(analysis.model, analysis.rulings)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("most", [10_000, 7])
 def test_rows_times_matrix_is_the_output(name: str, most: int) -> None:
-    model = load(CASES[name])
-    (linear,) = find(model)
+    analysis = analyze(CASES[name])
+    model, (product,) = analysis.model, find(analysis.model, analysis.rulings)
     feeds = generate(model, {"x": tuple(d.dim_value or 4 for d in model.inputs[0].type.tensor_type.shape.dim)})
-    with session(exposing(model, [linear.output])) as active:
-        (y,) = run(active, feeds, [linear.output])
-    chosen, sample = linear.choose(feeds["x"], most, np.random.default_rng(0))
-    rows, wanted = linear.rows(feeds["x"], chosen), linear.results(y, chosen)
+    with session(exposing(model, [product.output])) as active:
+        (y,) = run(active, feeds, [product.output])
+    chosen, sample = product.choose(feeds["x"], most, np.random.default_rng(0))
+    rows, wanted = product.rows(feeds["x"], chosen), product.results(y, chosen)
     assert rows.shape[1] == wanted.shape[1] == len(sample) == min(most, y.size // (wanted.shape[0] * wanted.shape[2]))
-    weight = model.array(linear.weight)
-    found = rows @ linear.matrix(weight)
-    if linear.bias is not None and linear.adder is None:
-        found = found + model.array(linear.bias).reshape(linear.groups, 1, -1)
+    weight = model.array(product.weight)
+    found = rows @ product.matrix(weight)
+    added = product.added(model)
+    if added is not None and product.adder is None:
+        found = found + added[:, None]
     assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
-    assert np.array_equal(linear.weight_of(linear.matrix(weight), weight), weight)
-    assert sample.max() < 4 and (linear.bias is not None) == ("no bias" not in name and name != "gemm, transposed")
+    assert np.array_equal(product.weight_of(product.matrix(weight), weight), weight)
+    assert sample.max() < 4 and (product.bias is not None) == ("no bias" not in name and name != "gemm, transposed")
 
 
 def test_weights_that_others_read_are_left_alone() -> None:
     net = Net()
     x, weight = net.input("x", ["batch", 6]), net.weight(6, 6)
-    assert find(load(net.model(net.op("MatMul", net.op("MatMul", x, weight), weight)))) == []
+    assert products(net.model(net.op("MatMul", net.op("MatMul", x, weight), weight))) == []
     net = Net()
-    x = net.input("x", ["batch", 6])
-    assert find(load(net.model(net.op("MatMul", net.op("Neg", x), x)))) == []
-    assert [len(find(load(chain())))] == [2]
+    x = net.input("x", [6, 6])
+    assert products(net.model(net.op("MatMul", net.op("Neg", x), x))) == []
+    assert len(products(chain())) == 2

@@ -143,9 +143,7 @@ def observe(
 
 def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:
     for product in find(analysis.model, analysis.rulings, shared=True):
-        window = product.form.window
-        if not product.form.groups or window is None or not window.backward:
-            yield _Weighted(analysis, product)
+        yield _Weighted(analysis, product)
     for node in range(len(analysis.model.nodes)):
         paired = _paired(analysis, node)
         if paired is not None:

@@ -89,7 +89,7 @@ def solve(cut: Cut, shape: Sequence[int], known: Mapping[Letter, int]) -> dict[L
 
 
 def forms(relation: Relation, constants: Sequence[int], activations: Sequence[int]) -> list[Form]:
-    """Every way in which a node is a product of an activation with a constant.
+    """Every way in which a node is a product of an activation with a constant; steps inside the node come last.
 
     Args:
         relation: what the node says.
@@ -98,7 +98,7 @@ def forms(relation: Relation, constants: Sequence[int], activations: Sequence[in
     """
     pairs = [(x, w) for w in constants for x in activations] if relation.macs else []
     found = [_form(relation, x, w, {*constants}, {*activations}) for x, w in pairs]
-    return [form for form in found if form is not None]
+    return sorted((form for form in found if form is not None), key=lambda form: form.inner)
 
 
 def _form(relation: Relation, x: int, w: int, constants: Set[int], activations: Set[int]) -> Form | None:

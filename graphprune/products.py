@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -245,29 +244,9 @@ def find(model: Model, rulings: Rulings, shared: bool = False) -> list[Product]:
         ruling = rulings.of(node)
         if ruling is not None and ruling.forms:
             made = (_product(model, rulings, ways, index, form) for form in ruling.forms)
-            found += [p for p in made if p is not None and _today(node, p) and (shared or _own(model, p))][:1]
+            product = next((p for p in made if p is not None), None)
+            found += [product] if product is not None and (shared or _own(model, product)) else []
     return found
-
-
-_TODAY = {
-    "Conv": (3, 4, 5),
-    "ConvTranspose": (3, 4, 5),
-    "GRU": (3,),
-    "Gemm": (2,),
-    "LSTM": (3,),
-    "MatMul": (2,),
-    "RNN": (3,),
-}
-
-
-def _today(node: Any, p: Product) -> bool:
-    inner = node.op_type in ("GRU", "LSTM", "RNN")
-    return (
-        len(p.shape) in _TODAY.get(node.op_type, ())
-        and node.domain in ("", "ai.onnx")
-        and p.form.w == 1
-        and p.inner == inner
-    )
 
 
 def _product(model: Model, rulings: Rulings, ways: Computed, index: int, form: Form) -> Product | None:

@@ -60,10 +60,6 @@ class Rulings:
         found = self._rulings.get(first(node))
         return found if found is not None and found.operator == (node.domain, node.op_type) else None
 
-    def form(self, output: str) -> Form:
-        """How a node is a product, by what it makes first."""
-        return self._rulings[output].forms[0]
-
     def joins(self, node: NodeProto) -> bool:
         """Whether a node adds one tensor to another."""
         found = self.of(node)

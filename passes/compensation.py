@@ -16,6 +16,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.products import Product
 from graphprune.relation import Values
 from graphprune.removal import Removal
 from graphprune.rewrite import Rewritten
@@ -113,9 +114,10 @@ def compensate(
     return Compensated(found.model, entries, found.fits, found.kept)
 
 
-def cut(removal: Removal, value: Values, output: str) -> Values:
+def cut(removal: Removal, value: Values, product: Product) -> Values:
     """What a product inside a node comes to, ``[groups, rows, outputs]``, without what its weight has lost."""
-    rulings = removal.analysis.rulings
-    form = rulings.form(output)
-    groups, outputs = (rulings.span(output, form, own).kept(removal.kept) for own in (form.groups, form.outputs))
+    rulings, form = removal.analysis.rulings, product.form
+    groups, outputs = (
+        rulings.span(product.output, form, own).kept(removal.kept) for own in (form.groups, form.outputs)
+    )
     return value[groups][:, :, outputs]

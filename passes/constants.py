@@ -204,8 +204,6 @@ def _changes(
     readers: list[tuple[Product, np.ndarray]] = []
     for product in find(analysis.model, rulings, shared=True):
         form = product.form
-        if form.groups and form.window is not None and form.window.backward:
-            continue
         summed = rulings.span(product.output, form, form.sums)
         marks = np.zeros(summed.size, bool)
         for id, classes in folded.items():

@@ -62,7 +62,7 @@ def _vectors(analysis: Analysis, group: Group, products: Sequence[Product]) -> F
     parts = []
     for product in products:
         labels = _made(analysis, product).labels(group.labels)
-        if labels is None or _apart(product) or (labels < 0).all():
+        if labels is None or (labels < 0).all():
             continue
         matrix = product.matrix(analysis.model.array(product.weight)).astype(np.float64)
         rows = matrix.transpose(0, 2, 1).reshape(-1, matrix.shape[1])
@@ -77,11 +77,6 @@ def _vectors(analysis: Analysis, group: Group, products: Sequence[Product]) -> F
 def _made(analysis: Analysis, product: Product) -> Span:
     """What a product makes, all groups of it."""
     return analysis.rulings.span(product.output, product.form, (*product.form.groups, *product.form.outputs))
-
-
-def _apart(product: Product) -> bool:
-    """Whether it is a transposed convolution of several groups."""
-    return bool(product.form.groups) and product.form.window is not None and product.form.window.backward
 
 
 def _by_class(rows: FloatArray, labels: IntArray, size: int) -> FloatArray:
@@ -101,13 +96,14 @@ def _affine(analysis: Analysis, product: Product, outputs: int) -> tuple[FloatAr
     name = product.output
     if product.adder is not None:
         name = model.nodes[product.adder].output[0]
-    channels = product.form.channels
-    while len(channels) == 1 and len(uses := model.uses.get(name, [])) == 1 and name not in model.output_names:
+    form = product.form  # of a step inside the node, what lies behind is made of more than its outputs
+    axes = [a for a, own in enumerate(form.made) if own == (*form.groups, *form.outputs) and not form.inner]
+    while axes and len(uses := model.uses.get(name, [])) == 1 and name not in model.output_names:
         node, shape = uses[0].node, analysis.witness.shape(name)
         reads = {n for n in model.nodes[node].input if n and n not in model.constant_names}
         if reads != {name} or shape is None:
             break
-        one = _step(model, node, name, shape, channels[0])
+        one = _step(model, node, name, shape, axes[0])
         if one is None:
             break
         gain, shift = gain * one[0], shift * one[0] + one[1]
@@ -152,9 +148,10 @@ def fold(
     pairs = {id: partners(analysis, g, c, products) for id, c in selection.items() if (g := analysis.group(id))}
     editor, changed = Editor(pruned), []
     for product in products:
-        summed, target = rulings.span(product.output, product.form, product.form.sums), there.get(product.output)
-        if target is None or _apart(product):
+        form, target = product.form, there.get(product.output)
+        if target is None:
             continue
+        groups, summed, made = (rulings.span(product.output, form, n) for n in (form.groups, form.sums, form.outputs))
         weight = None
         for id, own in pairs.items():
             group = analysis.group(id)
@@ -167,9 +164,7 @@ def fold(
         if weight is None:
             continue
         held = pruned.array(target.weight)
-        kept = weight[:, summed.kept(removal.kept)]
-        if not product.form.groups:
-            kept = kept[:, :, _made(analysis, product).kept(removal.kept)]
+        kept = weight[groups.kept(removal.kept)][:, summed.kept(removal.kept)][:, :, made.kept(removal.kept)]
         if kept.shape == target.matrix(held).shape:
             editor.renew(target.weight, target.weight_of(kept, held))
             changed.append((node_name(pruned, target.node), target.weight))

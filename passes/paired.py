@@ -26,6 +26,7 @@ from graphprune.staged import Staged
 
 Feeds = Mapping[str, Values]
 Restrict = Callable[[Values, str], Values]
+Cut = Callable[[Values, Product], Values]
 HELD_OUT = 4
 """One sample in this many is held out."""
 
@@ -38,7 +39,7 @@ class Task:
     rulings: Rulings
     batches: Callable[[], Iterable[Feeds]]
     restrict: Restrict
-    cut: Restrict
+    cut: Cut
     seed: int
     fit: str
     thin: Mapping[str, Thinner]
@@ -134,7 +135,7 @@ class Pair:
             return product.results(self.task.restrict(outputs[product.output], product.output), chosen)
         whole = self.originals[product.output]
         matrix = whole.matrix(self.task.original.array(whole.weight))
-        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, product.output)
+        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, whole)
 
 
 def _beside(rulings: Rulings, model: Model, product: Product, number: int, given: Staged, wanted: Staged) -> str | None:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from graphprune.passes.least_squares import Split, masked, repaired, solve
 from graphprune.passes.masks import Thinner
-from graphprune.passes.paired import Feeds, Pair, Restrict, Task
+from graphprune.passes.paired import Cut, Feeds, Pair, Restrict, Task
 from graphprune.passes.paired import bias as added
 from graphprune.passes.thinning import share
 
@@ -92,7 +92,7 @@ def reconstruct(
     rulings: Rulings,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _, __: None,
-    cut: Restrict = lambda value, _: value,
+    cut: Cut = lambda value, _: value,
     fit: str = "refit",
     thin: Mapping[str, Thinner] | None = None,
     sparse: Set[str] = frozenset(),
@@ -107,8 +107,8 @@ def reconstruct(
         rulings: what is known of the original's nodes.
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
-        cut: takes out of what a product inside a node comes to, ``[1, rows, outputs]``, by the name of the node's
-            first output, what was removed from it.
+        cut: takes out of what a product of the original inside a node comes to, ``[groups, rows, outputs]``, what was
+            removed from it.
         fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
         thin: by weight what makes it sparse, of weights that one operator alone reads.
         sparse: weights that are sparse already, and stay so.
@@ -191,8 +191,11 @@ def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
 
 
 def _alike(products: Sequence[Product]) -> bool:
-    """Whether operators read one weight in the same way, each as it is held."""
-    return all(n.layout == products[0].layout and not n.way.steps for n in products)
+    """Whether operators read one weight in the same way."""
+    first = products[0]
+    ways = [n.order for n in products]
+    same = all(way is ways[0] or (way is not None and np.array_equal(way, ways[0])) for way in ways)
+    return same and all(n.layout == first.layout for n in products)
 
 
 def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split, task: Task) -> None:

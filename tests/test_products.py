@@ -54,6 +54,15 @@ def moved(*way: str, half: bool = False) -> ModelProto:
     return net.model(net.op("MatMul", net.input("x", ["batch", 12]), weight))
 
 
+def product(kind: str, shape: tuple[int | str, ...], *weights: tuple[int, ...], **attributes: Any) -> ModelProto:
+    """Any operator with an activation before its weights; those of com.microsoft are written with a dot in front."""
+    net, op = Net(), kind.removeprefix(".")
+    domain = "com.microsoft" if kind.startswith(".") else ""
+    inputs = [net.input("x", shape), *(net.weight(*w) for w in weights)]
+    y = net.op(op, *inputs, domain=domain, **attributes)
+    return net.model(net.op("Identity", y), domains=[domain] if domain else [], rank=len(shape))
+
+
 CASES = {
     "3x3": conv((3, 3), pads=[1, 1, 1, 1]),
     "1x1, no bias": conv((1, 1), bias=False),
@@ -80,6 +89,13 @@ CASES = {
     "backward, dilated": backward((3, 2), dilations=[2, 1], strides=[3, 2]),
     "backward, groups": backward((3, 3), 6, 4, 2, strides=[2, 1], pads=[1, 1, 1, 1]),
     "backward, one axis": backward((4,), strides=[3]),
+    "outputs first, no bias": product("Einsum", ("batch", 3, 12), (5, 12), equation="bsi,oi->bso"),
+    "two sums, no bias": product("Einsum", ("batch", 3, 4, 6), (4, 6, 5), equation="bshd,hdo->bso"),
+    "rows and outputs mixed, no bias": product("Einsum", ("batch", 3, 6), (6, 2, 5), equation="bsi,ijo->jbos"),
+    "a group for each head, no bias": product("Einsum", ("batch", 3, 6), (3, 6, 5), equation="bhi,hio->bho"),
+    "batched, no bias": product("MatMul", ("batch", 4, 3, 12), (4, 12, 5)),
+    "fused, transposed, no bias": product(".FusedMatMul", ("batch", 3, 12), (5, 12), transB=1),
+    "fused convolution": product(".FusedConv", ("batch", 6, 9, 9), (8, 3, 3, 3), (8,), group=2, strides=[2, 1]),
 }
 
 
@@ -93,6 +109,7 @@ def products(model: ModelProto) -> list[Product]:
 def test_rows_times_matrix_is_the_output(name: str, most: int) -> None:
     analysis = analyze(CASES[name])
     model, (product,) = analysis.model, find(analysis.model, analysis.rulings)
+    assert not product.inner
     feeds = generate(model, {"x": tuple(d.dim_value or 4 for d in model.inputs[0].type.tensor_type.shape.dim)})
     with session(exposing(model, [product.output])) as active:
         (y,) = run(active, feeds, [product.output])
@@ -117,3 +134,24 @@ def test_weights_that_others_read_are_left_alone() -> None:
     x = net.input("x", [6, 6])
     assert products(net.model(net.op("MatMul", net.op("Neg", x), x))) == []
     assert len(products(chain())) == 2
+
+
+INNER = {
+    "scaled": product("Gemm", ("batch", 12), (12, 5), (5,), alpha=0.5),
+    "a bias for each row": product("Gemm", (3, 12), (12, 5), (3, 5)),
+    "activated": product(".FusedConv", ("batch", 6, 9, 9), (8, 6, 3, 3), (8,), activation="Relu"),
+    "fused gemm": product(".FusedGemm", ("batch", 12), (5, 12), (5,), transB=1, activation="Relu"),
+    "summed over rows": product("Einsum", ("batch", 3, 12), (12, 5), equation="bsi,io->bo"),
+    "fixed by a size": product("ConvTranspose", ("batch", 6, 4, 4), (6, 4, 3, 3), output_shape=[7, 7], strides=[2, 2]),
+}
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_what_is_done_to_a_product_makes_it_a_step_inside_the_node(name: str) -> None:
+    (product,) = products(INNER[name])
+    assert product.inner and product.bias is None and product.form.slot is None
+
+
+def test_an_operator_is_no_product_where_its_weight_meets_no_activation_or_nothing_is_summed() -> None:
+    assert products(product("Einsum", ("batch", 6), (6,), equation="bi,i->bi")) == []
+    assert products(product("Einsum", ("batch", 6), (4,), equation="bi,o->bo")) == []

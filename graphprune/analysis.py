@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import networkx as nx
@@ -16,6 +17,7 @@ from graphprune.coupling import Coupled, Reason, Statistic
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.relation import IntArray
 from graphprune.rules import find
+from graphprune.rulings import Rulings
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -91,6 +93,11 @@ class Analysis:
     groups: list[Group]
     fixed: list[Group]
     notes: list[Note] = field(default_factory=list)
+
+    @cached_property
+    def rulings(self) -> Rulings:
+        """What is known of each node, also of those of models that are made of this one."""
+        return Rulings(self.model, self.witness, self.web)
 
     def group(self, id: str) -> Group | None:
         """The group of this id, prunable or not."""

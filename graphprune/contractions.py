@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.linear import Linear
-from graphprune.linears import find
 from graphprune.moments import FloatArray, Moments
+from graphprune.products import Product, find
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Axes, IntArray, Values
+from graphprune.spans import Span, span
 from graphprune.staged import Staged, waves
 
 Feeds = Mapping[str, Values]
@@ -36,8 +36,7 @@ class Contraction:
 
     Attributes:
         node: index of the node.
-        vertex: the axis or dim of the web that is summed over.
-        repeat: number of rows that each of its elements stands for (the positions of a kernel).
+        summed: the dims that are summed over, the places of a window last: an element for each row.
         mean: of the rows, shape ``[groups, sums]``.
         gram: second moments, shape ``[groups, sums, sums]``.
         matrix: what rows are multiplied by, shape ``[groups, sums, outputs]``.
@@ -45,8 +44,7 @@ class Contraction:
     """
 
     node: int
-    vertex: int
-    repeat: int
+    summed: Span
     mean: FloatArray
     gram: FloatArray
     matrix: FloatArray
@@ -54,38 +52,35 @@ class Contraction:
 
     def labels(self, group: Group) -> IntArray | None:
         """The class of each row, None where the group has none here."""
-        held = group.labels.get(self.vertex)
-        return None if held is None else np.repeat(held, self.repeat)
+        return self.summed.labels(group.labels)
 
 
 class _Weighted:
     """A product with a weight."""
 
-    def __init__(self, analysis: Analysis, linear: Linear) -> None:
-        self.linear, self.node, self.reads, self.output = linear, linear.node, [linear.input], linear.output
-        vertex = analysis.web.axis(linear.node, ("in", 1), linear.summed)
-        self.vertex = -1 if vertex is None else vertex
+    def __init__(self, analysis: Analysis, product: Product) -> None:
+        self.product, self.node, self.reads, self.output = product, product.node, [product.input], product.output
+        self.summed = analysis.rulings.span(product.output, product.form, product.form.sums)
         self.moments: Moments | None = None
 
     def add(self, values: Feeds, rng: np.random.Generator) -> None:
-        x = values[self.linear.input]
-        rows = self.linear.rows(x, self.linear.choose(x, ROWS, rng)[0])
+        x = values[self.product.input]
+        rows = self.product.rows(x, self.product.choose(x, ROWS, rng)[0])
         self.moments = self.moments or Moments.empty(rows.shape[0], rows.shape[2])
         self.moments.add(rows)
 
     def finish(self, analysis: Analysis) -> Contraction:
         assert self.moments is not None
-        matrix = self.linear.matrix(analysis.model.array(self.linear.weight)).astype(np.float64)
-        repeat = prod(self.linear.kernel)
+        matrix = self.product.matrix(analysis.model.array(self.product.weight)).astype(np.float64)
         mean = self.moments.x / max(self.moments.count, 1)
-        return Contraction(self.node, self.vertex, repeat, mean, self.moments.centred, matrix, True)
+        return Contraction(self.node, self.summed, mean, self.moments.centred, matrix, True)
 
 
 class _Paired:
     """A product of two activations; ``axes`` holds for each the axes of the batch, all others, and that summed over."""
 
-    def __init__(self, node: int, vertex: int, reads: list[str], output: str, axes: list[list[list[int]]]) -> None:
-        self.node, self.vertex, self.reads, self.output, self.axes = node, vertex, reads, output, axes
+    def __init__(self, node: int, summed: Span, reads: list[str], output: str, axes: list[list[list[int]]]) -> None:
+        self.node, self.summed, self.reads, self.output, self.axes = node, summed, reads, output, axes
         self.gram: FloatArray | None = None
 
     def add(self, values: Feeds, rng: np.random.Generator) -> None:
@@ -100,9 +95,7 @@ class _Paired:
     def finish(self, analysis: Analysis) -> Contraction:
         assert self.gram is not None
         size = len(self.gram)
-        return Contraction(
-            self.node, self.vertex, 1, np.zeros((1, size)), self.gram[None], np.ones((1, size, 1)), False
-        )
+        return Contraction(self.node, self.summed, np.zeros((1, size)), self.gram[None], np.ones((1, size, 1)), False)
 
 
 def observe(
@@ -130,7 +123,7 @@ def observe(
     pending = {
         c.node: c
         for c in _candidates(analysis)
-        if c.vertex in wanted and c.output in model.producer and there.issuperset(c.reads)
+        if c.summed.touches(wanted) and c.output in model.producer and there.issuperset(c.reads)
     }
     steps = waves(analysis.model, pending)
     rng = np.random.default_rng(seed)
@@ -150,9 +143,8 @@ def observe(
 
 
 def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:
-    for linear in find(analysis.model, shared=True):
-        if linear.groups == 1 or not linear.backward:
-            yield _Weighted(analysis, linear)
+    for product in find(analysis.model, analysis.rulings, shared=True):
+        yield _Weighted(analysis, product)
     for node in range(len(analysis.model.nodes)):
         paired = _paired(analysis, node)
         if paired is not None:
@@ -180,7 +172,7 @@ def _paired(analysis: Analysis, node: int) -> _Paired | None:
         batch = [axes.index((d,)) for d in shared]
         last = axes.index((summed[0],))
         places.append([batch, [k for k in range(len(axes)) if k not in (*batch, last)], [last]])
-    return _Paired(node, net.dim_start[node] + summed[0], list(proto.input), proto.output[0], places)
+    return _Paired(node, span(net, node, summed), list(proto.input), proto.output[0], places)
 
 
 def _looked_up(inputs: Iterable[Axes | None]) -> bool:

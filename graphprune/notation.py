@@ -227,7 +227,7 @@ def bind(
                 if axes is not None and shape is not None:
                     _sizes_of(axes, shape, binding, pattern)
         built = _build(laid_in, laid_out, inputs, outputs, binding, reason, statistic, zero, macs, attributes or {})
-        return replace(built, sums=sums)
+        return replace(built, sums=sums, vacant=_vacant(left, inputs, built))
     met = ", ".join(map(str, inputs)) + " -> " + ", ".join(map(str, outputs))
     raise FitError(f"{pattern!r} does not fit shapes {met}")
 
@@ -326,6 +326,19 @@ def _build(
         macs=_products(macs, names, place),
         attributes={a: tuple(place[w] for w in d.split()) for a, d in attributes.items()},
     )
+
+
+def _vacant(side: Side, shapes: Sequence[Shape | None], relation: Relation) -> dict[int, Axes]:
+    """The axes of inputs that are absent, where all their dims are known."""
+    place = {dim.name: d for d, dim in enumerate(relation.dims) if dim.size != 1}
+    found: dict[int, Axes] = {}
+    for i, terms in enumerate(side):
+        if terms is None or (i < len(shapes) and shapes[i] is not None) or any(t.variadic for t in terms):
+            continue
+        words = [[word.lstrip("!~+") for word in term.words] for term in terms]
+        if not any(name.isdigit() for names in words for name in names):
+            found[i] = tuple(AxisMap(tuple(place[n] for n in names if n in place)) for names in words)
+    return found
 
 
 def _products(text: str, names: list[str], place: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:

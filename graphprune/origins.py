@@ -7,9 +7,10 @@ point that stands for zero (``masks``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from graphprune.masking import spread
 from graphprune.model import Model, node_name
 from graphprune.relation import Axes, AxisMap, IntArray, Relation, Values
-from graphprune.web import Web
 
 Index = npt.NDArray[np.intp]
 
@@ -62,42 +62,112 @@ def _cleared(value: Values, gone: npt.NDArray[np.bool_]) -> Values:
     return np.asarray((bits & (gone.view(np.int8) - np.int8(1))).view(value.dtype))
 
 
-def origin(model: Model, net: Web, node: int, position: int) -> Origin:
-    """The constant behind an input of a node.
+class Relations(Protocol):
+    """What each node says, by its index; None of nodes that only make constants, or of which nothing is known."""
+
+    def __getitem__(self, index: int, /) -> Relation | None: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node on the way to a constant.
+
+    Attributes:
+        node: its index.
+        relation: what it says.
+        input, output: which of its tensors are on the way.
+    """
+
+    node: int
+    relation: Relation
+    input: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way from an input of a node back to a constant.
+
+    Attributes:
+        source: name of the constant.
+        names: every tensor on the way, that of the constant last.
+        steps: nodes between, the last first.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def moved(self) -> bool:
+        """Whether the nodes between move or convert the constant and compute nothing else."""
+        return all(step.relation.moves is not None and step.input == step.output == 0 for step in self.steps)
+
+    def order(self) -> Index | None:
+        """For each element as the node reads it, the element of the flat source; None where both are alike.
+
+        Raises:
+            Lost: a node makes elements itself, reads some more than once, or sums over them.
+        """
+        order: Index | None = None
+        for step in self.steps:
+            before = _order(step.relation, step.input, step.output)
+            if before is not None:
+                order = before if order is None else before.reshape(-1)[order]
+        return order
+
+
+def way(model: Model, relations: Relations, node: int, position: int) -> Way:
+    """The way from an input of a node back to a constant.
 
     Raises:
         Lost: there is none, or nodes between make more of it than a move or a conversion; says which.
     """
     name = model.nodes[node].input[position]
-    zero = _zero_point(model, net, node, position)
-    order: Index | None = None
-    while model.root(name) not in model.sources:
+    names, steps = [name], list[Step]()
+    while name not in model.sources:
         index = model.producer.get(name, -1)
         if name not in model.constant_names or index < 0:
             raise Lost(f"{name!r} is no constant")
-        relation = net.relations[index]
-        chosen = None if relation is None else _follow(model, index, relation, name)
-        if relation is None or chosen is None:
-            label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
-            raise Lost(
-                f"node {label} computes it in a way that cannot be followed element by element; fold constants first"
-            )
-        step = _order(relation, chosen, list(model.nodes[index].output).index(name))
-        before = _zero_point(model, net, index, chosen)
-        if step is not None:
-            order = step if order is None else step.reshape(-1)[order]
+        position = 0
+        if model.root(name) not in model.sources:  # else it is another name of the constant
+            relation = relations[index]
+            which = list(model.nodes[index].output).index(name)
+            chosen = None if relation is None else _follow(relation, which)
+            if relation is None or chosen is None:
+                label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
+                raise Lost(
+                    f"node {label} computes it in a way that cannot be followed element by element; fold constants "
+                    "first"
+                )
+            steps.append(Step(index, relation, chosen, which))
+            position = chosen
+        name = model.nodes[index].input[position]
+        names.append(name)
+    return Way(name, tuple(names), tuple(steps))
+
+
+def origin(model: Model, relations: Relations, node: int, position: int) -> Origin:
+    """The constant behind an input of a node.
+
+    Raises:
+        Lost: there is none, or nodes between make more of it than a move or a conversion; says which.
+    """
+    found = way(model, relations, node, position)
+    zero = _zero_point(model, relations[node], node, position)
+    for number, step in enumerate(found.steps):
+        before = _zero_point(model, step.relation, step.node, step.input)
         if np.any(before):
-            shape = [prod(relation.dims[d].size for d in a.dims) for a in relation.inputs[chosen] or ()]
+            order = Way(found.source, (), found.steps[: number + 1]).order()
+            shape = _shape(step.relation, step.input)
             whole = np.broadcast_to(before, shape)
             zero = whole if order is None else whole.reshape(-1)[order]
             zero = zero.reshape(-1)[0] if np.ndim(before) == 0 else zero
-        name = model.nodes[index].input[chosen]
-    return Origin(model.root(name), order, zero)
+    return Origin(found.source, found.order(), zero)
 
 
-def _zero_point(model: Model, net: Web, node: int, position: int) -> Any:
+def _zero_point(model: Model, relation: Relation | None, node: int, position: int) -> Any:
     """What an input of a node holds for zero, in a shape that broadcasts to it."""
-    relation = net.relations[node]
     holder = relation.masks.get(position) if relation is not None else None
     if relation is None or holder is None or holder >= len(model.nodes[node].input):
         return 0
@@ -106,25 +176,25 @@ def _zero_point(model: Model, net: Web, node: int, position: int) -> Any:
     return value.reshape(()) if value.size == 1 else spread(value, relation, position, holder)
 
 
-def _follow(model: Model, index: int, relation: Relation, name: str) -> int | None:
+def _follow(relation: Relation, which: int) -> int | None:
     """The input whose zeros are zeros of an output, element by element; the largest where a product has several."""
-    which = list(model.nodes[index].output).index(name)
     texts = relation.zero.split(";")
     text = texts[which] if len(texts) > 1 else texts[0]
     if not text or "+" in text or text == "always":
         return None
     factors = [int(f) for f in text.split("/")[0].split("*")]
     weighed = [(prod(_shape(relation, k)), -k) for k in factors if relation.inputs[k] is not None]
-    whole = prod(_shape_of(relation, relation.outputs[which] or ()))
+    whole = prod(shape_of(relation, relation.outputs[which] or ()))
     largest = max(weighed, default=(0, 0))
     return -largest[1] if largest[0] >= whole else None
 
 
 def _shape(relation: Relation, position: int) -> list[int]:
-    return _shape_of(relation, relation.inputs[position] or ())
+    return shape_of(relation, relation.inputs[position] or ())
 
 
-def _shape_of(relation: Relation, axes: Axes) -> list[int]:
+def shape_of(relation: Relation, axes: Axes) -> list[int]:
+    """Sizes of the axes of a tensor."""
     return [
         prod(relation.dims[d].size for d in a.dims) if a.lookup is None else len(a.lookup) for a in axes
     ]  # fmt: skip
@@ -133,18 +203,27 @@ def _shape_of(relation: Relation, axes: Axes) -> list[int]:
 def _order(relation: Relation, position: int, which: int) -> Index | None:
     """For each element of an output the element of an input; None where they are alike."""
     own, made = relation.inputs[position] or (), relation.outputs[which] or ()
+    if relation.moves is not None and position == which == 0:
+        return _cut_anew(shape_of(relation, own), relation.moves, shape_of(relation, made))
     if [a.dims for a in own] == [a.dims for a in made] and all(a.lookup is None for a in (*own, *made)):
         return None
     places, shape = _places(relation, made)
     flat: Any = np.zeros((), np.intp)
-    for size, axis in zip(_shape_of(relation, own), own, strict=True):
+    for size, axis in zip(shape_of(relation, own), own, strict=True):
         flat = flat * size + _element(relation, axis, places)
-    found: Index = np.broadcast_to(flat, shape).reshape(_shape_of(relation, made))
+    found: Index = np.broadcast_to(flat, shape).reshape(shape_of(relation, made))
     if (found < 0).any():
         raise Lost("a node on the way makes some of its elements itself")
     if np.bincount(found.reshape(-1)).max(initial=0) > 1:
         raise Lost("a node on the way reads some of its elements more than once")
     return found
+
+
+def _cut_anew(before: list[int], moves: Sequence[int], after: list[int]) -> Index | None:
+    """The same where axes change places, and are then cut anew."""
+    if before == after and list(moves) == sorted(moves):
+        return None
+    return np.arange(prod(before)).reshape(before).transpose(moves).reshape(after)
 
 
 def _places(relation: Relation, axes: Axes) -> tuple[dict[int, IntArray], list[int]]:

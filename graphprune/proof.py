@@ -152,18 +152,19 @@ def _rounded(
     steps = [s for s in taken.steps if s in masked.producer and s in pruned.producer]
     found = Rounded(not taken.rounds, 0, [OutputError(name, 0.0, 0.0) for name in names])
     asked = [*names, *steps]
+    with _provable(exposing(masked, steps)) as active:  # first: what it refuses is no fault of the pruned model
+        wanted = [run(active, given, asked) for given in feeds]
     results = _run_pruned(exposing(pruned, steps), [_fed(removal, f) for f in feeds], asked)
-    with session(exposing(masked, steps)) as active:
-        for given, theirs in zip(feeds, results, strict=True):
-            pairs = [
-                (restrict(np.asarray(a), name, removal), np.asarray(b))
-                for name, a, b in zip(asked, run(active, given, asked), theirs, strict=True)
-            ]
-            for error, (a, b) in zip(found.outputs, pairs, strict=False):
-                compare(error, a, b)
-            for a, b in pairs[len(names) :]:
-                apart = np.abs(a.astype(np.float64) - b.astype(np.float64)) if a.shape == b.shape else np.zeros(0)
-                found.steps = max(found.steps, int(apart.max(initial=0)))
+    for ours, theirs in zip(wanted, results, strict=True):
+        pairs = [
+            (restrict(np.asarray(a), name, removal), np.asarray(b))
+            for name, a, b in zip(asked, ours, theirs, strict=True)
+        ]
+        for error, (a, b) in zip(found.outputs, pairs, strict=False):
+            compare(error, a, b)
+        for a, b in pairs[len(names) :]:
+            apart = np.abs(a.astype(np.float64) - b.astype(np.float64)) if a.shape == b.shape else np.zeros(0)
+            found.steps = max(found.steps, int(apart.max(initial=0)))
     return found
 
 

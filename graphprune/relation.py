@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.window import Window
+
 IntArray = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
 Values = npt.NDArray[Any]
@@ -120,7 +122,9 @@ class Relation:
             ``"always"``: it is nothing but zero.
             Where outputs differ, one expression each, separated by ``;``.
         sums: the products that sums and statistics run over, where they are not those of ``zero``.
-        macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none.
+        macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none. Where it
+            is one alone, output 0 is what ``zero`` says: the product of its factors, summed, and what is added to it;
+            unless it ``bends``.
         attributes: attributes that hold the size of a dim, or the product of several (``{"group": (1,)}``).
         operands: inputs and attributes that hold sizes or positions.
         kind: what users call the dims that it computes (``channel``), or empty.
@@ -133,6 +137,10 @@ class Relation:
             multiplied by ``s ** degree``.
         joint: whether multiplying all inputs by s multiplies output 0 by s (a sum).
         rounds: whether it rounds what it computes to steps.
+        bends: whether what its products come to is scaled, or goes through a function, before it is output 0.
+        moves: where output 0 is input 0 as it is, in the order of these axes, and cut into axes anew; None: it is not.
+        vacant: for inputs that are absent the axes that they would have, where the pattern says it.
+        window: the window that a convolution slides over its input, where its geometry is known.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
     """
@@ -152,6 +160,10 @@ class Relation:
     rounds: bool = False
     degrees: Mapping[int, float] = field(default_factory=dict)
     joint: bool = False
+    bends: bool = False
+    moves: tuple[int, ...] | None = None
+    vacant: Mapping[int, Axes] = field(default_factory=dict)
+    window: Window | None = None
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
 
     def reach(self, axes: Axes) -> set[int]:

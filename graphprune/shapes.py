@@ -293,18 +293,22 @@ class _Pass:
                 continue
             facts.shapes[value.name] = facts.inputs[value.name]
             facts.types[value.name] = value.type.tensor_type.elem_type
-        for name, source in model.sources.items():
-            facts.shapes[name], facts.types[name] = source.shape, source.dtype
-            if np.prod(source.shape, dtype=float) <= _small(source.dtype):
-                facts.values[name] = model.array(name)
+        for name in model.sources:
+            self.source(name)
         for i, node in enumerate(model.nodes):
             if node.output and node.output[0] in facts.shapes and node.output[0] in model.sources:
                 continue
-            self._node(i, node)
+            self.node(i)
         return facts
 
-    def _node(self, index: int, node: NodeProto) -> None:
-        facts = self.facts
+    def source(self, name: str) -> None:
+        source, facts = self.model.sources[name], self.facts
+        facts.shapes[name], facts.types[name] = source.shape, source.dtype
+        if np.prod(source.shape, dtype=float) <= _small(source.dtype):
+            facts.values[name] = self.model.array(name)
+
+    def node(self, index: int) -> None:
+        facts, node = self.facts, self.model.nodes[index]
         value = None
         if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
             value = shape_values.evaluate(
@@ -407,6 +411,29 @@ class _Pass:
             label = f"node {node_name(self.model, index)!r} ({node.op_type})"
             raise WitnessError(f"{label} gets an input that is too small")
         return result
+
+
+class Constants:
+    """Shapes of constants that nodes compute, each found when it is asked for, without the rest of the model."""
+
+    def __init__(self, model: Model) -> None:
+        self._pass = _Pass(model, {})
+        self._seen: set[int] = set()
+
+    def witness(self, index: int) -> Witness:
+        """What is known around a node that reads constants alone; at both witnesses it is the same."""
+        model, facts, pending = self._pass.model, self._pass.facts, [index]
+        while pending:
+            unknown = [n for n in model.nodes[pending[-1]].input if n and n not in facts.shapes]
+            for name in (n for n in unknown if n in model.sources):
+                self._pass.source(name)
+            before = {model.producer[n] for n in unknown if n in model.producer and n not in model.sources}
+            if before - self._seen:
+                pending += sorted(before - self._seen)
+                self._seen |= before
+            else:
+                self._pass.node(pending.pop())
+        return Witness(facts, facts)
 
 
 def _read(type_: TypeProto) -> tuple[int, Shape | None]:

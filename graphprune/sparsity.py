@@ -189,7 +189,7 @@ def _layer(
         reasons += _widths(sums, outputs, held in _BYTES, pattern)
     found, lost = None, ""
     try:
-        found = origin(model, net, index, position)
+        found = origin(model, net.relations, index, position)
     except Lost as why:
         lost = str(why)
     axis = along[0] if len(along) == 1 else None

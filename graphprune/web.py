@@ -110,7 +110,7 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
         allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
     """
     memo: dict[object, Relation] = {}
-    web = Web([_relation(model, witness, i, memo) for i in range(len(model.nodes))])
+    web = Web([ruled(model, witness, i, memo) for i in range(len(model.nodes))])
     placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():
@@ -142,7 +142,7 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
     return web
 
 
-def _relation(model: Model, witness: Witness, index: int, memo: dict[object, Relation]) -> Relation | None:
+def ruled(model: Model, witness: Witness, index: int, memo: dict[object, Relation]) -> Relation | None:
     """The relation of a node; layers that repeat share one, since a rule sees nothing but its view of the node."""
     node = model.nodes[index]
     if any(o in model.sources for o in node.output) or (

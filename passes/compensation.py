@@ -16,6 +16,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibration import Batches
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.products import Product
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Values
 from graphprune.removal import Removal
@@ -98,6 +99,7 @@ def compensate(
         done.model,
         batches,
         lambda value, tensor: proof.restrict(np.asarray(value), tensor, done.removal),
+        analysis.rulings,
         seed,
         progress,
         partial(cut, done.removal),
@@ -113,14 +115,10 @@ def compensate(
     return Compensated(found.model, entries, found.fits, found.kept)
 
 
-def cut(removal: Removal, value: Values, output: str) -> Values:
-    """What a product inside a node comes to, ``[1, rows, outputs]``, without what its weight has lost."""
-    analysis = removal.analysis
-    node = analysis.model.producer[output]
-    axes = [analysis.web.axis(node, ("in", 1), a) for a in range(2)]
-    if None in axes:
-        return value
-    kept = [removal.kept(a) for a in axes if a is not None]
-    sizes = [analysis.web.sizes[a] for a in axes if a is not None]
-    whole = value.reshape(-1, *sizes)
-    return whole[:, kept[0][:, None], kept[1]].reshape(1, len(whole), -1)
+def cut(removal: Removal, value: Values, product: Product) -> Values:
+    """What a product inside a node comes to, ``[groups, rows, outputs]``, without what its weight has lost."""
+    rulings, form = removal.analysis.rulings, product.form
+    groups, outputs = (
+        rulings.span(product.output, form, own).kept(removal.kept) for own in (form.groups, form.outputs)
+    )
+    return value[groups][:, :, outputs]

@@ -17,10 +17,9 @@ from graphprune import proof
 from graphprune.analysis import Analysis, Group
 from graphprune.editor import Editor
 from graphprune.errors import InputError, ProofError
-from graphprune.linear import Linear
-from graphprune.linears import find
 from graphprune.model import Model, Use, node_name
 from graphprune.moments import FloatArray
+from graphprune.products import Product, find
 from graphprune.relation import IntArray, Shape, Values
 from graphprune.removal import Removal
 from graphprune.rewrite import Rewritten, rewrite
@@ -182,10 +181,10 @@ def fold(
     if not changes:
         return pruned, {}, None
     editor = Editor(pruned)
-    linears = {linear.output: linear for linear in find(pruned, shared=True)}
+    products = {product.output: product for product in find(pruned, analysis.rulings, shared=True)}
     for output, change in changes.items():
-        if output in linears and not linears[output].inner:
-            linears[output].shift(editor, pruned, change)
+        if output in products and not products[output].inner:
+            products[output].shift(editor, pruned, change)
     model = editor.finish()
     if not prove:
         return model, folded, None
@@ -200,49 +199,47 @@ def fold(
 def _changes(
     analysis: Analysis, folded: Mapping[str, Sequence[int]], removal: Removal, seed: int
 ) -> dict[str, FloatArray]:
-    """By output of a linear operator what folded classes add to each of its outputs that stay."""
-    net, runs = analysis.web, analysis.model.runs_as or analysis.model
-    readers: list[tuple[Linear, np.ndarray]] = []
-    for linear in find(analysis.model, shared=True):
-        summed = net.axis(linear.node, ("in", 1), linear.summed)
-        if summed is None or (linear.backward and linear.groups > 1):
-            continue
-        marks = np.zeros(net.sizes[summed], bool)
+    """By output of a product what folded classes add to each of its outputs that stay."""
+    runs, rulings = analysis.model.runs_as or analysis.model, analysis.rulings
+    readers: list[tuple[Product, np.ndarray]] = []
+    for product in find(analysis.model, rulings, shared=True):
+        form = product.form
+        summed = rulings.span(product.output, form, form.sums)
+        marks = np.zeros(summed.size, bool)
         for id, classes in folded.items():
             group = analysis.group(id)
-            labels = None if group is None else group.labels.get(summed)
+            labels = None if group is None else summed.labels(group.labels)
             marks |= False if labels is None else np.isin(labels, classes)
-        if marks.any() and (linear.input in runs.producer or linear.input in {i.name for i in runs.inputs}):
-            readers.append((linear, marks))
-    values = _values(analysis, [linear for linear, _ in readers], seed)
+        if marks.any() and (product.input in runs.producer or product.input in {i.name for i in runs.inputs}):
+            readers.append((product, marks))
+    values = _values(analysis, [product for product, _ in readers], seed)
     found = {}
-    for linear, marks in readers:
-        value = values[linear.output]
-        rows = np.repeat(marks, value.shape[1] // len(marks))
-        matrix = linear.matrix(analysis.model.array(linear.weight)).astype(np.float64)
+    for product, rows in readers:
+        value = values[product.output]
+        matrix = product.matrix(analysis.model.array(product.weight)).astype(np.float64)
         change = np.einsum("gi,gio->go", np.where(rows & np.isfinite(value), value, 0.0), matrix).reshape(-1)
-        outputs = net.axis(linear.node, ("in", 1), linear.made)
-        change = change if outputs is None else change[removal.kept(outputs)]
+        made = rulings.span(product.output, product.form, (*product.form.groups, *product.form.outputs))
+        change = change[made.kept(removal.kept)]
         if change.any():
-            found[linear.output] = change
+            found[product.output] = change
     return found
 
 
-def _values(analysis: Analysis, linears: Sequence[Linear], seed: int) -> dict[str, FloatArray]:
+def _values(analysis: Analysis, products: Sequence[Product], seed: int) -> dict[str, FloatArray]:
     """What each row of an operator's input always holds, NaN where that differs; shape ``[groups, sums]``."""
     runs = analysis.model.runs_as or analysis.model
-    names = list(dict.fromkeys(n.input for n in linears if n.input in runs.producer))
+    names = list(dict.fromkeys(p.input for p in products if p.input in runs.producer))
     found: dict[str, FloatArray] = {}
     with session(exposing(runs, names)) as active:
         for number, shapes in enumerate((analysis.witness.first.inputs, analysis.witness.second.inputs)):
             feeds = generate(runs, shapes, seed + number)
             made = {**feeds, **dict(zip(names, run(active, feeds, names) if names else [], strict=True))}
-            for linear in linears:
-                x = made[linear.input]
-                chosen, _ = linear.choose(x, 4096, np.random.default_rng(seed))
-                rows = linear.rows(x, chosen).astype(np.float64)
-                first = found.setdefault(linear.output, rows[:, 0])
+            for product in products:
+                x = made[product.input]
+                chosen, _ = product.choose(x, 4096, np.random.default_rng(seed))
+                rows = product.rows(x, chosen).astype(np.float64)
+                first = found.setdefault(product.output, rows[:, 0])
                 # kernels round in more than one way, by where an element lies
                 same = np.isclose(rows, first[:, None], rtol=1e-5, atol=1e-6).all(1)
-                found[linear.output] = np.where(same, first, np.nan)
+                found[product.output] = np.where(same, first, np.nan)
     return found

@@ -16,19 +16,19 @@ from graphprune.passes.constants import alone
 from graphprune.analysis import Analysis, Group
 from graphprune.editor import Editor
 from graphprune.errors import InputError
-from graphprune.linear import Linear
-from graphprune.linears import find
 from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray
+from graphprune.products import Product, find
 from graphprune.relation import IntArray
 from graphprune.removal import Removal
+from graphprune.spans import Span
 
 LEAST = 0.3
 """Cosine below which two classes are not alike."""
 
 
 def partners(
-    analysis: Analysis, group: Group, gone: Sequence[int], linears: Sequence[Linear]
+    analysis: Analysis, group: Group, gone: Sequence[int], products: Sequence[Product]
 ) -> dict[int, tuple[int, float]]:
     """For each removed class the most similar one that stays, and by how much that is to be scaled.
 
@@ -36,9 +36,9 @@ def partners(
         analysis: of the original.
         group: the group.
         gone: its removed classes.
-        linears: linear operators of the original.
+        products: of the original.
     """
-    vectors = _vectors(analysis, group, linears)
+    vectors = _vectors(analysis, group, products)
     if vectors is None:
         return {}
     lengths = np.linalg.norm(vectors, axis=1)
@@ -57,23 +57,26 @@ def partners(
     }
 
 
-def _vectors(analysis: Analysis, group: Group, linears: Sequence[Linear]) -> FloatArray | None:
+def _vectors(analysis: Analysis, group: Group, products: Sequence[Product]) -> FloatArray | None:
     """How each class is computed, shape ``[classes, all weights that make it]``; None where nothing linear does."""
-    net, parts = analysis.web, []
-    for linear in linears:
-        made = net.axis(linear.node, ("in", 1), linear.made)
-        labels = None if made is None else group.labels.get(made)
-        if labels is None or (linear.backward and linear.groups > 1) or (labels < 0).all():
+    parts = []
+    for product in products:
+        labels = _made(analysis, product).labels(group.labels)
+        if labels is None or (labels < 0).all():
             continue
-        matrix = linear.matrix(analysis.model.array(linear.weight)).astype(np.float64)
+        matrix = product.matrix(analysis.model.array(product.weight)).astype(np.float64)
         rows = matrix.transpose(0, 2, 1).reshape(-1, matrix.shape[1])
-        bias = np.zeros(len(rows))
-        if linear.bias is not None:
-            bias = analysis.model.array(analysis.model.root(linear.bias)).astype(np.float64)
-        gain, shift = _affine(analysis, linear, len(rows))
+        added = product.added(analysis.model)
+        bias = np.zeros(len(rows)) if added is None else added.reshape(-1)
+        gain, shift = _affine(analysis, product, len(rows))
         own = np.concatenate([rows * gain[:, None], (bias * gain + shift)[:, None]], axis=1)
         parts.append(_by_class(own / max(np.linalg.norm(own), 1e-30), labels, group.size))
     return np.concatenate(parts, axis=1) if parts else None
+
+
+def _made(analysis: Analysis, product: Product) -> Span:
+    """What a product makes, all groups of it."""
+    return analysis.rulings.span(product.output, product.form, (*product.form.groups, *product.form.outputs))
 
 
 def _by_class(rows: FloatArray, labels: IntArray, size: int) -> FloatArray:
@@ -87,19 +90,20 @@ def _by_class(rows: FloatArray, labels: IntArray, size: int) -> FloatArray:
     return found.reshape(size, -1)
 
 
-def _affine(analysis: Analysis, linear: Linear, outputs: int) -> tuple[FloatArray, FloatArray]:
-    """What the nodes behind a linear operator make of each output, as long as that is a scale and a shift."""
+def _affine(analysis: Analysis, product: Product, outputs: int) -> tuple[FloatArray, FloatArray]:
+    """What the nodes behind a product make of each output, as long as that is a scale and a shift."""
     model, gain, shift = analysis.model, np.ones(outputs), np.zeros(outputs)
-    name = linear.output
-    if linear.adder is not None:
-        name = model.nodes[linear.adder].output[0]
-    while len(uses := model.uses.get(name, [])) == 1 and name not in model.output_names:
+    name = product.output
+    if product.adder is not None:
+        name = model.nodes[product.adder].output[0]
+    form = product.form  # of a step inside the node, what lies behind is made of more than its outputs
+    axes = [a for a, own in enumerate(form.made) if own == (*form.groups, *form.outputs) and not form.inner]
+    while axes and len(uses := model.uses.get(name, [])) == 1 and name not in model.output_names:
         node, shape = uses[0].node, analysis.witness.shape(name)
         reads = {n for n in model.nodes[node].input if n and n not in model.constant_names}
         if reads != {name} or shape is None:
             break
-        axis = 1 if linear.kernel else len(shape) - 1
-        one = _step(model, node, name, shape, axis)
+        one = _step(model, node, name, shape, axes[0])
         if one is None:
             break
         gain, shift = gain * one[0], shift * one[0] + one[1]
@@ -138,42 +142,37 @@ def fold(
     Returns:
         The model, and which weights changed: names of their nodes, and theirs in the pruned model.
     """
-    net, linears = analysis.web, find(analysis.model, shared=True)
-    there = {linear.output: linear for linear in find(pruned)}
-    pairs = {id: partners(analysis, g, c, linears) for id, c in selection.items() if (g := analysis.group(id))}
+    rulings = analysis.rulings
+    products = find(analysis.model, rulings, shared=True)
+    there = {product.output: product for product in find(pruned, rulings)}
+    pairs = {id: partners(analysis, g, c, products) for id, c in selection.items() if (g := analysis.group(id))}
     editor, changed = Editor(pruned), []
-    for linear in linears:
-        summed, made = (net.axis(linear.node, ("in", 1), a) for a in (linear.summed, linear.made))
-        target = there.get(linear.output)
-        if summed is None or made is None or target is None or (linear.backward and linear.groups > 1):
+    for product in products:
+        form, target = product.form, there.get(product.output)
+        if target is None:
             continue
+        groups, summed, made = (rulings.span(product.output, form, n) for n in (form.groups, form.sums, form.outputs))
         weight = None
         for id, own in pairs.items():
             group = analysis.group(id)
-            labels = None if group is None else group.labels.get(summed)
+            labels = None if group is None else summed.labels(group.labels)
             if labels is None or not own:
                 continue
             if weight is None:
-                weight = linear.matrix(analysis.model.array(linear.weight)).astype(np.float64)
+                weight = product.matrix(analysis.model.array(product.weight)).astype(np.float64)
             _merge(weight, labels, own)
         if weight is None:
             continue
         held = pruned.array(target.weight)
-        repeat = weight.shape[1] // net.sizes[summed]
-        rows = removal.kept(summed)[:, None] * repeat + np.arange(repeat)
-        kept = weight[:, rows.reshape(-1)]
-        if linear.groups == 1:
-            kept = kept[:, :, removal.kept(made)]
+        kept = weight[groups.kept(removal.kept)][:, summed.kept(removal.kept)][:, :, made.kept(removal.kept)]
         if kept.shape == target.matrix(held).shape:
             editor.renew(target.weight, target.weight_of(kept, held))
             changed.append((node_name(pruned, target.node), target.weight))
     return editor.finish(), changed
 
 
-def _merge(weight: FloatArray, labels: IntArray, own: Mapping[int, tuple[int, float]]) -> None:
-    """Add rows of removed classes to those of their partners, in place; where both have equally many."""
-    repeat = weight.shape[1] // len(labels)
-    rows = np.repeat(labels, repeat)
+def _merge(weight: FloatArray, rows: IntArray, own: Mapping[int, tuple[int, float]]) -> None:
+    """Add rows of removed classes, by the class of each, to those of their partners; where both have equally many."""
     for lost, (kept, scale) in own.items():
         a, b = np.flatnonzero(rows == lost), np.flatnonzero(rows == kept)
         if len(a) == len(b):

@@ -16,16 +16,17 @@ from graphprune.passes.least_squares import Split
 from graphprune.passes.masks import Thinner
 
 from graphprune.contractions import ROWS
-from graphprune.linear import Linear
-from graphprune.linears import find
 from graphprune.model import Model
 from graphprune.moments import FloatArray
+from graphprune.products import Product, find, joined
 from graphprune.relation import IntArray, Values
+from graphprune.rulings import Rulings
 from graphprune.samples import count
 from graphprune.staged import Staged
 
 Feeds = Mapping[str, Values]
 Restrict = Callable[[Values, str], Values]
+Cut = Callable[[Values, Product], Values]
 HELD_OUT = 4
 """One sample in this many is held out."""
 
@@ -35,9 +36,10 @@ class Task:
     """What is wanted of every operator: see :func:`graphprune.passes.reconstruct.reconstruct`."""
 
     original: Model
+    rulings: Rulings
     batches: Callable[[], Iterable[Feeds]]
     restrict: Restrict
-    cut: Restrict
+    cut: Cut
     seed: int
     fit: str
     thin: Mapping[str, Thinner]
@@ -53,10 +55,10 @@ class Pair:
         steps: operators whose moments will be asked for, wave by wave.
     """
 
-    def __init__(self, task: Task, pruned: Model, steps: Sequence[Sequence[Linear]]) -> None:
+    def __init__(self, task: Task, pruned: Model, steps: Sequence[Sequence[Product]]) -> None:
         self.task = task
-        self.number_of = {linear.output: k for k, step in enumerate(steps) for linear in step}
-        self.originals = {linear.output: linear for linear in find(task.original, shared=True)}
+        self.number_of = {product.output: k for k, step in enumerate(steps) for product in step}
+        self.originals = {product.output: product for product in find(task.original, task.rulings, shared=True)}
         self.inputs = {i.name for i in pruned.inputs}
         self.pruned = pruned
         self.sizes: list[int] = []
@@ -78,45 +80,47 @@ class Pair:
         self.folder.cleanup()
 
     def sums(
-        self, pruned: Model, number: int, linears: Sequence[Linear], product: bool = False, again: bool = False
+        self, pruned: Model, number: int, products: Sequence[Product], bare: bool = False, again: bool = False
     ) -> list[Split]:
         """Second moments of every operator of one wave, batch by batch.
 
         Args:
             pruned: the model as it is now.
             number: of the wave.
-            linears: its operators.
-            product: whether of what is wanted a bias of the pruned model is taken off.
+            products: its operators.
+            bare: whether of what is wanted a bias of the pruned model is taken off.
             again: whether there is more to be asked of this wave.
         """
         beside = {}
-        for linear in linears if not product else ():
-            other = _beside(pruned, linear, number, self.given, self.wanted)
+        for product in products if not bare else ():
+            other = _beside(self.task.rulings, pruned, product, number, self.given, self.wanted)
             if other is not None:
-                beside[linear.output] = other
+                beside[product.output] = other
         rng = np.random.default_rng(self.task.seed)
         found: dict[str, Split] = {}
         seen = 0
-        for (inputs, outputs), size in zip(self._runs(pruned, number, linears, beside, again), self.sizes, strict=True):
-            for linear in linears:
-                chosen, sample = linear.choose(inputs[linear.input], ROWS, rng)
-                x = linear.rows(inputs[linear.input], chosen)
-                y = self._results(linear, outputs, chosen)
-                if linear.output in beside:
-                    y = y + _missing(linear, beside[linear.output], inputs, outputs, self.task.restrict, chosen)
-                if product:
-                    y = y - bias(pruned, linear, x.shape[0], y.shape[2])[:, None].astype(np.float32)
-                total = found.setdefault(linear.output, Split.empty(x.shape[0], x.shape[2], y.shape[2]))
+        for (inputs, outputs), size in zip(
+            self._runs(pruned, number, products, beside, again), self.sizes, strict=True
+        ):
+            for product in products:
+                chosen, sample = product.choose(inputs[product.input], ROWS, rng)
+                x = product.rows(inputs[product.input], chosen)
+                y = self._results(product, outputs, chosen)
+                if product.output in beside:
+                    y = y + _missing(product, beside[product.output], inputs, outputs, self.task.restrict, chosen)
+                if bare:
+                    y = y - bias(pruned, product, x.shape[0], y.shape[2])[:, None].astype(np.float32)
+                total = found.setdefault(product.output, Split.empty(x.shape[0], x.shape[2], y.shape[2]))
                 total.add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
             seen += size
-        return [found[linear.output] for linear in linears]
+        return [found[product.output] for product in products]
 
     def _runs(
-        self, pruned: Model, number: int, linears: Sequence[Linear], beside: Mapping[str, str], again: bool
+        self, pruned: Model, number: int, products: Sequence[Product], beside: Mapping[str, str], again: bool
     ) -> Iterator[tuple[Feeds, Feeds]]:
         """What the pruned model makes in one stage, and what the original does."""
-        given = dict.fromkeys([*(n.input for n in linears), *beside.values()])
-        names = [self.originals[n.output].input if n.inner else n.output for n in linears]
+        given = dict.fromkeys([*(n.input for n in products), *beside.values()])
+        names = [self.originals[n.output].input if n.inner else n.output for n in products]
         wanted = dict.fromkeys([*names, *beside.values()])
         count = len(self.sizes)
         yield from zip(
@@ -125,30 +129,28 @@ class Pair:
             strict=True,
         )
 
-    def _results(self, linear: Linear, outputs: Feeds, chosen: IntArray) -> Values:
+    def _results(self, product: Product, outputs: Feeds, chosen: IntArray) -> Values:
         """What some rows are to come to."""
-        if not linear.inner:
-            return linear.results(self.task.restrict(outputs[linear.output], linear.output), chosen)
-        whole = self.originals[linear.output]
+        if not product.inner:
+            return product.results(self.task.restrict(outputs[product.output], product.output), chosen)
+        whole = self.originals[product.output]
         matrix = whole.matrix(self.task.original.array(whole.weight))
-        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, linear.output)
+        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, whole)
 
 
-def _beside(model: Model, linear: Linear, number: int, given: Staged, wanted: Staged) -> str | None:
+def _beside(rulings: Rulings, model: Model, product: Product, number: int, given: Staged, wanted: Staged) -> str | None:
     """What the output of an operator is added to, where both models have made it before the operator is fitted."""
-    if linear.inner:
+    if product.inner:
         return None
-    output = linear.output if linear.adder is None else model.nodes[linear.adder].output[0]
-    uses = model.uses.get(output, [])
-    if len(uses) != 1 or output in model.output_names or model.nodes[uses[0].node].op_type != "Add":
-        return None
-    other = model.nodes[uses[0].node].input[1 - uses[0].input]
-    ready = all(other not in s.constants and s.holds(other, number) for s in (given, wanted))
-    return other if ready and other != output else None
+    output = product.output if product.adder is None else model.nodes[product.adder].output[0]
+    for _, other in joined(model, rulings, output):
+        if other != output and all(other not in s.constants and s.holds(other, number) for s in (given, wanted)):
+            return other
+    return None
 
 
 def _missing(
-    linear: Linear,
+    product: Product,
     name: str,
     inputs: Feeds,
     outputs: Feeds,
@@ -157,15 +159,14 @@ def _missing(
 ) -> Values:
     """By how much what an output is added to has changed so far, at some rows; zero where it is broadcast."""
     was, now = restrict(outputs[name], name), inputs[name]
-    channel = 1 if linear.kernel else outputs[linear.output].ndim - 1
-    places = [[n for axis, n in enumerate(v.shape) if axis != channel] for v in (was, outputs[linear.output])]
+    channels, made = product.form.channels, outputs[product.output]
+    places = [[n for axis, n in enumerate(v.shape) if axis not in channels] for v in (was, made)]
     if was.shape != now.shape or places[0] != places[1]:
         return np.zeros(1, np.float32)
-    return linear.results(was.astype(np.float32) - now.astype(np.float32), chosen)
+    return product.results(was.astype(np.float32) - now.astype(np.float32), chosen)
 
 
-def bias(model: Model, linear: Linear, groups: int, outputs: int) -> FloatArray:
+def bias(model: Model, product: Product, groups: int, outputs: int) -> FloatArray:
     """The bias that a node adds itself, ``[groups, outputs]``; none where another adds it to the product."""
-    if linear.bias is None or linear.adder is not None:
-        return np.zeros((groups, outputs), np.float64)
-    return model.array(model.root(linear.bias)).astype(np.float64).reshape(groups, outputs)
+    found = product.added(model) if product.adder is None else None
+    return np.zeros((groups, outputs), np.float64) if found is None else found

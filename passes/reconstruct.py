@@ -31,17 +31,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from graphprune.passes.least_squares import Split, masked, repaired, solve
 from graphprune.passes.masks import Thinner
-from graphprune.passes.paired import Feeds, Pair, Restrict, Task
+from graphprune.passes.paired import Cut, Feeds, Pair, Restrict, Task
 from graphprune.passes.paired import bias as added
 from graphprune.passes.thinning import share
 
 from graphprune.editor import Editor
-from graphprune.linear import Linear
-from graphprune.linears import find
 from graphprune.model import Model, node_name
 from graphprune.moments import FloatArray
 from graphprune.patterns import Mask
+from graphprune.products import Product, find
 from graphprune.progress import Steps, unseen
+from graphprune.rulings import Rulings
 from graphprune.staged import waves
 
 _GAIN, _EXACT = 1e-3, 1e-9
@@ -90,9 +90,10 @@ def reconstruct(
     pruned: Model,
     batches: Callable[[], Iterable[Feeds]],
     restrict: Restrict,
+    rulings: Rulings,
     seed: int = 0,
     progress: Steps = unseen,
-    cut: Restrict = lambda value, _: value,
+    cut: Cut = lambda value, _: value,
     fit: str = "refit",
     thin: Mapping[str, Thinner] | None = None,
     sparse: Set[str] = frozenset(),
@@ -104,10 +105,11 @@ def reconstruct(
         pruned: the model; it is not changed.
         batches: gives the calibration inputs, from the start at each call.
         restrict: takes out of an original activation, by name, what was removed from it.
+        rulings: what is known of the original's nodes.
         seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
-        cut: takes out of what a product inside a node comes to, ``[1, rows, outputs]``, by the name of the node's
-            first output, what was removed from it.
+        cut: takes out of what a product of the original inside a node comes to, ``[groups, rows, outputs]``, what was
+            removed from it.
         fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
         thin: by weight what makes it sparse, of weights that one operator alone reads.
         sparse: weights that are sparse already, and stay so.
@@ -115,115 +117,116 @@ def reconstruct(
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
-    task = Task(original, batches, restrict, cut, seed, fit, thin or {}, sparse)
+    task = Task(original, rulings, batches, restrict, cut, seed, fit, thin or {}, sparse)
     shared = _sweep_shared(task, pruned)
     own = _sweep(task, shared.model, progress)
     return Reconstructed(own.model, shared.fits + own.fits, own.kept)
 
 
-def reached(original: Model, pruned: Model) -> dict[str, Linear]:
+def reached(original: Model, pruned: Model, rulings: Rulings) -> dict[str, Product]:
     """By weight the operators of a pruned model that a sweep comes by, each with a weight of its own."""
-    there = _fed(original)
-    return {n.weight: n for n in find(pruned) if n.output in there}
+    there = _fed(original, rulings)
+    return {n.weight: n for n in find(pruned, rulings) if n.output in there}
 
 
-def _fed(original: Model) -> set[str]:
-    """Outputs of the operators of the original that read an activation: what reads a constant makes no samples."""
-    linears = (n for n in find(original, shared=True) if n.input not in original.constant_names)
-    return {n.output for n in linears} & set(original.producer)
+def _fed(original: Model, rulings: Rulings) -> set[str]:
+    """Outputs of the products of the original that read an activation: what reads a constant makes no samples."""
+    products = (n for n in find(original, rulings, shared=True) if n.input not in original.constant_names)
+    return {n.output for n in products} & set(original.producer)
 
 
 def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     """Fit every operator with a weight of its own, one wave after the other."""
     result = Reconstructed(pruned)
-    own = reached(task.original, pruned)
+    own = reached(task.original, pruned, task.rulings)
     if task.fit == "none":
         own = {weight: n for weight, n in own.items() if weight in task.thin}
     steps = waves(pruned, {n.node: n for n in own.values()})
     with Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
-            names = {linear.output for linear in step}
-            linears = [n for n in find(result.model) if n.output in names]  # nodes move as biases are added
+            names = {product.output for product in step}
+            now = find(result.model, task.rulings)  # nodes move as biases are added
+            products = [n for n in now if n.output in names]
             editor = Editor(result.model)
-            parts = portions(result.model, linears)
+            parts = portions(result.model, products)
             for part in parts:
                 found = pair.sums(result.model, number, part, again=part is not parts[-1])
-                for linear, sums in zip(part, found, strict=True):
-                    _settle(editor, result, linear, sums, task)
+                for product, sums in zip(part, found, strict=True):
+                    _settle(editor, result, product, sums, task)
             result.model = editor.finish()
             progress(number + 1, len(steps))
     return result
 
 
-def portions(model: Model, linears: Sequence[Linear]) -> list[list[Linear]]:
+def portions(model: Model, products: Sequence[Product]) -> list[list[Product]]:
     """Operators whose second moments are held at once."""
-    found: list[list[Linear]] = []
+    found: list[list[Product]] = []
     held = 0.0
-    for linear in linears:
-        groups, sums, outputs = linear.matrix(model.array(linear.weight)).shape
+    for product in products:
+        groups, sums, outputs = product.matrix(model.array(product.weight)).shape
         own = 2.0 * 8 * groups * sums * (sums + outputs)
         if not found or held + own > MOMENTS:
             found.append([])
             held = 0.0
-        found[-1].append(linear)
+        found[-1].append(product)
         held += own
     return found
 
 
 def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
     """Fit every weight that several operators share, and nothing else reads."""
-    own = {linear.output for linear in find(pruned)}
-    there = _fed(task.original)
-    readers: dict[str, list[Linear]] = {}
-    for linear in find(pruned, shared=True):
-        if linear.output in there and linear.output not in own:
-            readers.setdefault(linear.weight, []).append(linear)
+    own = {product.output for product in find(pruned, task.rulings)}
+    there = _fed(task.original, task.rulings)
+    readers: dict[str, list[Product]] = {}
+    for product in find(pruned, task.rulings, shared=True):
+        if product.output in there and product.output not in own:
+            readers.setdefault(product.weight, []).append(product)
     readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}
     fits: list[Fit] = []
     if not readers or task.fit != "refit":  # outputs of one weight have statistics of their own
         return Reconstructed(pruned, fits)
-    steps = waves(pruned, {linear.node: linear for own in readers.values() for linear in own})
+    steps = waves(pruned, {product.node: product for own in readers.values() for product in own})
     found: dict[str, Split] = {}
     with Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
-            for linear, sums in zip(step, pair.sums(pruned, number, step, product=True), strict=True):
-                found[linear.weight] = found[linear.weight].joined(sums) if linear.weight in found else sums
+            for product, sums in zip(step, pair.sums(pruned, number, step, bare=True), strict=True):
+                found[product.weight] = found[product.weight].joined(sums) if product.weight in found else sums
     editor = Editor(pruned)
-    for name, linears in readers.items():
-        fits.append(_fit_shared(editor, pruned, linears, found[name], name in task.sparse))
+    for name, products in readers.items():
+        fits.append(_fit_shared(editor, pruned, products, found[name], name in task.sparse))
     return Reconstructed(editor.finish(), fits)
 
 
-def _alike(linears: Sequence[Linear]) -> bool:
+def _alike(products: Sequence[Product]) -> bool:
     """Whether operators read one weight in the same way."""
-    ways = [
-        (n.held.shape, n.groups, n.kernel, n.transposed, n.backward, n.inner, n.held.order is None) for n in linears
-    ]
-    return all(way == ways[0] for way in ways) and ways[0][-1]
+    first = products[0]
+    ways = [n.order for n in products]
+    same = all(way is ways[0] or (way is not None and np.array_equal(way, ways[0])) for way in ways)
+    return same and all(n.layout == first.layout for n in products)
 
 
-def _settle(editor: Editor, result: Reconstructed, linear: Linear, sums: Split, task: Task) -> None:
+def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split, task: Task) -> None:
     """Make the weight of one operator sparse where that is asked for, and fit it."""
-    model, thinner = result.model, task.thin.get(linear.weight)
-    held = model.array(linear.weight)
-    first = linear.matrix(held).astype(np.float64)
-    bias = added(model, linear, first.shape[0], first.shape[2])
+    model, thinner = result.model, task.thin.get(product.weight)
+    held = model.array(product.weight)
+    first = product.matrix(held).astype(np.float64)
+    bias = added(model, product, first.shape[0], first.shape[2])
     if thinner is not None:
-        start, stay, fitted = _thinned(linear, sums, first, bias, task.fit, thinner)
-        result.kept[linear.weight] = share(np.abs(first), ~stay), float(stay.mean())
+        start, stay, fitted = _thinned(product, sums, first, bias, task.fit, thinner)
+        result.kept[product.weight] = share(np.abs(first), ~stay), float(stay.mean())
     else:
-        start, sparse = first, linear.weight in task.sparse
-        fitted = _fitted(linear, sums, first, bias, task.fit, first != 0 if sparse else None)
+        start, sparse = first, product.weight in task.sparse
+        fitted = _fitted(product, sums, first, bias, task.fit, first != 0 if sparse else None)
     before = sums.held.error(start, bias)
     error, weight, shift = fitted
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
     if kept or thinner is not None:
-        editor.renew(linear.weight, linear.weight_of(weight if kept else start, held))
+        editor.renew(product.weight, product.weight_of(weight if kept else start, held))
     if kept and (shift != bias).any():
-        linear.shift(editor, model, shift - bias)
+        product.shift(editor, model, shift - bias)
     if task.fit != "none":
-        name = node_name(model, linear.node)
-        result.fits.append(Fit(name, linear.weight, before, error if kept else before, kept))
+        name = node_name(model, product.node)
+        result.fits.append(Fit(name, product.weight, before, error if kept else before, kept))
 
 
 Solution = tuple[float, FloatArray, FloatArray]
@@ -231,7 +234,7 @@ Solution = tuple[float, FloatArray, FloatArray]
 
 
 def _thinned(
-    linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, thinner: Thinner
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, thinner: Thinner
 ) -> tuple[FloatArray, Mask, Solution]:
     """A weight with what stays of it as it was, what stays, and the best that could be made of that.
 
@@ -239,41 +242,43 @@ def _thinned(
     mask, that nearest to it in what they make is the best.
     """
     refit = fit == "refit"
-    dense = _fitted(linear, sums, first, bias, fit, None)[1] if refit else first
-    gram = sums.fitting.rows.centred if refit and not linear.inner else sums.fitting.rows.xx
+    dense = _fitted(product, sums, first, bias, fit, None)[1] if refit else first
+    gram = sums.fitting.rows.centred if refit and not product.inner else sums.fitting.rows.xx
     stay, thinned = thinner.choose(dense, gram)
     found = [(sums.held.error(thinned, bias), thinned, bias)]
     if fit != "none":
-        found.append(_fitted(linear, sums, thinned, bias, fit, stay))
+        found.append(_fitted(product, sums, thinned, bias, fit, stay))
     return first * stay, stay, min(found, key=lambda one: one[0])
 
 
-def _fitted(linear: Linear, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None) -> Solution:
+def _fitted(
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None
+) -> Solution:
     """The best of all lambdas."""
 
     def best(given: FloatArray | None) -> Solution:
         return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
 
-    if linear.inner:
+    if product.inner:
         return (sums.held.error(first, bias), first, bias) if fit == "repair" else best(bias)
     if fit == "repair":
         return repaired(sums, first)
     found = best(None)
-    if linear.bias is None and linear.slot is None:  # a bias would be a node more
+    if product.bias is None and product.form.slot is None:  # a bias would be a node more
         plain = best(bias)
         return plain if plain[0] <= (1 + _NODE) * found[0] else found
     return found
 
 
-def _fit_shared(editor: Editor, model: Model, linears: Sequence[Linear], sums: Split, sparse: bool) -> Fit:
+def _fit_shared(editor: Editor, model: Model, products: Sequence[Product], sums: Split, sparse: bool) -> Fit:
     """Solve for one weight that several operators share; their biases stay."""
-    held = model.array(linears[0].weight)
-    first = linears[0].matrix(held).astype(np.float64)
+    held = model.array(products[0].weight)
+    first = products[0].matrix(held).astype(np.float64)
     none = np.zeros((first.shape[0], first.shape[2]), np.float64)
     before = sums.held.error(first, none)
     error, weight, _ = masked(sums, first, none, first != 0) if sparse else solve(sums, first, none)
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
     if kept:
-        editor.renew(linears[0].weight, linears[0].weight_of(weight, held), len(linears))
-    name = ", ".join(node_name(model, n.node) for n in linears)
-    return Fit(name, linears[0].weight, before, error if kept else before, kept)
+        editor.renew(products[0].weight, products[0].weight_of(weight, held), len(products))
+    name = ", ".join(node_name(model, n.node) for n in products)
+    return Fit(name, products[0].weight, before, error if kept else before, kept)

@@ -17,12 +17,13 @@ from graphprune.passes.surgeon import damped
 from graphprune.analysis import Analysis, Group
 from graphprune.contractions import Contraction
 from graphprune.editor import Editor
-from graphprune.linears import find
 from graphprune.model import Model
 from graphprune.moments import FloatArray
+from graphprune.products import find
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.rewrite import rewrite
+from graphprune.rulings import first
 from graphprune.run import run, session
 
 Feeds = Mapping[str, Values]
@@ -71,22 +72,22 @@ def weigh(
 def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Sequence[Contraction]) -> Model:
     """The model without some classes of one group, its readers adjusted."""
     pruned = rewrite(analysis, {group.id: [int(c) for c in gone]}).model
-    linears = {linear.output: linear for linear in find(pruned)}
+    products = {product.output: product for product in find(pruned, analysis.rulings)}
     editor = Editor(pruned)
     marks = np.zeros(group.size + 1, bool)
     marks[gone] = True
     for contraction in contractions:
         labels = contraction.labels(group)
-        linear = linears.get(analysis.model.nodes[contraction.node].output[0])
-        if labels is None or linear is None or not contraction.adjustable:
+        product = products.get(first(analysis.model.nodes[contraction.node]))
+        if labels is None or product is None or not contraction.adjustable:
             continue
         kept = np.flatnonzero(~marks[labels])
-        held = pruned.array(linear.weight)
+        held = pruned.array(product.weight)
         weight = _adjusted(contraction, kept)
-        if linear.matrix(held).shape == weight.shape:
-            editor.renew(linear.weight, linear.weight_of(weight, held))
-            if not linear.inner:
-                linear.shift(editor, pruned, _shift(contraction, kept, weight))
+        if product.matrix(held).shape == weight.shape:
+            editor.renew(product.weight, product.weight_of(weight, held))
+            if not product.inner:
+                product.shift(editor, pruned, _shift(contraction, kept, weight))
     return editor.finish()
 
 

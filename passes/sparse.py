@@ -236,7 +236,7 @@ def make(
         made.model, result.thinned = thinning.mask(*own)
     else:
         here, found, skipped = _here(done.model, request, input_shapes)
-        result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, done.model)
+        result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, analysis, done.model)
         model = done.model
         first = [t for t in found if t.weight not in thin]
         if first:
@@ -264,15 +264,17 @@ def _here(
     return here, *find(here, request)
 
 
-def _thinners(request: Request, found: Sequence[Target], original: Model, model: Model) -> dict[str, Thinner]:
+def _thinners(
+    request: Request, found: Sequence[Target], original: Model, analysis: Analysis, model: Model
+) -> dict[str, Thinner]:
     """What makes weights sparse on the way, those that one operator alone reads and a fit comes by."""
     if request.structure is None:
         return {}
-    linears = reconstruct.reached(original, model)
+    products = reconstruct.reached(original, model, analysis.rulings)
     return {
-        t.weight: Thinner(request.method or METHODS[0], request.structure, prod(linears[t.weight].kernel))
+        t.weight: Thinner(request.method or METHODS[0], request.structure, products[t.weight].positions)
         for t in found
-        if t.weight in linears and len(t.layers) == 1
+        if t.weight in products and len(t.layers) == 1
     }
 
 

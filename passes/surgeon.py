@@ -161,7 +161,7 @@ def score_all(
     """
     found = {}
     for number, group in enumerate(groups):
-        own = [c for c in contractions if c.vertex in group.labels]
+        own = [c for c in contractions if c.summed.touches(group.labels)]
         found[group.id] = score(group, own) if own else otherwise(group)
         progress(number + 1, len(groups))
     return found

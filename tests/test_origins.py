@@ -25,7 +25,7 @@ def reader(model: ModelProto) -> tuple[Model, Web, int]:
 
 def found(model: ModelProto) -> Origin:
     flat, net, node = reader(model)
-    return origin(flat, net, node, 1)
+    return origin(flat, net.relations, node, 1)
 
 
 def read(model: ModelProto) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from graphprune.notation import NotationError, bind, parse, read, read_zero
 from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described
+from graphprune.window import Window
 
 EVERY = "every element of it takes part in each result"
 MEAN = "a mean and a variance run over it"
@@ -57,6 +58,15 @@ def homogeneous(rule: Rule, degrees: Mapping[int, float], joint: bool = False) -
     return described(scaling, rule.__doc__ or "")
 
 
+def copied(rule: Rule) -> Rule:
+    """A rule of an operator that gives its input back, element by element."""
+
+    def copying(node: NodeView) -> Relation:
+        return replace(rule(node), moves=tuple(range(len(node.shape(0)))))
+
+    return described(copying, rule.__doc__ or "")
+
+
 def power(node: NodeView) -> Relation:
     """Element by element; zero stays zero where the exponent is known to be positive, and divides where negative."""
     exponent = node.value(1)
@@ -69,7 +79,7 @@ def power(node: NodeView) -> Relation:
 def cast(node: NodeView) -> Relation:
     """Element by element."""
     shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
-    relation = elementwise("0")(replace(node, inputs=shapes))
+    relation = copied(elementwise("0"))(replace(node, inputs=shapes))
     return replace(relation, degrees={0: 1} if node.attributes.get("to") in _FLOATS else {})
 
 
@@ -107,8 +117,9 @@ def gemm(node: NodeView) -> Relation:
     """``m k, k o, (m o) -> m o``, with either operand transposed and the bias broadcast."""
     left = "k m" if node.attributes.get("transA") else "m k"
     right = "o k" if node.attributes.get("transB") else "k o"
-    bias = {0: "", 1: "o", 2: "m o"}[len(node.shape(2))] if node.has(2) else "_"
-    return bind(f"{left}, {right}, {bias} -> m o", node.inputs, node.outputs, zero="0*1+2", macs="m k o")
+    bias = {0: "", 1: "o", 2: "m o"}[len(node.shape(2))] if node.has(2) else "o"
+    found = bind(f"{left}, {right}, {bias} -> m o", node.inputs, node.outputs, zero="0*1+2", macs="m k o")
+    return replace(found, bends=any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")))
 
 
 def einsum(node: NodeView) -> Relation:
@@ -331,7 +342,42 @@ def lp_normalization(node: NodeView) -> Relation:
     return bind(f"{words} -> {words}", node.inputs, node.outputs, zero="0")
 
 
-def convolution(pattern: str, macs: str, zero: str = "0*1+2") -> Rule:
+Geometry = Callable[[NodeView], Window | None]
+
+
+def forward(node: NodeView) -> Window:
+    """The window of a convolution by its attributes."""
+    axes = tuple(range(2, len(node.shape(1))))
+    ones, none = (1,) * len(axes), (0,) * len(axes)
+    given, automatic = node.attributes, node.attributes.get("auto_pad", b"NOTSET")
+    pads = tuple(given.get("pads", none + none)) if automatic in (b"NOTSET", b"") else none + none
+    return Window(
+        axes,
+        axes,
+        axes,
+        tuple(given.get("strides", ones)),
+        tuple(given.get("dilations", ones)),
+        pads[: len(axes)],
+        pads[len(axes) :],
+        {b"SAME_UPPER": "upper", b"SAME_LOWER": "lower"}.get(automatic, ""),
+    )
+
+
+def backward(node: NodeView) -> Window | None:
+    """That of a transposed one; None where pads follow from a size, or cut off more than a kernel reaches."""
+    plain = forward(node)
+    if plain.same or "output_shape" in node.attributes:
+        return None
+    more = tuple(node.attributes.get("output_padding", (0,) * len(plain.input)))
+    found = replace(plain, backward=True, more=more)
+    return found if min(map(min, found.pads((), node.shape(1)[2:])), default=0) >= 0 else None
+
+
+def unknown(node: NodeView) -> None:
+    """No window, where its geometry is computed by the model."""
+
+
+def convolution(pattern: str, macs: str, zero: str = "0*1+2", geometry: Geometry = forward) -> Rule:
     """The rule of a convolution, with the group count bound beforehand."""
     read(pattern, zero=zero, macs=macs)
 
@@ -347,7 +393,7 @@ def convolution(pattern: str, macs: str, zero: str = "0*1+2") -> Rule:
             macs=macs,
             attributes={"group": "g"},
         )
-        return replace(relation, kind="channel")
+        return replace(relation, kind="channel", window=geometry(node))
 
     return described(rule, f"``{pattern}``")
 

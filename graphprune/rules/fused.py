@@ -18,6 +18,7 @@ def activated(rule: Rule) -> Rule:
 
     def through(node: NodeView) -> Relation:
         found = rule(node)
+        found = replace(found, bends=found.bends or bool(node.attributes.get("activation")))
         keeps = node.attributes.get("activation", b"") in _KEEP_ZERO
         return found if keeps else replace(found, zero="", sums=found.zero)
 
@@ -36,7 +37,8 @@ def fused_matmul(node: NodeView) -> Relation:
         raise Unruled("it moves a batch axis to the end")
     left = "... k m" if node.attributes.get("transA") else "... m k"
     right = "... o k" if node.attributes.get("transB") else "... k o"
-    return bind(f"{left}, {right} -> ... m o", node.inputs, node.outputs, zero="0*1", macs="... m k o")
+    found = bind(f"{left}, {right} -> ... m o", node.inputs, node.outputs, zero="0*1", macs="... m k o")
+    return replace(found, bends=node.attributes.get("alpha", 1.0) != 1.0)
 
 
 def skip_norm(centred: bool) -> Rule:

@@ -47,7 +47,9 @@ TABLE: dict[str, Rule] = {
     "Attention": a.projected,
     "BiasAdd": c.elementwise("+"),
     "BiasGelu": c.elementwise("+"),
-    "ConvTransposeWithDynamicPads": ONNX["ConvTranspose"],
+    "ConvTransposeWithDynamicPads": c.convolution(
+        "n (g i) !*x, (g i) o !*k, _, (g o) -> n (g o) !*y", "n g i o *k *x", "0*1+3", c.unknown
+    ),
     "DynamicQuantizeLSTM": q.rounding(q.recurrent),
     "DynamicQuantizeMatMul": q.rounding(q.product(1, (2, 3), 4, {1: 3, 2: None, 3: None}, dynamic=True)),
     "EmbedLayerNormalization": f.embedding_norm,

@@ -93,7 +93,7 @@ def reshape(node: NodeView) -> Relation:
             _deal(axes, shape, places, sizes, first)
     operand = (Operand(1, _refit_sizes, infers=True),) if node.has(1) and node.op == "Reshape" else ()
     others: list[Axes | None] = [None] * (len(node.inputs) - 1)
-    return build.relation([left, *others], [right], operands=operand)
+    return replace(build.relation([left, *others], [right], operands=operand), moves=tuple(range(len(source))))
 
 
 def _deal(axes: list[AxisMap], shape: Shape, places: list[int], sizes: list[int], first: int) -> None:
@@ -165,8 +165,8 @@ def transpose(node: NodeView) -> Relation:
     shape = node.shape(0)
     build = Builder()
     axes = build.like(shape)
-    order = node.attributes.get("perm", range(len(shape))[::-1])
-    return build.relation([axes], [[axes[p] for p in order]])
+    order = tuple(int(p) for p in node.attributes.get("perm", range(len(shape))[::-1]))
+    return replace(build.relation([axes], [[axes[p] for p in order]]), moves=order)
 
 
 # --- cut and join ---------------------------------------------------------------------------------------------------

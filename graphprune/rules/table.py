@@ -91,7 +91,7 @@ def only_first(rule: Rule) -> Rule:
 
 
 _CONV = c.convolution("n (g i) !*x, (g o) i !*k, (g o) -> n (g o) !*y", "n g i o *k *y")
-_CONV_TRANSPOSE = c.convolution("n (g i) !*x, (g i) o !*k, (g o) -> n (g o) !*y", "n g i o *k *x")
+_CONV_TRANSPOSE = c.convolution("n (g i) !*x, (g i) o !*k, (g o) -> n (g o) !*y", "n g i o *k *x", geometry=c.backward)
 _MATMUL = "k, k -> | k, ... k o -> ... o | ... m k, k -> ... m | ... m k, ... k o -> ... m o"
 _POOL = line("n c !*x -> n c !*y", "0")
 
@@ -144,6 +144,7 @@ TABLE: dict[str, Rule] = {
     "GridSample": line("n c !*x, n !*y !e -> n c !*y", "0", reason="it is sampled at places that the model computes"),
     "GroupNormalization": c.group_normalization,
     "Hardmax": c.softmax,
+    "Identity": c.copied(only_first(c.elementwise("0"))),
     "InstanceNormalization": c.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
     "LSTM": c.recurrent(4),

@@ -14,8 +14,14 @@ import graphprune
 from graphprune import contractions
 from graphprune.analysis import Analysis, Group, analyze
 from graphprune.contractions import Contraction
+from graphprune.spans import Span
 from models.small import Net, attention
 from tests.helpers import run
+
+
+def span(rows: int) -> Span:
+    """Rows that are the elements of vertex 7."""
+    return Span((rows,), ((7, 0, 1),))
 
 
 def made(rng: np.random.Generator, labels: np.ndarray, outputs: int = 5, groups: int = 1) -> tuple[Contraction, Group]:
@@ -26,7 +32,7 @@ def made(rng: np.random.Generator, labels: np.ndarray, outputs: int = 5, groups:
     matrix = rng.standard_normal((groups, rows, outputs))
     size = int(labels.max()) + 1
     group = Group("g", "channel", size, {7: labels}, np.zeros(size, bool), [], [], np.ones(size), np.ones(size))
-    return Contraction(0, 7, 1, np.zeros((groups, rows)), gram, matrix, True), group
+    return Contraction(0, span(rows), np.zeros((groups, rows)), gram, matrix, True), group
 
 
 def residual(contraction: Contraction, kept: np.ndarray) -> float:
@@ -71,7 +77,7 @@ def test_what_others_can_say_as_well_goes_first() -> None:
     matrix = np.ones((1, 6, 3))
     matrix[:, 4] = 50
     group = Group("g", "channel", 6, {7: np.arange(6)}, np.zeros(6, bool), [], [], np.ones(6), np.ones(6))
-    scores = surgeon.score(group, [Contraction(0, 7, 1, np.zeros((1, 6)), (x.T @ x)[None], matrix, True)])
+    scores = surgeon.score(group, [Contraction(0, span(6), np.zeros((1, 6)), (x.T @ x)[None], matrix, True)])
     assert scores.argmin() in (1, 4) and scores.min() < 1e-3 * np.sort(scores)[1]
 
 
@@ -100,7 +106,7 @@ def test_products_of_activations_lose_what_goes() -> None:
     q, k = rng.standard_normal((2, 9, 6)), rng.standard_normal((2, 7, 6))
     gram = np.einsum("bmi,bmj->bij", q, q) * np.einsum("bni,bnj->bij", k, k)
     group = Group("g", "head_dim", 6, {7: np.arange(6)}, np.zeros(6, bool), [], [], np.ones(6), np.ones(6))
-    contraction = Contraction(0, 7, 1, np.zeros((1, 6)), gram.sum(0)[None], np.ones((1, 6, 1)), False)
+    contraction = Contraction(0, span(6), np.zeros((1, 6)), gram.sum(0)[None], np.ones((1, 6, 1)), False)
     scores = surgeon.score(group, [contraction])
     order, whole = np.argsort(scores), np.square(q @ k.transpose(0, 2, 1)).sum()
     lost = [np.square(q[..., order[:n]] @ k[..., order[:n]].transpose(0, 2, 1)).sum() / whole for n in range(1, 7)]
@@ -117,7 +123,7 @@ def observed(model: ModelProto, shape: tuple[int, ...]) -> tuple[Analysis, list[
 
 def test_every_reader_of_a_group_is_observed() -> None:
     analysis, found = observed(attention(), (2, 5, 24))
-    kinds = sorted((g.kind, [c.adjustable for c in found if c.vertex in g.labels]) for g in analysis.groups)
+    kinds = sorted((g.kind, [c.adjustable for c in found if c.summed.touches(g.labels)]) for g in analysis.groups)
     output, product = [True], [False]  # the output projection sums over heads and values, a product over query/key dims
     assert kinds == [("head", output), ("head_dim", product), ("head_dim", output)]
 

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
-    from graphprune.checks import Checks, Verdict
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
-    from graphprune.finishing import Result
-    from graphprune.pipeline import apply, prune, sparsify
-    from graphprune.plan import Plan
-    from graphprune.timing import Bench, bench
-    from graphprune.verdict import validate
+    from graphprune.passes.finishing import Result
+    from graphprune.passes.jobs import apply, prune, sparsify
+    from graphprune.rewrite.plan import Plan
+    from graphprune.verdict.checks import Checks, Verdict
+    from graphprune.verdict.timing import Bench, bench
+    from graphprune.verdict.verdict import validate
 
 _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
-    "checks": ("Checks", "Verdict"),
+    "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
-    "finishing": ("Result",),
-    "pipeline": ("apply", "prune", "sparsify"),
-    "plan": ("Plan",),
-    "timing": ("Bench", "bench"),
-    "verdict": ("validate",),
+    "passes.finishing": ("Result",),
+    "passes.jobs": ("apply", "prune", "sparsify"),
+    "rewrite.plan": ("Plan",),
+    "verdict.timing": ("Bench", "bench"),
+    "verdict.verdict": ("validate",),
 }
 """Modules, and what of them this package offers."""
 

@@ -7,12 +7,13 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import graphprune
-from graphprune import rules, synthetic
+from graphprune import rules
 from graphprune.analysis import analyze
-from graphprune.contractions import observe
-from graphprune.products import find
+from graphprune.analysis.contractions import observe
+from graphprune.analysis.products import find
 from graphprune.rules.table import line
-from graphprune.run import generate
+from graphprune.run import synthetic
+from graphprune.run.runtime import generate
 from models.small import Net
 from tests.helpers_sparse import follows
 

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.depth import Request
+from graphprune.passes.depth.depth import Request
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -21,7 +21,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import graphprune
 import models
-from graphprune.blocks import find as found_blocks
+from graphprune.analysis.blocks import find as found_blocks
 from graphprune.errors import InputError
 from models.small import Net
 from tests import helpers

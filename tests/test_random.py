@@ -5,13 +5,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from graphprune.passes.depth import Request
+from graphprune.passes.depth.depth import Request
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
 import graphprune
-from graphprune import blocks
+from graphprune.analysis import blocks
 from graphprune.errors import InputError
 from tests import helpers
 from tests.random_graphs import convolutional

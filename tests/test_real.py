@@ -9,7 +9,7 @@ import pytest
 
 import graphprune
 import models
-from graphprune import report
+from graphprune.cli import report
 from tests import helpers
 
 PACKAGED: dict[str, dict[str, int]] = {

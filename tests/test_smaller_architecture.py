@@ -15,7 +15,7 @@ import pytest
 from onnx import ModelProto
 
 import graphprune
-from graphprune import corrections
+from graphprune.rewrite import corrections
 from models.small import Net
 from tests import helpers
 

@@ -15,10 +15,11 @@ from polygraphy.tools.sparse import SparsityPruner
 
 import graphprune
 import models
-from graphprune import Checks, trt
-from graphprune.canonical import canonicalize
+from graphprune import Checks
 from graphprune.errors import InputError
 from graphprune.model import load
+from graphprune.model.canonical import canonicalize
+from graphprune.verdict import trt
 from tests.helpers import check, constants
 from tests.helpers_sparse import follows, weights
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from graphprune import report
+from graphprune.cli import report
 from graphprune.cli.options import output_options, proof_options, show
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
-from graphprune.pipeline import apply
+from graphprune.passes.jobs import apply
 
 
 @click.command("apply")

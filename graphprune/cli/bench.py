@@ -13,7 +13,7 @@ from graphprune.cli.options import inputs_option, number, output_options, seed_o
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
-from graphprune.timing import CONFIDENCE, Bench, bench
+from graphprune.verdict.timing import CONFIDENCE, Bench, bench
 
 
 @click.command("bench")

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune import blocks, report
-from graphprune.analysis import Analysis, Group, analyze
+from graphprune.analysis import Analysis, Group, analyze, blocks
+from graphprune.cli import report
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune import report
 from graphprune.analysis import analyze
+from graphprune.analysis.patterns import Pattern
+from graphprune.cli import report
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
 from graphprune.cli.watching import watched
-from graphprune.patterns import Pattern
 from graphprune.relation import Shape
 
 _ROWS = 40

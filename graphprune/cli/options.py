@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from graphprune import files, paths
-from graphprune.checks import Checks
 from graphprune.cli.boundary import printing
+from graphprune.model import files, paths
 from graphprune.relation import Shape
-from graphprune.trt import CAPABILITIES
+from graphprune.verdict.checks import Checks
+from graphprune.verdict.trt import CAPABILITIES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,7 +93,7 @@ def check_options(function: F) -> F:
 
 
 def output_options(function: F) -> F:
-    """``--json``, ``-v``, ``-q``; the command is one run, whose files appear together (see ``graphprune.paths``)."""
+    """``--json``, ``-v``, ``-q``; the command is one run, whose files appear together (see ``model.paths``)."""
 
     @functools.wraps(function)
     def within(*arguments: Any, json_to: str | None, **others: Any) -> Any:

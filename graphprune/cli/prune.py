@@ -6,25 +6,19 @@ from pathlib import Path
 
 import click
 
-from graphprune import report
-from graphprune.checks import Checks
-from graphprune.cli.options import (
-    model_argument,
-    output_options,
-    proof_options,
-    shape_options,
-    show,
-)
+from graphprune.cli import report
+from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
-from graphprune.passes import sparse
-from graphprune.passes.compensation import COMPENSATIONS
-from graphprune.passes.criteria import CRITERIA
-from graphprune.passes.depth import Request
-from graphprune.passes.influence import SCORES
-from graphprune.passes.masks import METHODS
-from graphprune.pipeline import prune
+from graphprune.passes.choose.criteria import CRITERIA
+from graphprune.passes.depth.depth import Request
+from graphprune.passes.depth.influence import SCORES
+from graphprune.passes.fit.compensation import COMPENSATIONS
+from graphprune.passes.jobs import prune
+from graphprune.passes.sparse import sparse
+from graphprune.passes.sparse.masks import METHODS
 from graphprune.relation import Shape
+from graphprune.verdict.checks import Checks
 
 
 @click.command("prune")

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune import report
+from graphprune.cli import report
 from graphprune.cli.options import change, number
 from graphprune.cli.validate import print_verdict
-from graphprune.finishing import Result
-from graphprune.proof import Rounded
+from graphprune.passes.finishing import Result
+from graphprune.proof.proof import Rounded
 
 _REASONS = 6
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from graphprune import report
-from graphprune.checks import Checks
+from graphprune.cli import report
 from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
-from graphprune.passes.compensation import COMPENSATIONS
-from graphprune.passes.masks import METHODS
-from graphprune.pipeline import sparsify
+from graphprune.passes.fit.compensation import COMPENSATIONS
+from graphprune.passes.jobs import sparsify
+from graphprune.passes.sparse.masks import METHODS
 from graphprune.relation import Shape
+from graphprune.verdict.checks import Checks
 
 _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 """Folding is about removed channels."""

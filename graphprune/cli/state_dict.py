@@ -9,12 +9,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune import checkpoints, files, paths, plan
 from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
-from graphprune.model import load
-from graphprune.statedict import Narrowed, narrow
+from graphprune.model import files, load, paths
+from graphprune.rewrite import checkpoints, plan
+from graphprune.rewrite.statedict import Narrowed, narrow
 
 
 @click.command("state-dict")

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.checks import Checks, Level, Verdict
 from graphprune.cli.options import (
     check_options,
     model_argument,
@@ -24,7 +23,8 @@ from graphprune.cli.options import (
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
-from graphprune.verdict import validate
+from graphprune.verdict.checks import Checks, Level, Verdict
+from graphprune.verdict.verdict import validate
 
 
 @click.command("validate")

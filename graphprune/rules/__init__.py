@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 
-from graphprune.control import DOMAIN
 from graphprune.errors import FaultError, GraphpruneError
-from graphprune.notation import FitError, bind, pinned, read_zero
 from graphprune.relation import Relation
+from graphprune.relation.notation import FitError, bind, pinned, read_zero
 from graphprune.rules import control, microsoft
 from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
@@ -31,7 +30,7 @@ _registered: dict[tuple[str, str], Rule] = {
     **{("", op): entry for op, entry in TABLE.items()},
     **pinned_domains(),
     **{("com.microsoft", op): entry for op, entry in microsoft.TABLE.items()},
-    **{(DOMAIN, op): entry for op, entry in _CONTROL.items()},
+    **{(control.DOMAIN, op): entry for op, entry in _CONTROL.items()},
     ("", "SimplifiedLayerNormalization"): microsoft.TABLE["SimplifiedLayerNormalization"],  # so ONNX Runtime writes it
 }
 
@@ -85,7 +84,7 @@ class Entry:
 def operators() -> list[Entry]:
     """Every operator that has a rule or a reason, by domain and name."""
     found = []
-    known = {key: entry for key, entry in {**_foreign(), **_registered}.items() if key[0] != DOMAIN}
+    known = {key: entry for key, entry in {**_foreign(), **_registered}.items() if key[0] != control.DOMAIN}
     known |= {("", op): _CONTROL[op] for op in ("If", "Loop", "Scan")}
     for (domain, op), function in sorted(known.items()):
         first = (function.__doc__ or "a rule of its own").strip().splitlines()[0]

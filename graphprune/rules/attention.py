@@ -13,8 +13,8 @@ from math import sqrt
 
 import numpy as np
 
-from graphprune.notation import bind, packed
 from graphprune.relation import Kept, Operand, Relation, Shape, Values
+from graphprune.relation.notation import bind, packed
 from graphprune.rules.node import NodeView, Unruled
 
 POSITIONS = "each position is compared with every other"

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from graphprune.notation import NotationError, bind, parse, read, read_zero
 from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
+from graphprune.relation.notation import NotationError, bind, parse, read, read_zero
+from graphprune.relation.window import Window
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described
-from graphprune.window import Window
 
 EVERY = "every element of it takes part in each result"
 MEAN = "a mean and a variance run over it"

@@ -12,6 +12,8 @@ from graphprune.relation import AxisMap, Relation, Shape
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView
 
+DOMAIN = "graphprune.control"
+"""Domain of the nodes that stand for control flow in the flat form."""
 LOOPED = "a loop runs over it"
 Side = list[list[AxisMap] | None]
 

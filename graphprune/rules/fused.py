@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.notation import bind
 from graphprune.relation import AxisMap, Relation
+from graphprune.relation.notation import bind
 from graphprune.rules.computing import MEAN, broadcast, convolution, gemm, root_mean
 from graphprune.rules.moving import Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described

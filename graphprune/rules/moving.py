@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 from onnx import numpy_helper
 
-from graphprune.notation import bind
 from graphprune.relation import Axes, AxisMap, Dim, IntArray, Kept, Operand, Relation, Shape, Values
+from graphprune.relation.notation import bind
 from graphprune.rules.node import NodeView, Unruled
 
 IN0, OUT0 = ("in", 0), ("out", 0)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphprune.notation import bind
 from graphprune.relation import AxisMap, Kept, Operand, Relation, Shape, Values
+from graphprune.relation.notation import bind
 from graphprune.rules.moving import OUT0, Builder
 from graphprune.rules.node import NodeView, Rule, Unruled, described
 

@@ -13,8 +13,8 @@ from math import prod
 
 import numpy as np
 
-from graphprune.notation import bind
 from graphprune.relation import AxisMap, Relation, Shape
+from graphprune.relation.notation import bind
 from graphprune.rules.computing import broadcast
 from graphprune.rules.moving import Builder, through
 from graphprune.rules.node import NodeView, Rule, Unruled, described

@@ -1,15 +1,16 @@
 """The table of ONNX's own operators: a line each, alphabetical within a kind. Other domains have tables of their own.
 
-A pattern says which axes go together (see ``graphprune.notation``), ``zero`` when removed elements of the output are
-zero (see ``Relation``), ``macs`` what the operator costs. Operators that one pattern cannot describe name a function.
+A pattern says which axes go together (see ``graphprune.relation.notation``), ``zero`` when removed elements of the
+output are zero (see ``Relation``), ``macs`` what the operator costs. Operators that one pattern cannot describe name a
+function.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.notation import bind, pinned, read
 from graphprune.relation import Relation
+from graphprune.relation.notation import bind, pinned, read
 from graphprune.rules import attention as a
 from graphprune.rules import computing as c
 from graphprune.rules import moving as m

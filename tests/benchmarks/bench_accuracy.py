@@ -33,7 +33,7 @@ warnings.simplefilter("ignore")
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune import memory  # noqa: E402
+from graphprune.verdict import memory  # noqa: E402
 from tests.benchmarks.tasks import TASKS, Task, original  # noqa: E402
 
 SAMPLES = 64

@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune.files import save  # noqa: E402
 from graphprune.model import Model, load  # noqa: E402
+from graphprune.model.files import save  # noqa: E402
 
 MODELS = {
     "resnet50-ts": {"pixel_values": (1, 3, 224, 224)},

@@ -21,14 +21,17 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from graphprune.passes import influence  # noqa: E402
-from graphprune.passes.depth import Request, choose  # noqa: E402
+from graphprune.passes.depth import influence  # noqa: E402
+from graphprune.passes.depth.depth import Request, choose  # noqa: E402
 
 import models  # noqa: E402
-from graphprune import blocks  # noqa: E402
-from graphprune.analysis import Analysis, analyze  # noqa: E402
-from graphprune.bypass import remove, resolve  # noqa: E402
-from graphprune.plan import BlockPlan  # noqa: E402
+from graphprune.analysis import (  # noqa: E402
+    Analysis,
+    analyze,
+    blocks,
+)
+from graphprune.rewrite.bypass import remove, resolve  # noqa: E402
+from graphprune.rewrite.plan import BlockPlan  # noqa: E402
 from models.digits import accuracy, images  # noqa: E402
 from models.small import Net  # noqa: E402
 

@@ -25,7 +25,7 @@ warnings.simplefilter("ignore")
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune import cost  # noqa: E402
+from graphprune.analysis import cost  # noqa: E402
 from models.digits import accuracy, images  # noqa: E402
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)

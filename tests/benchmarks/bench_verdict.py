@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune.checks import Checks, Level  # noqa: E402
-from graphprune.verdict import validate  # noqa: E402
+from graphprune.verdict.checks import Checks, Level  # noqa: E402
+from graphprune.verdict.verdict import validate  # noqa: E402
 
 
 def judge(name: str) -> Level:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune.cost import parameters  # noqa: E402
+from graphprune.analysis.cost import parameters  # noqa: E402
 from graphprune.model import Model  # noqa: E402
 from tests import helpers  # noqa: E402
 

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphprune.passes import criteria
-from graphprune.passes.allocation import MOST, allocate
-from graphprune.passes.criteria import Ranking
-from graphprune.passes.ratio import counts, select
+from graphprune.passes.choose import criteria
+from graphprune.passes.choose.allocation import MOST, allocate
+from graphprune.passes.choose.criteria import Ranking
+from graphprune.passes.choose.ratio import counts, select
 from onnx import ModelProto
 
 import graphprune
-from graphprune import cost
-from graphprune.analysis import Analysis, analyze
+from graphprune.analysis import Analysis, analyze, cost
 from graphprune.errors import InputError
-from graphprune.removal import Removal
+from graphprune.rewrite.removal import Removal
 from models.small import Net, attention
 
 

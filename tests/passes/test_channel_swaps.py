@@ -6,10 +6,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from graphprune.passes import channel_swaps
-from graphprune.passes.channel_swaps import kept, search
+from graphprune.passes.sparse import channel_swaps
+from graphprune.passes.sparse.channel_swaps import kept, search
 
-from graphprune.patterns import Pattern
+from graphprune.analysis.patterns import Pattern
 
 PATTERN = Pattern(2, 4)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.constants import constant
+from graphprune.passes.choose.constants import constant
 
 import graphprune
 from graphprune.analysis import analyze

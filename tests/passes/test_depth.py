@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes import influence
-from graphprune.passes.depth import Request
+from graphprune.passes.depth import influence
+from graphprune.passes.depth.depth import Request
 
 import graphprune
 import models
-from graphprune import blocks
-from graphprune.analysis import analyze
-from graphprune.calibration import still
+from graphprune.analysis import analyze, blocks
 from graphprune.cli import main
+from graphprune.run.calibration import still
 from models.small import Net, residual
 from tests import helpers
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes import influence
-from graphprune.passes.depth import Request, choose, take_out
+from graphprune.passes.depth import influence
+from graphprune.passes.depth.depth import Request, choose, take_out
 from onnx import ModelProto, numpy_helper
 
 import models
-from graphprune import blocks
-from graphprune.analysis import analyze
+from graphprune.analysis import analyze, blocks
 from graphprune.errors import InputError
-from graphprune.run import exposing, generate, run, session
+from graphprune.run.runtime import exposing, generate, run, session
 from models.small import Net
 from tests import helpers
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphprune.passes import magnitude
+from graphprune.passes.choose import magnitude
 
 from graphprune import analyze
 from models.small import Net, residual

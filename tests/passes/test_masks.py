@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes import masks
-from graphprune.passes.least_squares import Split, masked
-from graphprune.passes.masks import METHODS, Thinner, factor
-from graphprune.passes.surgeon import damped
+from graphprune.passes.choose.surgeon import damped
+from graphprune.passes.fit.least_squares import Split, masked
+from graphprune.passes.sparse import masks
+from graphprune.passes.sparse.masks import METHODS, Thinner, factor
 
-from graphprune.patterns import Pattern
+from graphprune.analysis.patterns import Pattern
 
 PATTERN = Pattern(2, 4)
 

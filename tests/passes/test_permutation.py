@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes import permutation, ratio
-from graphprune.passes.magnitude import score
-from graphprune.passes.permutation import permute
-from graphprune.passes.targets import Scope, choose
+from graphprune.passes.choose import ratio
+from graphprune.passes.choose.magnitude import score
+from graphprune.passes.sparse import permutation
+from graphprune.passes.sparse.permutation import permute
+from graphprune.passes.sparse.targets import Scope, choose
 from onnx import ModelProto
 
 import models
-from graphprune import sparsity
-from graphprune.analysis import Analysis, analyze
-from graphprune.patterns import Pattern
-from graphprune.rewrite import rewrite
+from graphprune.analysis import Analysis, analyze, sparsity
+from graphprune.analysis.patterns import Pattern
+from graphprune.rewrite.rewrite import rewrite
 from models.small import Net
 
 PATTERN = Pattern(2, 4)

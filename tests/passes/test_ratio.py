@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphprune.passes import magnitude, ratio
+from graphprune.passes.choose import magnitude, ratio
 from onnx import ModelProto
 
 from graphprune import analyze

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.compensation import compensate
-from graphprune.passes.depth import Request
-from graphprune.passes.reconstruct import Reconstructed, reconstruct
+from graphprune.passes.depth.depth import Request
+from graphprune.passes.fit.compensation import compensate
+from graphprune.passes.fit.reconstruct import Reconstructed, reconstruct
 from onnx import ModelProto, numpy_helper
 
 import graphprune
 import models
 from graphprune.model import load
-from graphprune.rewrite import rewrite
+from graphprune.rewrite.rewrite import rewrite
 from models.small import Net, residual
 from tests import helpers
 
@@ -88,8 +88,8 @@ def test_a_bias_is_added_where_there_is_room_for_one() -> None:
     result = graphprune.prune(model, ratio=0.5, align=1)
     assert len(result.model.graph.node[-1].input) == 2
     data = batches((3, 6, 6))
-    from graphprune.proof import restrict
-    from graphprune.removal import Removal
+    from graphprune.proof.proof import restrict
+    from graphprune.rewrite.removal import Removal
 
     analysis = graphprune.analyze(model)
     removal = Removal(analysis, result.plan.selection)
@@ -151,7 +151,7 @@ def test_weights_in_constant_nodes_and_half_precision(tmp_path: Path) -> None:
     result = graphprune.prune(models.packaged("ppocr-v4-det"), ratio=0.1, calibration=tmp_path / "in.npz")
     assert sum(f.kept for f in result.fits) > 10
     onnx.checker.check_model(result.model.proto)
-    from graphprune.half import converted
+    from graphprune.verdict.half import converted
 
     half = converted(load(residual())).proto
     np.savez(tmp_path / "in.npz", x=rng.standard_normal((16, 3, 8, 8)).astype(np.float32))

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphprune.passes import surgeon
+from graphprune.passes.choose import surgeon
 from onnx import ModelProto
 
 import graphprune
-from graphprune import contractions
-from graphprune.analysis import Analysis, Group, analyze
-from graphprune.contractions import Contraction
-from graphprune.spans import Span
+from graphprune.analysis import Analysis, Group, analyze, contractions
+from graphprune.analysis.contractions import Contraction
+from graphprune.analysis.spans import Span
 from models.small import Net, attention
 from tests.helpers import run
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from graphprune.passes import thinning
-from graphprune.passes.targets import Scope, choose
+from graphprune.passes.sparse import thinning
+from graphprune.passes.sparse.targets import Scope, choose
 from onnx import ModelProto
 
 from graphprune.analysis import analyze
-from graphprune.patterns import Pattern
+from graphprune.analysis.patterns import Pattern
 from models.small import Net
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes import ratio, ties
-from graphprune.passes.allocation import allocate
-from graphprune.passes.criteria import Ranking
+from graphprune.passes.choose import ratio, ties
+from graphprune.passes.choose.allocation import allocate
+from graphprune.passes.choose.criteria import Ranking
 from onnx import ModelProto
 
 import graphprune
-from graphprune import synthetic
 from graphprune.analysis import Analysis, analyze
 from graphprune.errors import InputError
+from graphprune.run import synthetic
 from models.small import Net
 from tests import helpers
 

@@ -1,0 +1,179 @@
+"""Contractions: where a model sums over the elements of a dim, and the second moments of what it sums on given inputs.
+
+What becomes of a removed class is decided there: nodes that pass values on one by one lose nothing else. A product with
+a weight sums ``x_i W_i`` over i; with H the second moments of x about its mean (a bias makes up for the mean), weights
+that change by D change the outputs by ``tr(D^T H D)``. A product of two activations sums ``q_d k_d^T`` over d; with the
+same formula, D a column of ones where an element goes, and H the sum over the batch of ``(Q^T Q) * (K^T K)``, element
+by element.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.products import Product, find
+from graphprune.analysis.spans import Span, span
+from graphprune.progress import Steps, unseen
+from graphprune.relation import Axes, IntArray, Values
+from graphprune.run.moments import FloatArray, Moments
+from graphprune.run.staged import Staged, waves
+
+Feeds = Mapping[str, Values]
+ROWS = 2048
+"""Rows of one operator in one run of the model; more positions of an image say little that is new."""
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum over a dim.
+
+    Attributes:
+        node: index of the node.
+        summed: the dims that are summed over, the places of a window last: an element for each row.
+        mean: of the rows, shape ``[groups, sums]``.
+        gram: second moments, shape ``[groups, sums, sums]``.
+        matrix: what rows are multiplied by, shape ``[groups, sums, outputs]``.
+        adjustable: whether the matrix is a weight, which can make up for rows that go.
+    """
+
+    node: int
+    summed: Span
+    mean: FloatArray
+    gram: FloatArray
+    matrix: FloatArray
+    adjustable: bool
+
+    def labels(self, group: Group) -> IntArray | None:
+        """The class of each row, None where the group has none here."""
+        return self.summed.labels(group.labels)
+
+
+class _Weighted:
+    """A product with a weight."""
+
+    def __init__(self, analysis: Analysis, product: Product) -> None:
+        self.product, self.node, self.reads, self.output = product, product.node, [product.input], product.output
+        self.summed = analysis.rulings.span(product.output, product.form, product.form.sums)
+        self.moments: Moments | None = None
+
+    def add(self, values: Feeds, rng: np.random.Generator) -> None:
+        x = values[self.product.input]
+        rows = self.product.rows(x, self.product.choose(x, ROWS, rng)[0])
+        self.moments = self.moments or Moments.empty(rows.shape[0], rows.shape[2])
+        self.moments.add(rows)
+
+    def finish(self, analysis: Analysis) -> Contraction:
+        assert self.moments is not None
+        matrix = self.product.matrix(analysis.model.array(self.product.weight)).astype(np.float64)
+        mean = self.moments.x / max(self.moments.count, 1)
+        return Contraction(self.node, self.summed, mean, self.moments.centred, matrix, True)
+
+
+class _Paired:
+    """A product of two activations; ``axes`` holds for each the axes of the batch, all others, and that summed over."""
+
+    def __init__(self, node: int, summed: Span, reads: list[str], output: str, axes: list[list[list[int]]]) -> None:
+        self.node, self.summed, self.reads, self.output, self.axes = node, summed, reads, output, axes
+        self.gram: FloatArray | None = None
+
+    def add(self, values: Feeds, rng: np.random.Generator) -> None:
+        grams = []
+        for name, (batch, others, summed) in zip(self.reads, self.axes, strict=True):
+            x = values[name].astype(np.float32).transpose(batch + others + summed)
+            rows = x.reshape(prod(x.shape[: len(batch)]), -1, x.shape[-1])
+            grams.append(rows.transpose(0, 2, 1) @ rows)
+        found = np.einsum("bij,bij->ij", *grams, optimize=True).astype(np.float64)
+        self.gram = found if self.gram is None else self.gram + found
+
+    def finish(self, analysis: Analysis) -> Contraction:
+        assert self.gram is not None
+        size = len(self.gram)
+        return Contraction(self.node, self.summed, np.zeros((1, size)), self.gram[None], np.ones((1, size, 1)), False)
+
+
+def observe(
+    analysis: Analysis,
+    groups: Iterable[Group],
+    batches: Callable[[], Iterable[Feeds]],
+    seed: int = 0,
+    progress: Steps = unseen,
+) -> list[Contraction]:
+    """Every contraction over a class of some groups, in the order of the nodes.
+
+    Args:
+        analysis: of the model.
+        groups: the groups.
+        batches: gives the calibration inputs.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+
+    Raises:
+        InputError: ONNX Runtime cannot run the model on these inputs.
+    """
+    model = analysis.model.runs_as or analysis.model
+    there = (set(model.producer) | {i.name for i in model.inputs}) - model.constant_names  # what inputs change
+    wanted = {v for g in groups for v in g.labels}
+    pending = {
+        c.node: c
+        for c in _candidates(analysis)
+        if c.summed.touches(wanted) and c.output in model.producer and there.issuperset(c.reads)
+    }
+    steps = waves(analysis.model, pending)
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Staged(model, {c.output: k for k, step in enumerate(steps) for c in step}, True, Path(folder))
+        count = 0
+        for feeds in batches():
+            staged.start(count, feeds)
+            count += 1
+        for number, step in enumerate(steps):
+            names = list(dict.fromkeys(n for c in step for n in c.reads))
+            for values in staged.run(model, number, count, names):
+                for contraction in step:
+                    contraction.add(values, rng)
+            progress(number + 1, len(steps))
+    return [pending[node].finish(analysis) for node in sorted(pending)]
+
+
+def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:
+    for product in find(analysis.model, analysis.rulings, shared=True):
+        yield _Weighted(analysis, product)
+    for node in range(len(analysis.model.nodes)):
+        paired = _paired(analysis, node)
+        if paired is not None:
+            yield paired
+
+
+def _paired(analysis: Analysis, node: int) -> _Paired | None:
+    """A node that is one sum over one dim of two activations, None where it is not."""
+    net, model = analysis.web, analysis.model
+    relation, proto = net.relations[node], model.nodes[node]
+    if relation is None or len(relation.macs) != 1 or len(relation.inputs) != 2 or not all(relation.inputs):
+        return None
+    if len(proto.output) != 1 or any(n in model.constant_names for n in proto.input):
+        return None
+    inputs = [[a.dims for a in axes or ()] for axes in relation.inputs]
+    kept = {d for axes in relation.outputs for a in axes or () for d in a.dims}
+    summed = [d for d in relation.macs[0] if d not in kept]
+    if len(summed) != 1 or any(len(dims) > 1 for axes in inputs for dims in axes):
+        return None
+    if any((summed[0],) not in axes for axes in inputs) or _looked_up(relation.inputs):
+        return None
+    shared = [d for d in relation.macs[0] if d in kept and all((d,) in axes for axes in inputs)]
+    places = []
+    for axes in inputs:
+        batch = [axes.index((d,)) for d in shared]
+        last = axes.index((summed[0],))
+        places.append([batch, [k for k in range(len(axes)) if k not in (*batch, last)], [last]])
+    return _Paired(node, span(net, node, summed), list(proto.input), proto.output[0], places)
+
+
+def _looked_up(inputs: Iterable[Axes | None]) -> bool:
+    return any(a.lookup is not None for axes in inputs for a in axes or ())

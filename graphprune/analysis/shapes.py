@@ -1,0 +1,352 @@
+"""Witness shapes: concrete sizes for every tensor, so that every relation is plain integers.
+
+One pass over the nodes calls ONNX's own inference node by node and follows the values of shape arithmetic; what it
+cannot tell is recorded from one run in ONNX Runtime. Two witnesses are taken wherever the model allows: a size or a
+value that is the same at both is static, any other depends on the size of an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+
+from graphprune.errors import InputError
+from graphprune.model import Model, control, node_name
+from graphprune.relation import Shape, Values
+from graphprune.rules import values as shape_values
+from graphprune.run.runtime import RefusedError, record_shapes
+from graphprune.run.sizing import InputShapes, candidates, check_given, free_dims
+
+
+class WitnessError(Exception):
+    """The model does not accept these input shapes; the message says at which node."""
+
+
+@dataclass
+class Facts:
+    """What is known of every tensor at one witness.
+
+    Attributes:
+        inputs: the input shapes that define the witness.
+        shapes: shape of every tensor that has one.
+        types: ``TensorProto`` data type of every tensor.
+        values: value of every small tensor that follows from sizes and small constants alone.
+        holes: for each node whose outputs could not be told, why.
+    """
+
+    inputs: InputShapes
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+    values: dict[str, Values] = field(default_factory=dict)
+    holes: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Witness:
+    """A model at two witness shapes (the second may equal the first where the model has no freedom)."""
+
+    first: Facts
+    second: Facts
+
+    @property
+    def inputs(self) -> InputShapes:
+        """Input shapes of the first witness."""
+        return self.first.inputs
+
+    def shape(self, name: str) -> Shape | None:
+        """Shape of a tensor at the first witness."""
+        return self.first.shapes.get(name)
+
+    def value(self, name: str) -> Values | None:
+        """Value of a tensor of shape arithmetic at the first witness."""
+        return self.first.values.get(name)
+
+    def static(self, name: str) -> Values | None:
+        """For each entry of a followed value, whether it is the same at every size of the inputs."""
+        one, two = self.first.values.get(name), self.second.values.get(name)
+        if one is None:
+            return None
+        if two is None or one.shape != two.shape:
+            return np.zeros(one.shape, bool)
+        return np.asarray(one == two)
+
+
+def find(model: Model, given: Mapping[str, Shape] | None = None) -> Witness:
+    """Find two witnesses at which every node accepts its inputs.
+
+    Args:
+        model: the model.
+        given: shapes for some inputs.
+
+    Raises:
+        InputError: no candidate runs; says which ``--input-shape`` to give.
+    """
+    given = dict(given or {})
+    dims = free_dims(model)
+    check_given(model, dims, given)
+    first_error: WitnessError | None = None
+    for one, two in candidates(dims, given):
+        try:
+            first = infer(model, one)
+        except WitnessError as error:
+            first_error = first_error or error
+            continue
+        return Witness(first, _vary(model, first, two, dims, given))
+    wanted = " ".join(
+        f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)
+        for n, ds in dims.items()
+        if any(isinstance(d, str) for d in ds)
+    )
+    hint = f"give sizes that it accepts, as {wanted} with a number for each N" if wanted else "its sizes are all fixed"
+    raise InputError(f"{model.name}: runs at none of the sizes tried ({first_error}); {hint}")
+
+
+def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]], given: InputShapes) -> Facts:
+    """A second witness: all free sizes changed if that runs, else as many as run."""
+    attempts = [two] + [
+        {
+            n: tuple(
+                two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n] or shape, shape, strict=True))
+            )
+            for n, shape in first.inputs.items()
+        }
+        for name in dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str))
+    ]
+    best = first
+    for shapes in attempts:
+        merged = {
+            n: tuple(s if s != o else b for s, o, b in zip(shapes[n], first.inputs[n], best.inputs[n], strict=True))
+            for n in shapes
+        }
+        if merged == best.inputs:
+            continue
+        try:
+            best = infer(model, merged)
+        except WitnessError:
+            continue
+        if shapes is two:
+            break
+    return best
+
+
+# --- one pass -------------------------------------------------------------------------------------------------------
+
+
+def infer(model: Model, inputs: InputShapes) -> Facts:
+    """Shapes, types and values of every tensor at the given input shapes.
+
+    Where ONNX Runtime does not load the model (operators of its own that are not installed), holes stay: what they
+    touch is then pinned.
+
+    Raises:
+        WitnessError: a node refuses its inputs.
+    """
+    facts = _Pass(model, inputs).run()
+    unknown = [out for i in facts.holes for out in model.nodes[i].output if out and out not in facts.shapes]
+    if not unknown:
+        return facts
+    try:
+        recorded = record_shapes(model, inputs, _downstream(model, facts))
+    except RefusedError as error:
+        facts.holes = {i: f"{why}, and {error}" for i, why in facts.holes.items()}
+        return facts
+    except InputError as error:
+        raise WitnessError(str(error)) from error
+    return _Pass(model, inputs, recorded).run()
+
+
+def _downstream(model: Model, facts: Facts) -> list[str]:
+    return [out for node in model.nodes for out in node.output if out and out not in facts.shapes]
+
+
+class _Pass:
+    def __init__(self, model: Model, inputs: InputShapes, recorded: Mapping[str, Any] | None = None) -> None:
+        self.model = model
+        self.facts = Facts(inputs)
+        self.recorded = recorded or {}
+        self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
+        self.opset_imports = list(model.proto.opset_import)
+
+    def run(self) -> Facts:
+        facts, model = self.facts, self.model
+        for value in model.inputs:
+            if value.name not in facts.inputs:
+                continue
+            facts.shapes[value.name] = facts.inputs[value.name]
+            facts.types[value.name] = value.type.tensor_type.elem_type
+        for name in model.sources:
+            self.source(name)
+        for i, node in enumerate(model.nodes):
+            if node.output and node.output[0] in facts.shapes and node.output[0] in model.sources:
+                continue
+            self.node(i)
+        return facts
+
+    def source(self, name: str) -> None:
+        source, facts = self.model.sources[name], self.facts
+        facts.shapes[name], facts.types[name] = source.shape, source.dtype
+        if np.prod(source.shape, dtype=float) <= _small(source.dtype):
+            facts.values[name] = self.model.array(name)
+
+    def node(self, index: int) -> None:
+        facts, node = self.facts, self.model.nodes[index]
+        value = None
+        if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
+            value = shape_values.evaluate(
+                node.op_type,
+                [facts.values.get(n) if n else None for n in node.input],
+                decoded(node),
+                [facts.shapes.get(n, shape_values.UNKNOWN) if n else None for n in node.input],
+            )
+        if value is not None:
+            facts.values[node.output[0]] = value
+            facts.shapes[node.output[0]] = value.shape
+            facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
+            return
+        if node.domain == control.DOMAIN:
+            self._control(index, node)
+        else:
+            self._infer(index, node)
+        for out in filter(None, node.output):
+            if facts.shapes.get(out) is None and out in self.recorded:
+                known = self.recorded[out]
+                facts.shapes[out], facts.types[out] = known.shape, helper.np_dtype_to_tensor_dtype(known.dtype)
+                facts.holes.pop(index, None)
+
+    def _control(self, index: int, node: NodeProto) -> None:
+        facts = self.facts
+        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values).items():
+            facts.types[name] = kind
+            if shape is not None:
+                facts.shapes[name] = shape
+            elif name:
+                facts.holes[index] = "what its bodies make has no one shape, or they run an unknown number of times"
+
+    def _infer(self, index: int, node: NodeProto) -> None:
+        facts = self.facts
+        missing = [n for n in node.input if n and facts.shapes.get(n) is None]
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.model.opsets.get(domain, 1), domain)
+        except onnx.defs.SchemaError:
+            facts.holes[index] = f"operator {node.domain}:{node.op_type} is unknown to shape inference"
+            return
+        if missing:
+            facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
+            return
+        key = self._key(node)
+        if key not in self.memo:
+            self.memo[key] = self._ask(index, node, schema)
+        for position, (kind, shape) in self.memo[key].items():
+            if position < len(node.output) and node.output[position]:
+                facts.types[node.output[position]] = kind
+                if shape is None:
+                    facts.holes[index] = f"shape inference of {node.op_type} leaves it open"
+                else:
+                    facts.shapes[node.output[position]] = shape
+        if any(out and out not in facts.shapes for out in node.output):
+            facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
+
+    def _key(self, node: NodeProto) -> bytes:
+        facts = self.facts
+        parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
+        parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
+        for name in node.input:
+            parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
+            if name in facts.values:
+                parts.append(facts.values[name].tobytes())
+        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
+            parts.append(node.output[0].encode())
+        return b"\0".join(parts)
+
+    def _ask(self, index: int, node: NodeProto, schema: onnx.defs.OpSchema) -> dict[int, tuple[int, Shape | None]]:
+        facts = self.facts
+        names = [n for n in node.input if n] + self.model.captured.get(index, [])
+        types = {
+            n: helper.make_tensor_type_proto(facts.types[n], facts.shapes[n])
+            for n in names
+            if facts.shapes.get(n) is not None
+        }
+        known = {n: np.asarray(facts.values[n], order="C") for n in names if n in facts.values}
+        data = {n: numpy_helper.from_array(value, n) for n, value in known.items()}
+        try:
+            found = shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self.opset_imports, ir_version=self.model.proto.ir_version
+            )
+        except shape_inference.InferenceError as error:
+            if self.model.layout is not None and self.model.layout.of(node):  # a branch that need not be taken
+                facts.holes[index] = f"it refuses its inputs: {_short(error)}"
+                return {}
+            raise WitnessError(
+                f"node {node_name(self.model, index)!r} ({node.op_type}) refuses its inputs "
+                f"{[facts.shapes[n] for n in names if n in facts.shapes]}: {_short(error)}"
+            ) from error
+        except Exception as error:  # the C++ side raises bare RuntimeErrors; the run then decides
+            facts.holes[index] = f"shape inference of {node.op_type} fails: {_short(error)}"
+            return {}
+        result: dict[int, tuple[int, Shape | None]] = {}
+        for position, out in enumerate(node.output):
+            if out in found:
+                result[position] = _read(found[out])
+        if any(s is not None and min(s, default=1) < 0 for _, s in result.values()):
+            label = f"node {node_name(self.model, index)!r} ({node.op_type})"
+            raise WitnessError(f"{label} gets an input that is too small")
+        return result
+
+
+class Constants:
+    """Shapes of constants that nodes compute, each found when it is asked for, without the rest of the model."""
+
+    def __init__(self, model: Model) -> None:
+        self._pass = _Pass(model, {})
+        self._seen: set[int] = set()
+
+    def witness(self, index: int) -> Witness:
+        """What is known around a node that reads constants alone; at both witnesses it is the same."""
+        model, facts, pending = self._pass.model, self._pass.facts, [index]
+        while pending:
+            unknown = [n for n in model.nodes[pending[-1]].input if n and n not in facts.shapes]
+            for name in (n for n in unknown if n in model.sources):
+                self._pass.source(name)
+            before = {model.producer[n] for n in unknown if n in model.producer and n not in model.sources}
+            if before - self._seen:
+                pending += sorted(before - self._seen)
+                self._seen |= before
+            else:
+                self._pass.node(pending.pop())
+        return Witness(facts, facts)
+
+
+def _read(type_: TypeProto) -> tuple[int, Shape | None]:
+    tensor = type_.tensor_type
+    if not type_.HasField("tensor_type") or not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    if any(not d.HasField("dim_value") for d in tensor.shape.dim):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
+
+
+def _small(dtype: int) -> int:
+    """How many elements of a constant are worth following: integers make shapes, floats only scalars."""
+    if dtype in (TensorProto.INT64, TensorProto.INT32):
+        return shape_values.LIMIT
+    return 1 if dtype != TensorProto.STRING else 0
+
+
+def _short(error: BaseException) -> str:
+    lines: Iterable[str] = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(lines)[:200]
+
+
+def decoded(node: NodeProto) -> dict[str, Any]:
+    """Attribute values; graphs are left out."""
+    return {
+        a.name: helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    }

@@ -1,0 +1,215 @@
+"""The web: every axis of every tensor and every local dim of every node, joined by index maps.
+
+Each use of a constant is a tensor of its own, so that exporters which merge equal constants tie nothing together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphprune import rules
+from graphprune.analysis.shapes import Witness, decoded
+from graphprune.model import Model, Use, node_name, subgraphs_in
+from graphprune.relation import Axes, AxisMap, Relation, Shape, Slot
+
+Tensor = str | Use
+"""An activation by name, or one use of a constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One axis of one tensor, as one node sees it; or a dim of a node that is made of others.
+
+    Attributes:
+        axis: vertex of the axis.
+        node: index of the node.
+        map: where the elements of the axis belong.
+        dims: vertices of the dims in ``map``.
+    """
+
+    axis: int
+    node: int
+    map: AxisMap
+    dims: tuple[int, ...]
+
+
+@dataclass
+class Web:
+    """Vertices are integers: axes first, in order of appearance, then local dims.
+
+    Attributes:
+        relations: for each node its relation; None for nodes that only make constants.
+        axes: number of axis vertices; vertices from there on are dims.
+        axis_of: first vertex of each tensor's axes.
+        tensor_of: for each axis vertex its tensor and the axis' number.
+        sizes: number of elements of each vertex.
+        dim_start: first vertex of each node's dims.
+        edges: for each vertex the edges that touch it.
+        pins: axis vertices that cannot change, with the reason.
+        interface: axis vertices of the graph's inputs and outputs that may change, with the tensor's name.
+    """
+
+    relations: list[Relation | None]
+    axes: int = 0
+    axis_of: dict[Tensor, int] = field(default_factory=dict)
+    tensor_of: list[tuple[Tensor, int]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    dim_start: dict[int, int] = field(default_factory=dict)
+    dim_of: list[tuple[int, int]] = field(default_factory=list)
+    edges: list[list[Edge]] = field(default_factory=list)
+    pins: dict[int, str] = field(default_factory=dict)
+    interface: dict[int, str] = field(default_factory=dict)
+    shapes: dict[Tensor, Shape] = field(default_factory=dict)
+    tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
+
+    def dim(self, vertex: int) -> tuple[int, int]:
+        """Node and local dim of a dim vertex."""
+        return self.dim_of[vertex - self.axes]
+
+    def axis(self, node: int, slot: Slot, axis: int) -> int | None:
+        """Vertex of an axis of a node's tensor, or None where the tensor takes no part."""
+        tensor = self.tensors.get((node, slot))
+        return None if tensor is None else self.axis_of[tensor] + axis
+
+    def label(self, vertex: int, model: Model) -> str:
+        """A vertex in words."""
+        if vertex >= self.axes:
+            node, dim = self.dim(vertex)
+            relation = self.relations[node]
+            assert relation is not None
+            return f"dim {relation.dims[dim].name!r} of node {node_name(model, node)!r}"
+        tensor, axis = self.tensor_of[vertex]
+        if isinstance(tensor, Use):
+            node_proto = model.nodes[tensor.node]
+            return f"{node_proto.input[tensor.input]}:{axis} at node {node_name(model, tensor.node)!r}"
+        return f"{tensor}:{axis}"
+
+
+def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
+    """A node as rules see it."""
+    node = model.nodes[index]
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return rules.NodeView(
+        op=node.op_type,
+        domain=domain,
+        opset=model.opsets.get(domain, 1),
+        attributes=decoded(node),
+        inputs=tuple(witness.shape(n) if n else None for n in node.input),
+        outputs=tuple(witness.shape(n) if n else None for n in node.output),
+        values=tuple(witness.value(n) if n else None for n in node.input),
+        static=tuple(witness.static(n) if n else None for n in node.input),
+    )
+
+
+def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
+    """The web of a model at a witness.
+
+    Args:
+        model: the model.
+        witness: its sizes.
+        allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
+    """
+    memo: dict[object, Relation] = {}
+    web = Web([ruled(model, witness, i, memo) for i in range(len(model.nodes))])
+    placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
+    for i, relation in enumerate(web.relations):
+        for slot, axes in relation.slots() if relation is not None else ():
+            tensor = _tensor(model, i, slot)
+            start = _place(web, tensor, axes, relation)
+            web.tensors[(i, slot)] = tensor
+            placed.append((i, start, axes))
+    web.axes = len(web.tensor_of)
+    for i, relation in enumerate(web.relations):
+        web.dim_start[i] = web.axes + len(web.dim_of)
+        for d, dim in enumerate(relation.dims if relation is not None else ()):
+            web.dim_of.append((i, d))
+            web.sizes.append(dim.size)
+    placed += [
+        (i, web.dim_start[i] + d, (axis,))
+        for i, relation in enumerate(web.relations)
+        for d, axis in (relation.inner if relation is not None else ())
+    ]
+    web.edges = [[] for _ in web.sizes]
+    for i, start, axes in placed:
+        for a, axis in enumerate(axes):
+            if not axis.dims:
+                continue
+            edge = Edge(start + a, i, axis, tuple(web.dim_start[i] + d for d in axis.dims))
+            web.edges[start + a].append(edge)
+            for vertex in edge.dims:
+                web.edges[vertex].append(edge)
+    _pin(web, model, allow_io)
+    return web
+
+
+def ruled(model: Model, witness: Witness, index: int, memo: dict[object, Relation]) -> Relation | None:
+    """The relation of a node; layers that repeat share one, since a rule sees nothing but its view of the node."""
+    node = model.nodes[index]
+    if any(o in model.sources for o in node.output) or (
+        node.op_type == "Identity" and model.root(node.output[0]) in model.sources
+    ):
+        return None
+    seen = view(model, witness, index)
+    attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
+    values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
+    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values)
+    if key not in memo:
+        memo[key] = rules.rule(seen, f"{model.name}: node {node_name(model, index)!r}")
+    return memo[key]
+
+
+def _tensor(model: Model, node: int, slot: Slot) -> Tensor:
+    side, place = slot
+    if side == "out":
+        return model.nodes[node].output[place]
+    name = model.nodes[node].input[place]
+    return Use(node, place) if model.root(name) in model.sources else name
+
+
+def _place(web: Web, tensor: Tensor, axes: Axes, relation: Relation | None) -> int:
+    if tensor not in web.axis_of:
+        assert relation is not None
+        web.axis_of[tensor] = len(web.tensor_of)
+        shape = []
+        for a, axis in enumerate(axes):
+            web.tensor_of.append((tensor, a))
+            size = 1
+            for d in axis.dims:
+                size *= relation.dims[d].size
+            shape.append(size if axis.lookup is None else len(axis.lookup))
+        web.sizes += shape
+        web.shapes[tensor] = tuple(shape)
+    return web.axis_of[tensor]
+
+
+def _pin(web: Web, model: Model, allow_io: bool) -> None:
+    fixed: list[tuple[str, str]] = []
+    for value, role in [(v, "input") for v in model.inputs] + [(v, "output") for v in model.graph.output]:
+        start = web.axis_of.get(value.name)
+        declared = value.type.tensor_type.shape.dim
+        for a in range(len(web.shapes[value.name]) if start is not None else 0):
+            if allow_io and a < len(declared) and declared[a].dim_value > 0:
+                web.interface[web.axis_of[value.name] + a] = value.name
+            else:
+                web.pins.setdefault(web.axis_of[value.name] + a, f"it is the {role} {value.name!r} of the graph")
+    for index, names in model.captured.items():
+        why = f"it is read inside the subgraph of node {node_name(model, index)!r} ({model.nodes[index].op_type})"
+        fixed += [(name, why) for name in names]
+    for index, node in enumerate(model.nodes):
+        if subgraphs_in(node):
+            why = f"node {node_name(model, index)!r} ({node.op_type}) holds a subgraph"
+            fixed += [(name, why) for name in [*node.input, *node.output] if name]
+    for index, relation in enumerate(web.relations):
+        for k, name in enumerate(model.nodes[index].input if relation is not None else ()):
+            if name in web.axis_of and (index, ("in", k)) not in web.tensors:
+                why = f"node {node_name(model, index)!r} ({model.nodes[index].op_type}) reads it as sizes or positions"
+                fixed.append((name, why))
+        for k, name in enumerate(model.nodes[index].output if relation is not None else ()):
+            if name in web.axis_of and (index, ("out", k)) not in web.tensors:
+                label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
+                fixed.append((name, f"node {label} makes it, and its rule does not say of what"))
+    for name, why in fixed:
+        start = web.axis_of.get(name)
+        if start is not None:
+            for a in range(len(web.shapes[name])):
+                web.pins.setdefault(start + a, why)

@@ -1,0 +1,263 @@
+"""Results as plain data, for JSON and for tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune.analysis import Analysis, Group, blocks, cost, sparsity
+from graphprune.analysis.blocks import Block, Blocks
+from graphprune.analysis.coupling import Reason
+from graphprune.analysis.patterns import Pattern
+from graphprune.model import Use, node_name
+from graphprune.relation import Slot
+
+if TYPE_CHECKING:
+    from graphprune.passes.finishing import Result
+
+
+def group_data(analysis: Analysis, group: Group) -> dict[str, Any]:
+    """A group with everything that a table or another program may want."""
+    return {
+        "id": group.id,
+        "kind": group.kind,
+        "size": group.size,
+        "prunable": group.prunable,
+        "statistical": group.statistical,
+        "pinned": int(group.pinned.sum()),
+        "tensors": sorted({f"{analysis.root(use)}:{axis}" for use, axis in analysis.weights(group)}),
+        "parameters": int(group.parameters.sum()),
+        "macs": int(group.macs.sum()),
+        "reasons": [reason_data(analysis, group, r) for r in _distinct(group.reasons)],
+        "statistics": [reason_data(analysis, group, r) for r in _distinct(group.statistics)],
+    }
+
+
+def reason_data(analysis: Analysis, group: Group, reason: Reason) -> dict[str, Any]:
+    """A reason with the nodes that lead to it from the nearest weight of the group."""
+    return {
+        "reason": reason.text,
+        "at": analysis.web.label(reason.vertex, analysis.model),
+        "chain": analysis.chain(group, reason),
+    }
+
+
+def _distinct(reasons: Sequence[Reason], most: int = 3) -> list[Reason]:
+    """The first reason of each wording: a residual stream meets the same norm at every layer."""
+    found: dict[str, Reason] = {}
+    for reason in reasons:
+        found.setdefault(reason.text, reason)
+    return list(found.values())[:most]
+
+
+def local(analysis: Analysis, group: Group) -> bool:
+    """Whether a fixed group is of one operator only (the window of a convolution): no news to anybody."""
+    return len(group.labels) <= 2 and all(r.node is not None for r in group.reasons)
+
+
+def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
+    """What ``inspect`` says."""
+    found = blocks.find(analysis, allow_io)
+    return {
+        "blocks": [block_data(analysis, b) for b in found.blocks],
+        "fixed_blocks": [{"output": f.output, "nodes": len(f.nodes), "reason": f.reason} for f in found.fixed],
+        "model": analysis.model.name,
+        "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
+        "parameters": cost.parameters(analysis.model),
+        "macs": cost.macs(analysis),
+        "bytes": cost.file_bytes(analysis.model),
+        "owned": ownership(analysis),
+        "groups": [group_data(analysis, g) for g in analysis.groups],
+        "fixed": [group_data(analysis, g) for g in analysis.fixed if not local(analysis, g)],
+        "windows": sum(local(analysis, g) for g in analysis.fixed),
+        "notes": [{"node": n.node, "text": n.text} for n in analysis.notes],
+    }
+
+
+def block_data(analysis: Analysis, block: Block) -> dict[str, Any]:
+    """A block with everything that a table or another program may want."""
+    return {
+        "id": block.id,
+        "kind": block.kind,
+        "output": block.output,
+        "by": block.by,
+        "depth": block.depth,
+        "nodes": [node_name(analysis.model, n) for n in block.nodes],
+        "parameters": block.parameters,
+        "macs": block.macs,
+        "like": [id for id in block.like if id != block.id],
+        "parts": list(block.parts),
+        "interface": list(block.interface),
+    }
+
+
+def blocks_of(analysis: Analysis, index: int) -> dict[str, Any]:
+    """What ``explain`` says of a node's blocks: those that it lies in, or why it lies in none."""
+    found = blocks.find(analysis)
+    inside = [b.id for b in found.holding(index)]
+    return {"blocks": inside, "no_block": "" if inside else _no_block(analysis, found, index)}
+
+
+def _no_block(analysis: Analysis, found: Blocks, index: int) -> str:
+    fixed = next((f for f in found.fixed if index in f.nodes), None)
+    if fixed is not None:
+        return f"what leads to {fixed.output!r} looks like a block, but {fixed.reason}"
+    layout = analysis.model.layout
+    if layout is not None and layout.of(analysis.model.nodes[index]):
+        return "it is in the body of a control flow node, and these stay whole"
+    if all(
+        o in analysis.model.constant_names or o in analysis.witness.first.values
+        for o in analysis.model.nodes[index].output
+        if o
+    ):
+        return "it makes constants or sizes"
+    return (
+        "no tensor behind it that all its data passes has the shape of one before it, with a product between, so that "
+        "one could stand for the other"
+    )
+
+
+def ownership(analysis: Analysis) -> dict[str, int]:
+    """Parameters by the best group that owns an axis of their tensor: exact, statistical, or none."""
+    best: dict[str, str] = {}
+    for name, groups in (
+        ("none", []),
+        ("statistical", [g for g in analysis.groups if g.statistical]),
+        ("exact", [g for g in analysis.groups if not g.statistical]),
+    ):
+        for group in groups:
+            for use, _ in analysis.weights(group):
+                best[analysis.root(use)] = name
+    total: Counter[str] = Counter({"exact": 0, "statistical": 0, "none": 0})
+    for name, source in analysis.model.sources.items():
+        total[best.get(name, "none")] += cost.elements(source)
+    return dict(total)
+
+
+def result_data(result: Result) -> dict[str, Any]:
+    """What ``prune`` and ``apply`` say."""
+    return {
+        "model": result.analysis.model.name,
+        "output": None if result.output is None else str(result.output),
+        "before": _cost(result.before),
+        "after": _cost(result.after),
+        "kinds": kinds(result),
+        "blocks": [
+            {**vars(entry), "score": score}
+            for entry, score in zip(result.without.entries, result.without.scores, strict=True)
+        ]
+        if result.without is not None
+        else [],
+        "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
+        "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
+        "compensated": result.plan.compensated,
+        "sparse": sparse_data(result),
+        "notes": result.notes,
+        "verdict": None if result.verdict is None else result.verdict.to_json(),
+        "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
+    }
+
+
+def sparse_data(result: Result) -> dict[str, Any] | None:
+    """What became sparse and what did not; None where that was not asked for."""
+    if result.sparse is None:
+        return None
+    found = result.sparse
+    by_method: dict[str, list[tuple[int, float, float]]] = {}
+    for one in found.thinned:
+        entry = one.target.layers[0].elements, one.kept, one.kept_magnitude
+        by_method.setdefault(one.method, []).append(entry)
+    ordered = found.ordered
+    return {
+        "pattern": found.request.pattern,
+        "kinds": [
+            {"method": method, "weights": len(own), "elements": sum(n for n, *_ in own),
+             "kept": sum(n * k for n, k, _ in own) / sum(n for n, *_ in own),
+             "kept_magnitude": float(np.mean([m for *_, m in own]))}
+            for method, own in by_method.items()
+        ],
+        "weights": result.plan.sparsity,
+        "dense": [{"node": s.node, "weight": s.weight, "reason": s.reason} for s in found.skipped],
+        "ordered": [{"group": o.group, "before": o.before, "after": o.after} for o in ordered],
+        "scores": [float(np.mean([o.before for o in ordered])), float(np.mean([o.after for o in ordered]))]
+        if ordered else None,
+        "deflated": None if result.compressed is None else list(result.compressed),
+    }  # fmt: skip
+
+
+def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:
+    """What ``inspect --sparsity`` says: every product with a weight, and the state of that weight."""
+    found = sparsity.layers(analysis.model, analysis.witness, analysis.web, True, pattern)
+    return {
+        "model": analysis.model.name,
+        "pattern": str(pattern),
+        "layers": [
+            {
+                "node": e.node, "weight": e.weight, "axis": e.axis, "sums": e.sums, "outputs": e.outputs,
+                "elements": e.elements, "follows": e.sparse, "kept_magnitude": e.kept, "eligible": e.eligible,
+                "reasons": list(e.reasons),
+            }
+            for e in found
+        ],
+    }  # fmt: skip
+
+
+def kinds(result: Result) -> list[dict[str, Any]]:
+    """Groups touched, by kind, with their classes before and after."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in (g for g in result.plan.groups if g.removed):
+        entry = found.setdefault(group.kind, {"kind": group.kind, "groups": 0, "classes": 0, "kept": 0})
+        entry["groups"] += 1
+        entry["classes"] += group.size
+        entry["kept"] += group.size - len(group.removed)
+    return list(found.values())
+
+
+def _cost(value: cost.Cost) -> dict[str, int]:
+    return {"parameters": value.parameters, "macs": value.macs, "bytes": value.bytes}
+
+
+def node_data(analysis: Analysis, index: int) -> dict[str, Any]:
+    """What ``explain`` says of a node: its relation, and which groups own its axes."""
+    node = analysis.model.nodes[index]
+    relation = analysis.web.relations[index]
+    axes = []
+    for slot, maps in relation.slots() if relation is not None else ():
+        for a in range(len(maps)):
+            axes.append(_axis_data(analysis, index, slot, a))
+    return {
+        "node": node_name(analysis.model, index),
+        "op": node.op_type,
+        "relation": "makes a constant" if relation is None else str(relation),
+        "axes": [a for a in axes if a["size"] > 1],
+    }
+
+
+def _axis_data(analysis: Analysis, index: int, slot: Slot, axis: int) -> dict[str, Any]:
+    net = analysis.web
+    vertex = net.axis(index, slot, axis)
+    assert vertex is not None
+    node = analysis.model.nodes[index]
+    name = node.input[slot[1]] if slot[0] == "in" else node.output[slot[1]]
+    groups = [g for g in [*analysis.groups, *analysis.fixed] if vertex in g.labels]
+    return {
+        "slot": f"{slot[0]}put {slot[1]}" if slot[0] == "in" else f"output {slot[1]}",
+        "tensor": name,
+        "constant": isinstance(net.tensor_of[vertex][0], Use),
+        "axis": axis,
+        "size": net.sizes[vertex],
+        "groups": [
+            {
+                "id": g.id,
+                "kind": g.kind,
+                "prunable": g.prunable,
+                "statistical": g.statistical,
+                "why": "" if g.prunable or not g.reasons else g.reasons[0].text,
+                "classes": len(np.unique(g.labels[vertex][g.labels[vertex] >= 0])),
+            }
+            for g in groups
+        ],
+    }

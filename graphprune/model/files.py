@@ -1,0 +1,219 @@
+"""Writing: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model, paths
+from graphprune.model.canonical import copy_all_but
+from graphprune.model.external import sources
+
+_ALIGNMENT = 4096
+
+
+def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
+    """Write a file beside its place, to appear there when it is complete and the run commits (see ``paths``).
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        InputError: the folder is not there or cannot be written, the disk is full, or a folder has the file's name.
+    """
+    handle, temporary = paths.waiting(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        temporary.chmod(0o666 & ~_umask())
+        size = temporary.stat().st_size
+        paths.finished(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # else of a file that is read
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise
+    return size
+
+
+def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | None = None) -> None:
+    """Declare the files that a model is to be written to, and its plan: before anything is computed.
+
+    Raises:
+        InputError: one of them is read, or is another of them too, or cannot be written.
+    """
+    if output is None:
+        if plan is not None:
+            raise InputError(f"{plan}: is where the plan goes of a model that is written; say where that goes, by -o")
+        return
+    path = Path(output)
+    paths.writes("the output", path)
+    if _outside(model) and not paths.is_stream(path):
+        paths.writes("the external data of the output", data_place(path))
+    paths.writes("the plan", plan_place(path, plan))
+
+
+def data_place(path: Path) -> Path:
+    """Where the external data of a model goes."""
+    return path.with_name(path.name + ".data")
+
+
+def plan_place(output: Path, plan: paths.AnyPath | None = None) -> Path | None:
+    """Where the plan goes: where it is asked for, or beside the model; a stream has nothing beside it."""
+    if plan is not None:
+        return Path(plan)
+    return None if paths.is_stream(output) else output.with_name(output.name.removesuffix(".onnx") + ".plan.json")
+
+
+def save(model: Model, path: Path, external: bool | None = None) -> int:
+    """Write a model; weights go to ``<name>.data`` beside it where the original kept them outside too.
+
+    Args:
+        model: the model.
+        path: the file to write, or a stream, which holds all.
+        external: whether weights go outside; by default as the original had it.
+
+    Returns:
+        Bytes written.
+    """
+    if external is None:
+        external = _outside(model)
+    read = sources(model.proto, model.path)
+    paths.apart("the output", path, read)
+    if not external or paths.is_stream(path):
+        return atomically(path, lambda file: _write_model(model, file))
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    data = data_place(path)
+    paths.apart("the external data of the output", data, read)
+
+    def write(file: BinaryIO) -> None:
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == TensorProto.STRING:
+                continue
+            _write_tensor(model, tensor, file, data.name)
+
+    size = atomically(data, write)
+    return size + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
+
+
+def _outside(model: Model) -> bool:
+    """Whether weights of a model are kept outside of its file."""
+    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+
+
+def deflated(model: Model) -> int:
+    """Bytes of a model as an archive would hold it: its file, and what lies outside, deflated (RFC 1951)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path)
+        return sum(_deflated(part) for part in sorted(Path(folder).iterdir()))
+
+
+def _deflated(path: Path) -> int:
+    packer, size = zlib.compressobj(6), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())
+
+
+def _write_model(model: Model, file: BinaryIO) -> None:
+    """The bytes of a model, one weight at a time: a protobuf message is the sum of its fields, in any order."""
+    head, graph, proto = ModelProto(), GraphProto(), model.proto
+    copy_all_but(proto, head, {"graph"})
+    copy_all_but(proto.graph, graph, {"initializer"})
+    start = graph.SerializeToString(deterministic=True)
+    sizes = [_inside(model, tensor).ByteSize() for tensor in proto.graph.initializer]
+    length = len(start) + sum(1 + len(_varint(size)) + size for size in sizes)
+    file.write(head.SerializeToString(deterministic=True) + _GRAPH + _varint(length) + start)
+    for tensor, size in zip(proto.graph.initializer, sizes, strict=True):
+        file.write(_INITIALIZER + _varint(size))
+        file.write(_inside(model, tensor).SerializeToString(deterministic=True))
+
+
+def _inside(model: Model, tensor: TensorProto) -> TensorProto:
+    """A tensor that holds its data."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor
+    whole = TensorProto()
+    copy_all_but(tensor, whole, {"data_location", "external_data"})
+    value = numpy_helper.from_array(model.tensor_array(tensor))
+    whole.raw_data = value.raw_data
+    return whole
+
+
+_GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
+_INITIALIZER = bytes([GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2])
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
+    if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in model.lazy and tensor.ByteSize() < 1024:
+        return  # small tensors stay inside, where shape inference can read them
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    offset = file.tell()
+    if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in model.lazy:
+        source, start, length = model.external(tensor)
+        with open(source, "rb") as old:
+            old.seek(start)
+            _copy(old, file, length)
+    else:
+        value = model.tensor_array(tensor)
+        file.write(numpy_helper.from_array(value).raw_data if value.dtype.itemsize < 1 else value.tobytes())
+    length = file.tell() - offset
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, entry in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=entry)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    while length > 0:
+        chunk = source.read(min(length, 1 << 22))
+        if not chunk:
+            raise InputError("external data ends too early")
+        target.write(chunk)
+        length -= len(chunk)
+
+
+def plain(data: Any) -> Any:
+    """Data that JSON can hold: it knows no NaN and no infinity, which become null."""
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all; each entry of a list at the top stands on a line of its own."""
+    parts = []
+    for key, value in plain(data).items():
+        entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
+        parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
+    atomically(path, lambda file: file.write(text.encode()))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,419 @@
+"""A model as it was loaded: nodes, and where each constant comes from.
+
+Weights stay where they are (in the proto, or in the external file) until one is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import onnx
+from google.protobuf import json_format, message, text_format
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.errors import InputError
+from graphprune.model.control import DOMAIN, Layout
+from graphprune.model.external import declare
+from graphprune.relation import Shape, Values
+from graphprune.rules import find
+from graphprune.rules.floating import RANDOM
+
+_CONSTANT_ATTRIBUTES = ("value", "value_float", "value_floats", "value_int", "value_ints")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A constant tensor.
+
+    Attributes:
+        name: the tensor's name in the graph.
+        kind: ``initializer``; ``constant`` (a Constant node); ``fill`` (ConstantOfShape of a constant shape).
+        shape: its shape.
+        dtype: its ``TensorProto`` data type.
+        node: index of the node that makes it, None for an initializer.
+    """
+
+    name: str
+    kind: str
+    shape: Shape
+    dtype: int
+    node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One input of one node."""
+
+    node: int
+    input: int
+
+
+@dataclass
+class Model:
+    """An ONNX model.
+
+    Attributes:
+        proto: the model; tensors with external data hold only their references.
+        path: the file that it came from, None for a model made in memory.
+        lazy: initializers whose values are made when they are asked for, and written one at a time.
+        original: the model that this one is the canonical form of, where it is one.
+        runs_as: the model that runs in place of this one, where its control flow is laid open.
+        layout: how control flow was laid open.
+        copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
+            output of the node that it is a copy of.
+    """
+
+    proto: ModelProto
+    path: Path | None = None
+    lazy: dict[str, Callable[[], Values]] = field(default_factory=dict, repr=False)
+    original: Model | None = None
+    runs_as: Model | None = None
+    layout: Layout | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Model:
+        """The model as it was loaded."""
+        return self.original or self
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return self.path.name if self.path else (self.proto.graph.name or "model")
+
+    @property
+    def graph(self) -> GraphProto:
+        """The main graph."""
+        return self.proto.graph
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        """Nodes of the main graph, each behind those that it reads; in the file's order where that is so already."""
+        return _sorted(list(self.proto.graph.node), self.name)
+
+    @cached_property
+    def opsets(self) -> dict[str, int]:
+        """Version of each operator set, ONNX's own under ``""``."""
+        return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in self.proto.opset_import}
+
+    @cached_property
+    def initializers(self) -> dict[str, TensorProto]:
+        """Initializers by name."""
+        return {t.name: t for t in self.proto.graph.initializer}
+
+    @cached_property
+    def constant_names(self) -> set[str]:
+        """Every tensor that is computed from constants alone."""
+        found = set(self.sources)
+        for node in self.nodes:
+            if node.input and all(name in found for name in node.input if name) and _foldable(node):
+                found.update(o for o in node.output if o)
+        return found
+
+    @cached_property
+    def producer(self) -> dict[str, int]:
+        """Index of the node that makes each tensor."""
+        return {out: i for i, n in enumerate(self.nodes) for out in n.output if out}
+
+    @cached_property
+    def uses(self) -> dict[str, list[Use]]:
+        """Where each tensor is read by nodes of the main graph; subgraphs are in :attr:`captured`."""
+        found: dict[str, list[Use]] = {}
+        for i, node in enumerate(self.nodes):
+            for k, name in enumerate(node.input):
+                if name:
+                    found.setdefault(name, []).append(Use(i, k))
+        return found
+
+    @cached_property
+    def captured(self) -> dict[int, list[str]]:
+        """For each node with subgraphs, the outer tensors that they read."""
+        found: dict[int, list[str]] = {}
+        for i, node in enumerate(self.nodes):
+            names = sorted({name for g in subgraphs(node) for name in free_names(g)})
+            if names:
+                found[i] = names
+        return found
+
+    @cached_property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """Inputs that a caller must feed: those that no initializer gives a default."""
+        return [i for i in self.proto.graph.input if i.name not in self.initializers]
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """Names of the graph's outputs."""
+        return [o.name for o in self.proto.graph.output]
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Every constant that is not computed from others, by name: initializers, Constant nodes, and fills."""
+        found = {t.name: Source(t.name, "initializer", tuple(t.dims), t.data_type) for t in self.graph.initializer}
+        for i, node in enumerate(self.nodes):
+            if node.domain not in ("", "ai.onnx") or subgraphs_in(node):
+                continue
+            if node.op_type == "Constant":
+                tensor = _constant_tensor(node)
+                if tensor is not None:
+                    found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
+            elif node.op_type == "ConstantOfShape" and node.input[0] in found:
+                shape = tuple(int(d) for d in self._read(found[node.input[0]]))
+                found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
+        return found
+
+    def _alias(self, name: str, known: dict[str, Source]) -> str:
+        while name not in known and name in self.producer and self.nodes[self.producer[name]].op_type == "Identity":
+            name = self.nodes[self.producer[name]].input[0]
+        return name
+
+    def root(self, name: str) -> str:
+        """The constant that a name stands for, through Identity nodes; the name itself where it is no constant."""
+        found = self._alias(name, self.sources)
+        return found if found in self.sources else name
+
+    def array(self, name: str) -> Values:
+        """The value of a constant, read now.
+
+        Raises:
+            InputError: its external file is missing, too short, or outside the model's folder.
+        """
+        return self._read(self.sources[name])
+
+    def _read(self, source: Source) -> Values:
+        if source.kind == "initializer":
+            return self.tensor_array(self.initializers[source.name])
+        assert source.node is not None
+        node = self.nodes[source.node]
+        if source.kind == "constant":
+            tensor = _constant_tensor(node)
+            assert tensor is not None
+            return self.tensor_array(tensor)
+        return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
+
+    def tensor_array(self, tensor: TensorProto) -> Values:
+        """The value of a tensor of this model; external data is mapped, not copied."""
+        if tensor.name in self.lazy:
+            return self.lazy[tensor.name]()
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return numpy_helper.to_array(tensor)
+        path, offset, length = self.external(tensor)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(np.prod(tensor.dims, dtype=np.int64))
+        if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) or dtype.itemsize * count != length:
+            loaded = TensorProto()
+            loaded.CopyFrom(tensor)
+            onnx.external_data_helper.load_external_data_for_tensor(loaded, str(path.parent))
+            return numpy_helper.to_array(loaded)
+        with open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(whole, dtype, count, offset).reshape(tuple(tensor.dims))
+
+    def external(self, tensor: TensorProto) -> tuple[Path, int, int]:
+        """File, offset and length in bytes of a tensor's external data."""
+        entries = {e.key: e.value for e in tensor.external_data}
+        folder = (self.path.parent if self.path else Path()).resolve()
+        path = (folder / entries.get("location", "")).resolve()
+        if not path.is_relative_to(folder):
+            raise InputError(f"{self.name}: tensor {tensor.name!r} points outside the model's folder")
+        if not path.is_file():
+            raise InputError(f"{self.name}: external data {path.name!r} of tensor {tensor.name!r} is missing")
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", path.stat().st_size - offset))
+        if offset + length > path.stat().st_size:
+            raise InputError(f"{self.name}: external data {path.name!r} ends before tensor {tensor.name!r} does")
+        return path, offset, length
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, or of the serialised proto for a model made in memory."""
+        digest = hashlib.sha256()
+        if self.path is None:
+            digest.update(self.source.proto.SerializeToString(deterministic=True))
+            return digest.hexdigest()
+        with open(self.path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+AnyModel = str | os.PathLike[str] | ModelProto | Model
+"""What stands for a model: a path, a proto, or one that is loaded already."""
+
+
+def load(model: AnyModel) -> Model:
+    """Load a model and check that its graph is well formed.
+
+    Raises:
+        InputError: no such file, not ONNX, truncated, or a graph that breaks the specification.
+    """
+    if isinstance(model, Model):
+        declare(model.source.proto, model.source.path)
+        return model
+    if isinstance(model, ModelProto):
+        loaded = Model(model)
+    else:
+        path = Path(model)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        loaded = Model(_read_proto(path), path)
+    declare(loaded.proto, loaded.path)
+    check(loaded)
+    return loaded
+
+
+_UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
+"""What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
+
+
+def _read_proto(path: Path) -> ModelProto:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The onnxtxt format is experimental")
+            return onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not an ONNX model, or truncated ({_reason(error)})") from error
+
+
+def check(model: Model) -> None:
+    """Raise InputError where the main graph is not what the ONNX specification calls a graph."""
+    graph = model.graph
+    if not model.proto.opset_import or not (graph.node or graph.output):
+        raise InputError(f"{model.name}: not an ONNX model (no operator set, or an empty graph)")
+    known = {i.name for i in graph.input} | set(model.initializers) | {t.values.name for t in graph.sparse_initializer}
+    functions = {(f.domain, f.name) for f in model.proto.functions}
+    for place, node in enumerate(model.nodes):
+        label = f"{model.name}: node {node_name(model, place)!r} ({node.op_type})"
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain not in model.opsets and (node.domain, node.op_type) not in functions:
+            raise InputError(f"{label}: its domain {node.domain or 'ai.onnx'!r} is not among the model's opset imports")
+        if domain == "" and not onnx.defs.has(node.op_type) and find(domain, node.op_type) is None:
+            raise InputError(f"{label}: no such operator in ONNX")
+        for name in [*node.input, *model.captured.get(place, [])]:
+            if name and name not in known:
+                raise InputError(f"{label}: its input {name!r} is made by no node")
+        for name in node.output:
+            if name and name in known and name not in model.initializers:
+                raise InputError(f"{label}: its output {name!r} is already the name of another tensor")
+            known.add(name)
+    for output in model.output_names:
+        if output not in known:
+            raise InputError(f"{model.name}: the graph's output {output!r} is made by no node")
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and not _complete(tensor):
+            raise InputError(f"{model.name}: initializer {tensor.name!r} does not hold {tuple(tensor.dims)} elements")
+
+
+def _complete(tensor: TensorProto) -> bool:
+    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
+    if not tensor.HasField("raw_data"):
+        return True
+    try:
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        return False
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+    expected = (count + 1) // 2 if packed else count * size
+    return len(tensor.raw_data) == expected or tensor.data_type > TensorProto.FLOAT4E2M1
+
+
+def node_name(model: Model, index: int) -> str:
+    """What to call a node: its name, or its first output where it has none."""
+    node = model.nodes[index]
+    return node.name or next((o for o in node.output if o), f"#{index}")
+
+
+def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
+    """Nodes in topological order, as near as possible to the given one: some converters append what they insert."""
+    reads = [{*node.input, *(n for g in subgraphs(node) for n in free_names(g))} for node in nodes]
+    producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
+    late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
+    if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
+        return nodes  # names that are made twice are for check() to find
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(range(len(nodes)))
+    order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)
+    try:
+        return [nodes[i] for i in nx.lexicographical_topological_sort(order, key=lambda i: i)]
+    except nx.NetworkXUnfeasible:
+        raise InputError(f"{name}: its nodes read each other in a circle") from None
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Graphs held by a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def subgraphs_in(node: NodeProto) -> bool:
+    """Whether a node holds a graph."""
+    return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
+
+
+def free_names(graph: GraphProto) -> set[str]:
+    """Names that a subgraph reads and does not define."""
+    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    free: set[str] = set()
+    for node in graph.node:
+        inner = set(node.input) | {name for g in subgraphs(node) for name in free_names(g)}
+        free |= {name for name in inner if name and name not in own}
+        own |= set(node.output)
+    return free | {o.name for o in graph.output if o.name not in own}
+
+
+def reread(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and what its bodies capture, read other tensors."""
+    for k, name in enumerate(node.input):
+        node.input[k] = names.get(name, name)
+    for graph in subgraphs(node):
+        captured = {n: names[n] for n in free_names(graph) if n in names}
+        for inner in graph.node:
+            reread(inner, captured)
+        for value in graph.output:
+            value.name = captured.get(value.name, value.name)
+
+
+def _foldable(node: NodeProto) -> bool:
+    if node.domain == DOMAIN:
+        return False
+    return ("" if node.domain == "ai.onnx" else node.domain, node.op_type) not in RANDOM
+
+
+def _fill(node: NodeProto) -> TensorProto:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+    return numpy_helper.from_array(np.zeros(1, np.float32))
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto | None:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in _CONSTANT_ATTRIBUTES:
+            kind = np.float32 if "float" in attribute.name else np.int64
+            return numpy_helper.from_array(np.asarray(helper.get_attribute_value(attribute), dtype=kind))
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """What a parser says, without the lists that follow its first line; ONNX's own has its reason in the last."""
+    text = error.args[0] if error.args else ""
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else str(error)).strip().splitlines()
+    if isinstance(error, onnx.parser.ParseError):
+        return " ".join(lines)
+    return lines[0] if lines else type(error).__name__

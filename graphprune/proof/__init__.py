@@ -1,0 +1,1 @@
+"""Whether a rewrite was right: the pruned model beside the masked original."""

@@ -1,0 +1,37 @@
+"""What an operator says about the axes of its tensors, and the notation of it. Knows numpy, and nothing of ONNX."""
+
+from __future__ import annotations
+
+from graphprune.relation.relation import (
+    Axes,
+    AxisMap,
+    Correction,
+    Dim,
+    IntArray,
+    Kept,
+    Operand,
+    Relation,
+    Shape,
+    Slot,
+    Values,
+    constant_along_others,
+    push,
+    summarise,
+)
+
+__all__ = [
+    "Axes",
+    "AxisMap",
+    "Correction",
+    "Dim",
+    "IntArray",
+    "Kept",
+    "Operand",
+    "Relation",
+    "Shape",
+    "Slot",
+    "Values",
+    "constant_along_others",
+    "push",
+    "summarise",
+]

@@ -1,0 +1,247 @@
+"""Relations: what an operator says about the axes of its tensors.
+
+A node declares its own *local dims*, as an einsum does with letters, and for each axis of each input and output a
+map that says which element of which local dim an element of that axis belongs to. Nothing here knows ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.relation.window import Window
+
+IntArray = npt.NDArray[np.int64]
+Shape = tuple[int, ...]
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A local dim of one node.
+
+    Attributes:
+        name: its letter or word in the notation.
+        size: number of elements at the witness shape.
+        pinned: why none of its elements can be removed, or None.
+        statistic: the mean and the variance that run over this dim, in words, or None. Their mean is not kept exact.
+        summed: a sum runs over the dim although it stays on the output (a norm): exact only where what is removed
+            is zero.
+    """
+
+    name: str
+    size: int
+    pinned: str | None = None
+    statistic: str | None = None
+    summed: bool = False
+
+    def __str__(self) -> str:
+        mark = "!" if self.pinned else "~" if self.statistic else "+" if self.summed else ""
+        return mark + self.name
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """Where the elements of one axis belong.
+
+    Either a row-major product of local dims (``lookup`` is None; an axis of size 1 is the empty product), or one
+    local dim through a lookup: element ``e`` of the axis belongs to element ``lookup[e]`` of the dim, or to none
+    where that is -1.
+    """
+
+    dims: tuple[int, ...]
+    lookup: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.lookup is not None and len(self.dims) != 1:
+            raise ValueError(f"a lookup goes to exactly one dim, not to {len(self.dims)}")
+
+
+Axes = tuple[AxisMap, ...]
+Slot = tuple[str, int]
+"""``("in", i)`` or ``("out", i)``; for what is kept also ``("dim", d)``, which has one axis."""
+Kept = Callable[[Slot, int], IntArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An input that holds sizes or positions, and so must follow when axes shrink.
+
+    Attributes:
+        input: index of the input that holds it; -1 where only an attribute does.
+        refit: ``refit(value, kept)`` returns the value that the operand must have after removal, or None where an
+            absent operand may stay absent. ``value`` is the original one, None if absent; ``kept(slot, axis)`` the
+            elements of an axis that stay, as original indices, ascending. An entry that may stay as it is must come
+            back unchanged.
+        attribute: set where the operand is held by this attribute and not by an input.
+        drops: attributes that contradict an operand that was absent and is now written out.
+        infers: whether one entry may be -1, to be inferred from the others.
+    """
+
+    input: int
+    refit: Callable[[Values | None, Kept], Values | None]
+    attribute: str | None = None
+    drops: tuple[str, ...] = ()
+    infers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What keeps a statistic the same when the dims that it runs over shrink from n elements to k in all.
+
+    A mean over n that has become one over k is multiplied by k/n; a root mean square that divides is made up for by a
+    gain times (k/n) ** -0.5 and an epsilon times n/k.
+
+    Attributes:
+        target: what is multiplied: ``("in", i)``, ``("out", i)``, or the name of an attribute.
+        power: it is multiplied by ``(k / n) ** power``.
+        dims: the dims that the statistic runs over.
+        default: value of the attribute where it is absent.
+    """
+
+    target: Slot | str
+    power: float
+    dims: tuple[int, ...]
+    default: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What one node says about the axes of its inputs and outputs.
+
+    Attributes:
+        dims: the local dims.
+        inputs: for each input its axes, or None where the input is absent or takes no part (a shape operand).
+        outputs: the same for outputs.
+        zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
+            output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never;
+            ``"always"``: it is nothing but zero.
+            Where outputs differ, one expression each, separated by ``;``.
+        sums: the products that sums and statistics run over, where they are not those of ``zero``.
+        macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none. Where it
+            is one alone, output 0 is what ``zero`` says: the product of its factors, summed, and what is added to it;
+            unless it ``bends``.
+        attributes: attributes that hold the size of a dim, or the product of several (``{"group": (1,)}``).
+        operands: inputs and attributes that hold sizes or positions.
+        kind: what users call the dims that it computes (``channel``), or empty.
+        corrections: what keeps statistics exact.
+        masks: for inputs whose neutral element is not 0, the input that holds it (a zero point), or None where masking
+            leaves them as they are (a scale).
+        inner: dims that are in turn made of others, each as ``(dim, axis map)``: a packed projection is a dim that is
+            cut into stretches, each of them heads times head size.
+        degrees: for inputs in which output 0 is homogeneous, of which degree: where the input is multiplied by s, it is
+            multiplied by ``s ** degree``.
+        joint: whether multiplying all inputs by s multiplies output 0 by s (a sum).
+        rounds: whether it rounds what it computes to steps.
+        bends: whether what its products come to is scaled, or goes through a function, before it is output 0.
+        moves: where output 0 is input 0 as it is, in the order of these axes, and cut into axes anew; None: it is not.
+        vacant: for inputs that are absent the axes that they would have, where the pattern says it.
+        window: the window that a convolution slides over its input, where its geometry is known.
+        picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
+            that must be picked from them; the operands then leave these axes whole.
+    """
+
+    dims: tuple[Dim, ...]
+    inputs: tuple[Axes | None, ...]
+    outputs: tuple[Axes | None, ...]
+    zero: str = ""
+    sums: str = ""
+    macs: tuple[tuple[int, ...], ...] = ()
+    attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    operands: tuple[Operand, ...] = ()
+    kind: str = ""
+    corrections: tuple[Correction, ...] = ()
+    masks: Mapping[int, int | None] = field(default_factory=dict)
+    inner: tuple[tuple[int, AxisMap], ...] = ()
+    rounds: bool = False
+    degrees: Mapping[int, float] = field(default_factory=dict)
+    joint: bool = False
+    bends: bool = False
+    moves: tuple[int, ...] | None = None
+    vacant: Mapping[int, Axes] = field(default_factory=dict)
+    window: Window | None = None
+    picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
+
+    def reach(self, axes: Axes) -> set[int]:
+        """The dims of a tensor's axes, and those that these are made of or make."""
+        found = {d for axis in axes for d in axis.dims}
+        grown = bool(self.inner)
+        while grown:
+            linked = [{dim, *axis.dims} for dim, axis in self.inner]
+            more = set().union(*(group for group in linked if group & found)) - found
+            found |= more
+            grown = bool(more)
+        return found
+
+    def slots(self) -> list[tuple[Slot, Axes]]:
+        """Every tensor that takes part, with its axes: inputs first."""
+        found: list[tuple[Slot, Axes]] = [(("in", i), a) for i, a in enumerate(self.inputs) if a is not None]
+        found += [(("out", i), a) for i, a in enumerate(self.outputs) if a is not None]
+        return found
+
+    def __str__(self) -> str:
+        def one(axis: AxisMap) -> str:
+            names = " ".join(str(self.dims[d]) for d in axis.dims)
+            if axis.lookup is not None:
+                return f"{names}[{summarise(axis.lookup)}]"
+            return names if len(axis.dims) == 1 else f"({names})" if axis.dims else "1"
+
+        def side(tensors: tuple[Axes | None, ...]) -> str:
+            return ", ".join("_" if t is None else " ".join(map(one, t)) for t in tensors)
+
+        text = f"{side(self.inputs)} -> {side(self.outputs)}".strip()
+        return "; ".join([text, *(f"{self.dims[d].name} = {one(axis)}" for d, axis in self.inner)])
+
+
+def summarise(indices: IntArray) -> str:
+    """An index array in as few words as possible: ``8:16``, ``0:8:2``, or its first elements."""
+    if indices.size == 0:
+        return ""
+    steps = np.diff(indices)
+    if indices.size == 1:
+        return str(indices[0])
+    if (steps == steps[0]).all() and steps[0] > 0 and indices[0] >= 0:
+        stop = int(indices[-1]) + 1
+        return f"{indices[0]}:{stop}" + (f":{steps[0]}" if steps[0] != 1 else "")
+    return ",".join(map(str, indices[:4])) + (",.." if indices.size > 4 else "")
+
+
+def push(axis: AxisMap, labels: IntArray, which: int, sizes: list[int]) -> IntArray:
+    """Labels of a dim, seen on an axis.
+
+    Args:
+        axis: the axis.
+        labels: a label for each element of the dim, shape ``[size of the dim]``; -1 is none.
+        which: the place of the dim among ``axis.dims``.
+        sizes: sizes of the dims of the axis.
+
+    Returns:
+        A label for each element of the axis.
+    """
+    if axis.lookup is not None:
+        return np.where(axis.lookup >= 0, labels[axis.lookup], -1)
+    if len(sizes) == 1:
+        return labels
+    shape = [1] * len(sizes)
+    shape[which] = -1
+    return np.broadcast_to(labels.reshape(shape), sizes).reshape(-1)
+
+
+def constant_along_others(labels: IntArray, sizes: list[int]) -> list[int]:
+    """Which factors of a composite axis determine its labels alone, most elements first.
+
+    Args:
+        labels: a label for each element of the axis, shape ``[prod(sizes)]``.
+        sizes: sizes of its factors, row-major.
+    """
+    box = labels.reshape(sizes)
+    found = []
+    for f in range(len(sizes)):
+        first = box[tuple(slice(None) if i == f else slice(0, 1) for i in range(len(sizes)))]
+        if (box == first).all():
+            found.append(f)
+    return sorted(found, key=lambda f: (-len(np.unique(np.take(box, range(sizes[f]), f))), f))

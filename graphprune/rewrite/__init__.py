@@ -1,0 +1,1 @@
+"""Plan and model in, model out. Chooses nothing."""

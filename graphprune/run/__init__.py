@@ -1,0 +1,1 @@
+"""ONNX Runtime, and the inputs that it is given."""

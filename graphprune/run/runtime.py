@@ -1,0 +1,273 @@
+"""Runs in ONNX Runtime: sessions, generated inputs, recorded shapes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model, subgraphs
+from graphprune.model.files import save
+from graphprune.relation import Shape, Values
+
+_PROTO_LIMIT = 1_800_000_000
+"""Bytes above which a model goes to ONNX Runtime through a file: a protobuf message cannot hold 2 GiB."""
+
+
+class RefusedError(InputError):
+    """ONNX Runtime does not load the model at all, whatever its inputs."""
+
+
+@contextmanager
+def session(
+    model: Model,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    *,
+    threads: int = 0,
+    provider: str = "CPUExecutionProvider",
+) -> Iterator[ort.InferenceSession]:
+    """An ONNX Runtime session; bfloat16 is run as float32.
+
+    Args:
+        model: the model; external data is found beside its path.
+        level: of optimisation, by default basic ones only.
+        threads: within one operator; 0 leaves it to ONNX Runtime.
+        provider: that executes it.
+
+    Raises:
+        RefusedError: ONNX Runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = threads
+    model = widened(model)
+    with tempfile.TemporaryDirectory() as folder:
+        source: str | bytes
+        external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+        if external or sum(len(t.raw_data) for t in model.graph.initializer) > _PROTO_LIMIT:
+            source = str(Path(folder) / "model.onnx")
+            save(model, Path(source), external=True)
+        else:
+            source = model.proto.SerializeToString()
+        try:
+            active = ort.InferenceSession(source, options, providers=[provider])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+        yield active
+
+
+def exposing(model: Model, names: Sequence[str]) -> Model:
+    """The model with more of its tensors as outputs."""
+    probe = ModelProto()
+    probe.CopyFrom(model.proto)
+    known = {o.name for o in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    return Model(probe, model.path, lazy=model.lazy)
+
+
+def widened(model: Model) -> Model:
+    """A model with float32 in place of bfloat16, for which ONNX Runtime has next to no kernels on processors."""
+    half, single = TensorProto.BFLOAT16, TensorProto.FLOAT
+    graphs = list(_graphs(model.graph))
+    if not any(t.data_type == half for g in graphs for t in g.initializer) and not any(
+        v.type.tensor_type.elem_type == half for g in graphs for v in g.input
+    ):
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for graph in _graphs(proto.graph):
+        for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
+            if tensor.data_type == half:
+                value = model.tensor_array(tensor).astype(np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        for declared in (graph.input, graph.output, graph.value_info):
+            for item in declared:
+                if item.type.tensor_type.elem_type == half:
+                    item.type.tensor_type.elem_type = single
+        for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
+            attribute.i = single
+    return Model(proto, model.path)
+
+
+_TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")
+"""Attributes that hold a type."""
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _graphs(inner)
+
+
+def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> list[Any]:
+    """Outputs of one run.
+
+    Raises:
+        InputError: ONNX Runtime fails on these inputs.
+    """
+    try:
+        return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
+    except Exception as error:  # as above
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+
+
+def _array(value: Any) -> Values:
+    """An output as one array: a sequence joined, a map by its values."""
+    if isinstance(value, dict):
+        return np.asarray(list(value.values()))
+    if isinstance(value, list):
+        parts = [np.ravel(_array(v)) for v in value]
+        return np.concatenate(parts) if parts else np.zeros(0)
+    return np.asarray(value)
+
+
+def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, Values]:
+    """Random inputs, by name and type.
+
+    Floats are standard normal, booleans true, integers below the smallest table that they index (see
+    :func:`index_limits`), below 2 where they index none.
+    """
+    limits, chosen = index_limits(model), choices(model)
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Values] = {}
+    for value in model.inputs:
+        if not value.type.HasField("tensor_type"):
+            raise RefusedError(f"{model.name}: its input {value.name!r} is no tensor, and no inputs can be made for it")
+        kind, shape = value.type.tensor_type.elem_type, shapes[value.name]
+        dtype = helper.tensor_dtype_to_np_dtype(kind if kind != TensorProto.BFLOAT16 else TensorProto.FLOAT)
+        if kind == TensorProto.STRING:
+            feeds[value.name] = np.full(shape, "a", dtype=object)
+        elif kind == TensorProto.BOOL:
+            feeds[value.name] = np.ones(shape, bool)
+        elif value.name in chosen:
+            feeds[value.name] = rng.choice(chosen[value.name], shape).astype(dtype)
+        elif np.issubdtype(dtype, np.integer):
+            feeds[value.name] = rng.integers(0, limits.get(value.name, 2), shape).astype(dtype)
+        else:
+            feeds[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+    return feeds
+
+
+def choices(model: Model) -> dict[str, Values]:
+    """For each integer input that is compared with single numbers alone (a sampling rate), these numbers."""
+    found: dict[str, Values] = {}
+    for value in model.inputs:
+        met = []
+        for use in model.uses.get(value.name, []):
+            node = model.nodes[use.node]
+            other = model.root(node.input[1 - use.input]) if node.op_type == "Equal" else ""
+            met.append(model.array(other).reshape(-1) if other in model.sources else np.zeros(0))
+        if met and all(m.size == 1 and m.dtype.kind in "iu" for m in met):
+            found[value.name] = np.unique(np.concatenate(met))
+    return found
+
+
+def index_limits(model: Model) -> dict[str, int]:
+    """For each integer input that indexes constant tables, the length of the shortest.
+
+    An input that is only compared with constants (a one-hot encoding by ``Equal``) gets the largest of these plus one.
+    Indices are followed through nodes that pass values on as they are.
+    """
+    limits: dict[str, int] = {}
+    for value in model.inputs:
+        tables: list[int] = []
+        compared: list[int] = []
+        seen, names = {value.name}, [value.name]
+        while names:
+            name = names.pop()
+            for use in model.uses.get(name, []):
+                node = model.nodes[use.node]
+                if node.op_type == "Gather" and use.input == 1 and model.root(node.input[0]) in model.sources:
+                    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                    tables.append(model.sources[model.root(node.input[0])].shape[axis])
+                elif node.op_type == "Equal" and model.root(node.input[1 - use.input]) in model.sources:
+                    other = model.array(model.root(node.input[1 - use.input]))
+                    compared.append(int(other.max(initial=1)) + 1 if other.dtype.kind in "iu" else 2)
+                elif node.op_type in _PASSING and use.input == 0:
+                    fresh = [o for o in node.output if o and o not in seen]
+                    seen.update(fresh)
+                    names += fresh
+        if tables or compared:
+            limits[value.name] = min(tables) if tables else max(compared)
+    return limits
+
+
+_PASSING = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Expand", "Transpose")
+
+
+def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, Values]:
+    """Run the model once and return the named tensors.
+
+    Raises:
+        RefusedError: ONNX Runtime refuses the model.
+        InputError: ONNX Runtime fails at these shapes.
+    """
+    runnable = model.runs_as or model
+    names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
+    if not names:
+        return {}
+    with session(exposing(runnable, names)) as active:
+        found = run(active, generate(model, shapes), names)
+    return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
+
+
+def upto(model: Model, names: Sequence[str]) -> Model:
+    """The part of a model that makes some tensors, which are its outputs; inputs are all kept."""
+    wanted, needed = set(names), []
+    for index in range(len(model.nodes) - 1, -1, -1):
+        node = model.nodes[index]
+        if wanted & set(node.output):
+            needed.append(node)
+            wanted.update([*node.input, *model.captured.get(index, ())])
+    inputs = [i for i in model.graph.input if i.name not in model.initializers or i.name in wanted]
+    return part(model, needed[::-1], wanted, inputs, names)
+
+
+def part(
+    model: Model,
+    nodes: Sequence[NodeProto],
+    read: Set[str],
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[str],
+) -> Model:
+    """Some nodes of a model as a model: with the weights that they read, and outputs of any type."""
+    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    proto.graph.name = "part"
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
+    proto.graph.input.extend(inputs)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in dict.fromkeys(outputs))
+    return Model(proto, model.path, lazy=model.lazy)
+
+
+def fold(model: Model, names: Sequence[str]) -> dict[str, Values]:
+    """Values of tensors that are computed from constants alone, by running the nodes that compute them.
+
+    Raises:
+        RefusedError: ONNX Runtime does not load them.
+    """
+    if not names:
+        return {}
+    constants = upto(model, names)
+    del constants.proto.graph.input[:]
+    with session(constants) as active:
+        return dict(zip(names, run(active, {}, names), strict=True))
+
+
+def _shapes(feeds: Mapping[str, Values]) -> str:
+    return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

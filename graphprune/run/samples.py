@@ -1,0 +1,256 @@
+"""Inputs that the user gives: for calibration, for comparison, for timing.
+
+Three forms. All are read a few samples at a time, so that memory does not grow with their number:
+
+- a ``.npz`` file with one array for each input name, samples along the first axis;
+- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them, or of
+  images (see ``graphprune.run.pictures``);
+- ``module:function``: a function without arguments that yields dicts of arrays, each ready to run.
+
+Numbers must be numbers: what is not finite would make NaN of every statistic. -inf is taken in inputs that hold nothing
+else but zeros, which are masks.
+
+Where the model fixes its first axis to some size, samples are fed that many at a time; where an input has no axis for
+samples (its rank is one less than the array's), one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from onnx import ValueInfoProto, helper
+
+from graphprune.errors import InputError
+from graphprune.model import Model, paths
+from graphprune.relation import Shape, Values
+from graphprune.run import pictures, usercode
+from graphprune.run.runtime import RefusedError
+
+BATCH = 8
+"""Samples in one run, where the model leaves their number free."""
+
+Feeds = dict[str, Values]
+
+
+Part = tuple[str, Mapping[str, Any]]
+"""Inputs for one run as they were found, behind the file or function that gave them."""
+
+
+def load(
+    source: str | os.PathLike[str],
+    model: Model,
+    batch: int = BATCH,
+    input_shapes: Mapping[str, Shape] | None = None,
+    *,
+    finite: bool = True,
+) -> Iterator[Feeds]:
+    """Inputs from a source, each ready to run.
+
+    Args:
+        source: a ``.npz`` file, a folder, or ``module:function``.
+        model: whose inputs they are to be.
+        batch: samples in one run, where the model leaves their number free.
+        input_shapes: sizes that images are brought to, where the model leaves theirs free.
+        finite: whether NaN and infinities are an error.
+
+    Raises:
+        InputError: no such source, or one that does not fit the model; says which input, and of what is not finite
+            which sample.
+    """
+    path = Path(source)
+    paths.reads("the inputs that are read", path)
+    if path.is_dir():
+        parts = _folder(path, model, batch, input_shapes)
+    elif path.is_file():
+        parts = _file(path, model, batch)
+    elif usercode.names_one(str(source)):
+        parts = ((str(source), one) for one in usercode.items(str(source)))
+    else:
+        raise InputError(f"{source}: no such file or folder, and not like module:function")
+    return _fitted(parts, model, str(source), finite)
+
+
+def _fitted(parts: Iterator[Part], model: Model, source: str, finite: bool) -> Iterator[Feeds]:
+    last, start = None, 0
+    for where, one in parts:
+        start = start if where == last else 0
+        feeds = _fitting(one, model, where)
+        if finite:
+            _check_finite(feeds, where, start)
+        last, start = where, start + count(feeds)
+        yield feeds
+    if last is None:
+        raise InputError(f"{source}: holds no samples")
+
+
+def _check_finite(feeds: Feeds, source: str, start: int) -> None:
+    """Raise InputError where an input holds what is not finite; names the first such sample."""
+    for name, value in feeds.items():
+        if value.dtype.kind in "OUSb" or np.isfinite(value).all():
+            continue
+        if (value == 0).any() and np.isin(value, (0, -np.inf)).all():
+            continue
+        lost = ~np.isfinite(value)
+        sample = start + (int(np.argmax(lost.reshape(len(value), -1).any(1))) if value.ndim else 0)
+        kind = "NaN" if np.isnan(value).any() else "infinite numbers"
+        raise InputError(
+            f"{source}: input {name!r} holds {kind} in sample {sample}; take such samples out, or mend what makes them"
+        )
+
+
+def check(
+    source: str | os.PathLike[str] | None,
+    model: Model,
+    input_shapes: Mapping[str, Shape] | None = None,
+    most: int | None = None,
+) -> None:
+    """See before anything is computed that a model runs on images at the sizes that they have.
+
+    Args:
+        source: as for :func:`load`; None, and what is no folder of images, is not looked at.
+        model: the model.
+        input_shapes: sizes that images are brought to.
+        most: images to look at, all by default.
+
+    Raises:
+        InputError: it does not; names the image.
+    """
+    if source is not None and Path(source).is_dir() and _pictured(Path(source)):
+        with suppress(RefusedError):  # what runs on nothing fails elsewhere, and not for want of a size
+            pictures.check(Path(source), model, input_shapes, most)
+
+
+def _pictured(path: Path) -> bool:
+    return any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir())
+
+
+def _folder(path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None) -> Iterator[Part]:
+    for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
+        yield from _file(file, model, batch)
+    if _pictured(path):
+        yield from ((str(path), one) for one in pictures.images(path, model, input_shapes))
+
+
+def _file(path: Path, model: Model, batch: int) -> Iterator[Part]:
+    try:
+        found = _single(path, model) if path.suffix == ".npy" else _archive(path, model, batch)
+        yield from ((str(path), one) for one in found)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a NumPy file ({error})") from error
+
+
+def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
+    if len(model.inputs) != 1:
+        names = ", ".join(i.name for i in model.inputs)
+        raise InputError(
+            f"{path}: the model has {len(model.inputs)} inputs ({names}); give .npz files with all of them"
+        )
+    value = np.load(path, mmap_mode="r")
+    name = model.inputs[0].name
+    rank = len(model.inputs[0].type.tensor_type.shape.dim)
+    yield {name: value[None] if value.ndim == rank - 1 else value}
+
+
+def _archive(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+    """The arrays of a ``.npz`` file, some samples at a time, without reading any of them whole."""
+    wanted = {i.name: i for i in model.inputs}
+    with zipfile.ZipFile(path) as archive:
+        there = {n.removesuffix(".npy") for n in archive.namelist()}
+        missing = [name for name in wanted if name not in there]
+        if missing:
+            raise InputError(f"{path}: holds no array for input {missing[0]!r}; it has {', '.join(sorted(there))}")
+        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in wanted}
+        counts = {name: stream.shape[0] for name, stream in streams.items()}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"{path}: its arrays hold different numbers of samples: {counts}")
+        steps = [_step(wanted[name], stream, batch) for name, stream in streams.items()]
+        step, total = min(steps), min(counts.values())
+        # what the model takes in batches of a fixed size it cannot take less of
+        exact = any(_declared(value) > 1 for value in wanted.values())
+        for start in range(0, total - (total % step if exact else 0), step):
+            chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
+            yield {n: v[0] if v.ndim == _rank(wanted[n]) + 1 else v for n, v in chunk.items()}
+
+
+class _Stream:
+    """One array of a ``.npz`` file, read along its first axis."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, self.dtype = read(file)
+        if fortran or self.dtype.hasobject or not shape:
+            raise ValueError("its arrays must be of numbers, in C order, with samples along the first axis")
+        self.shape: tuple[int, ...] = shape
+
+    def read(self, count: int) -> Values:
+        """The next samples."""
+        shape = (count, *self.shape[1:])
+        data = self.file.read(prod(shape) * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(shape)
+
+
+def _rank(value: ValueInfoProto) -> int:
+    return len(value.type.tensor_type.shape.dim)
+
+
+def _declared(value: ValueInfoProto) -> int:
+    """The size that an input's first axis is fixed to, 0 where it is free."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0].dim_value if dims else 0
+
+
+def _step(value: ValueInfoProto, stream: _Stream, batch: int) -> int:
+    if len(stream.shape) == _rank(value) + 1:
+        return 1
+    return _declared(value) if _declared(value) > 0 else batch
+
+
+def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
+    """Feeds with the types that the model asks for.
+
+    Raises:
+        InputError: an input is missing, of another kind, or of another shape.
+    """
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"{source}: gives {type(feeds).__name__}, and not an array for each input by its name")
+    found: Feeds = {}
+    for value in model.inputs:
+        tensor = value.type.tensor_type
+        if value.name not in feeds:
+            raise InputError(f"{source}: gives no input {value.name!r}")
+        try:
+            array = np.asarray(feeds[value.name])
+        except (ValueError, TypeError) as error:  # lists that are no box
+            raise InputError(f"{source}: input {value.name!r} is no array ({error})") from error
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        if (array.dtype.kind == "f") != (dtype.kind == "f") and dtype.kind in "fiu":
+            raise InputError(f"{source}: input {value.name!r} is of type {array.dtype}, the model wants {dtype}")
+        dims = [d.dim_value for d in tensor.shape.dim]
+        if dims and (len(dims) != array.ndim or any(d > 0 and d != s for d, s in zip(dims, array.shape, strict=True))):
+            wanted = "x".join(str(d) if d > 0 else "N" for d in dims)
+            raise InputError(
+                f"{source}: input {value.name!r} has shape {'x'.join(map(str, array.shape))}, the model wants {wanted}"
+            )
+        with np.errstate(over="ignore"):  # what the type cannot hold is infinite, and told as that
+            found[value.name] = array.astype(dtype, copy=False)
+    return found
+
+
+def count(feeds: Mapping[str, Values]) -> int:
+    """How many samples inputs hold: as many as the shortest has, since a state may have layers in front of its own.
+
+    Too few are no harm where samples are only told apart.
+    """
+    return min((len(v) for v in feeds.values() if v.ndim), default=1)

@@ -1,0 +1,1 @@
+"""Which classes go: criteria, allocation, budgets."""

@@ -1,0 +1,97 @@
+"""Allocation: groups are not equal, so of one overall ratio touchy ones give less and redundant ones more.
+
+Chosen are the numbers k_g of classes to remove that minimise
+
+    sum over groups of error_g(k_g) + lambda * macs_g * k_g
+
+with the smallest lambda that leaves at most as many multiply-accumulates as the same share of every group would (a
+Lagrangian relaxation, as for bit allocation: Shoham and Gersho, 1988; for pruning ZipLM, Kurtic et al., NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from graphprune.passes.choose import ties
+from graphprune.passes.choose.criteria import Ranking
+from graphprune.passes.choose.ratio import Align, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.choose.ties import Together
+
+from graphprune.analysis import Analysis, Group, cost
+from graphprune.rewrite.removal import Removal
+
+MOST = 0.6
+"""The largest share of one group that goes, unless the ratio itself is larger."""
+_STEPS = 40
+
+
+def allocate(
+    analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], ratio: float, align: Align = None
+) -> Chosen:
+    """Choose classes of all groups together.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to prune.
+        rankings: by group id.
+        ratio: share of the classes of every group whose removal sets how much is to go.
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+
+    Raises:
+        InputError: the ratio or the alignment is out of range.
+    """
+    scores = {id: ranking.scores for id, ranking in rankings.items()}
+    uniform = select(analysis, groups, scores, ratio, align)
+    if not uniform.selection:
+        return uniform
+    alike = {id: len(classes) for id, classes in uniform.selection.items()}
+    sets = ties.together(analysis, groups, ratio)
+    errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
+    scores = ties.joint(sets, scores)
+    price = _price(analysis, sets)
+    free = {one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align) for one in sets}
+    budget = _left(analysis, uniform)
+
+    def chosen(factor: float) -> Chosen:
+        found = {}
+        for one in sets:
+            numbers = free[one.id]
+            total = errors[one.id][numbers] - factor * price[one.id][numbers]
+            found[one.id] = int(numbers[np.argmin(total)])
+        return lowest(sets, scores, found)
+
+    low, high = 1e-9, 1e9
+    for _ in range(_STEPS):
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if _left(analysis, chosen(middle)) <= budget else (middle, high)
+    best = chosen(high)
+    if _left(analysis, best) > budget:
+        return uniform
+    stayed = {u.group: u for u in uniform.untouched}
+    why = "what reads it would lose more than what reads others"
+    best.untouched = [stayed.get(g.id, Untouched(g.id, why)) for g in groups if g.id not in best.selection]
+    return best
+
+
+def _left(analysis: Analysis, chosen: Chosen) -> float:
+    """Multiply-accumulates that are left; parameters where the model has no products."""
+    if not any(g.macs.any() for g in analysis.groups):
+        return -sum(float(g.parameters[chosen.selection.get(g.id, [])].sum()) for g in analysis.groups)
+    return cost.macs(analysis, Removal(analysis, chosen.selection).sizes())
+
+
+def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray]:
+    """For each set of groups the share of the model's cost that k classes are worth, k from 0 to all."""
+    worth = {one.id: one.macs for one in sets}
+    if not any(w.any() for w in worth.values()):
+        worth = {one.id: one.parameters for one in sets}
+    whole = max(sum(float(w.sum()) for w in worth.values()), 1e-30)
+    return {one.id: np.arange(one.size + 1) * float(worth[one.id].mean()) / whole for one in sets}
+
+
+def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align) -> np.ndarray:
+    """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
+    most = min(int(max(MOST, ratio) * groups.size), len(groups.free), groups.size - 1)
+    aligned = (k for k in counts(analysis, groups, align) if k <= most and groups.pays(k / groups.size))
+    return np.unique([0, alike, *aligned])

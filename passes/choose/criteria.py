@@ -1,0 +1,124 @@
+"""Criteria: by which a class is more important than another, and what a group loses as its least important ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from graphprune.passes.choose import magnitude, surgeon
+
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.contractions import Contraction
+from graphprune.errors import InputError
+from graphprune.progress import Steps, unseen
+from graphprune.run.moments import FloatArray
+
+CRITERIA = ("obs", "activation", "magnitude", "random")
+"""The default first where there are calibration inputs; without them ``magnitude`` is."""
+NEED_INPUTS = ("obs", "activation")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The classes of one group.
+
+    Attributes:
+        scores: higher is more important; shape ``[classes]``.
+        errors: what is lost when the k least important are gone, for k from 0; shape ``[free classes + 1]``.
+    """
+
+    scores: FloatArray
+    errors: FloatArray
+
+
+def check(criterion: str | None, calibrated: bool) -> str:
+    """The criterion that is meant.
+
+    Raises:
+        InputError: there is none of this name, or it needs inputs and there are none.
+    """
+    if criterion is None:
+        return CRITERIA[0] if calibrated else "magnitude"
+    if criterion not in CRITERIA:
+        raise InputError(f"--criterion {criterion}: there is none of this name; choose from {', '.join(CRITERIA)}")
+    if criterion in NEED_INPUTS and not calibrated:
+        raise InputError(f"--criterion {criterion} judges by activations: give inputs by --calibration")
+    return criterion
+
+
+def rank(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: str,
+    contractions: Sequence[Contraction] = (),
+    seed: int = 0,
+    progress: Steps = unseen,
+) -> dict[str, Ranking]:
+    """Rank the classes of groups.
+
+    - ``obs``: the error of what reads a group once the rest has made up for what went (see ``surgeon``);
+    - ``activation``: the same without making up, each class by itself: the norm of what it contributes (as in Wanda,
+      Sun et al., ICLR 2024, for structures);
+    - ``magnitude``: the norm of the weights (see ``magnitude``);
+    - ``random``: for comparison.
+
+    A group that nothing in the contractions sums over goes by magnitude.
+
+    Args:
+        analysis: of the model.
+        groups: the groups.
+        criterion: one of :data:`CRITERIA`.
+        contractions: of the model on calibration inputs, for those that need them.
+        seed: of ``random``.
+        progress: is told after each group how many of how many are done.
+    """
+    rng = np.random.default_rng(seed)
+    by_weights = magnitude.score(analysis, groups) if criterion != "random" else {}
+
+    def squared(group: Group) -> FloatArray:
+        return np.asarray(by_weights[group.id] ** 2, np.float64)
+
+    match criterion:
+        case "obs":
+            found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)), progress)
+            return {g.id: Ranking(found[g.id], _errors(g, found[g.id])) for g in groups}
+        case "activation":
+            scores = {g.id: _contributed(g, contractions) for g in groups}
+            return {g.id: _independent(g, squared(g) if (s := scores[g.id]) is None else s) for g in groups}
+        case "random":
+            return {g.id: _independent(g, rng.permuted(np.arange(1.0, g.size + 1))) for g in groups}
+    return {g.id: Ranking(by_weights[g.id], _errors(g, _summed(g, squared(g)))) for g in groups}
+
+
+def _independent(group: Group, scores: FloatArray) -> Ranking:
+    """Where what is lost is the sum of what each class is worth."""
+    return Ranking(scores, _errors(group, _summed(group, scores)))
+
+
+def _summed(group: Group, worth: FloatArray) -> FloatArray:
+    """For each class the share of the whole that is lost once it and all that are worth less are gone."""
+    found = np.full(group.size, np.inf)
+    free = np.flatnonzero(~group.pinned)
+    order = free[np.argsort(worth[free], kind="stable")]
+    found[order] = np.cumsum(worth[order]) / max(float(worth.sum()), 1e-30)
+    return found
+
+
+def _errors(group: Group, scores: FloatArray) -> FloatArray:
+    return np.concatenate([[0.0], np.sort(scores[~group.pinned])])
+
+
+def _contributed(group: Group, contractions: Sequence[Contraction]) -> FloatArray | None:
+    """For each class the squared norm of what it adds to the outputs of all contractions over its group."""
+    found: FloatArray | None = None
+    for contraction in contractions:
+        labels = contraction.labels(group)
+        if labels is None:
+            continue
+        weight, gram = contraction.matrix, contraction.gram
+        own = np.einsum("gi,gio->i", np.einsum("gii->gi", gram), weight**2)
+        held = labels >= 0
+        total = np.bincount(labels[held], own[held], minlength=group.size)
+        found = (0.0 if found is None else found) + total / max(float(total.sum()), 1e-30)
+    return found

@@ -1,0 +1,265 @@
+"""Selection by a ratio: the same share of the classes of every group, the least important first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from math import gcd, lcm
+
+import numpy as np
+from graphprune.passes.choose import ties
+from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.ties import Together
+
+from graphprune.analysis import Analysis, Group
+from graphprune.errors import InputError
+from graphprune.model import node_name
+
+ALIGNMENTS = (4, 2, 1)
+"""What widths are rounded up to where no alignment is asked for: the first that costs at most an eighth of a group.
+
+ONNX Runtime's blocked kernels take convolutions of whole quads of channels, and TensorRT stops fusing norms over odd
+widths; multiples of 8 and 16 gained nothing further (``tests/benchmarks/bench_align.py``).
+"""
+_GIVEN_UP = 1 / 8
+Align = int | Mapping[str, int] | None
+"""What widths that remain are rounded up to a multiple of: all, or by group id; None, and groups that are not named,
+stand for :data:`ALIGNMENTS`."""
+COPIED = "its weights are used elsewhere as a whole, so that removal would add a copy"
+"""Why a group stays whose removal would add parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """A prunable group of which nothing is removed, and why."""
+
+    group: str
+    reason: str
+
+
+@dataclass
+class Chosen:
+    """What a selection came to.
+
+    Attributes:
+        selection: removed classes by group id, groups with none left out.
+        untouched: prunable groups that stay whole.
+    """
+
+    selection: dict[str, list[int]] = field(default_factory=dict)
+    untouched: list[Untouched] = field(default_factory=list)
+
+
+def _of(groups: Together, align: Align) -> int | None:
+    """The alignment of groups that go together: one that suits all that are named."""
+    if not isinstance(align, Mapping):
+        return align
+    named = [align[g.id] for g in groups.members if g.id in align]
+    return lcm(*named) if named else None
+
+
+def check(ratio: float, align: Align) -> None:
+    """Raise InputError where the ratio or the alignment is out of range."""
+    if not 0 <= ratio < 1:
+        raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
+    if isinstance(align, int) and align < 1:
+        raise InputError(f"--align {align} is out of range: it must be at least 1")
+
+
+def candidates(
+    analysis: Analysis,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allow_statistical: bool = False,
+    share: float = 0.5,
+) -> tuple[list[Group], list[Untouched]]:
+    """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
+
+    Args:
+        analysis: of the model.
+        include, exclude: globs.
+        allow_statistical: whether statistical groups will do too.
+        share: how much of a group will go: groups that would then cost more in copies than they save are left out.
+
+    Raises:
+        InputError: a glob matches nothing, which is most likely a slip.
+    """
+    groups: list[Group] = []
+    untouched: list[Untouched] = []
+    matched: set[str] = set()
+    for group in analysis.groups:
+        names = [group.id, *_nodes(analysis, group)]
+        inside = [g for g in include if any(fnmatchcase(n, g) for n in names)]
+        outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
+        matched.update(inside + outside)
+        if outside:
+            untouched.append(Untouched(group.id, f"excluded by {outside[0]!r}"))
+        elif include and not inside:
+            untouched.append(Untouched(group.id, "not included"))
+        elif group.interface and not inside and not _carried(analysis, group):
+            shown = ", ".join(map(repr, group.interface))
+            why = f"it would change {shown}, which nothing carries from an output to an input; name it by --include"
+            untouched.append(Untouched(group.id, why))
+        elif group.statistical and not allow_statistical:
+            untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
+        else:
+            groups.append(group)
+    groups, copied = _without_copies(analysis, groups, share)
+    untouched += copied
+    for glob in [*include, *exclude]:
+        if glob not in matched:
+            raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
+    return groups, untouched
+
+
+def _carried(analysis: Analysis, group: Group) -> bool:
+    """Whether a group is part of a state that a caller carries round: it reaches an input and an output alike."""
+    outputs = set(analysis.model.output_names)
+    return any(n in outputs for n in group.interface) and any(n not in outputs for n in group.interface)
+
+
+def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tuple[list[Group], list[Untouched]]:
+    """Leave out groups whose removal would cost more in copies than it saves (see ``ties``)."""
+    sets = ties.together(analysis, groups, share)
+    left = {g.id for one in sets if not one.pays(share) for g in one.members}
+    return [g for g in groups if g.id not in left], [Untouched(g.id, COPIED) for g in groups if g.id in left]
+
+
+def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: Align = None) -> Chosen:
+    """Choose ``floor(ratio * classes)`` of each group.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to prune.
+        scores: importance by group id, shape ``[classes]``.
+        ratio: share of each group's classes to remove, in [0, 1).
+        align: widths that remain are rounded up to a multiple of this, where the group allows it.
+
+    Raises:
+        InputError: the ratio or the alignment is out of range.
+    """
+    check(ratio, align)
+    why: dict[str, str] = {}
+    numbers = {}
+    sets = ties.together(analysis, groups, ratio)
+    for one in sets:
+        asked = min(int(ratio * one.size + 1e-9), len(one.free), one.size - 1)
+        own = _of(one, align)
+        numbers[one.id] = _count(analysis, one, asked, own)
+        if not asked:
+            why[one.id] = f"{ratio:g} of {one.size} classes is less than one"
+        elif not numbers[one.id]:
+            why[one.id] = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
+        elif not one.pays(numbers[one.id] / one.size):
+            why[one.id], numbers[one.id] = COPIED, 0
+    chosen = lowest(sets, ties.joint(sets, scores), numbers)
+    for one in sets if ratio > 0 else ():
+        if one.id not in chosen.selection:
+            reason = why.get(one.id, "an axis would be left empty")
+            chosen.untouched += [Untouched(g.id, reason) for g in one.members]
+    return chosen
+
+
+def lowest(sets: Iterable[Together], scores: Scores, numbers: Mapping[str, int]) -> Chosen:
+    """The least important classes of groups, so many of each, as long as they leave something of every axis.
+
+    Args:
+        sets: the groups.
+        scores: importance by group id, shape ``[classes]``; the same for groups that go together.
+        numbers: how many to take, by id.
+    """
+    chosen = Chosen()
+    alive: dict[int, np.ndarray] = {}
+    for one in sets:
+        order = one.free[np.argsort(scores[one.id][one.free], kind="stable")]
+        removed = _within(one, order, numbers.get(one.id, 0), alive)
+        if len(removed):
+            classes = sorted(int(c) for c in removed)
+            chosen.selection.update((g.id, list(classes)) for g in one.members)
+    return chosen
+
+
+def _within(groups: Together, order: np.ndarray, count: int, alive: dict[int, np.ndarray]) -> np.ndarray:
+    """The first ``count`` classes of an order that leave something of every axis.
+
+    Args:
+        groups: groups that go together.
+        order: candidate classes, the least important first.
+        count: how many to take.
+        alive: for each vertex, the elements that earlier groups have left; updated.
+    """
+    while count > 0:
+        gone = np.zeros(groups.size + 1, bool)
+        gone[order[:count]] = True
+        left: dict[int, np.ndarray] = {}
+        for vertex, labels in (item for g in groups.members for item in g.labels.items()):
+            before = left.get(vertex, alive.get(vertex))
+            left[vertex] = ~gone[labels] if before is None else before & ~gone[labels]
+        if all(mask.any() for mask in left.values()):
+            alive.update(left)
+            return order[:count]
+        count -= 1
+    return order[:0]
+
+
+def counts(analysis: Analysis, group: Group | Together, align: Align) -> list[int]:
+    """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
+    found: list[int] = [0]
+    groups = ties.of(group)
+    align = _of(groups, align)
+    for one in ALIGNMENTS if align is None else (align,):
+        for unit in _units(analysis, groups, one):
+            found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]
+            if len(found) > 1:
+                break
+        if align is None and max(np.diff([*found, group.size])) <= max(_GIVEN_UP * group.size, 1):
+            break
+    return found
+
+
+def _count(analysis: Analysis, groups: Together, asked: int, align: int | None) -> int:
+    """How many classes to remove, at most ``asked``, for widths to be aligned."""
+    if align is not None:
+        return _aligned(analysis, groups, asked, align)
+    tries = (_aligned(analysis, groups, asked, a) for a in ALIGNMENTS)
+    return next((count for count in tries if count and asked - count <= _GIVEN_UP * groups.size), asked)
+
+
+def _aligned(analysis: Analysis, groups: Together, count: int, align: int) -> int:
+    """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``."""
+    tries = (count - (count - groups.size) % unit for unit in _units(analysis, groups, align))
+    return next((number for number in tries if number > 0), 0)
+
+
+def _units(analysis: Analysis, groups: Together, align: int) -> list[int]:
+    """What the number of classes that stay must be a multiple of, for every width to be a multiple of ``align``.
+
+    Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
+    before must remain so; a group whose widths are all odd is left alone.
+    """
+    widths = {w for g in groups.members for w in _widths(analysis, g)}
+    wanted = (widths, {w for w in widths if (w * groups.size) % align == 0})
+    return [lcm(*(align // gcd(w, align) for w in own)) for own in wanted if own]
+
+
+def _widths(analysis: Analysis, group: Group) -> set[int]:
+    """How many elements one class has in each dim that a product sums over or produces."""
+    net = analysis.web
+    found: set[int] = set()
+    for vertex, labels in group.labels.items():
+        if vertex < net.axes:
+            continue
+        node, dim = net.dim(vertex)
+        relation = net.relations[node]
+        assert relation is not None
+        shared = all(
+            any(dim in a.dims for a in axes) for axes in (*relation.inputs, *relation.outputs) if axes is not None
+        )
+        if relation.macs and not shared and (labels >= 0).all() and len(labels) % group.size == 0:
+            found.add(len(labels) // group.size)
+    return found or {1}
+
+
+def _nodes(analysis: Analysis, group: Group) -> list[str]:
+    return list(dict.fromkeys(node_name(analysis.model, use.node) for use, _ in analysis.weights(group)))

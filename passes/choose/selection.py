@@ -1,0 +1,76 @@
+"""Which classes go: ranked by a criterion, the same share of every group or as the groups can bear it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
+from graphprune.passes.choose import ratio as by_ratio
+from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.ratio import Align
+
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.contractions import Contraction, observe
+from graphprune.progress import Progress
+from graphprune.run import calibration
+from graphprune.run.calibration import Batches
+
+
+@dataclass
+class Selected:
+    """A choice.
+
+    Attributes:
+        chosen: the classes, and what stays whole.
+        scores: by group id, shape ``[classes]``; of groups that go together their sum.
+        constant: classes that no input changes; they went first.
+    """
+
+    chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
+    scores: Scores = field(default_factory=dict)
+    constant: constants.Constant = field(default_factory=dict)
+
+
+def select(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    ratio: float,
+    align: Align,
+    criterion: str,
+    uniform: bool,
+    batches: Batches | None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Selected:
+    """Choose the classes of groups that are to go.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to choose from.
+        ratio: share of the classes of every group; with an allocation it says how much goes in all.
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        criterion: one of ``criteria.CRITERIA``.
+        uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
+        batches: calibration inputs, None where there are none.
+        seed: of what is random.
+        progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
+    """
+    if not ratio:
+        return Selected()
+    progress = progress or Progress()
+    observed: list[Contraction] = []
+    if criterion in criteria.NEED_INPUTS and batches is not None:
+        observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
+    rankings = criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"))
+    scores = {id: ranking.scores for id, ranking in rankings.items()}
+    constant = constants.constant(analysis, groups)
+    for id, classes in constant.items():
+        scores[id][classes] = 0  # they cost nothing
+    shown = ties.joint(ties.together(analysis, groups, ratio), scores)
+    if uniform or not observed or batches is None:
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align), shown, constant)
+    some = calibration.first(batches, sensitivity.SAMPLES)
+    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+    progress.begin("select")
+    return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), shown, constant)

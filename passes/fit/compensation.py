@@ -1,0 +1,124 @@
+"""What makes up for what went, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from graphprune.passes.fit import folding, reconstruct
+from graphprune.passes.sparse.masks import Thinner
+
+from graphprune.analysis import Analysis
+from graphprune.analysis.products import Product
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.progress import Steps, unseen
+from graphprune.proof import proof
+from graphprune.relation import Values
+from graphprune.rewrite.removal import Removal
+from graphprune.rewrite.rewrite import Rewritten
+from graphprune.run.calibration import Batches
+
+COMPENSATIONS = ("refit", "repair", "fold", "none")
+"""See :func:`compensate`; the default is the first with calibration inputs, and the last without."""
+NEED_INPUTS = ("refit", "repair")
+
+
+@dataclass
+class Compensated:
+    """A model with changed weights.
+
+    Attributes:
+        model: the model.
+        entries: what the plan says of each weight that changed.
+        fits: of every operator that was looked at, where there were inputs.
+        kept: of weights that became sparse, the share of their magnitude and of their elements that stayed.
+    """
+
+    model: Model
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    fits: list[reconstruct.Fit] = field(default_factory=list)
+    kept: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def check(name: str | None, calibrated: bool) -> str:
+    """What is meant to make up for what went.
+
+    Raises:
+        InputError: there is nothing of this name, or it needs inputs and there are none.
+    """
+    if name is None:
+        return "refit" if calibrated else "none"
+    if name not in COMPENSATIONS:
+        raise InputError(f"--compensate {name}: there is none of this name; choose from {', '.join(COMPENSATIONS)}")
+    if name in ("refit", "repair") and not calibrated:
+        raise InputError(f"--compensate {name} works on activations: give inputs by --calibration")
+    return name
+
+
+def compensate(
+    name: str,
+    original: Model,
+    analysis: Analysis,
+    done: Rewritten,
+    batches: Batches | None,
+    seed: int = 0,
+    progress: Steps = unseen,
+    thin: Mapping[str, Thinner] | None = None,
+    sparse: Set[str] = frozenset(),
+) -> Compensated:
+    """Change the weights of a pruned model so that it does more of what the original did.
+
+    - ``refit``: what is left of each linear operator is fitted to what the original made (see ``reconstruct``);
+    - ``repair``: its outputs get the original's mean and variance back, and nothing else;
+    - ``fold``: what read a removed class reads the one most like it (see ``folding``); without inputs;
+    - ``none``.
+
+    Args:
+        name: one of :data:`COMPENSATIONS`.
+        original: what the user gave, as it runs.
+        analysis: of the model that groups were cut from.
+        done: the rewrite; it is not changed.
+        batches: calibration inputs, for what needs them.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+        thin: by weight what makes it sparse on the way, with inputs.
+        sparse: weights that are sparse already, and stay so.
+    """
+    if name == "none" and not thin:
+        return Compensated(done.model)
+    if name == "fold":
+        model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
+        return Compensated(model, [{"node": node, "weight": weight} for node, weight in changed])
+    assert batches is not None
+    found = reconstruct.reconstruct(
+        original,
+        done.model,
+        batches,
+        lambda value, tensor: proof.restrict(np.asarray(value), tensor, done.removal),
+        analysis.rulings,
+        seed,
+        progress,
+        partial(cut, done.removal),
+        name,
+        thin,
+        sparse,
+    )
+    entries = [
+        {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
+        for f in found.fits
+        if f.kept
+    ]
+    return Compensated(found.model, entries, found.fits, found.kept)
+
+
+def cut(removal: Removal, value: Values, product: Product) -> Values:
+    """What a product inside a node comes to, ``[groups, rows, outputs]``, without what its weight has lost."""
+    rulings, form = removal.analysis.rulings, product.form
+    groups, outputs = (
+        rulings.span(product.output, form, own).kept(removal.kept) for own in (form.groups, form.outputs)
+    )
+    return value[groups][:, :, outputs]

@@ -1,0 +1,172 @@
+"""Both models on the same inputs: what each operator of a pruned model is given, and what it is to come to.
+
+They run in stages, wave by wave, the pruned one with the weights of now. Where an output is added to what has been made
+before (a residual branch), the target is what the original's sum lacks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from graphprune.passes.fit.least_squares import Split
+from graphprune.passes.sparse.masks import Thinner
+
+from graphprune.analysis.contractions import ROWS
+from graphprune.analysis.products import Product, find, joined
+from graphprune.analysis.rulings import Rulings
+from graphprune.model import Model
+from graphprune.relation import IntArray, Values
+from graphprune.run.moments import FloatArray
+from graphprune.run.samples import count
+from graphprune.run.staged import Staged
+
+Feeds = Mapping[str, Values]
+Restrict = Callable[[Values, str], Values]
+Cut = Callable[[Values, Product], Values]
+HELD_OUT = 4
+"""One sample in this many is held out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted of every operator: see :func:`graphprune.passes.fit.reconstruct.reconstruct`."""
+
+    original: Model
+    rulings: Rulings
+    batches: Callable[[], Iterable[Feeds]]
+    restrict: Restrict
+    cut: Cut
+    seed: int
+    fit: str
+    thin: Mapping[str, Thinner]
+    sparse: Set[str]
+
+
+class Pair:
+    """The original and the pruned model, both run in stages on the same inputs.
+
+    Args:
+        task: what is wanted.
+        pruned: the model as it is at first.
+        steps: operators whose moments will be asked for, wave by wave.
+    """
+
+    def __init__(self, task: Task, pruned: Model, steps: Sequence[Sequence[Product]]) -> None:
+        self.task = task
+        self.number_of = {product.output: k for k, step in enumerate(steps) for product in step}
+        self.originals = {product.output: product for product in find(task.original, task.rulings, shared=True)}
+        self.inputs = {i.name for i in pruned.inputs}
+        self.pruned = pruned
+        self.sizes: list[int] = []
+
+    def __enter__(self) -> Pair:
+        self.folder = tempfile.TemporaryDirectory()
+        first, second = (Path(self.folder.name) / n for n in ("original", "pruned"))
+        first.mkdir()
+        second.mkdir()
+        self.wanted = Staged(self.task.original, self.number_of, False, first)
+        self.given = Staged(self.pruned, self.number_of, True, second)
+        for number, feeds in enumerate(self.task.batches()):
+            self.wanted.start(number, feeds)
+            self.given.start(number, {n: self.task.restrict(v, n) for n, v in feeds.items() if n in self.inputs})
+            self.sizes.append(count(feeds))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+    def sums(
+        self, pruned: Model, number: int, products: Sequence[Product], bare: bool = False, again: bool = False
+    ) -> list[Split]:
+        """Second moments of every operator of one wave, batch by batch.
+
+        Args:
+            pruned: the model as it is now.
+            number: of the wave.
+            products: its operators.
+            bare: whether of what is wanted a bias of the pruned model is taken off.
+            again: whether there is more to be asked of this wave.
+        """
+        beside = {}
+        for product in products if not bare else ():
+            other = _beside(self.task.rulings, pruned, product, number, self.given, self.wanted)
+            if other is not None:
+                beside[product.output] = other
+        rng = np.random.default_rng(self.task.seed)
+        found: dict[str, Split] = {}
+        seen = 0
+        for (inputs, outputs), size in zip(
+            self._runs(pruned, number, products, beside, again), self.sizes, strict=True
+        ):
+            for product in products:
+                chosen, sample = product.choose(inputs[product.input], ROWS, rng)
+                x = product.rows(inputs[product.input], chosen)
+                y = self._results(product, outputs, chosen)
+                if product.output in beside:
+                    y = y + _missing(product, beside[product.output], inputs, outputs, self.task.restrict, chosen)
+                if bare:
+                    y = y - bias(pruned, product, x.shape[0], y.shape[2])[:, None].astype(np.float32)
+                total = found.setdefault(product.output, Split.empty(x.shape[0], x.shape[2], y.shape[2]))
+                total.add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
+            seen += size
+        return [found[product.output] for product in products]
+
+    def _runs(
+        self, pruned: Model, number: int, products: Sequence[Product], beside: Mapping[str, str], again: bool
+    ) -> Iterator[tuple[Feeds, Feeds]]:
+        """What the pruned model makes in one stage, and what the original does."""
+        given = dict.fromkeys([*(n.input for n in products), *beside.values()])
+        names = [self.originals[n.output].input if n.inner else n.output for n in products]
+        wanted = dict.fromkeys([*names, *beside.values()])
+        count = len(self.sizes)
+        yield from zip(
+            self.given.run(pruned, number, count, list(given), again),
+            self.wanted.run(self.task.original, number, count, list(wanted), again),
+            strict=True,
+        )
+
+    def _results(self, product: Product, outputs: Feeds, chosen: IntArray) -> Values:
+        """What some rows are to come to."""
+        if not product.inner:
+            return product.results(self.task.restrict(outputs[product.output], product.output), chosen)
+        whole = self.originals[product.output]
+        matrix = whole.matrix(self.task.original.array(whole.weight))
+        return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, whole)
+
+
+def _beside(rulings: Rulings, model: Model, product: Product, number: int, given: Staged, wanted: Staged) -> str | None:
+    """What the output of an operator is added to, where both models have made it before the operator is fitted."""
+    if product.inner:
+        return None
+    output = product.output if product.adder is None else model.nodes[product.adder].output[0]
+    for _, other in joined(model, rulings, output):
+        if other != output and all(other not in s.constants and s.holds(other, number) for s in (given, wanted)):
+            return other
+    return None
+
+
+def _missing(
+    product: Product,
+    name: str,
+    inputs: Feeds,
+    outputs: Feeds,
+    restrict: Restrict,
+    chosen: IntArray,
+) -> Values:
+    """By how much what an output is added to has changed so far, at some rows; zero where it is broadcast."""
+    was, now = restrict(outputs[name], name), inputs[name]
+    channels, made = product.form.channels, outputs[product.output]
+    places = [[n for axis, n in enumerate(v.shape) if axis not in channels] for v in (was, made)]
+    if was.shape != now.shape or places[0] != places[1]:
+        return np.zeros(1, np.float32)
+    return product.results(was.astype(np.float32) - now.astype(np.float32), chosen)
+
+
+def bias(model: Model, product: Product, groups: int, outputs: int) -> FloatArray:
+    """The bias that a node adds itself, ``[groups, outputs]``; none where another adds it to the product."""
+    found = product.added(model) if product.adder is None else None
+    return np.zeros((groups, outputs), np.float64) if found is None else found

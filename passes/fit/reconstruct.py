@@ -1,0 +1,284 @@
+"""Layer-wise reconstruction: what is left of each linear operator is fitted to what the original made.
+
+For each operator with rows x of the pruned model and outputs y of the original, on unlabelled calibration inputs,
+
+    minimise  sum |y - x W - b|^2 + lambda |W - W0|^2
+
+by ridge least squares that shrinks towards the weights that were kept (AIMET's and ThiNet's reconstruction of a pruned
+layer's consumer; Luo et al., ICCV 2017). Operators are taken in the order in which data passes them, those side by side
+together; inputs come from the model with everything before already fitted, so that errors do not pile up. Of the
+samples every fourth is held out: it chooses lambda, and a fit that does not help there is dropped.
+
+A weight that several operators share is fitted first, to what all of them made together, with everything before as it
+was cut. What the input weights of a recurrent operator come to is no tensor of the model; it is computed.
+
+Where an output is added to what has been made before (a residual branch), the target is what the original's sum lacks:
+so a branch makes up for what the stream has lost (He, Zhang and Sun, ICCV 2017, for multi-branch networks).
+
+Beside it stands repair of statistics alone: each output's mean and variance are brought back to the original's.
+
+Weights that are to become sparse do so on the way (see ``masks``), on the inputs that they will see: the mask is chosen
+for the dense fit, and what stays is fitted with the mask fixed.
+
+Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory does not grow with the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+import numpy as np
+from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
+from graphprune.passes.fit.paired import Cut, Feeds, Pair, Restrict, Task
+from graphprune.passes.fit.paired import bias as added
+from graphprune.passes.sparse.masks import Thinner
+from graphprune.passes.sparse.thinning import share
+
+from graphprune.analysis.patterns import Mask
+from graphprune.analysis.products import Product, find
+from graphprune.analysis.rulings import Rulings
+from graphprune.model import Model, node_name
+from graphprune.model.editor import Editor
+from graphprune.progress import Steps, unseen
+from graphprune.run.moments import FloatArray
+from graphprune.run.staged import waves
+
+_GAIN, _EXACT = 1e-3, 1e-9
+"""A fit must win this share of the error, and there must be some: else rounding would decide."""
+_NODE = 0.02
+"""A bias that needs a node of its own must win this share more."""
+MOMENTS = 1 << 30
+"""Bytes of second moments that are held at once."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One operator, before and after; errors are squared, held out, relative to the variance of what is wanted.
+
+    Attributes:
+        node: name of the node.
+        weight: name of its weight in the pruned model.
+        before, after: errors.
+        kept: whether the fit was kept.
+    """
+
+    node: str
+    weight: str
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass
+class Reconstructed:
+    """A model with fitted weights, and what was done to each operator.
+
+    Attributes:
+        model: the model.
+        fits: of operators that were fitted.
+        kept: of weights that became sparse, the share of their magnitude and of their elements that stayed.
+    """
+
+    model: Model
+    fits: list[Fit] = field(default_factory=list)
+    kept: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def reconstruct(
+    original: Model,
+    pruned: Model,
+    batches: Callable[[], Iterable[Feeds]],
+    restrict: Restrict,
+    rulings: Rulings,
+    seed: int = 0,
+    progress: Steps = unseen,
+    cut: Cut = lambda value, _: value,
+    fit: str = "refit",
+    thin: Mapping[str, Thinner] | None = None,
+    sparse: Set[str] = frozenset(),
+) -> Reconstructed:
+    """Fit the linear operators of a pruned model to the original.
+
+    Args:
+        original: as it runs; tensors that both models have bear the same names.
+        pruned: the model; it is not changed.
+        batches: gives the calibration inputs, from the start at each call.
+        restrict: takes out of an original activation, by name, what was removed from it.
+        rulings: what is known of the original's nodes.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+        cut: takes out of what a product of the original inside a node comes to, ``[groups, rows, outputs]``, what was
+            removed from it.
+        fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
+        thin: by weight what makes it sparse, of weights that one operator alone reads.
+        sparse: weights that are sparse already, and stay so.
+
+    Raises:
+        InputError: ONNX Runtime cannot run a model on these inputs.
+    """
+    task = Task(original, rulings, batches, restrict, cut, seed, fit, thin or {}, sparse)
+    shared = _sweep_shared(task, pruned)
+    own = _sweep(task, shared.model, progress)
+    return Reconstructed(own.model, shared.fits + own.fits, own.kept)
+
+
+def reached(original: Model, pruned: Model, rulings: Rulings) -> dict[str, Product]:
+    """By weight the operators of a pruned model that a sweep comes by, each with a weight of its own."""
+    there = _fed(original, rulings)
+    return {n.weight: n for n in find(pruned, rulings) if n.output in there}
+
+
+def _fed(original: Model, rulings: Rulings) -> set[str]:
+    """Outputs of the products of the original that read an activation: what reads a constant makes no samples."""
+    products = (n for n in find(original, rulings, shared=True) if n.input not in original.constant_names)
+    return {n.output for n in products} & set(original.producer)
+
+
+def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
+    """Fit every operator with a weight of its own, one wave after the other."""
+    result = Reconstructed(pruned)
+    own = reached(task.original, pruned, task.rulings)
+    if task.fit == "none":
+        own = {weight: n for weight, n in own.items() if weight in task.thin}
+    steps = waves(pruned, {n.node: n for n in own.values()})
+    with Pair(task, pruned, steps) as pair:
+        for number, step in enumerate(steps):
+            names = {product.output for product in step}
+            now = find(result.model, task.rulings)  # nodes move as biases are added
+            products = [n for n in now if n.output in names]
+            editor = Editor(result.model)
+            parts = portions(result.model, products)
+            for part in parts:
+                found = pair.sums(result.model, number, part, again=part is not parts[-1])
+                for product, sums in zip(part, found, strict=True):
+                    _settle(editor, result, product, sums, task)
+            result.model = editor.finish()
+            progress(number + 1, len(steps))
+    return result
+
+
+def portions(model: Model, products: Sequence[Product]) -> list[list[Product]]:
+    """Operators whose second moments are held at once."""
+    found: list[list[Product]] = []
+    held = 0.0
+    for product in products:
+        groups, sums, outputs = product.matrix(model.array(product.weight)).shape
+        own = 2.0 * 8 * groups * sums * (sums + outputs)
+        if not found or held + own > MOMENTS:
+            found.append([])
+            held = 0.0
+        found[-1].append(product)
+        held += own
+    return found
+
+
+def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
+    """Fit every weight that several operators share, and nothing else reads."""
+    own = {product.output for product in find(pruned, task.rulings)}
+    there = _fed(task.original, task.rulings)
+    readers: dict[str, list[Product]] = {}
+    for product in find(pruned, task.rulings, shared=True):
+        if product.output in there and product.output not in own:
+            readers.setdefault(product.weight, []).append(product)
+    readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}
+    fits: list[Fit] = []
+    if not readers or task.fit != "refit":  # outputs of one weight have statistics of their own
+        return Reconstructed(pruned, fits)
+    steps = waves(pruned, {product.node: product for own in readers.values() for product in own})
+    found: dict[str, Split] = {}
+    with Pair(task, pruned, steps) as pair:
+        for number, step in enumerate(steps):
+            for product, sums in zip(step, pair.sums(pruned, number, step, bare=True), strict=True):
+                found[product.weight] = found[product.weight].joined(sums) if product.weight in found else sums
+    editor = Editor(pruned)
+    for name, products in readers.items():
+        fits.append(_fit_shared(editor, pruned, products, found[name], name in task.sparse))
+    return Reconstructed(editor.finish(), fits)
+
+
+def _alike(products: Sequence[Product]) -> bool:
+    """Whether operators read one weight in the same way."""
+    first = products[0]
+    ways = [n.order for n in products]
+    same = all(way is ways[0] or (way is not None and np.array_equal(way, ways[0])) for way in ways)
+    return same and all(n.layout == first.layout for n in products)
+
+
+def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split, task: Task) -> None:
+    """Make the weight of one operator sparse where that is asked for, and fit it."""
+    model, thinner = result.model, task.thin.get(product.weight)
+    held = model.array(product.weight)
+    first = product.matrix(held).astype(np.float64)
+    bias = added(model, product, first.shape[0], first.shape[2])
+    if thinner is not None:
+        start, stay, fitted = _thinned(product, sums, first, bias, task.fit, thinner)
+        result.kept[product.weight] = share(np.abs(first), ~stay), float(stay.mean())
+    else:
+        start, sparse = first, product.weight in task.sparse
+        fitted = _fitted(product, sums, first, bias, task.fit, first != 0 if sparse else None)
+    before = sums.held.error(start, bias)
+    error, weight, shift = fitted
+    kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
+    if kept or thinner is not None:
+        editor.renew(product.weight, product.weight_of(weight if kept else start, held))
+    if kept and (shift != bias).any():
+        product.shift(editor, model, shift - bias)
+    if task.fit != "none":
+        name = node_name(model, product.node)
+        result.fits.append(Fit(name, product.weight, before, error if kept else before, kept))
+
+
+Solution = tuple[float, FloatArray, FloatArray]
+"""A held-out error, and the weight and bias that it is of."""
+
+
+def _thinned(
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, thinner: Thinner
+) -> tuple[FloatArray, Mask, Solution]:
+    """A weight with what stays of it as it was, what stays, and the best that could be made of that.
+
+    With a refit the mask is chosen for the dense weight that does best on what the operator is given now: of all with a
+    mask, that nearest to it in what they make is the best.
+    """
+    refit = fit == "refit"
+    dense = _fitted(product, sums, first, bias, fit, None)[1] if refit else first
+    gram = sums.fitting.rows.centred if refit and not product.inner else sums.fitting.rows.xx
+    stay, thinned = thinner.choose(dense, gram)
+    found = [(sums.held.error(thinned, bias), thinned, bias)]
+    if fit != "none":
+        found.append(_fitted(product, sums, thinned, bias, fit, stay))
+    return first * stay, stay, min(found, key=lambda one: one[0])
+
+
+def _fitted(
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None
+) -> Solution:
+    """The best of all lambdas."""
+
+    def best(given: FloatArray | None) -> Solution:
+        return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
+
+    if product.inner:
+        return (sums.held.error(first, bias), first, bias) if fit == "repair" else best(bias)
+    if fit == "repair":
+        return repaired(sums, first)
+    found = best(None)
+    if product.bias is None and product.form.slot is None:  # a bias would be a node more
+        plain = best(bias)
+        return plain if plain[0] <= (1 + _NODE) * found[0] else found
+    return found
+
+
+def _fit_shared(editor: Editor, model: Model, products: Sequence[Product], sums: Split, sparse: bool) -> Fit:
+    """Solve for one weight that several operators share; their biases stay."""
+    held = model.array(products[0].weight)
+    first = products[0].matrix(held).astype(np.float64)
+    none = np.zeros((first.shape[0], first.shape[2]), np.float64)
+    before = sums.held.error(first, none)
+    error, weight, _ = masked(sums, first, none, first != 0) if sparse else solve(sums, first, none)
+    kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
+    if kept:
+        editor.renew(products[0].weight, products[0].weight_of(weight, held), len(products))
+    name = ", ".join(node_name(model, n.node) for n in products)
+    return Fit(name, products[0].weight, before, error if kept else before, kept)

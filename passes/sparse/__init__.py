@@ -1,0 +1,1 @@
+"""Sparse weights: patterns, masks, and orders of channels."""

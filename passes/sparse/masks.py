@@ -1,0 +1,101 @@
+"""N:M masks of matrices by what their inputs are like.
+
+For rows w of a weight, inputs x with second moments H, of every M weights along the sum those N stay that
+
+- ``magnitude``: are largest;
+- ``wanda``: have the largest ``|w_i| sqrt(H_ii)`` (Sun et al., A Simple and Effective Pruning Approach for Large
+  Language Models, ICLR 2024);
+- ``sparsegpt``: have the largest ``w_i^2 / (U_ii)^2``, with ``U^T U`` the Cholesky factors of the inverse of H, when
+  all rows before are settled and the rest has made up for what went (Frantar and Alistarh, SparseGPT, ICML 2023:
+  Optimal Brain Surgeon, row by row, lazily in blocks).
+
+Rows of a convolution's matrix are input channels times kernel positions; a block lies along the channels of one
+position. All outputs are worked on at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from graphprune.passes.choose.surgeon import damped
+
+from graphprune.analysis.patterns import Mask, Pattern
+from graphprune.run.moments import FloatArray
+
+METHODS = ("magnitude", "wanda", "sparsegpt")
+"""The default is the last with calibration inputs, and the first without."""
+DAMPING = 1e-2
+"""Added to the diagonal of H, beside its mean, as SparseGPT does."""
+_LAZY = 128
+"""Rows after which the rest of the matrix catches up."""
+
+
+@dataclass(frozen=True)
+class Thinner:
+    """What makes one matrix sparse.
+
+    Attributes:
+        method: one of :data:`METHODS`.
+        pattern: the pattern.
+        positions: kernel positions that follow each other in the rows of one channel; 1 for products of matrices.
+    """
+
+    method: str
+    pattern: Pattern
+    positions: int = 1
+
+    def choose(self, weight: FloatArray, gram: FloatArray) -> tuple[Mask, FloatArray]:
+        """What stays of a weight, and the weight with what stays.
+
+        Args:
+            weight: shape ``[groups, sums, outputs]``.
+            gram: second moments of what is summed, ``[groups, sums, sums]``; where they overflow, magnitude decides.
+        """
+        if self.method == "sparsegpt" and np.isfinite(gram).all():
+            return self._settled(weight, gram)
+        scores = np.abs(weight)
+        if self.method == "wanda":
+            scores = scores * np.sqrt(np.maximum(np.einsum("gii->gi", gram), 0))[:, :, None]
+        groups, sums, outputs = weight.shape
+        apart = scores.reshape(groups, -1, self.positions, outputs)
+        stay = self.pattern.kept(apart, 1).reshape(groups, sums, outputs)
+        return stay, weight * stay
+
+    def _settled(self, weight: FloatArray, gram: FloatArray) -> tuple[Mask, FloatArray]:
+        """SparseGPT: row by row, the rest makes up for what goes."""
+        groups, sums, outputs = weight.shape
+        order = np.arange(sums).reshape(-1, self.positions).T.reshape(-1)  # channels of one position side by side
+        left = weight[:, order].copy()
+        upper = factor(gram[:, order[:, None], order])
+        stay = np.ones(left.shape, bool)
+        for start, stop, blocks in self._batches(sums):
+            errors = np.zeros((groups, stop - start, outputs))
+            for first, last in blocks:
+                weights = upper[:, np.arange(first, last), np.arange(first, last)]
+                stay[:, first:last] = self.pattern.kept((left[:, first:last] / weights[:, :, None]) ** 2, 1)
+                for row in range(first, last):
+                    error = left[:, row] * ~stay[:, row] / upper[:, row, row, None]
+                    left[:, row:stop] -= upper[:, row, row:stop, None] * error[:, None]
+                    errors[:, row - start] = error
+            left[:, stop:] -= upper[:, start:stop, stop:].transpose(0, 2, 1) @ errors
+        back = np.argsort(order)
+        return stay[:, back], (left * stay)[:, back]
+
+    def _batches(self, sums: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
+        """Rows in batches, and the blocks of the pattern within each."""
+        channels = sums // self.positions
+        edges = [
+            (p * channels + c, p * channels + min(c + self.pattern.m, channels))
+            for p in range(self.positions)
+            for c in range(0, channels, self.pattern.m)
+        ]
+        many = max(1, _LAZY // self.pattern.m)
+        parts = [edges[i : i + many] for i in range(0, len(edges), many)]
+        return [(part[0][0], part[-1][1], part) for part in parts]
+
+
+def factor(gram: FloatArray) -> FloatArray:
+    """The upper Cholesky factor of the inverse of second moments, ``[groups, sums, sums]``."""
+    lower = np.linalg.cholesky(np.linalg.inv(damped(gram, DAMPING)))
+    return lower.transpose(0, 2, 1)

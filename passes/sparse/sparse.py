@@ -1,0 +1,300 @@
+"""Weights with an N:M pattern, or without their smallest elements: what is asked for, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from graphprune.passes.fit import compensation, reconstruct
+from graphprune.passes.fit.compensation import Compensated
+from graphprune.passes.sparse import permutation, targets, thinning
+from graphprune.passes.sparse.masks import METHODS, Thinner
+from graphprune.passes.sparse.permutation import Ordered
+from graphprune.passes.sparse.squares import squares
+from graphprune.passes.sparse.targets import Scope, Skipped, Target
+from graphprune.passes.sparse.thinning import Thinned, Weigh
+
+from graphprune.analysis import Analysis, shapes, sparsity, web
+from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.sparsity import Layer
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.model.canonical import canonicalize
+from graphprune.progress import Steps, unseen
+from graphprune.proof.proof import restrict
+from graphprune.relation import Shape, Values
+from graphprune.rewrite.removal import Selection
+from graphprune.rewrite.rewrite import Rewritten
+from graphprune.run.calibration import Batches, still
+from graphprune.run.samples import Feeds
+
+UNSTRUCTURED = "unstructured"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        pattern: ``N:M``, or ``unstructured``.
+        method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
+            ``magnitude`` without.
+        permute: look for the orders of channels in which the pattern keeps most.
+        amount: the share of single weights that go, for ``unstructured``.
+        scope: which weights.
+    """
+
+    pattern: str = "2:4"
+    method: str | None = None
+    permute: bool = False
+    amount: float | None = None
+    scope: Scope = field(default_factory=Scope)
+
+    def resolved(self, calibrated: bool) -> Request:
+        """The request with its defaults.
+
+        Raises:
+            InputError: a value is out of range, needs inputs that there are none of, or makes no sense with others.
+        """
+        method = self.method or (METHODS[-1] if calibrated and self.pattern != UNSTRUCTURED else METHODS[0])
+        if method not in METHODS:
+            raise InputError(f"--method {method}: there is none of this name; choose from {', '.join(METHODS)}")
+        if method != "magnitude" and not calibrated:
+            raise InputError(f"--method {method} works on activations: give inputs by --calibration")
+        if self.pattern != UNSTRUCTURED:
+            Pattern.parse(self.pattern)
+            if self.amount is not None:
+                raise InputError(f"--amount goes with --pattern unstructured; {self.pattern} says itself how many go")
+            return replace(self, method=method)
+        if self.amount is None or not 0 < self.amount < 1:
+            given = "there is none" if self.amount is None else f"{self.amount:g} is out of range"
+            raise InputError(f"--pattern unstructured wants --amount, the share of weights that go, in (0, 1): {given}")
+        if method != "magnitude" or self.permute:
+            raise InputError("--pattern unstructured goes by magnitude, and no order of channels matters to it")
+        return replace(self, method=method)
+
+    @property
+    def structure(self) -> Pattern | None:
+        """The pattern, None where single weights go."""
+        return None if self.pattern == UNSTRUCTURED else Pattern.parse(self.pattern)
+
+
+@dataclass
+class Sparse:
+    """What became sparse.
+
+    Attributes:
+        request: what was asked for.
+        thinned: every weight that is sparse now.
+        skipped: products whose weights stayed dense, and why.
+        ordered: groups with a new order.
+    """
+
+    request: Request
+    thinned: list[Thinned] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    ordered: list[Ordered] = field(default_factory=list)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What the plan says of each weight."""
+        found = []
+        for one in self.thinned:
+            layer = one.target.layers[0]
+            entry: dict[str, Any] = {
+                "name": one.target.weight,
+                "nodes": one.target.nodes,
+                "axis": None if self.request.structure is None else layer.axis,
+                "pattern": self.request.pattern,
+                "method": one.method,
+                "kept_magnitude": round(one.kept_magnitude, 6),
+                "kept": round(one.kept, 6),
+            }
+            found.append(entry if self.request.amount is None else entry | {"amount": self.request.amount})
+        return found
+
+
+def find(analysis: Analysis, request: Request) -> tuple[list[Target], list[Skipped]]:
+    """The weights that become sparse, and those that do not.
+
+    Raises:
+        InputError: there is none that could.
+    """
+    found, skipped = targets.choose(analysis, request.structure, request.scope)
+    if not found:
+        name = analysis.model.name
+        if not skipped:
+            raise InputError(f"{name}: nothing can become sparse: it holds no product with a weight")
+        largest = max(skipped, key=lambda s: prod(_shape(analysis.model, s.weight)))
+        raise InputError(
+            f"{name}: nothing becomes {request.pattern}: of {len(skipped)} products with a weight the largest, "
+            f"{largest.node!r}, stays because {largest.reason}; name nodes by --also to take them all the same"
+        )
+    return found, skipped
+
+
+def _shape(model: Model, weight: str) -> Shape:
+    source = model.sources.get(weight)
+    return () if source is None else source.shape
+
+
+def order(
+    analysis: Analysis,
+    found: list[Target],
+    selection: Selection,
+    request: Request,
+    batches: Batches | None = None,
+    seed: int = 0,
+    progress: Steps = unseen,
+) -> list[Ordered]:
+    """New orders for groups, none where they are not asked for.
+
+    They are to keep most magnitude, or with a method that looks at inputs least error: squares of weights times mean
+    squares of what they multiply, beside all of their layer.
+    """
+    pattern = request.structure
+    if not request.permute or pattern is None:
+        return []
+    if batches is None or request.method == METHODS[0]:
+        return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
+    errors = expected(analysis, found, batches)
+
+    def weigh(layer: Layer, real: Values) -> Values:
+        own = errors(layer, real)
+        return own / max(float(own.sum(dtype=np.float64)), 1e-30)
+
+    return permutation.permute(analysis, found, selection, pattern, seed, weigh, progress)
+
+
+def expected(analysis: Analysis, found: list[Target], batches: Batches) -> Weigh:
+    """What is lost by each weight that goes, from its magnitude: its square times the mean square of what it meets.
+
+    That is the score of Wanda, squared.
+    """
+    layers = [n for t in found for n in t.layers]
+    seen = squares(analysis.model, analysis.web, layers, batches)
+
+    def weigh(layer: Layer, real: Values) -> Values:
+        own = seen.get((layer.index, layer.position))
+        if own is None or layer.axis is None or len(own) != real.shape[layer.axis]:
+            return real**2
+        return real**2 * own.astype(np.float32).reshape([-1 if a == layer.axis else 1 for a in range(real.ndim)])
+
+    return weigh
+
+
+def alignments(analysis: Analysis, found: list[Target], request: Request) -> dict[str, int]:
+    """What widths must stay multiples of, by group id, for weights to keep the pattern and their sparse kernels."""
+    pattern, wanted = request.structure, dict[str, int]()
+    for layer in (n for t in found for n in t.layers) if pattern is not None else ():
+        assert pattern is not None
+        net, tensor = analysis.web, ("in", layer.position)
+        sums = {sparsity.SPARSE: 32 if layer.eight_bits else 16}.get(pattern, pattern.m)
+        for group in analysis.groups:
+            for axis in range(len(net.shapes[net.tensors[(layer.index, tensor)]])):
+                if net.axis(layer.index, tensor, axis) in group.labels:
+                    least = sums if axis == layer.axis else 8
+                    wanted[group.id] = max(wanted.get(group.id, 1), least)
+    return wanted
+
+
+def make(
+    request: Request,
+    compensate: str,
+    original: Model,
+    analysis: Analysis,
+    done: Rewritten,
+    batches: Batches | None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    seed: int = 0,
+    progress: Steps = unseen,
+) -> tuple[Compensated, Sparse]:
+    """Make weights of a model sparse, and let the rest make up for what went, here and in what was cut.
+
+    Args:
+        request: what is asked for, resolved.
+        compensate: one of ``compensation.COMPENSATIONS``.
+        original: what the user gave, as it runs.
+        analysis: of the model that groups were cut from.
+        done: the rewrite; it is not changed.
+        batches: calibration inputs, None where there are none.
+        input_shapes: sizes of inputs that cannot be guessed.
+        seed: of the choice of rows.
+        progress: is told after each step how many of how many are done.
+    """
+    method = request.method or METHODS[0]
+    if batches is None or (compensate not in compensation.NEED_INPUTS and method == METHODS[0]):
+        made = compensation.compensate(compensate, original, analysis, done, None, seed)  # looks at dense weights
+        here, found, skipped = _here(made.model, request, input_shapes)
+        result = Sparse(request, skipped=skipped)
+        own = made.model, here.model, found, request.structure, request.amount or 0.0
+        made.model, result.thinned = thinning.mask(*own)
+    else:
+        here, found, skipped = _here(done.model, request, input_shapes)
+        result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, analysis, done.model)
+        model = done.model
+        first = [t for t in found if t.weight not in thin]
+        if first:
+            structural = method != METHODS[0] and request.structure is not None
+            weigh = expected(here, first, partial(_fed, done, batches)) if structural else None
+            amount = request.amount or 0.0
+            model, result.thinned = thinning.mask(model, here.model, first, request.structure, amount, weigh)
+        ready = frozenset(t.weight for t in first)
+        changed = replace(done, model=model)
+        made = compensation.compensate(
+            compensate, original, analysis, changed, batches, seed, progress, thin=thin, sparse=ready
+        )
+        result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in found if t.weight in thin]
+    _ensure(made.model, result, input_shapes)
+    return made, result
+
+
+def _here(
+    model: Model, request: Request, input_shapes: Mapping[str, Shape] | None
+) -> tuple[Analysis, list[Target], list[Skipped]]:
+    """A model as it is now, without its groups, and the weights that become sparse or do not."""
+    flat = canonicalize(model)
+    witness = shapes.find(flat, still(input_shapes, flat))
+    here = Analysis(flat, witness, web.build(flat, witness), [], [])
+    return here, *find(here, request)
+
+
+def _thinners(
+    request: Request, found: Sequence[Target], original: Model, analysis: Analysis, model: Model
+) -> dict[str, Thinner]:
+    """What makes weights sparse on the way, those that one operator alone reads and a fit comes by."""
+    if request.structure is None:
+        return {}
+    products = reconstruct.reached(original, model, analysis.rulings)
+    return {
+        t.weight: Thinner(request.method or METHODS[0], request.structure, products[t.weight].positions)
+        for t in found
+        if t.weight in products and len(t.layers) == 1
+    }
+
+
+def _fed(done: Rewritten, batches: Batches) -> Iterator[Feeds]:
+    """Inputs of a pruned model: where its interface has shrunk, what stays of the original's."""
+    there = {i.name for i in done.model.inputs}
+    for feeds in batches():
+        yield {n: restrict(v, n, done.removal) for n, v in feeds.items() if n in there}
+
+
+def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | None) -> None:
+    """What has become sparse follows the pattern as its nodes read it: anything else is an error of this program."""
+    pattern = result.request.structure
+    if pattern is None:
+        return
+    flat = canonicalize(model)
+    witness = shapes.find(flat, still(input_shapes, flat))
+    wanted = {(n, one.target.weight) for one in result.thinned for n in one.target.nodes}
+    found = sparsity.find(flat, witness, web.build(flat, witness), True, pattern)
+    layers = [layer for layer in found if (layer.node, layer.weight) in wanted]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for layer, sparse in zip(layers, pool.map(lambda n: sparsity.follows(flat, n, pattern), layers), strict=True):
+            assert sparse, f"{layer.node!r} does not follow {pattern}"

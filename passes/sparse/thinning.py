@@ -1,0 +1,130 @@
+"""Sparse by magnitude: the smallest weights go, in every block of a pattern, or one by one.
+
+- N:M: of every M weights along the sum the N largest stay (Mishra et al., 2021).
+- One by one: LAMP (Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021) sets the share of
+  each layer: a weight scores its square beside the sum of the squares of all in its layer that are no smaller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from graphprune.passes.sparse.targets import Target
+
+from graphprune.analysis import sparsity
+from graphprune.analysis.patterns import Mask, Pattern
+from graphprune.analysis.sparsity import Layer
+from graphprune.model import Model
+from graphprune.model.editor import Editor
+from graphprune.relation import Values
+
+Weigh = Callable[[Layer, Values], Values]
+"""What a weight as its node reads it is worth, from its magnitudes."""
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A weight that has become sparse.
+
+    Attributes:
+        target: the weight and what reads it.
+        kept_magnitude: share of its magnitude that stayed, before anything was fitted.
+        kept: share of its elements that stayed.
+        method: by which it was chosen what stays.
+    """
+
+    target: Target
+    kept_magnitude: float
+    kept: float
+    method: str = "magnitude"
+
+
+def mask(
+    model: Model,
+    flat: Model,
+    targets: Sequence[Target],
+    pattern: Pattern | None,
+    amount: float,
+    weigh: Weigh | None = None,
+) -> tuple[Model, list[Thinned]]:
+    """Set the smallest weights to zero.
+
+    Args:
+        model: the model; it is not changed.
+        flat: the same in canonical form.
+        targets: the weights.
+        pattern: the pattern; None where single elements go.
+        amount: the share of single elements that go.
+        weigh: what else a weight is worth than its magnitude (Wanda's score), for a pattern.
+    """
+    counts = {} if pattern is not None else _adaptive(flat, targets, amount)
+    base = model if all(t.weight in model.sources for t in targets) else flat
+    editor, found = Editor(base), []
+    method = "magnitude" if weigh is None else "wanda"
+
+    def one(target: Target) -> tuple[Thinned, Callable[[], Values]]:
+        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0), weigh=weigh)
+        real = sparsity.real(flat, target.layers[0])
+        gone = choice(real)
+        thinned = Thinned(target, share(real, gone), 1 - np.count_nonzero(gone) / gone.size, method)
+        if editor.outside(target.weight):  # written one at a time, and not held until then
+            return thinned, partial(_again, flat, target, choice)
+        value = _written(flat, target, gone)
+        return thinned, lambda: value
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for thinned, value in pool.map(one, targets):
+            found.append(thinned)
+            if editor.outside(thinned.target.weight):
+                editor.replace_later(thinned.target.weight, value)
+            else:
+                editor.replace(thinned.target.weight, value())
+    return editor.finish(), found
+
+
+def share(real: Values, gone: Mask) -> float:
+    """The share of a magnitude that stays."""
+    whole, kept = float(real.sum(dtype=np.float64)), float((real * ~gone).sum(dtype=np.float64))
+    return kept / whole if whole > 0 else 1.0
+
+
+def _gone(real: Values, target: Target, pattern: Pattern | None, count: int, weigh: Weigh | None) -> Mask:
+    if pattern is not None:
+        axis = target.layers[0].axis
+        assert axis is not None
+        scores = real if weigh is None else np.sum([weigh(layer, real) for layer in target.layers], axis=0)
+        return ~pattern.kept(scores, axis)
+    found = np.zeros(real.size, bool)
+    found[np.argpartition(real.reshape(-1), count - 1)[:count] if count else []] = True
+    return found.reshape(real.shape)
+
+
+def _again(model: Model, target: Target, choice: partial[Mask]) -> Values:
+    return _written(model, target, choice(sparsity.real(model, target.layers[0])))
+
+
+def _written(model: Model, target: Target, gone: Mask) -> Values:
+    origin = target.layers[0].origin
+    assert origin is not None
+    return origin.write(model.array(target.weight), gone)
+
+
+def _adaptive(model: Model, targets: Sequence[Target], amount: float) -> Mapping[str, int]:
+    """How many elements of each weight go, by LAMP."""
+    scores: dict[str, npt.NDArray[np.float32]] = {}
+    for target in targets:
+        squares = np.sort(sparsity.real(model, target.layers[0]).reshape(-1)).astype(np.float64) ** 2
+        above = np.cumsum(squares[::-1])[::-1]
+        scores[target.weight] = (squares / np.maximum(above, 1e-300)).astype(np.float32)
+    every = np.concatenate(list(scores.values()))
+    count = int(amount * len(every))
+    if not count:
+        return dict.fromkeys(scores, 0)
+    limit = np.partition(every, count - 1)[count - 1]
+    return {name: int(np.searchsorted(own, limit, "right")) for name, own in scores.items()}

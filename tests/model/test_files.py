@@ -1,0 +1,58 @@
+import json
+import os
+from pathlib import Path
+
+import onnx
+import pytest
+
+from graphprune.errors import InputError
+from graphprune.model import files, load
+from models.small import chain, residual
+
+
+def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+
+    def write(file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        files.atomically(path, write)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_written_files_have_the_usual_rights(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {})
+    (tmp_path / "b").write_text("")
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        files.write_json(tmp_path / "no" / "a.json", {})
+
+
+def test_external_data_is_never_written_over_its_source(tmp_path: Path) -> None:
+    files.save(load(chain()), tmp_path / "a.onnx", external=True)
+    os.link(tmp_path / "a.onnx.data", tmp_path / "keep")
+    with pytest.raises(InputError, match="would overwrite"):
+        files.save(load(tmp_path / "a.onnx"), tmp_path / "a.onnx")
+    assert files.save(load(tmp_path / "a.onnx"), tmp_path / "b.onnx") > 0
+    assert (tmp_path / "b.onnx.data").read_bytes() == (tmp_path / "a.onnx.data").read_bytes()
+
+
+def test_a_model_is_written_in_pieces_that_read_as_one(tmp_path: Path) -> None:
+    model = residual()
+    model.metadata_props.add(key="author", value="somebody")
+    model.graph.doc_string = "words"
+    files.save(load(model), tmp_path / "a.onnx")
+    assert onnx.load(tmp_path / "a.onnx") == model
+
+
+def test_the_entries_of_a_list_stand_on_lines_of_their_own(tmp_path: Path) -> None:
+    data = {"a": 1, "b": [{"c": [1, 2]}, {"d": "x"}], "e": [], "f": {"g": [3]}}
+    files.write_json(tmp_path / "a.json", data)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == data and text.count("\n") == 9

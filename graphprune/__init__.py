@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
-    from graphprune.passes.finishing import Result
-    from graphprune.passes.jobs import apply, prune, sparsify
+    from graphprune.passes.jobs import apply, prune, run, sparsify
+    from graphprune.passes.results import Result
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
     from graphprune.verdict.timing import Bench, bench
@@ -24,8 +24,8 @@ _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
     "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
-    "passes.finishing": ("Result",),
-    "passes.jobs": ("apply", "prune", "sparsify"),
+    "passes.results": ("Result",),
+    "passes.jobs": ("apply", "prune", "run", "sparsify"),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -49,6 +49,7 @@ __all__ = [
     "apply",
     "bench",
     "prune",
+    "run",
     "sparsify",
     "validate",
 ]

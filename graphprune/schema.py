@@ -1,4 +1,4 @@
-"""The JSON schemas of what other programs read: plans, verdicts, benchmarks."""
+"""The JSON schemas of what other programs read: plans, recipes, verdicts, benchmarks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON schema of a file format: ``plan``, ``verdict`` or ``bench``."""
+    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict`` or ``bench``."""
     found: dict[str, Any] = json.loads((files("graphprune") / f"{name}.schema.json").read_text())
     return found

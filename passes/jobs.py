@@ -1,43 +1,37 @@
-"""The main jobs as functions: prune a model, replay a plan."""
+"""The main jobs as functions: each builds a recipe, and runs it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from glob import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graphprune.passes.choose import constants, criteria, selection
-from graphprune.passes.choose import ratio as by_ratio
-from graphprune.passes.choose.ratio import Untouched
+from graphprune.passes import driver, recipes, toml
 from graphprune.passes.depth import depth
-from graphprune.passes.depth.influence import Taken
-from graphprune.passes.finishing import Clock, Job, Result, finish
-from graphprune.passes.fit import compensation
+from graphprune.passes.driver import Clock
+from graphprune.passes.recipe import Recipe
+from graphprune.passes.results import Outputs, Result, conclude
 from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.targets import Scope
+from graphprune.passes.state import Job, State
 
-from graphprune.analysis import Analysis, analyze
-from graphprune.analysis.sparsity import SPARSE
-from graphprune.errors import InputError
+from graphprune.errors import GraphpruneError, InputError
 from graphprune.model import AnyModel, Model, files, load, paths
 from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.progress import Progress
+from graphprune.relation import Shape
+from graphprune.rewrite import packed as packing
 from graphprune.rewrite import replay
-from graphprune.rewrite.packed import check as check_packed
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.plan import load as load_plan
-from graphprune.rewrite.rewrite import rewrite
-from graphprune.run import calibration as inputs
+from graphprune.rewrite.rewrite import described
 from graphprune.run import samples, synthetic
+from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
 
 @checked
-@paths.run()
 def prune(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
@@ -54,7 +48,7 @@ def prune(
     seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
-    calibration: str | os.PathLike[str] | None = None,
+    calibration: Source | None = None,
     criterion: str | None = None,
     uniform: bool = False,
     compensate: str | None = None,
@@ -67,7 +61,8 @@ def prune(
     What is left can be made sparse in the same run: widths then stay multiples of what pattern and TensorRT ask for.
 
     Args:
-        model: a path, a ``ModelProto`` or a loaded model; it is not changed.
+        model: a path, bytes, a ``ModelProto``, an ``onnx_ir.Model``, an ``onnx_graphsurgeon.Graph``, or a loaded model;
+            it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
         blocks: which whole blocks are to go, before groups are cut: how many, by score, or their ids or globs on these.
@@ -103,108 +98,10 @@ def prune(
         VerdictError: it does not pass the checks; nothing was written.
         BackendError: the checks ask for TensorRT, which is not installed.
     """
-    by_ratio.check(ratio, align)  # before the model is read
-    calibrated = calibration is not None
-    criterion = criteria.check(criterion, calibrated)
-    compensate = compensation.check(compensate, calibrated)
-    request = _request(sparsity, packed, calibrated)
-    asked = depth.request(blocks)
-    looks = calibrated and criterion in criteria.NEED_INPUTS
-    first = _first(bool(asked), bool(ratio), looks, uniform, request)
-    clock = Clock(progress, first | _last(prove, compensate, request, checks, output))
-    loaded = load(model)
-    files.declare(loaded, output, plan)
-    paths.writes("the packed weights", packed)
-    given = None if calibration == synthetic.NAME else calibration
-    sources = [given, asked.inputs, checks.inputs if checks else None]
-    for source in sources:
-        paths.reads("the inputs that are read", source)
-    clock.lap("load")
-    original = analysis = analyze(loaded, input_shapes, allow_io=allow_io)
-    for source in sources:
-        samples.check(source, loaded, input_shapes)
-    clock.lap("analyze")
-    without = None
-    if asked:
-        wanted = replace(asked, inputs=asked.inputs or calibration)
-        taken = depth.choose(original, wanted, input_shapes, allow_io, seed, clock.progress.begin("blocks"))
-        without = depth.take_out(original, taken, input_shapes, allow_io, prove, seed)
-        analysis = without.analysis
-        clock.lap("blocks")
-    groups, left = by_ratio.candidates(analysis, include, exclude, allow_statistical, ratio or 0.5)
-    clock.lap("analyze")
-    batches = None
-    if calibration is not None:
-        batches = partial(inputs.batches, calibration, input_shapes=input_shapes, seed=seed)
-    here = None if batches is None else batches(analysis.model.runs_as or analysis.model)
-    found = [] if request is None else sparse.find(analysis, request)[0]
-    widths = align if align is not None or request is None else sparse.alignments(analysis, found, request)
-    selected = selection.select(analysis, groups, ratio, widths, criterion, uniform, here, seed, clock.progress)
-    untouched = left + selected.chosen.untouched if ratio else []
-    if ratio and not selected.chosen.selection:
-        raise InputError(_nothing(analysis, untouched, ratio))
-    clock.lap("select")
-    ordered: list[Ordered] = []
-    if request is not None and request.permute:
-        gone, steps = selected.chosen.selection, clock.progress.begin("permute")
-        ordered = sparse.order(analysis, found, gone, request, here, seed, steps)
-        clock.lap("permute")
-    done = rewrite(analysis, selected.chosen.selection, {o.group: o.order for o in ordered})
-    for entry in done.plan.groups:
-        if entry.id in selected.scores:
-            entry.score = [float(f"{min(s, 1e30):.6g}") for s in selected.scores[entry.id]]
-    clock.lap("rewrite")
-    there = None if batches is None else batches(original.model.runs_as or original.model)
-    wishes = (output, plan, prove, seed, input_shapes, checks)
-    job = Job(original, without, *wishes, selected.constant, there, compensate, request, ordered, packed)
-    if request is not None and request.structure not in (None, SPARSE):
-        job.notes.append(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {request.pattern}")
-    return finish(job, analysis, done, untouched, clock)
-
-
-def _first(blocks: bool, cut: bool, looks: bool, uniform: bool, request: sparse.Request | None) -> dict[str, bool]:
-    """The phases up to the rewrite, and whether they are asked for."""
-    return {
-        "load": True,
-        "analyze": True,
-        "blocks": blocks,
-        "observe": cut and looks,
-        "rank": cut,
-        "weigh": cut and looks and not uniform,
-        "select": cut,
-        "permute": request is not None and request.permute,
-        "rewrite": True,
-    }
-
-
-def _last(
-    prove: bool,
-    compensate: str,
-    request: sparse.Request | None,
-    checks: Checks | None,
-    output: str | os.PathLike[str] | None,
-) -> dict[str, bool]:
-    """The phases behind the rewrite, and whether they are asked for."""
-    return {
-        "prove": prove,
-        "fit": compensate != "none" and request is None,
-        "sparsify": request is not None,
-        "validate": checks is not None,
-        "write": output is not None,
-        "compress": output is not None and request is not None and request.structure is None,
-    }
-
-
-def _request(
-    sparsity: sparse.Request | None, packed: str | os.PathLike[str] | None, calibrated: bool
-) -> sparse.Request | None:
-    """What is asked for of sparsity, with its defaults; looked at before the model is read."""
-    request = None if sparsity is None else sparsity.resolved(calibrated)
-    if packed is not None:
-        if request is None or request.structure is None:
-            raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
-        check_packed(Path(packed))
-    return request
+    job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
+    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform)
+    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks)
+    return run(recipe, model, output, plan=plan, packed=packed, progress=progress)
 
 
 @checked
@@ -219,7 +116,7 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     also: Sequence[str] = (),
-    calibration: str | os.PathLike[str] | None = None,
+    calibration: Source | None = None,
     compensate: str | None = None,
     packed: str | os.PathLike[str] | None = None,
     input_shapes: InputShapes | None = None,
@@ -232,7 +129,7 @@ def sparsify(
     """Make the weights of products sparse: an N:M pattern along what they sum over, or single weights.
 
     Args:
-        model: a path, a ``ModelProto`` or a loaded model; it is not changed.
+        model: as for :func:`prune`.
         output: where to write the sparse model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         pattern: ``N:M`` keeps N of every M weights, ``unstructured`` single ones.
         method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
@@ -278,7 +175,6 @@ def sparsify(
 
 
 @checked
-@paths.run()
 def apply(
     plan: str | os.PathLike[str] | Plan,
     model: AnyModel,
@@ -304,85 +200,132 @@ def apply(
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
     read = load_plan(plan)
-    replay.check_sparsity(read)
     with replay.naming(read):
-        request, notes = _replayed(read)
-    first = _first(bool(read.blocks), False, False, False, request)
-    clock = Clock(progress, first | _last(prove, "none", request, None, output))
+        recipe = recipes.replaying(read, plan, Job(prove=prove, seed=seed))
+    return run(recipe, model, output, progress=progress)
+
+
+@checked
+@paths.run()
+def run(
+    recipe: str | os.PathLike[str] | Recipe,
+    model: AnyModel,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    plan: str | os.PathLike[str] | None = None,
+    packed: str | os.PathLike[str] | None = None,
+    input_shapes: InputShapes | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Do what a recipe says to a model.
+
+    Args:
+        recipe: a recipe, or the file of one (see ``graphprune.passes.toml``).
+        model: as for :func:`prune`.
+        output: where to write the result; the plan goes beside it as ``<output without .onnx>.plan.json``.
+        plan: where to write the plan instead.
+        packed: where to write sparse weights packed (see ``graphprune.rewrite.packed``).
+        input_shapes: sizes for inputs, beside those of the recipe.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
+
+    Raises:
+        InputError: the recipe cannot be read, or cannot be done to this model; says why.
+        ProofError: the result is not what the masked original is; nothing was written.
+        VerdictError: it does not pass a pass ``validate``; nothing was written.
+        BackendError: a pass needs a library that is not installed.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else toml.load(recipe)
     loaded = load(model)
-    files.declare(loaded, output)
+    job = recipe.job_for(loaded.name)
+    job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
+    empty = State(loaded, loaded, Plan({}), job, progress or Progress())
+    driver.check(recipe.passes, empty)
+    empty.progress.plan(driver.phases(recipe.passes, empty, output is not None))
+    clock = Clock(empty.progress)
+    outputs = Outputs(output, plan, packed)
+    sources = _declare(recipe, loaded, job, outputs)
     clock.lap("load")
-    replay.check_inputs(read, loaded)
-    witness = {n: tuple(s) for n, s in read.model["witness"].items()}
-    original = analysis = analyze(loaded, witness, allow_io=bool(read.interface))
+    state = replace(empty, plan=Plan(described(empty.analysis())))
+    for source in sources:
+        samples.check(source, loaded, job.input_shapes)
     clock.lap("analyze")
-    without = None
-    if read.blocks:
-        replay.check_blocks(read, original)
-        taken = Taken(read.blocks, [None] * len(read.blocks))
-        without = depth.take_out(original, taken, witness, bool(read.interface), prove, seed)
-        analysis = without.analysis
-        clock.lap("blocks")
-    replay.check_groups(read, analysis)
-    clock.lap("analyze")
-    with replay.naming(read):
-        done = rewrite(analysis, read.selection, read.orders)
-    _same_slices(loaded, read, done.plan)
-    scores = {g.id: g.score for g in read.groups}
-    for new in done.plan.groups:
-        new.score = scores[new.id]
-    clock.lap("rewrite")
-    touched = [g for g in analysis.groups if g.id in read.selection]
-    job = Job(original, without, output, None, prove, seed, witness, None, constants.constant(analysis, touched))
-    job.notes = [*replay.notes(read, original.model), *notes]
-    job.request = request
-    with replay.naming(read):
-        return finish(job, analysis, done, [], clock)
+    return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
 
 
-def _replayed(plan: Plan) -> tuple[sparse.Request | None, list[str]]:
-    """What of a plan's sparsity is done again, and what is not."""
-    notes = []
-    if plan.compensated:
-        notes.append(
-            f"the plan fitted {len(plan.compensated)} weights to calibration inputs; they stay as they are here"
-        )
-    methods = sorted({e["method"] for e in plan.sparsity} - {"magnitude"})
-    if methods:
-        notes.append(
-            f"the plan chose sparse weights on calibration inputs ({', '.join(methods)}); they stay dense here: run "
-            "'graphprune sparsify' with such inputs"
-        )
-    if not plan.sparsity or methods:
-        return None, notes
-    entry = plan.sparsity[0]
-    scope = Scope(include=[escape(e["name"]) for e in plan.sparsity])
-    request = sparse.Request(entry["pattern"], "magnitude", amount=entry.get("amount"), scope=scope)
-    return request.resolved(False), notes
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one model of several.
+
+    Attributes:
+        model: its file.
+        result: None where it failed.
+        error: why it failed, in one line.
+        status: the exit status that stands for it.
+    """
+
+    model: Path
+    result: Result | None = None
+    error: str | None = None
+    status: int = 0
 
 
-def _same_slices(model: Model, read: Plan, done: Plan) -> None:
-    if not read.slices:
-        return
-    wanted = {(s.consumer, s.input): (s.removed, s.order) for s in read.slices}
-    found = {(s.consumer, s.input): (s.removed, s.order) for s in done.slices}
-    for key in sorted(set(wanted) | set(found)):
-        if wanted.get(key) != found.get(key):
-            raise InputError(
-                f"{read.where}: does not fit {model.name}: at slices: it cuts input {key[1]} of the node that makes "
-                f"{key[0]!r} otherwise than its groups come to here; if its groups were edited, empty its 'slices'"
-            )
+def run_all(
+    recipe: Recipe,
+    models: Sequence[Path],
+    output: Path | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Do what a recipe says to several models; one that fails does not stop the others.
+
+    Args:
+        recipe: the recipe.
+        models: files.
+        output: of one model the file of its result; of several a folder, where each keeps its name.
+        input_shapes: sizes for inputs, beside those of the recipe.
+        progress: is told of every phase and of its steps.
+
+    Raises:
+        InputError: several models have one name, or the output is no folder.
+    """
+    places = _places(models, output)
+    found = []
+    for model, place in zip(models, places, strict=True):
+        try:
+            result = run(recipe, model, place, input_shapes=input_shapes, progress=progress)
+        except GraphpruneError as error:
+            found.append(Outcome(model, None, str(error), error.exit_status))
+        else:
+            found.append(Outcome(model, result))
+    return found
 
 
-def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:
-    name = analysis.model.name
-    if not analysis.groups:
-        largest = max(analysis.fixed, key=lambda g: g.parameters.sum(), default=None)
-        why = f": group {largest.id!r} stays because {largest.reasons[0].text}" if largest and largest.reasons else ""
-        note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0].text}" if analysis.notes else ""
-        return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
-    sizes = [g.size for g in analysis.groups if not g.statistical]
-    if sizes and all(u.reason.endswith("less than one") for u in untouched if not u.reason.startswith("statistical")):
-        return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {1 / max(sizes):.3g}"
-    first = untouched[0]
-    return f"{name}: nothing can be removed: group {first.group!r}: {first.reason}"
+def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None]:
+    """Where each result goes."""
+    if output is None:
+        return [None] * len(models)
+    if len(models) == 1 and not output.is_dir():
+        return [output]
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; the results of several models go to a folder")
+    names = [model.name for model in models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{output}: two models are called {twice}, and their results would be one file")
+    output.mkdir(parents=True, exist_ok=True)
+    return [output / f"{Path(name).stem}.onnx" for name in names]
+
+
+def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:
+    """Say what will be read and written, before anything is computed; returns the sources of inputs."""
+    if outputs.packed is not None:
+        if not any(getattr(one, "packs", False) for one in recipe.passes):
+            raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
+        packing.check(Path(outputs.packed))
+    files.declare(model, outputs.model, outputs.plan)
+    paths.writes("the packed weights", outputs.packed)
+    given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
+    sources = [source for source in given if source is not None and source != synthetic.NAME]
+    for source in sources:
+        paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
+    return sources

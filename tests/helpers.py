@@ -27,6 +27,15 @@ def constants(model: ModelProto) -> dict[str, np.ndarray]:
     return found
 
 
+def bare(path: Path) -> bytes:
+    """A written model without what it says of how it was made, which tells a replay from the first run."""
+    proto = onnx.load(path, load_external_data=False)
+    kept = [prop for prop in proto.metadata_props if not prop.key.startswith("graphprune.")]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    return proto.SerializeToString(deterministic=True)
+
+
 def mask_by_hand(model: ModelProto, plan: dict[str, Any]) -> ModelProto:
     """The original with each removed slice of a plan set to zero; knows nothing of graphprune."""
     masked = ModelProto()

@@ -117,7 +117,7 @@ def observe(
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    model = analysis.model.runs_as or analysis.model
+    model = analysis.model.runnable
     there = (set(model.producer) | {i.name for i in model.inputs}) - model.constant_names  # what inputs change
     wanted = {v for g in groups for v in g.labels}
     pending = {

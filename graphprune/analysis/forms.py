@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from graphprune.analysis.exactness import read_zero
 from graphprune.relation import Axes, Relation, Shape
+from graphprune.relation.notation import read_zero
 from graphprune.relation.window import Window
 
 Letter = int | str

@@ -19,6 +19,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model, control, node_name
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
+from graphprune.rules.control import DOMAIN
 from graphprune.run.runtime import RefusedError, record_shapes
 from graphprune.run.sizing import InputShapes, candidates, check_given, free_dims
 
@@ -208,7 +209,7 @@ class _Pass:
             facts.shapes[node.output[0]] = value.shape
             facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
             return
-        if node.domain == control.DOMAIN:
+        if node.domain == DOMAIN:
             self._control(index, node)
         else:
             self._infer(index, node)

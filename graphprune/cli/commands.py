@@ -10,19 +10,38 @@ import click
 from graphprune import __version__
 from graphprune.cli.boundary import past_click
 
-_NAMES = ("apply", "bench", "explain", "inspect", "ops", "prune", "sparsify", "state-dict", "validate")
-"""Each has a module of its own beside this one, with a ``command``."""
+_COMMANDS = {
+    "apply": "Redo a plan on a model.",
+    "bench": "Time models beside each other.",
+    "explain": "Say what hangs together, and why something stays.",
+    "init": "Write a recipe to start from.",
+    "inspect": "List what can be pruned, what cannot, and why.",
+    "ops": "List every operator with its rule.",
+    "prune": "Remove what matters least, and prove it.",
+    "run": "Do what a recipe says to models.",
+    "sparsify": "Make weights sparse: 2:4 and other patterns.",
+    "state-dict": "Cut the weights of the training code the same way.",
+    "validate": "Judge a model: checks, runs, agrees, builds, is faster.",
+}
+"""Each has a module of its own beside this one, with a ``command``; beside the name what it does in short.
+
+The texts stand here so that the help of the whole needs none of the modules.
+"""
 
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_NAMES)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _NAMES:
+        if cmd_name not in _COMMANDS:
             return None
         found: click.Command = import_module(f"graphprune.cli.{cmd_name.replace('-', '_')}").command
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with past_click():

@@ -121,7 +121,9 @@ def output_options(function: F) -> F:
 
 def seed_option(function: F) -> F:
     """``--seed``."""
-    return click.option("--seed", default=0, show_default=True, help="Seed of the generated inputs.")(function)
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the generated inputs."
+    )(function)
 
 
 def proof_options(function: F) -> F:

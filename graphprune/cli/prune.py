@@ -9,14 +9,17 @@ import click
 from graphprune.cli import report
 from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
+from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
-from graphprune.passes.choose.criteria import CRITERIA
+from graphprune.model import paths
+from graphprune.passes import recipes
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.jobs import prune
+from graphprune.passes.jobs import run
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.state import Job
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
 
@@ -29,13 +32,16 @@ from graphprune.verdict.checks import Checks
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
-@click.option("--criterion", type=click.Choice(CRITERIA), help="By what classes are ranked; obs with --calibration.")
+@click.option(
+    "--criterion", metavar="NAME", help="obs (with --calibration), activation, magnitude, random, or another's."
+)
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--pattern", metavar="N:M", help="Make what is left sparse too: 2:4 is what TensorRT reads.")
 @click.option("--method", type=click.Choice(METHODS), help="For --pattern; sparsegpt with --calibration.")
 @click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
+@click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Sparse weights, packed.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
@@ -45,6 +51,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
 @click.option("--trt", is_flag=True, help="TensorRT must build the result; implies --validate.")
+@recipe_option
 @shape_options
 @proof_options
 @output_options
@@ -63,6 +70,7 @@ def command(
     pattern: str | None,
     method: str | None,
     permute: bool,
+    amount: float | None,
     packed: Path | None,
     align: int | None,
     include: tuple[str, ...],
@@ -72,6 +80,7 @@ def command(
     plan: Path | None,
     validated: bool,
     trt: bool,
+    saved: Path | None,
     input_shapes: dict[str, Shape],
     no_proof: bool,
     seed: int,
@@ -87,28 +96,18 @@ def command(
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
+    job = Job(input_shapes, allow_io, not no_proof, calibration, seed)
+    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform)
+    recipe = recipes.pruning(
+        wish,
+        job,
+        Request(remove_block, blocks, block_score),
+        None if pattern is None else sparse.Request(pattern, method, permute, amount),
+        "none" if no_compensate else compensate,
+        Checks(tensorrt=trt) if validated or trt else None,
+    )
+    paths.writes("the recipe", saved)
     with watched(quiet) as progress:
-        result = prune(
-            model,
-            output,
-            ratio=ratio or 0.0,
-            blocks=Request(remove_block, blocks, block_score),
-            calibration=calibration,
-            criterion=criterion,
-            uniform=uniform,
-            progress=progress,
-            compensate="none" if no_compensate else compensate,
-            sparsity=None if pattern is None else sparse.Request(pattern, method, permute),
-            packed=packed,
-            align=align,
-            include=include,
-            exclude=exclude,
-            allow_statistical=allow_statistical,
-            allow_io=allow_io,
-            input_shapes=input_shapes,
-            prove=not no_proof,
-            seed=seed,
-            plan=plan,
-            checks=Checks(tensorrt=trt) if validated or trt else None,
-        )
+        result = run(recipe, model, output, plan=plan, packed=packed, progress=progress)
+        save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

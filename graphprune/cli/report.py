@@ -16,7 +16,7 @@ from graphprune.model import Use, node_name
 from graphprune.relation import Slot
 
 if TYPE_CHECKING:
-    from graphprune.passes.finishing import Result
+    from graphprune.passes.results import Result
 
 
 def group_data(analysis: Analysis, group: Group) -> dict[str, Any]:

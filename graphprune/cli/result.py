@@ -12,7 +12,7 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.options import change, number
 from graphprune.cli.validate import print_verdict
-from graphprune.passes.finishing import Result
+from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
 
 _REASONS = 6

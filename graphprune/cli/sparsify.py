@@ -9,10 +9,16 @@ import click
 from graphprune.cli import report
 from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
+from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
+from graphprune.model import paths
+from graphprune.passes import recipes
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.jobs import sparsify
+from graphprune.passes.jobs import run
+from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.sparse.targets import Scope
+from graphprune.passes.state import Job
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
 
@@ -37,6 +43,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
 @click.option("--trt", is_flag=True, help="TensorRT must build the result; implies --validate.")
+@recipe_option
 @shape_options
 @proof_options
 @output_options
@@ -57,6 +64,7 @@ def command(
     plan: Path | None,
     validated: bool,
     trt: bool,
+    saved: Path | None,
     input_shapes: dict[str, Shape],
     no_proof: bool,
     seed: int,
@@ -68,25 +76,17 @@ def command(
 
     Without -o nothing is written but what --packed asks for: the result is reported only.
     """
+    scope = Scope(include, exclude, also)
+    recipe = recipes.pruning(
+        recipes.Wish(),
+        Job(input_shapes, False, not no_proof, calibration, seed),
+        None,
+        sparse.Request(pattern, method, permute, amount, scope),
+        "none" if no_compensate else compensate,
+        Checks(tensorrt=trt) if validated or trt else None,
+    )
+    paths.writes("the recipe", saved)
     with watched(quiet) as progress:
-        result = sparsify(
-            model,
-            output,
-            pattern=pattern,
-            amount=amount,
-            method=method,
-            permute=permute,
-            calibration=calibration,
-            compensate="none" if no_compensate else compensate,
-            include=include,
-            exclude=exclude,
-            also=also,
-            packed=packed,
-            plan=plan,
-            checks=Checks(tensorrt=trt) if validated or trt else None,
-            input_shapes=input_shapes,
-            prove=not no_proof,
-            seed=seed,
-            progress=progress,
-        )
+        result = run(recipe, model, output, plan=plan, packed=packed, progress=progress)
+        save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

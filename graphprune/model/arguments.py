@@ -12,7 +12,7 @@ import inspect
 import math
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Integral, Real
@@ -99,9 +99,14 @@ def read(name: str, value: Any, hint: Any, depth: int = 0) -> Any:
             read(f"a name in {name}", k, inner[0], depth + 1): read(f"{name}[{k!r}]", v, inner[1], depth + 1)
             for k, v in value.items()
         }
-    if origin is Callable and callable(value):
+    if (origin is Callable and callable(value)) or (origin is Iterable and _endless(value)):
         return value
     return _single(name, value, hint, origin or hint, depth)
+
+
+def _endless(value: Any) -> bool:
+    """Whether a value is gone through one after the other, and is neither text nor a table of names."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def _either(name: str, value: Any, hint: Any, depth: int) -> Any:
@@ -156,6 +161,8 @@ _WORDS: dict[Any, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
     str: ("a string", "strings"),
+    bytes: ("bytes", "bytes"),
+    Iterable: ("an iterable", "iterables"),
     os.PathLike: ("a path", "paths"),
     NoneType: ("None", "None"),
     Callable: ("a function", "functions"),
@@ -177,5 +184,6 @@ def described(hint: Any, many: bool = False) -> str:
         return f"{'lists' if many else 'a list'} of {described(inner[0], True)}"
     if origin is Mapping:
         return f"{'dicts' if many else 'a dict'} of {described(inner[1], True)} by {described(inner[0], True)}"
-    one, several = _WORDS.get(origin or hint, (f"a {getattr(hint, '__name__', hint)}", ""))
+    words = getattr(hint, "words", "")
+    one, several = (words, words) if words else _WORDS.get(origin or hint, (f"a {getattr(hint, '__name__', hint)}", ""))
     return (several or f"{one[2:]}s") if many else one

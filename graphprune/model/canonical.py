@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from graphprune.model import Model, Use, control, names
+from graphprune.rules.control import DOMAIN
 
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
@@ -50,7 +51,7 @@ def _flatten(model: Model) -> Model:
     ordered.graph.initializer.extend(model.graph.initializer)
     ordered.graph.input.extend(model.graph.input)
     layout = control.flatten(ordered, proto)
-    proto.opset_import.append(helper.make_opsetid(control.DOMAIN, 1))
+    proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return Model(proto, model.path, lazy=model.lazy, original=model.source, runs_as=model, layout=layout)
 
 

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from graphprune.model import Model, control, free_names, names, subgraphs
 from graphprune.model.canonical import copy_all_but, merge
 from graphprune.relation import IntArray, Values
+from graphprune.rules.control import DOMAIN
 
 
 class Editor:
@@ -191,7 +192,7 @@ class Editor:
             self.proto.graph.node.extend(nodes)
         else:
             control.restore(nodes, self.proto.graph, self.layout, frozenset(self.shrunk))
-            kept = [o for o in self.proto.opset_import if o.domain != control.DOMAIN]
+            kept = [o for o in self.proto.opset_import if o.domain != DOMAIN]
             del self.proto.opset_import[:]
             self.proto.opset_import.extend(kept)
         self._drop_value_info(used)

@@ -204,13 +204,18 @@ def plain(data: Any) -> Any:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON, whole or not at all; each entry of a list at the top stands on a line of its own."""
+    """Write JSON, whole or not at all (see :func:`json_text`)."""
+    text = json_text(data)
+    atomically(path, lambda file: file.write(text.encode()))
+
+
+def json_text(data: dict[str, Any]) -> str:
+    """JSON as files hold it; each entry of a list at the top stands on a line of its own."""
     parts = []
     for key, value in plain(data).items():
         entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
         parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
-    text = "{\n" + ",\n".join(parts) + "\n}\n"
-    atomically(path, lambda file: file.write(text.encode()))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import warnings
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,10 +22,11 @@ from google.protobuf import json_format, message, text_format
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model.control import DOMAIN, Layout
+from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.relation import Shape, Values
 from graphprune.rules import find
+from graphprune.rules.control import DOMAIN
 from graphprune.rules.floating import RANDOM
 
 _CONSTANT_ATTRIBUTES = ("value", "value_float", "value_floats", "value_int", "value_ints")
@@ -84,6 +86,11 @@ class Model:
     def source(self) -> Model:
         """The model as it was loaded."""
         return self.original or self
+
+    @property
+    def runnable(self) -> Model:
+        """The model as ONNX Runtime runs it."""
+        return self.runs_as or self
 
     @property
     def name(self) -> str:
@@ -245,8 +252,19 @@ class Model:
         return digest.hexdigest()
 
 
-AnyModel = str | os.PathLike[str] | ModelProto | Model
-"""What stands for a model: a path, a proto, or one that is loaded already."""
+class Foreign(metaclass=ABCMeta):  # noqa: B024 -- nothing is to be overridden
+    """A model of onnx-ir or onnx-graphsurgeon: told by the name of its class, since neither is imported for it."""
+
+    words = "an onnx_ir.Model or an onnx_graphsurgeon.Graph"
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        library = getattr(other, "__module__", "").partition(".")[0]
+        return (library, other.__name__) in {("onnx_ir", "Model"), ("onnx_graphsurgeon", "Graph")}
+
+
+AnyModel = str | os.PathLike[str] | bytes | ModelProto | Model | Foreign
+"""What stands for a model: a path, the bytes of a file, or a model in memory."""
 
 
 def load(model: AnyModel) -> Model:
@@ -258,8 +276,10 @@ def load(model: AnyModel) -> Model:
     if isinstance(model, Model):
         declare(model.source.proto, model.source.path)
         return model
-    if isinstance(model, ModelProto):
-        loaded = Model(model)
+    if isinstance(model, bytes):
+        loaded = Model(_parsed(model))
+    elif isinstance(model, ModelProto | Foreign):
+        loaded = Model(_proto_of(model))
     else:
         path = Path(model)
         if not path.is_file():
@@ -272,6 +292,21 @@ def load(model: AnyModel) -> Model:
 
 _UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
 """What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
+
+
+def _proto_of(model: ModelProto | Foreign) -> ModelProto:
+    from graphprune.model.interchange import to_proto  # which stands on this file
+
+    found = to_proto(model)
+    assert found is not None
+    return found
+
+
+def _parsed(data: bytes) -> ModelProto:
+    try:
+        return ModelProto.FromString(data)
+    except message.DecodeError as error:
+        raise InputError(f"not an ONNX model, or truncated: {len(data)} bytes that hold none") from error
 
 
 def _read_proto(path: Path) -> ModelProto:

@@ -95,7 +95,7 @@ def prove(
         ProofError: they differ; names the output.
         InputError: ONNX Runtime cannot run the original.
     """
-    original = analysis.model.runs_as or analysis.model
+    original = analysis.model.runnable
     names, fed = removed.output_names, {i.name for i in removed.inputs}
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     least = TOLERANCE["float16"] if TensorProto.FLOAT16 in analysis.witness.first.types.values() else 0.0

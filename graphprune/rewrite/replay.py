@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from math import prod
 
 from graphprune.analysis import Analysis
-from graphprune.analysis.shapes import free_dims
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.rewrite import bypass
 from graphprune.rewrite.plan import GroupPlan, Plan
+from graphprune.run.sizing import free_dims
 
 _MOST_ELEMENTS = 1 << 31
 """Of an input at the witness: a run holds some of them at once."""
@@ -28,6 +28,8 @@ def naming(plan: Plan, place: str = "") -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if str(error).startswith(str(plan.where)):
+            raise
         raise InputError(f"{plan.where}: {place}{error}") from error
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 
 from graphprune.model import Model
 from graphprune.relation import Shape
 from graphprune.run import samples, sizing, synthetic
 
-Source = str | os.PathLike[str]
+Source = samples.Source
 Batches = Callable[[], Iterable[samples.Feeds]]
 """Gives the inputs from the start at each call, each ready to run."""
 
@@ -26,11 +25,12 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
     Raises:
         InputError: inputs are to be generated, and the model runs at no size that was tried.
     """
-    if source == synthetic.NAME:
+    if isinstance(source, str) and source == synthetic.NAME:
         accepted = next(sizing.accepted(model, still(input_shapes, model), seed))
         sizes = {n: tuple(v.shape) for n, v in accepted.items()}
         return lambda: synthetic.inputs(model, sizes, seed)
-    return lambda: samples.load(source, model, input_shapes=input_shapes)
+    held = samples.kept(source)
+    return lambda: samples.load(held, model, input_shapes=input_shapes)
 
 
 def first(batches: Batches, count: int) -> list[samples.Feeds]:

@@ -83,7 +83,7 @@ def check(folder: Path, model: Model, input_shapes: Mapping[str, Shape] | None =
     if all(form.size):
         return
     tried: set[tuple[int, int]] = set()
-    with session(model.runs_as or model) as active:
+    with session(model.runnable) as active:
         for path, picture in islice(_opened(folder, form), most):
             size = _size(picture, form)
             if size in tried:

@@ -212,7 +212,7 @@ def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str
         RefusedError: ONNX Runtime refuses the model.
         InputError: ONNX Runtime fails at these shapes.
     """
-    runnable = model.runs_as or model
+    runnable = model.runnable
     names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
     if not names:
         return {}

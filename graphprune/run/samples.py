@@ -1,11 +1,13 @@
 """Inputs that the user gives: for calibration, for comparison, for timing.
 
-Three forms. All are read a few samples at a time, so that memory does not grow with their number:
+Four forms. All but the last are read a few samples at a time, so that memory does not grow with their number:
 
 - a ``.npz`` file with one array for each input name, samples along the first axis;
 - a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them, or of
   images (see ``graphprune.run.pictures``);
-- ``module:function``: a function without arguments that yields dicts of arrays, each ready to run.
+- ``module:function``: a function without arguments that yields dicts of arrays, each ready to run;
+- in memory: a dict with one array for each input name, an iterable of dicts that are ready to run, or a function that
+  gives one.
 
 Numbers must be numbers: what is not finite would make NaN of every statistic. -inf is taken in inputs that hold nothing
 else but zeros, which are masks.
@@ -19,7 +21,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -38,14 +40,24 @@ BATCH = 8
 """Samples in one run, where the model leaves their number free."""
 
 Feeds = dict[str, Values]
+Source = (
+    str | os.PathLike[str] | Mapping[str, Any] | Callable[[], Iterable[Mapping[str, Any]]] | Iterable[Mapping[str, Any]]
+)
+"""Where inputs come from: a path or a name; or in memory."""
 
 
 Part = tuple[str, Mapping[str, Any]]
 """Inputs for one run as they were found, behind the file or function that gave them."""
 
 
+def kept(source: Source) -> Source:
+    """A source that can be gone through more than once."""
+    again = isinstance(source, str | os.PathLike | Mapping | Sequence) or callable(source)
+    return source if again else list(source)  # type: ignore[arg-type]
+
+
 def load(
-    source: str | os.PathLike[str],
+    source: Source,
     model: Model,
     batch: int = BATCH,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -55,7 +67,7 @@ def load(
     """Inputs from a source, each ready to run.
 
     Args:
-        source: a ``.npz`` file, a folder, or ``module:function``.
+        source: a ``.npz`` file, a folder, or ``module:function``; or what such a file or function would give.
         model: whose inputs they are to be.
         batch: samples in one run, where the model leaves their number free.
         input_shapes: sizes that images are brought to, where the model leaves theirs free.
@@ -65,6 +77,8 @@ def load(
         InputError: no such source, or one that does not fit the model; says which input, and of what is not finite
             which sample.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _fitted(((_MEMORY, one) for one in _held(source, model, batch)), model, _MEMORY, finite)
     path = Path(source)
     paths.reads("the inputs that are read", path)
     if path.is_dir():
@@ -76,6 +90,21 @@ def load(
     else:
         raise InputError(f"{source}: no such file or folder, and not like module:function")
     return _fitted(parts, model, str(source), finite)
+
+
+_MEMORY = "calibration"
+"""What inputs in memory are called in messages."""
+
+
+def _held(source: Any, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+    """Inputs in memory: one array for each input, or dicts that are ready to run."""
+    if isinstance(source, Mapping):
+        yield from _chunks({name: _Array(np.asarray(value)) for name, value in source.items()}, model, batch, _MEMORY)
+        return
+    for one in usercode.through(source() if callable(source) else source, _MEMORY):
+        if not isinstance(one, Mapping):
+            raise InputError(f"{_MEMORY}: gives a {type(one).__name__}, and should give dicts of arrays by input name")
+        yield one
 
 
 def _fitted(parts: Iterator[Part], model: Model, source: str, finite: bool) -> Iterator[Feeds]:
@@ -107,7 +136,7 @@ def _check_finite(feeds: Feeds, source: str, start: int) -> None:
 
 
 def check(
-    source: str | os.PathLike[str] | None,
+    source: Source | None,
     model: Model,
     input_shapes: Mapping[str, Shape] | None = None,
     most: int | None = None,
@@ -123,7 +152,7 @@ def check(
     Raises:
         InputError: it does not; names the image.
     """
-    if source is not None and Path(source).is_dir() and _pictured(Path(source)):
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir() and _pictured(Path(source)):
         with suppress(RefusedError):  # what runs on nothing fails elsewhere, and not for want of a size
             pictures.check(Path(source), model, input_shapes, most)
 
@@ -163,23 +192,54 @@ def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
 
 def _archive(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
     """The arrays of a ``.npz`` file, some samples at a time, without reading any of them whole."""
-    wanted = {i.name: i for i in model.inputs}
+    wanted = {i.name for i in model.inputs}
     with zipfile.ZipFile(path) as archive:
-        there = {n.removesuffix(".npy") for n in archive.namelist()}
-        missing = [name for name in wanted if name not in there]
-        if missing:
-            raise InputError(f"{path}: holds no array for input {missing[0]!r}; it has {', '.join(sorted(there))}")
-        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in wanted}
-        counts = {name: stream.shape[0] for name, stream in streams.items()}
-        if len(set(counts.values())) > 1:
-            raise InputError(f"{path}: its arrays hold different numbers of samples: {counts}")
-        steps = [_step(wanted[name], stream, batch) for name, stream in streams.items()]
-        step, total = min(steps), min(counts.values())
-        # what the model takes in batches of a fixed size it cannot take less of
-        exact = any(_declared(value) > 1 for value in wanted.values())
-        for start in range(0, total - (total % step if exact else 0), step):
-            chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
-            yield {n: v[0] if v.ndim == _rank(wanted[n]) + 1 else v for n, v in chunk.items()}
+        there = [n.removesuffix(".npy") for n in archive.namelist()]
+        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in there if name in wanted}
+        yield from _chunks(streams, model, batch, str(path), there)
+
+
+def _chunks(
+    streams: Mapping[str, _Stream | _Array], model: Model, batch: int, where: str, there: Sequence[str] = ()
+) -> Iterator[Mapping[str, Any]]:
+    """Some samples of every input at a time.
+
+    Args:
+        streams: of each input its array.
+        model: whose inputs they are.
+        batch: samples in one run, where the model leaves their number free.
+        where: they come from.
+        there: names of all arrays that are there.
+    """
+    wanted = {i.name: i for i in model.inputs}
+    if missing := [name for name in wanted if name not in streams]:
+        names = ", ".join(sorted(there or streams))
+        raise InputError(f"{where}: holds no array for input {missing[0]!r}; it has {names}")
+    streams = {name: streams[name] for name in wanted}
+    if flat := next((name for name, stream in streams.items() if not stream.shape), None):
+        raise InputError(f"{where}: the array of input {flat!r} is a single number, and has no samples along an axis")
+    counts = {name: stream.shape[0] for name, stream in streams.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"{where}: its arrays hold different numbers of samples: {counts}")
+    steps = [_step(wanted[name], stream, batch) for name, stream in streams.items()]
+    step, total = min(steps), min(counts.values())
+    # what the model takes in batches of a fixed size it cannot take less of
+    exact = any(_declared(value) > 1 for value in wanted.values())
+    for start in range(0, total - (total % step if exact else 0), step):
+        chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
+        yield {n: v[0] if v.ndim == _rank(wanted[n]) + 1 else v for n, v in chunk.items()}
+
+
+class _Array:
+    """One array in memory, read along its first axis."""
+
+    def __init__(self, value: Values) -> None:
+        self.value, self.shape, self.place = value, value.shape, 0
+
+    def read(self, count: int) -> Values:
+        """The next samples."""
+        self.place += count
+        return self.value[self.place - count : self.place]
 
 
 class _Stream:
@@ -211,7 +271,7 @@ def _declared(value: ValueInfoProto) -> int:
     return dims[0].dim_value if dims else 0
 
 
-def _step(value: ValueInfoProto, stream: _Stream, batch: int) -> int:
+def _step(value: ValueInfoProto, stream: _Stream | _Array, batch: int) -> int:
     if len(stream.shape) == _rank(value) + 1:
         return 1
     return _declared(value) if _declared(value) > 0 else batch

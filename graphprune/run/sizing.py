@@ -59,7 +59,7 @@ def accepted(model: Model, given: Mapping[str, Shape] | None = None, seed: int =
     """
     refused: InputError | None = None
     found = False
-    with session(model.runs_as or model) as active:
+    with session(model.runnable) as active:
         for number, sizes in enumerate(alternatives(model, given)):
             feeds = generate(model, sizes, seed + number)
             try:

@@ -26,15 +26,25 @@ def items(source: str) -> Iterator[Any]:
         InputError: there is no such function, or it gives nothing to go through.
         UserCodeError: it raises.
     """
-    function = _find(source)
-    with _told(source):
+    function = find(source)
+    with told(source):
         made = function()
+    yield from through(made, source)
+
+
+def through(made: Any, source: str) -> Iterator[Any]:
+    """The items of what came from a user's function, or is one's own.
+
+    Raises:
+        InputError: it cannot be gone through.
+        UserCodeError: it raises.
+    """
     if not hasattr(made, "__iter__"):
         raise InputError(f"{source}: gives {type(made).__name__}, and should yield one item after the other")
-    with _told(source):
+    with told(source):
         rest = iter(made)
     while True:
-        with _told(source):
+        with told(source):
             try:
                 item = next(rest)
             except StopIteration:
@@ -42,11 +52,17 @@ def items(source: str) -> Iterator[Any]:
         yield item
 
 
-def _find(source: str) -> Callable[[], Any]:
+def find(source: str) -> Callable[..., Any]:
+    """The function of a name; modules of the working directory are found, as for any command that is given one.
+
+    Raises:
+        InputError: there is no such module, or no such function in it.
+        UserCodeError: the module raises when it is imported.
+    """
     module, _, name = source.partition(":")
     sys.path.insert(0, str(Path.cwd()))  # as for any command that is given a module by name
     try:
-        with _told(source):
+        with told(source):
             holder = import_module(module)
     except UserCodeError as error:
         if isinstance(error.__cause__, ImportError):
@@ -56,14 +72,14 @@ def _find(source: str) -> Callable[[], Any]:
         sys.path.pop(0)
     if not hasattr(holder, name):
         raise InputError(f"{source}: module {module!r} has no attribute {name!r}")
-    found: Callable[[], Any] = getattr(holder, name)
+    found: Callable[..., Any] = getattr(holder, name)
     if not callable(found):
         raise InputError(f"{source}: is no function but {type(found).__name__}")
     return found
 
 
 @contextmanager
-def _told(source: str) -> Iterator[None]:
+def told(source: str) -> Iterator[None]:
     """Tell as the user's what is raised inside; an interruption stays one."""
     try:
         yield

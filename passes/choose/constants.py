@@ -154,7 +154,6 @@ def alone(model: Model, node: int, shapes: Mapping[str, Shape], seed: int) -> tu
 def fold(
     analysis: Analysis,
     done: Rewritten,
-    pruned: Model,
     found: Constant,
     tries: Sequence[Mapping[str, Shape]],
     prove: bool = True,
@@ -165,7 +164,6 @@ def fold(
     Args:
         analysis: of the original.
         done: the rewrite.
-        pruned: the model that came of it.
         found: constant classes.
         tries: input shapes to prove at.
         prove: whether to prove it; where the proof fails nothing is folded.
@@ -177,6 +175,7 @@ def fold(
     selection = {g.id: g.removed for g in done.plan.groups}
     folded = {id: [int(c) for c in np.intersect1d(cs, selection.get(id, []))] for id, cs in found.items()}
     folded = {id: classes for id, classes in folded.items() if classes}
+    pruned = done.model
     changes = _changes(analysis, folded, done.removal, seed) if folded else {}
     if not changes:
         return pruned, {}, None
@@ -200,7 +199,7 @@ def _changes(
     analysis: Analysis, folded: Mapping[str, Sequence[int]], removal: Removal, seed: int
 ) -> dict[str, FloatArray]:
     """By output of a product what folded classes add to each of its outputs that stay."""
-    runs, rulings = analysis.model.runs_as or analysis.model, analysis.rulings
+    runs, rulings = analysis.model.runnable, analysis.rulings
     readers: list[tuple[Product, np.ndarray]] = []
     for product in find(analysis.model, rulings, shared=True):
         form = product.form
@@ -227,7 +226,7 @@ def _changes(
 
 def _values(analysis: Analysis, products: Sequence[Product], seed: int) -> dict[str, FloatArray]:
     """What each row of an operator's input always holds, NaN where that differs; shape ``[groups, sums]``."""
-    runs = analysis.model.runs_as or analysis.model
+    runs = analysis.model.runnable
     names = list(dict.fromkeys(p.input for p in products if p.input in runs.producer))
     found: dict[str, FloatArray] = {}
     with session(exposing(runs, names)) as active:

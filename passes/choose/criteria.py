@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
 from graphprune.passes.choose import magnitude, surgeon
@@ -17,6 +19,42 @@ from graphprune.run.moments import FloatArray
 CRITERIA = ("obs", "activation", "magnitude", "random")
 """The default first where there are calibration inputs; without them ``magnitude`` is."""
 NEED_INPUTS = ("obs", "activation")
+GROUP = "graphprune.criteria"
+"""Entry points of other packages' criteria: functions from what is given and a group to scores."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a criterion of another package may look at.
+
+    Attributes:
+        analysis: of the model.
+        contractions: of the model on calibration inputs, for criteria that have an attribute ``needs_inputs``.
+        seed: of what is random.
+    """
+
+    analysis: Analysis
+    contractions: Sequence[Contraction] = ()
+    seed: int = 0
+
+
+Criterion = Callable[[Given, Group], FloatArray]
+"""Gives for each class of a group what is lost when it goes; shape ``[classes]``."""
+
+
+@lru_cache(maxsize=1)
+def _foreign() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """All criteria that are installed."""
+    return [*CRITERIA, *sorted(_foreign())]
+
+
+def needs_inputs(name: str) -> bool:
+    """Whether a criterion looks at activations."""
+    return name in NEED_INPUTS or (name in _foreign() and getattr(_foreign()[name].load(), "needs_inputs", False))
 
 
 @dataclass(frozen=True)
@@ -40,9 +78,9 @@ def check(criterion: str | None, calibrated: bool) -> str:
     """
     if criterion is None:
         return CRITERIA[0] if calibrated else "magnitude"
-    if criterion not in CRITERIA:
-        raise InputError(f"--criterion {criterion}: there is none of this name; choose from {', '.join(CRITERIA)}")
-    if criterion in NEED_INPUTS and not calibrated:
+    if criterion not in names():
+        raise InputError(f"--criterion {criterion}: there is none of this name; choose from {', '.join(names())}")
+    if needs_inputs(criterion) and not calibrated:
         raise InputError(f"--criterion {criterion} judges by activations: give inputs by --calibration")
     return criterion
 
@@ -68,7 +106,7 @@ def rank(
     Args:
         analysis: of the model.
         groups: the groups.
-        criterion: one of :data:`CRITERIA`.
+        criterion: one of :func:`names`.
         contractions: of the model on calibration inputs, for those that need them.
         seed: of ``random``.
         progress: is told after each group how many of how many are done.
@@ -88,6 +126,9 @@ def rank(
             return {g.id: _independent(g, squared(g) if (s := scores[g.id]) is None else s) for g in groups}
         case "random":
             return {g.id: _independent(g, rng.permuted(np.arange(1.0, g.size + 1))) for g in groups}
+        case name if name in _foreign():
+            score, given = _foreign()[name].load(), Given(analysis, contractions, seed)
+            return {g.id: _independent(g, np.asarray(score(given, g), np.float64)) for g in groups}
     return {g.id: Ranking(by_weights[g.id], _errors(g, _summed(g, squared(g)))) for g in groups}
 
 

@@ -32,13 +32,27 @@ class Selected:
     constant: constants.Constant = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        ratio: share of the classes of every group; with an allocation it says how much goes in all.
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        criterion: by what classes are ranked (see ``criteria``).
+        uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
+    """
+
+    ratio: float
+    align: Align = None
+    criterion: str = "magnitude"
+    uniform: bool = False
+
+
 def select(
     analysis: Analysis,
     groups: Sequence[Group],
-    ratio: float,
-    align: Align,
-    criterion: str,
-    uniform: bool,
+    request: Request,
     batches: Batches | None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -48,19 +62,15 @@ def select(
     Args:
         analysis: of the model.
         groups: the groups to choose from.
-        ratio: share of the classes of every group; with an allocation it says how much goes in all.
-        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
-        criterion: one of ``criteria.CRITERIA``.
-        uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
+        request: what is asked for.
         batches: calibration inputs, None where there are none.
         seed: of what is random.
         progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
     """
-    if not ratio:
-        return Selected()
+    ratio, align, criterion = request.ratio, request.align, request.criterion
     progress = progress or Progress()
     observed: list[Contraction] = []
-    if criterion in criteria.NEED_INPUTS and batches is not None:
+    if criteria.needs_inputs(criterion) and batches is not None:
         observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
     rankings = criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"))
     scores = {id: ranking.scores for id, ranking in rankings.items()}
@@ -68,7 +78,7 @@ def select(
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
     shown = ties.joint(ties.together(analysis, groups, ratio), scores)
-    if uniform or not observed or batches is None:
+    if request.uniform or not observed or batches is None:
         return Selected(by_ratio.select(analysis, groups, scores, ratio, align), shown, constant)
     some = calibration.first(batches, sensitivity.SAMPLES)
     rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))

@@ -55,7 +55,7 @@ def weigh(
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    wanted = _outputs(analysis.model.runs_as or analysis.model, feeds)
+    wanted = _outputs(analysis.model.runnable, feeds)
     found = {}
     for number, group in enumerate(groups):
         free = np.flatnonzero(~group.pinned)

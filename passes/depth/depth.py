@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -40,7 +39,7 @@ class Request:
     names: Sequence[str] = ()
     count: int = 0
     score: str = influence.SCORES[0]
-    inputs: str | os.PathLike[str] | None = None
+    inputs: calibration.Source | None = None
 
     def __bool__(self) -> bool:
         return bool(self.names or self.count)

@@ -143,7 +143,7 @@ def score_all(analysis: Analysis, blocks: Sequence[Block], score: str, feeds: Se
 
 def influence(analysis: Analysis, blocks: Sequence[Block], feeds: Sequence[Feeds]) -> list[list[float]]:
     """One minus the cosine of entry and exit, for each block and input."""
-    model = analysis.model.runs_as or analysis.model
+    model = analysis.model.runnable
     names = list(dict.fromkeys(n for b in blocks for n in (b.by, b.output)))
     exposed = exposing(model, [n for n in names if n in model.producer])
     found: list[list[float]] = [[] for _ in blocks]
@@ -184,7 +184,7 @@ def _cosine(a: Values, b: Values, axis: int) -> float:
 
 def effect(analysis: Analysis, blocks: Sequence[Block], feeds: Sequence[Feeds]) -> list[list[float]]:
     """Relative change of the model's outputs without each block, for each block and input."""
-    model = analysis.model.runs_as or analysis.model
+    model = analysis.model.runnable
     found: list[list[float]] = [[] for _ in blocks]
     for chunk in _chunks(model, blocks):
         proto, changed = _with_bypasses(model, [blocks[k] for k in chunk])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from graphprune.passes.fit import folding, reconstruct
+from graphprune.passes.fit.paired import Task
 from graphprune.passes.sparse.masks import Thinner
 
 from graphprune.analysis import Analysis
@@ -59,13 +60,27 @@ def check(name: str | None, calibrated: bool) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What weights are fitted towards.
+
+    Attributes:
+        original: what the user gave, as it runs.
+        analysis: of the model that groups were cut from.
+        batches: calibration inputs, None where there are none.
+        seed: of the choice of rows.
+    """
+
+    original: Model
+    analysis: Analysis
+    batches: Batches | None = None
+    seed: int = 0
+
+
 def compensate(
     name: str,
-    original: Model,
-    analysis: Analysis,
+    reference: Reference,
     done: Rewritten,
-    batches: Batches | None,
-    seed: int = 0,
     progress: Steps = unseen,
     thin: Mapping[str, Thinner] | None = None,
     sparse: Set[str] = frozenset(),
@@ -79,11 +94,8 @@ def compensate(
 
     Args:
         name: one of :data:`COMPENSATIONS`.
-        original: what the user gave, as it runs.
-        analysis: of the model that groups were cut from.
+        reference: what weights are fitted towards.
         done: the rewrite; it is not changed.
-        batches: calibration inputs, for what needs them.
-        seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
         thin: by weight what makes it sparse on the way, with inputs.
         sparse: weights that are sparse already, and stay so.
@@ -91,22 +103,21 @@ def compensate(
     if name == "none" and not thin:
         return Compensated(done.model)
     if name == "fold":
-        model, changed = folding.fold(analysis, done.model, done.removal, done.plan.selection)
+        model, changed = folding.fold(reference.analysis, done.model, done.removal, done.plan.selection)
         return Compensated(model, [{"node": node, "weight": weight} for node, weight in changed])
-    assert batches is not None
-    found = reconstruct.reconstruct(
-        original,
-        done.model,
-        batches,
+    assert reference.batches is not None
+    task = Task(
+        reference.original,
+        reference.analysis.rulings,
+        reference.batches,
         lambda value, tensor: proof.restrict(np.asarray(value), tensor, done.removal),
-        analysis.rulings,
-        seed,
-        progress,
         partial(cut, done.removal),
+        reference.seed,
         name,
-        thin,
+        thin or {},
         sparse,
     )
+    found = reconstruct.reconstruct(task, done.model, progress)
     entries = [
         {"node": f.node, "weight": f.weight, "before": round(f.before, 6), "after": round(f.after, 6)}
         for f in found.fits

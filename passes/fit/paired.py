@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +33,30 @@ HELD_OUT = 4
 
 @dataclass(frozen=True)
 class Task:
-    """What is wanted of every operator: see :func:`graphprune.passes.fit.reconstruct.reconstruct`."""
+    """What is wanted of every operator.
+
+    Attributes:
+        original: as it runs; tensors that both models have bear the same names.
+        rulings: what is known of the original's nodes.
+        batches: gives the calibration inputs, from the start at each call.
+        restrict: takes out of an original activation, by name, what was removed from it.
+        cut: takes out of what a product of the original inside a node comes to, ``[groups, rows, outputs]``, what was
+            removed from it.
+        seed: of the choice of rows.
+        fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
+        thin: by weight what makes it sparse, of weights that one operator alone reads.
+        sparse: weights that are sparse already, and stay so.
+    """
 
     original: Model
     rulings: Rulings
     batches: Callable[[], Iterable[Feeds]]
     restrict: Restrict
-    cut: Cut
-    seed: int
-    fit: str
-    thin: Mapping[str, Thinner]
-    sparse: Set[str]
+    cut: Cut = lambda value, _: value
+    seed: int = 0
+    fit: str = "refit"
+    thin: Mapping[str, Thinner] = field(default_factory=dict)
+    sparse: Set[str] = frozenset()
 
 
 class Pair:

@@ -25,12 +25,12 @@ Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
-from graphprune.passes.fit.paired import Cut, Feeds, Pair, Restrict, Task
+from graphprune.passes.fit.paired import Pair, Task
 from graphprune.passes.fit.paired import bias as added
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.passes.sparse.thinning import share
@@ -41,6 +41,7 @@ from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
 from graphprune.progress import Steps, unseen
+from graphprune.relation import IntArray
 from graphprune.run.moments import FloatArray
 from graphprune.run.staged import waves
 
@@ -85,39 +86,17 @@ class Reconstructed:
     kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def reconstruct(
-    original: Model,
-    pruned: Model,
-    batches: Callable[[], Iterable[Feeds]],
-    restrict: Restrict,
-    rulings: Rulings,
-    seed: int = 0,
-    progress: Steps = unseen,
-    cut: Cut = lambda value, _: value,
-    fit: str = "refit",
-    thin: Mapping[str, Thinner] | None = None,
-    sparse: Set[str] = frozenset(),
-) -> Reconstructed:
+def reconstruct(task: Task, pruned: Model, progress: Steps = unseen) -> Reconstructed:
     """Fit the linear operators of a pruned model to the original.
 
     Args:
-        original: as it runs; tensors that both models have bear the same names.
+        task: what is wanted of them.
         pruned: the model; it is not changed.
-        batches: gives the calibration inputs, from the start at each call.
-        restrict: takes out of an original activation, by name, what was removed from it.
-        rulings: what is known of the original's nodes.
-        seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
-        cut: takes out of what a product of the original inside a node comes to, ``[groups, rows, outputs]``, what was
-            removed from it.
-        fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
-        thin: by weight what makes it sparse, of weights that one operator alone reads.
-        sparse: weights that are sparse already, and stay so.
 
     Raises:
         InputError: ONNX Runtime cannot run a model on these inputs.
     """
-    task = Task(original, rulings, batches, restrict, cut, seed, fit, thin or {}, sparse)
     shared = _sweep_shared(task, pruned)
     own = _sweep(task, shared.model, progress)
     return Reconstructed(own.model, shared.fits + own.fits, own.kept)
@@ -200,9 +179,11 @@ def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
 def _alike(products: Sequence[Product]) -> bool:
     """Whether operators read one weight in the same way."""
     first = products[0]
-    ways = [n.order for n in products]
-    same = all(way is ways[0] or (way is not None and np.array_equal(way, ways[0])) for way in ways)
-    return same and all(n.layout == first.layout for n in products)
+    return all(n.layout == first.layout and _same(n.order, first.order) for n in products)
+
+
+def _same(one: IntArray | None, other: IntArray | None) -> bool:
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split, task: Task) -> None:

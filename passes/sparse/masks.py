@@ -96,6 +96,18 @@ class Thinner:
 
 
 def factor(gram: FloatArray) -> FloatArray:
-    """The upper Cholesky factor of the inverse of second moments, ``[groups, sums, sums]``."""
-    lower = np.linalg.cholesky(np.linalg.inv(damped(gram, DAMPING)))
-    return lower.transpose(0, 2, 1)
+    """The upper Cholesky factor of the inverse of second moments, ``[groups, sums, sums]``.
+
+    Of few samples the moments have a rank far below their size, and rounding can leave the inverse with no factor; it
+    is damped ten times as much then, until it has one.
+    """
+    damping = DAMPING
+    while True:
+        try:
+            lower = np.linalg.cholesky(np.linalg.inv(damped(gram, damping)))
+        except np.linalg.LinAlgError:
+            if damping >= 1:
+                raise
+            damping *= 10
+        else:
+            return lower.transpose(0, 2, 1)

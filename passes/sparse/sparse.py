@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from graphprune.passes.fit import compensation, reconstruct
-from graphprune.passes.fit.compensation import Compensated
+from graphprune.passes.fit.compensation import Compensated, Reference
 from graphprune.passes.sparse import permutation, targets, thinning
 from graphprune.passes.sparse.masks import METHODS, Thinner
 from graphprune.passes.sparse.permutation import Ordered
@@ -152,13 +152,13 @@ def order(
     seed: int = 0,
     progress: Steps = unseen,
 ) -> list[Ordered]:
-    """New orders for groups, none where they are not asked for.
+    """New orders for groups, none where no order matters to the pattern.
 
     They are to keep most magnitude, or with a method that looks at inputs least error: squares of weights times mean
     squares of what they multiply, beside all of their layer.
     """
     pattern = request.structure
-    if not request.permute or pattern is None:
+    if pattern is None:
         return []
     if batches is None or request.method == METHODS[0]:
         return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
@@ -206,12 +206,9 @@ def alignments(analysis: Analysis, found: list[Target], request: Request) -> dic
 def make(
     request: Request,
     compensate: str,
-    original: Model,
-    analysis: Analysis,
+    reference: Reference,
     done: Rewritten,
-    batches: Batches | None,
     input_shapes: Mapping[str, Shape] | None = None,
-    seed: int = 0,
     progress: Steps = unseen,
 ) -> tuple[Compensated, Sparse]:
     """Make weights of a model sparse, and let the rest make up for what went, here and in what was cut.
@@ -219,24 +216,24 @@ def make(
     Args:
         request: what is asked for, resolved.
         compensate: one of ``compensation.COMPENSATIONS``.
-        original: what the user gave, as it runs.
-        analysis: of the model that groups were cut from.
+        reference: what weights are fitted towards.
         done: the rewrite; it is not changed.
-        batches: calibration inputs, None where there are none.
         input_shapes: sizes of inputs that cannot be guessed.
-        seed: of the choice of rows.
         progress: is told after each step how many of how many are done.
     """
-    method = request.method or METHODS[0]
+    method, batches = request.method or METHODS[0], reference.batches
     if batches is None or (compensate not in compensation.NEED_INPUTS and method == METHODS[0]):
-        made = compensation.compensate(compensate, original, analysis, done, None, seed)  # looks at dense weights
+        made = compensation.compensate(compensate, replace(reference, batches=None), done)  # looks at dense weights
         here, found, skipped = _here(made.model, request, input_shapes)
         result = Sparse(request, skipped=skipped)
         own = made.model, here.model, found, request.structure, request.amount or 0.0
         made.model, result.thinned = thinning.mask(*own)
     else:
         here, found, skipped = _here(done.model, request, input_shapes)
-        result, thin = Sparse(request, skipped=skipped), _thinners(request, found, original, analysis, done.model)
+        result, thin = (
+            Sparse(request, skipped=skipped),
+            _thinners(request, found, reference.original, reference.analysis, done.model),
+        )
         model = done.model
         first = [t for t in found if t.weight not in thin]
         if first:
@@ -246,9 +243,7 @@ def make(
             model, result.thinned = thinning.mask(model, here.model, first, request.structure, amount, weigh)
         ready = frozenset(t.weight for t in first)
         changed = replace(done, model=model)
-        made = compensation.compensate(
-            compensate, original, analysis, changed, batches, seed, progress, thin=thin, sparse=ready
-        )
+        made = compensation.compensate(compensate, reference, changed, progress, thin=thin, sparse=ready)
         result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in found if t.weight in thin]
     _ensure(made.model, result, input_shapes)
     return made, result

@@ -43,7 +43,7 @@ def squares(model: Model, net: Web, layers: Sequence[Layer], batches: Batches) -
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    runs = model.runs_as or model
+    runs = model.runnable
     reads = [r for layer in layers if (r := _read(model, net, layer)) is not None and r.output in runs.producer]
     by_node: dict[int, list[_Read]] = {}
     for read in reads:

@@ -62,10 +62,10 @@ def replayed(folder: Path, progress: Progress) -> Any:
 @pytest.mark.parametrize(
     ("job", "phases", "stepwise"),
     [
-        (pruned, "load analyze observe rank weigh select rewrite prove fit write", "observe rank weigh fit"),
-        (sparse, "load analyze permute rewrite sparsify validate", "permute validate"),
-        (shallower, "load analyze blocks rewrite prove", "blocks"),
-        (replayed, "load analyze rewrite prove write", ""),
+        (pruned, "load analyze observe rank weigh select cut prove fit write", "observe rank weigh fit"),
+        (sparse, "load analyze permute cut sparsify validate", "permute validate"),
+        (shallower, "load analyze select-blocks remove-blocks", "select-blocks"),
+        (replayed, "load analyze cut prove write", ""),
     ],
 )
 def test_every_phase_is_planned_and_told(job: Job, phases: str, stepwise: str, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_plans_are_replayed_to_the_bit(tmp_path: Path, ratio: float) -> None:
     onnx.save(model, tmp_path / "a.onnx")
     first = graphprune.prune(tmp_path / "a.onnx", tmp_path / "b.onnx", ratio=ratio, blocks=Request(count=2))
     again = graphprune.apply(tmp_path / "b.plan.json", tmp_path / "a.onnx", tmp_path / "c.onnx")
-    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
+    assert helpers.bare(tmp_path / "b.onnx") == helpers.bare(tmp_path / "c.onnx")
     plan = json.loads((tmp_path / "b.plan.json").read_text())
     assert [b["id"] for b in plan["blocks"]] == [b.id for b in first.plan.blocks] and plan["proof"]["blocks"]["outputs"]
     assert again.plan.blocks == first.plan.blocks and again.after == first.after

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.fit.compensation import compensate
+from graphprune.passes.fit.paired import Task
 from graphprune.passes.fit.reconstruct import Reconstructed, reconstruct
 from onnx import ModelProto, numpy_helper
 
@@ -44,7 +45,7 @@ def disturbed(model: ModelProto, seed: int = 1) -> ModelProto:
 
 
 def fitted(original: ModelProto, other: ModelProto, data: list[dict[str, np.ndarray]]) -> Reconstructed:
-    return reconstruct(load(original), load(other), lambda: data, identity, graphprune.analyze(original).rulings)
+    return reconstruct(Task(load(original), graphprune.analyze(original).rulings, lambda: data, identity), load(other))
 
 
 def net(kind: str) -> tuple[ModelProto, tuple[int, ...]]:
@@ -93,9 +94,8 @@ def test_a_bias_is_added_where_there_is_room_for_one() -> None:
 
     analysis = graphprune.analyze(model)
     removal = Removal(analysis, result.plan.selection)
-    found = reconstruct(
-        load(model), result.model, lambda: data, lambda v, n: restrict(np.asarray(v), n, removal), analysis.rulings
-    )
+    task = Task(load(model), analysis.rulings, lambda: data, lambda v, n: restrict(np.asarray(v), n, removal))
+    found = reconstruct(task, result.model)
     assert len(found.model.graph.node[-1].input) == 3 and found.fits[-1].after < found.fits[-1].before
     assert result.model.graph.node[-1].input[:2] == found.model.graph.node[-1].input[:2]
 
@@ -199,7 +199,8 @@ def test_a_bias_is_added_where_it_pays() -> None:
         if list(tensor.dims) == [16]:  # the mean of what comes in has moved
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 2, tensor.name))
     original, changed = load(model), load(other)
-    found = reconstruct(original, changed, lambda: batches((12,)), lambda v, _: v, graphprune.analyze(model).rulings)
+    task = Task(original, graphprune.analyze(model).rulings, lambda: batches((12,)), lambda v, _: v)
+    found = reconstruct(task, changed)
     assert found.fits[-1].after < 0.05 * found.fits[-1].before
     found.model.proto.graph.node[0].ByteSize()
     onnx.checker.check_model(found.model.proto)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.finishing import Result
+from graphprune.passes.results import Result
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
 from onnx import ModelProto, TensorProto, numpy_helper

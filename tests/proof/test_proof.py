@@ -1,7 +1,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from graphprune.passes import jobs as pipeline
+from graphprune.passes import cut
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import graphprune
@@ -133,7 +133,7 @@ def test_a_failed_proof_writes_nothing(tmp_path: object, monkeypatch: pytest.Mon
         broken_weight(done, 0)
         return done
 
-    monkeypatch.setattr(pipeline, "rewrite", wrong)
+    monkeypatch.setattr(cut, "rewrite", wrong)
     from pathlib import Path
 
     folder = Path(str(tmp_path))

@@ -1,0 +1,81 @@
+"""``graphprune run``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from graphprune.cli import report
+from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.result import print_result
+from graphprune.cli.watching import watched
+from graphprune.passes import jobs, toml
+from graphprune.relation import Shape
+
+
+@click.command("run")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The result; of several models a folder.")
+@shape_options
+@output_options
+def command(
+    recipe: Path,
+    models: tuple[Path, ...],
+    output: Path | None,
+    input_shapes: dict[str, Shape],
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Do what RECIPE says to each MODEL; one that fails does not stop the others.
+
+    The exit status is that of the worst. A recipe to start from is written by 'graphprune init'.
+    """
+    read = toml.load(recipe)
+    with watched(quiet) as progress:
+        outcomes = jobs.run_all(read, models, output, input_shapes=input_shapes, progress=progress)
+    status = max(one.status for one in outcomes)
+    data = {
+        "format": "graphprune-run/1",
+        "recipe": str(recipe),
+        "status": status,
+        "models": [_data(one) for one in outcomes],
+    }
+    show(data, json_to, quiet, lambda out: _print(out, outcomes, verbose))
+    for one in outcomes if quiet or json_to == "-" else ():
+        if one.error is not None:
+            click.echo(f"graphprune: error: {one.error}", err=True)
+    if status:
+        sys.exit(status)
+
+
+def _data(outcome: jobs.Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {"file": str(outcome.model), "status": outcome.status, "error": outcome.error}
+    return found if outcome.result is None else found | report.result_data(outcome.result)
+
+
+def _print(out: Console, outcomes: list[jobs.Outcome], verbose: bool) -> None:
+    """A line for each model; of a single one all that there is to say."""
+    if len(outcomes) == 1 and outcomes[0].result is not None:
+        print_result(out, outcomes[0].result, verbose)
+        return
+    for one in outcomes:
+        if one.result is None:
+            out.print(Text(f"{one.model}: error (status {one.status}): {one.error}"))
+            continue
+        before, after, proof = one.result.before, one.result.after, one.result.proof
+        proven = "no proof" if proof is None else f"proof {proof.worst:.1e}"
+        where = f", written: {one.result.output}" if one.result.output else ""
+        out.print(
+            Text(
+                f"{one.model}: {number(after.parameters)} parameters "
+                f"({change(before.parameters, after.parameters) or 'as before'}), {number(after.macs)} MACs "
+                f"({change(before.macs, after.macs) or 'as before'}), {proven}{where}"
+            )
+        )

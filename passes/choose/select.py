@@ -1,0 +1,119 @@
+"""The pass that chooses classes: which of each group go, by a share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from graphprune.passes.choose import criteria, selection
+from graphprune.passes.choose import ratio as by_ratio
+from graphprune.passes.choose.constants import Constant
+from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.ratio import Untouched
+from graphprune.passes.contract import Pass
+from graphprune.passes.state import State
+
+from graphprune.analysis import Analysis, Group
+from graphprune.errors import InputError
+from graphprune.rewrite.plan import GroupPlan
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, and what was not.
+
+    Attributes:
+        scores: by group id, shape ``[classes]``.
+        constant: classes that no input changes, by group id; they went first.
+        untouched: prunable groups of which nothing is removed, and why.
+    """
+
+    scores: Scores
+    constant: Constant
+    untouched: list[Untouched]
+
+
+@dataclass(frozen=True)
+class Select(Pass):
+    """Choose the least important classes of groups.
+
+    Attributes:
+        ratio: share of each group's classes to remove, above 0 and below 1.
+        criterion: by what classes are ranked: one of ``graphprune.passes.choose.criteria.names()``.
+        uniform: take the same share of every group; else the ratio says only how many multiply-accumulates go, and
+            calibration inputs say which groups give them (see ``graphprune.passes.choose.allocation``).
+        align: widths that remain are rounded up to a multiple of this; where it is left out, what passes ahead ask for,
+            else a multiple of 4 or of 2 where that costs little of a group.
+        include: globs on group ids and node names: these and no others.
+        exclude: globs on group ids and node names: not these.
+        allow_statistical: groups too that a mean runs over: removal leaves an error, which the proof reports.
+    """
+
+    name: ClassVar[str] = "select"
+
+    ratio: float
+    criterion: str = "magnitude"
+    uniform: bool = False
+    align: int | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    allow_statistical: bool = False
+
+    def requires(self, state: State) -> Sequence[str]:
+        """The ratio is a share, and inputs are there for criteria that look at them."""
+        by_ratio.check(self.ratio, self.align)
+        criteria.check(self.criterion, state.job.calibration is not None)
+        return ()
+
+    def phases(self, state: State) -> Sequence[str]:
+        """Where inputs are looked at, they take most of the time."""
+        looks = criteria.needs_inputs(self.criterion)
+        return [*["observe"] * looks, "rank", *["weigh"] * (looks and not self.uniform), "select"]
+
+    def call(self, state: State) -> State:
+        """Put the classes that are to go into the plan."""
+        analysis, job = state.analysis(), state.job
+        groups, left = by_ratio.candidates(
+            analysis, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5
+        )
+        request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform)
+        selected = selection.select(analysis, groups, request, state.batches(state.model), job.seed, state.progress)
+        untouched = left + selected.chosen.untouched
+        if not selected.chosen.selection:
+            raise InputError(_nothing(analysis, untouched, self.ratio))
+        entries = [
+            _entry(analysis.group(id), classes, selected.scores) for id, classes in selected.chosen.selection.items()
+        ]
+        found = Chosen(selected.scores, selected.constant, untouched)
+        return state.having(found, plan=replace(state.plan, groups=[*state.plan.groups, *entries]))
+
+    def _widths(self, state: State) -> by_ratio.Align:
+        return self.align if self.align is not None else state.bounds() or None
+
+
+def _entry(group: Group | None, classes: Sequence[int], scores: Scores) -> GroupPlan:
+    assert group is not None
+    entry = GroupPlan(group.id, group.kind, group.size, group.statistical, list(classes))
+    entry.score = told(scores, group.id)
+    return entry
+
+
+def told(scores: Scores, group: str) -> list[float] | None:
+    """Scores of a group as a plan holds them: six digits, and numbers that JSON knows."""
+    return [float(f"{min(s, 1e30):.6g}") for s in scores[group]] if group in scores else None
+
+
+def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:
+    """Why nothing can be removed, in one line, with what could be done."""
+    name = analysis.model.name
+    if not analysis.groups:
+        largest = max(analysis.fixed, key=lambda g: g.parameters.sum(), default=None)
+        why = f": group {largest.id!r} stays because {largest.reasons[0].text}" if largest and largest.reasons else ""
+        note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0].text}" if analysis.notes else ""
+        return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
+    sizes = [g.size for g in analysis.groups if not g.statistical]
+    if sizes and all(u.reason.endswith("less than one") for u in untouched if not u.reason.startswith("statistical")):
+        return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {1 / max(sizes):.3g}"
+    first = untouched[0]
+    return f"{name}: nothing can be removed: group {first.group!r}: {first.reason}"

@@ -1,0 +1,61 @@
+"""The contract of a pass: a frozen dataclass of its own options, from a state to a state.
+
+A pass says what it needs before anything is computed, what it asks of the passes before it, does its work, and makes
+sure that it was done right. A recipe is a list of passes (see ``graphprune.passes.recipe``). A pass of another package
+comes in by the entry point group ``graphprune.passes``: its name there stands for it in recipes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from graphprune.passes.state import State
+
+
+class Pass(ABC):
+    """One step of a job.
+
+    Subclasses are frozen dataclasses whose fields are the options that a recipe may give: numbers, strings, booleans,
+    lists of these, and None where an option may be left out.
+    """
+
+    name: ClassVar[str]
+    """What it is called in recipes."""
+
+    def requires(self, state: State) -> Sequence[str]:
+        """Reasons why it cannot run in this job: asked of the whole recipe before anything is computed.
+
+        Raises:
+            GraphpruneError: the same, where the exit status is to be another than that of bad input.
+        """
+        return ()
+
+    def bounds(self, state: State) -> Mapping[str, int]:
+        """What it asks of earlier passes: by group id what widths must stay multiples of."""
+        return {}
+
+    def phases(self, state: State) -> Sequence[str]:
+        """What users are told that it is doing, in order."""
+        return (self.name,)
+
+    def proves(self, state: State) -> bool:
+        """Whether making sure of it takes a phase of its own."""
+        return False
+
+    @abstractmethod
+    def call(self, state: State) -> State:
+        """Do the work: another model, entries for the plan, findings for the report.
+
+        Raises:
+            GraphpruneError: it cannot be done; says why, and what to do.
+        """
+
+    def ensures(self, before: State, after: State) -> State:
+        """Make sure that it was done right, and add the evidence.
+
+        Raises:
+            GraphpruneError: it was not.
+        """
+        return after

@@ -1,0 +1,87 @@
+"""The passes that take whole blocks out: one chooses them, one removes and proves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from graphprune.passes.contract import Pass
+from graphprune.passes.depth import depth, influence
+from graphprune.passes.depth.depth import Shallower
+from graphprune.passes.state import State
+
+from graphprune.errors import InputError
+from graphprune.run.calibration import Source
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of the blocks that are to go, None where they were named."""
+
+    scores: list[float | None]
+
+
+@dataclass(frozen=True)
+class SelectBlocks(Pass):
+    """Choose whole blocks.
+
+    Attributes:
+        names: ids or globs. All that match go; where ``count`` is given they are what it is chosen from.
+        count: how many go, by score.
+        score: ``influence`` or ``effect`` (see ``graphprune.passes.depth.influence``).
+        inputs: where inputs to score on come from; by default the job's calibration inputs, generated ones without.
+    """
+
+    name: ClassVar[str] = "select-blocks"
+
+    names: Sequence[str] = ()
+    count: int = 0
+    score: str = influence.SCORES[0]
+    inputs: Source | None = None
+
+    def requires(self, state: State) -> Sequence[str]:
+        """There is something to choose, and the score is known."""
+        request = self._request(state)
+        request.check()
+        return () if request else ("nothing is asked for: give count or names",)
+
+    def call(self, state: State) -> State:
+        """Put the blocks that are to go into the plan."""
+        if state.plan.groups:
+            raise InputError("blocks are chosen before classes: put select-blocks and remove-blocks first")
+        job = state.job
+        steps = state.progress.begin(self.name)
+        taken = depth.choose(state.analysis(), self._request(state), job.input_shapes, job.allow_io, job.seed, steps)
+        return state.having(Scored(taken.scores), plan=replace(state.plan, blocks=taken.entries))
+
+    def _request(self, state: State) -> depth.Request:
+        inputs = self.inputs if self.inputs is not None else state.job.calibration
+        return depth.Request(self.names, self.count, self.score, inputs)
+
+
+@dataclass(frozen=True)
+class RemoveBlocks(Pass):
+    """Take out the blocks that the plan names."""
+
+    name: ClassVar[str] = "remove-blocks"
+
+    def call(self, state: State) -> State:
+        """Remove, prove, and analyse what is left at the same sizes."""
+        if not state.plan.blocks:
+            return state
+        job, scored = state.job, state.found(Scored)
+        scores: list[float | None] = [None] * len(state.plan.blocks)
+        scores = scores if scored is None else scored.scores
+        taken = influence.Taken(state.plan.blocks, scores)
+        found = depth.take_out(state.analysis(), taken, job.input_shapes, job.allow_io, job.prove, job.seed)
+        proof = state.plan.proof
+        if found.proof is not None:
+            proof = {**(proof or {}), "blocks": found.proof.to_json()}
+        plan = replace(state.plan, blocks=found.entries, interface=state.plan.interface + found.interface, proof=proof)
+        model = found.analysis.model.source
+        state.remember(model, found.analysis)
+        return state.having(found, model=model, plan=plan)
+
+
+__all__ = ["RemoveBlocks", "SelectBlocks", "Shallower"]

@@ -1,0 +1,98 @@
+"""Runs the passes of a recipe, one after the other, on one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from graphprune.passes.contract import Pass
+from graphprune.passes.replay import Replayed
+from graphprune.passes.state import State
+
+from graphprune.errors import InputError
+from graphprune.progress import Progress
+from graphprune.rewrite import replay
+
+PROOF = "prove"
+
+
+class Clock:
+    """Seconds by step, and the progress of a job through the phases that are planned.
+
+    Args:
+        progress: who watches.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """A step has ended."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
+        self.progress.end(name)
+
+
+def phases(passes: Sequence[Pass], state: State, writes: bool) -> list[str]:
+    """What is to come, each once.
+
+    Args:
+        passes: the passes.
+        state: before the first of them.
+        writes: whether the result is written.
+    """
+    found = ["load", "analyze"]
+    for one in passes:
+        found += [*one.phases(state), *([PROOF] if one.proves(state) else [])]
+    return list(dict.fromkeys([*found, *["write"] * writes]))
+
+
+def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
+    """The state behind all passes.
+
+    Args:
+        passes: the passes.
+        state: what they begin with.
+        clock: is told when each has ended, and when it was made sure of.
+
+    Raises:
+        GraphpruneError: what a pass raises.
+    """
+    for place, one in enumerate(passes):
+        state = replace(state, ahead=passes[place + 1 :])
+        if begun := next(iter(one.phases(state)), None):
+            state.progress.begin(begun)
+        with _naming(state):
+            after = one.call(state)
+            clock.lap(one.name)
+            after = one.ensures(state, after)
+        if one.proves(after):
+            clock.lap(PROOF)
+        state = after
+    return state
+
+
+def check(passes: Sequence[Pass], state: State) -> None:
+    """Ask all passes what they require.
+
+    Args:
+        passes: the passes.
+        state: before the first of them; nothing of it has been looked at yet.
+
+    Raises:
+        InputError: a pass cannot run in this job; says which, and why.
+    """
+    for place, one in enumerate(passes):
+        for reason in one.requires(replace(state, ahead=passes[place + 1 :])):
+            raise InputError(f"{one.name}: {reason}")
+
+
+def _naming(state: State) -> AbstractContextManager[None]:
+    """Where a plan is applied, what goes wrong is told as that of the plan."""
+    replayed = state.found(Replayed)
+    return nullcontext() if replayed is None else replay.naming(replayed.plan)

@@ -1,0 +1,187 @@
+"""What came of a job: costs before and after, what was found on the way, and the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from graphprune.passes.choose.ratio import Untouched
+from graphprune.passes.choose.select import Chosen
+from graphprune.passes.cut import cutting
+from graphprune.passes.depth.depth import Shallower
+from graphprune.passes.driver import Clock
+from graphprune.passes.fit.fit import Fits
+from graphprune.passes.fit.reconstruct import Fit
+from graphprune.passes.recipe import Recipe
+from graphprune.passes.smaller import costs
+from graphprune.passes.sparse.sparse import Sparse
+from graphprune.passes.state import Notes, State
+from graphprune.passes.toml import told
+from onnx import ModelProto
+
+from graphprune import __version__
+from graphprune.analysis import Analysis, chance
+from graphprune.analysis.cost import Cost
+from graphprune.model import Model, files, interchange
+from graphprune.proof.proof import Proof
+from graphprune.rewrite import packed
+from graphprune.rewrite.plan import Plan
+from graphprune.verdict.checks import Verdict
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results are to be written.
+
+    Attributes:
+        model: the model; None writes nothing of it.
+        plan: the plan; by default beside the model, as ``<model without .onnx>.plan.json``.
+        packed: sparse weights without their zeros (see ``graphprune.rewrite.packed``).
+    """
+
+    model: AnyPath | None = None
+    plan: AnyPath | None = None
+    packed: AnyPath | None = None
+
+
+@dataclass
+class Result:
+    """What a job did.
+
+    Attributes:
+        model: the pruned model.
+        plan: everything that was done to it.
+        analysis: of the original, without the blocks that went.
+        before, after: costs.
+        proof: how far the pruned model is from the masked original; None where no proof was asked for, or nothing but
+            blocks went.
+        untouched: prunable groups of which nothing was removed, and why.
+        output: the file written, None where none was asked for.
+        seconds: time taken, by step.
+        verdict: what validation found; None where none was asked for.
+        fits: linear operators that were fitted to the original, with their errors on what was held out.
+        without: the model without the blocks that went, with their scores and proof; None where none went.
+        sparse: what became sparse; None where that was not asked for.
+        compressed: bytes of the original and of what was written, deflated; where single weights went.
+        notes: what else the user should know.
+    """
+
+    model: Model
+    plan: Plan
+    analysis: Analysis
+    before: Cost
+    after: Cost
+    proof: Proof | None
+    untouched: list[Untouched] = field(default_factory=list)
+    output: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    without: Shallower | None = None
+    fits: list[Fit] = field(default_factory=list)
+    sparse: Sparse | None = None
+    compressed: tuple[int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def proto(self) -> ModelProto:
+        """The pruned model as a ``ModelProto`` of its own, with all weights in it."""
+        return interchange.whole(self.model)
+
+    def ir(self) -> Any:
+        """The pruned model as an ``onnx_ir.Model``.
+
+        Raises:
+            BackendError: onnx-ir is not installed.
+        """
+        return interchange.convert(self.model, interchange.IR).value
+
+    def graphsurgeon(self) -> Any:
+        """The pruned model as an ``onnx_graphsurgeon.Graph``."""
+        return interchange.convert(self.model, interchange.SURGEON).value
+
+
+def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Result:
+    """Check that the result is what was asked for, write it, and say what was done.
+
+    Args:
+        recipe: what was to be done.
+        state: behind the last pass.
+        outputs: where to write.
+        clock: of the job.
+
+    Raises:
+        InputError: what was removed has not made the model smaller, or a file cannot be written.
+    """
+    state = replace(state, model=marked(state, recipe))
+    cut, sparse = cutting(state), state.found(Sparse)
+    before, after = costs(state)
+    size = _write(state, outputs, sparse)
+    compressed = None
+    if outputs.model is not None:
+        if sparse is not None and sparse.request.structure is None:
+            compressed = files.deflated(state.original), files.deflated(state.model)
+        clock.lap("write")
+    chosen, fits, notes = state.found(Chosen), state.found(Fits), state.found(Notes)
+    said = [f"{node}: {text}" for node, text in chance.notes(state.analysis(state.original).model)]
+    return Result(
+        state.model,
+        state.plan,
+        cut.analysis,
+        before,
+        replace(after, bytes=size),
+        cut.proof,
+        [] if chosen is None else chosen.untouched,
+        None if outputs.model is None else Path(outputs.model),
+        clock.seconds,
+        state.found(Verdict),
+        state.found(Shallower),
+        [] if fits is None else fits.fits,
+        sparse,
+        compressed,
+        [*said, *([] if notes is None else notes.lines)],
+    )
+
+
+def marked(state: State, recipe: Recipe) -> Model:
+    """The model, which says in its metadata how it was made: viewers show that.
+
+    ``graphprune.version``, ``graphprune.recipe`` (as JSON; paths as names of files alone),
+    ``graphprune.original.sha256`` and ``graphprune.plan.sha256``.
+    """
+    plan = files.json_text(state.plan.to_json()).encode()
+    said = {
+        "graphprune.version": __version__,
+        "graphprune.recipe": json.dumps(told(recipe), sort_keys=True),
+        "graphprune.original.sha256": str(state.plan.model["sha256"]),
+        "graphprune.plan.sha256": hashlib.sha256(plan).hexdigest(),
+    }
+    model = state.model
+    if model is state.original:  # nothing was done to it, and it is the user's own
+        return model
+    kept = [prop for prop in model.proto.metadata_props if prop.key not in said]
+    del model.proto.metadata_props[:]
+    model.proto.metadata_props.extend(kept)
+    for key, value in said.items():
+        model.proto.metadata_props.add(key=key, value=value)
+    return model
+
+
+def _write(state: State, outputs: Outputs, sparse: Sparse | None) -> int:
+    """Write the model, its plan, and what else is asked for; returns bytes of the model."""
+    if outputs.packed is not None and sparse is not None:
+        weights, pattern = [t.target.weight for t in sparse.thinned], sparse.request.pattern
+        packed.write(Path(outputs.packed), state.model, weights, pattern, state.job.input_shapes)
+    if outputs.model is None:
+        return int(state.model.proto.ByteSize())
+    written = Path(outputs.model)
+    size = files.save(state.model, written)
+    place = files.plan_place(written, outputs.plan)
+    if place is not None:
+        files.write_json(place, state.plan.to_json())
+    return size

@@ -1,0 +1,123 @@
+"""What a job is about while it runs: the model, the plan, and what its passes have found so far.
+
+A state is never changed in place: each pass takes one and gives another (see ``graphprune.passes.contract``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from graphprune.analysis import Analysis, analyze
+from graphprune.model import Model
+from graphprune.progress import Progress
+from graphprune.relation import Shape
+from graphprune.rewrite.plan import Plan
+from graphprune.run import calibration
+from graphprune.run.calibration import Batches, Source
+
+if TYPE_CHECKING:
+    from graphprune.passes.contract import Pass
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What holds for a whole job, whatever its passes do.
+
+    Attributes:
+        input_shapes: sizes for inputs whose free dims cannot be guessed.
+        allow_io: let inputs and outputs of the graph shrink: those that carry a state round (a cache of keys and
+            values), and others where a pass names their group.
+        prove: compare what was removed with the masked original before anything is written.
+        calibration: unlabelled inputs (see ``graphprune.run.samples``), or ``generated``; None where there are none.
+        seed: of generated inputs, and of everything that is drawn by chance.
+    """
+
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    allow_io: bool = False
+    prove: bool = True
+    calibration: Source | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """A job between two of its passes.
+
+    Attributes:
+        original: the model as it was given.
+        model: the model as it is now.
+        plan: what was chosen, and what was done.
+        job: what holds for all passes.
+        progress: is told of every phase and of its steps.
+        ahead: the passes that are still to come.
+        findings: what passes have found, by type; one of each.
+        analyses: of models met so far, with the model itself, by its identity.
+    """
+
+    original: Model
+    model: Model
+    plan: Plan
+    job: Job = field(default_factory=Job)
+    progress: Progress = field(default_factory=Progress, repr=False, compare=False)
+    ahead: Sequence[Pass] = ()
+    findings: Mapping[type, Any] = field(default_factory=dict)
+    analyses: dict[int, tuple[Model, Analysis]] = field(default_factory=dict, repr=False, compare=False)
+
+    def analysis(self, model: Model | None = None) -> Analysis:
+        """The analysis of the model as it is now, or of another; made once.
+
+        Raises:
+            InputError: it runs at none of the sizes tried.
+        """
+        model = self.model if model is None else model
+        if id(model) not in self.analyses:
+            given = calibration.still(self.job.input_shapes, model) if model is not self.original else None
+            shapes = self.job.input_shapes if given is None else given
+            self.analyses[id(model)] = model, analyze(model, shapes, allow_io=self.job.allow_io)
+        return self.analyses[id(model)][1]
+
+    def remember(self, model: Model, analysis: Analysis) -> None:
+        """Keep an analysis that was made elsewhere."""
+        self.analyses[id(model)] = model, analysis
+
+    def found(self, kind: type[T]) -> T | None:
+        """What a pass has found, None where none has."""
+        return self.findings.get(kind)
+
+    def having(self, *findings: object, **changes: Any) -> State:
+        """The state with more findings, and other changes."""
+        return replace(self, findings={**self.findings, **{type(one): one for one in findings}}, **changes)
+
+    def noting(self, *notes: str) -> State:
+        """The state with notes for the user."""
+        return self.having(Notes((*(self.found(Notes) or Notes()).lines, *notes)))
+
+    def bounds(self) -> dict[str, int]:
+        """What the passes ahead ask of widths: by group id what they must stay multiples of."""
+        wanted: dict[str, int] = {}
+        for one in self.ahead:
+            for group, multiple in one.bounds(self).items():
+                wanted[group] = max(wanted.get(group, 1), multiple)
+        return wanted
+
+    def batches(self, model: Model) -> Batches | None:
+        """The calibration inputs of a model, None where the job has none.
+
+        Raises:
+            InputError: inputs are to be generated, and the model runs at no size that was tried.
+        """
+        if self.job.calibration is None:
+            return None
+        runnable = self.analysis(model).model.runnable
+        return calibration.batches(self.job.calibration, runnable, self.job.input_shapes, self.job.seed)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the user should know beside the result."""
+
+    lines: tuple[str, ...] = ()

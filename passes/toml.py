@@ -1,0 +1,215 @@
+"""Recipes as files: TOML, with a schema (``recipe.schema.json``), read with the line of every error.
+
+    format = "graphprune-recipe/1"
+
+    [job]
+    calibration = "inputs.npz"      # beside the recipe, or wherever the path leads from there
+
+    [[passes]]
+    use = "select"
+    ratio = 0.3
+
+    [[passes]]
+    use = "cut"
+
+    [models."*rec*.onnx".input_shapes]
+    x = [1, 3, 48, 320]
+
+Paths are those of the recipe's folder. A section of ``models`` holds for models whose file name its glob matches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import tomlkit
+from graphprune.passes.contract import Pass
+from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
+from graphprune.passes.state import Job
+from graphprune.passes.step import Step
+from tomlkit.exceptions import TOMLKitError
+
+from graphprune.errors import InputError
+from graphprune.run import synthetic, usercode
+from graphprune.schema import schema
+
+_PATHS = ("calibration", "inputs", "plan")
+"""Options that hold a path where they hold no word of another kind."""
+
+
+def load(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        InputError: no such file, not TOML, or not a recipe; says at which line and key.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text()
+        data = tomlkit.parse(text).unwrap()
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except TOMLKitError as error:
+        raise InputError(f"{file}: not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
+    problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_outline()).iter_errors(data))
+    if problem is not None:
+        keys = list(problem.absolute_path)
+        raise InputError(f"{file}{_at(text, keys)}: {_named(keys)}: {problem.message[:200]}")
+    return _recipe(data, text, file)
+
+
+def _outline() -> dict[str, Any]:
+    """The schema without the options of passes: what is wrong with these is told by the passes themselves."""
+    found = schema("recipe")
+    del found["properties"]["passes"]["items"]["allOf"]
+    return found
+
+
+def _recipe(data: Mapping[str, Any], text: str, file: Path) -> Recipe:
+    passes: list[Pass] = []
+    for place, entry in enumerate(data["passes"]):
+        options = {k: v for k, v in _placed(entry, file.parent, _from).items() if k != "use"}
+        try:
+            passes.append(build(entry["use"], options))
+        except OptionError as error:
+            keys: list[str | int] = ["passes", place, error.key]
+            raise InputError(f"{file}{_at(text, keys)}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{file}{_at(text, ['passes', place, 'use'])}: {error}") from error
+    models = {glob: _job(_placed(section, file.parent, _from)) for glob, section in data.get("models", {}).items()}
+    return Recipe(tuple(passes), Job(**_job(_placed(data.get("job", {}), file.parent, _from))), models)
+
+
+def _job(section: Mapping[str, Any]) -> dict[str, Any]:
+    shapes = {name: tuple(sizes) for name, sizes in section.get("input_shapes", {}).items()}
+    return {**section, "input_shapes": shapes} if shapes else dict(section)
+
+
+def dump(recipe: Recipe, path: str | os.PathLike[str]) -> str:
+    """A recipe as the text of a file at some place, of which its paths are told.
+
+    Raises:
+        InputError: it holds what no file can: inputs in memory, a plan that is no file.
+    """
+    folder = Path(path).parent
+    document = tomlkit.document()
+    document["format"] = FORMAT
+    job = _plain(recipe.job)
+    if job:
+        document["job"] = _placed(job, folder, _to)
+    steps = tomlkit.aot()
+    for one in recipe.passes:
+        use = {"use": one.function if isinstance(one, Step) else one.name}
+        options = {k: v for k, v in _plain(one).items() if not (isinstance(one, Step) and k == "function")}
+        steps.append(tomlkit.item({**use, **_placed(options, folder, _to)}))
+    document["passes"] = steps
+    if recipe.models:
+        document["models"] = {glob: _placed(dict(section), folder, _to) for glob, section in recipe.models.items()}
+    return tomlkit.dumps(document)
+
+
+def told(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a model can carry it: paths as the names of files alone, and what no file can hold in a word."""
+    found: dict[str, Any] = {"format": FORMAT, "job": _briefly(recipe.job)}
+    found["passes"] = [
+        {"use": one.function if isinstance(one, Step) else one.name, **_briefly(one)} for one in recipe.passes
+    ]
+    return found
+
+
+def _briefly(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, own in _differing(value).items():
+        try:
+            found[name] = _item(own, name)
+        except InputError:
+            found[name] = "in memory"
+        if name in _PATHS and _is_path(found[name]):
+            found[name] = Path(found[name]).name
+    return found
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass that differ from their defaults, as TOML has them."""
+    what = getattr(value, "name", "the job")
+    return {name: _item(own, f"{name} of {what}") for name, own in _differing(value).items()}
+
+
+def _differing(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass that differ from their defaults."""
+    found = {}
+    for one in dataclasses.fields(value):
+        own = getattr(value, one.name)
+        default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        if own is not None and not (own is default or (isinstance(own, _COMPARED) and own == default)):
+            found[one.name] = own
+    return found
+
+
+_COMPARED = (bool, int, float, str, tuple, list, dict)
+"""Types whose values are compared: what else there may be (arrays) knows no plain equality."""
+
+
+def _item(value: Any, what: str) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping) and not any(hasattr(v, "dtype") for v in value.values()):
+        return {str(k): _item(v, what) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_item(v, what) for v in value]
+    if isinstance(value, str | bool | int | float):
+        return value
+    raise InputError(f"{what} is a {type(value).__name__} in memory, which no recipe can hold; give a path")
+
+
+def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, Any]:
+    """Options with their paths told from another folder."""
+    return {k: place(v, folder) if k in _PATHS and _is_path(v) else v for k, v in options.items()}
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != synthetic.NAME and not usercode.names_one(value)
+
+
+def _from(value: str, folder: Path) -> str:
+    return str(folder / value)
+
+
+def _to(value: str, folder: Path) -> str:
+    return os.path.relpath(value, folder)
+
+
+def _named(keys: Sequence[str | int]) -> str:
+    """``passes 2, ratio``: keys as a person counts them."""
+    words = [f"{words_before} {key + 1}" if isinstance(key, int) else str(key)
+             for words_before, key in zip(["", *map(str, keys)], keys, strict=False)]  # fmt: skip
+    found = [w for k, w in enumerate(words) if not (k + 1 < len(keys) and isinstance(keys[k + 1], int))]
+    return ", ".join(found) or "the top"
+
+
+def _at(text: str, keys: Sequence[str | int]) -> str:
+    """``:7``: the line that a key stands at, or that of the section that it is missing from."""
+    lines, start, found = text.splitlines(), 0, 0
+    section = [str(k) for k in keys if isinstance(k, str)]
+    number = next((k for k in keys if isinstance(k, int)), None)
+    for place, key in enumerate(section):
+        head = re.compile(rf"\s*\[+\s*(?:[^\]]*\.)?[\"']?{re.escape(key)}[\"']?\s*[.\]]")
+        heads = [n for n in range(start, len(lines)) if head.match(lines[n])]
+        which = number if place == 0 and number is not None else 0
+        if which < len(heads):
+            start = found = heads[which]
+            continue
+        entry = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]")
+        end = next((n for n in range(start + 1, len(lines)) if re.match(r"\s*\[", lines[n])), len(lines))
+        hit = next((n for n in range(start, end) if entry.match(lines[n])), None)
+        found = found if hit is None else hit
+        break
+    return f":{found + 1}" if lines else ""

@@ -112,7 +112,9 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     if plan.sparsity and all(e["method"] == "magnitude" for e in plan.sparsity):
         replay.check_sparsity(plan)
         entry, names = plan.sparsity[0], [escape(e["name"]) for e in plan.sparsity]
-        passes.append(Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names))
+        again = Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names)
+        again.request.resolved(calibrated=False)
+        passes.append(again)
     return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
 
 

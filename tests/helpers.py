@@ -27,9 +27,10 @@ def constants(model: ModelProto) -> dict[str, np.ndarray]:
     return found
 
 
-def bare(path: Path) -> bytes:
-    """A written model without what it says of how it was made, which tells a replay from the first run."""
-    proto = onnx.load(path, load_external_data=False)
+def bare(model: Path | ModelProto) -> bytes:
+    """A model without what it says of how it was made, which tells a replay from the first run."""
+    proto = ModelProto()
+    proto.CopyFrom(onnx.load(model, load_external_data=False) if isinstance(model, Path) else model)
     kept = [prop for prop in proto.metadata_props if not prop.key.startswith("graphprune.")]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)

@@ -14,7 +14,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 
 import click
@@ -134,7 +133,7 @@ def _fault(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where in this package an error was raised, or what it called when it was: ``graphprune/x.py:12, in y``."""
+    """Where in this package an error was raised, or what it called when it was: ``graphprune/x/y.py:12, in z``."""
     own: FrameType | None = None
     line = 0
     for frame, number in traceback.walk_tb(error.__traceback__):
@@ -143,5 +142,5 @@ def _place(error: BaseException) -> str:
             own, line = frame, number
     if own is None:
         return ""
-    path = Path(own.f_code.co_filename)
-    return f"{path.parent.name}/{path.name}:{line}, in {own.f_code.co_name}"
+    path = own.f_globals["__name__"].replace(".", "/")
+    return f"{path}.py:{line}, in {own.f_code.co_name}"

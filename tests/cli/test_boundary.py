@@ -108,7 +108,7 @@ def raising(error: BaseException) -> Callable[..., None]:
     return fails
 
 
-FAULT = "a fault of graphprune itself at graphprune/analysis.py:"
+FAULT = "a fault of graphprune itself at graphprune/analysis/analysis.py:"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ FAULT = "a fault of graphprune itself at graphprune/analysis.py:"
         (EOFError("no data left"), 4, [FAULT, "EOFError: no data left"]),
         (OSError("no such device"), 4, [FAULT, "OSError: no such device"]),
         (FaultError("m.onnx: the rule of Conv\nraised"), 4, ["error: m.onnx: the rule of Conv raised"]),
-        (MemoryError(), 2, ["out of memory at graphprune/analysis.py:", "helps"]),
+        (MemoryError(), 2, ["out of memory at graphprune/analysis/analysis.py:", "helps"]),
         (PermissionError(errno.EACCES, "Permission denied", "m.data"), 2, ["error: m.data: Permission denied"]),
         (KeyboardInterrupt(), 130, ["error: interrupted"]),
     ],

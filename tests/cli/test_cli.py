@@ -153,7 +153,7 @@ BAD = {
     "ratio that is no number": (
         chain().SerializeToString(),
         ["--ratio", "nan"],
-        "ratio is nan (float), and must be a number",
+        "--ratio nan is out of range",
     ),
     "word for a ratio": (chain().SerializeToString(), ["--ratio", "much"], "much"),
     "no ratio": (chain().SerializeToString(), [], "--ratio"),

@@ -52,7 +52,7 @@ def test_plans_are_replayed_to_the_bit(tmp_path: Path, ratio: float) -> None:
     assert helpers.bare(tmp_path / "b.onnx") == helpers.bare(tmp_path / "c.onnx")
     plan = json.loads((tmp_path / "b.plan.json").read_text())
     assert [b["id"] for b in plan["blocks"]] == [b.id for b in first.plan.blocks] and plan["proof"]["blocks"]["outputs"]
-    assert again.plan.blocks == first.plan.blocks and again.after == first.after
+    assert again.plan.blocks == first.plan.blocks and again.after.macs == first.after.macs
     assert plan["model"]["sha256"] == analyze(tmp_path / "a.onnx").model.sha256
 
 
@@ -65,7 +65,7 @@ def test_caches_go_with_their_layers(tmp_path: Path) -> None:
     saved = onnx.load(tmp_path / "b.onnx")
     assert [o.name for o in saved.graph.output] == ["linear_14", "cat_11", "cat_12"]
     again = graphprune.apply(tmp_path / "b.plan.json", model)
-    assert again.model.proto == result.model.proto
+    assert helpers.bare(again.model.proto) == helpers.bare(result.model.proto)
     with pytest.raises(graphprune.InputError, match="no block matches"):
         graphprune.prune(model, blocks=Request(["branch:add_300"]))
 

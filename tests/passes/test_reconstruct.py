@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from graphprune.passes.depth.depth import Request
-from graphprune.passes.fit.compensation import compensate
+from graphprune.passes.fit.compensation import Reference, compensate
 from graphprune.passes.fit.paired import Task
 from graphprune.passes.fit.reconstruct import Reconstructed, reconstruct
 from onnx import ModelProto, numpy_helper
@@ -319,7 +319,7 @@ def test_products_of_every_form_are_fitted(kind: str, op: str) -> None:
     analysis = graphprune.analyze(model)
     chosen = {g.id: list(range(0, g.size, 3)) for g in analysis.groups if g.prunable and not g.pinned.any()}
     done = rewrite(analysis, chosen)
-    made = compensate("refit", analysis.model, analysis, done, lambda: data)
+    made = compensate("refit", Reference(analysis.model, analysis, lambda: data), done)
     assert any(f.kept and op in f.node and f.after < 0.8 * f.before for f in made.fits)
     feeds = batches(shape, 1, seed=9)[0]
     wanted, before, after = (helpers.run(m, feeds)[0] for m in (model, done.model.proto, made.model.proto))

@@ -25,4 +25,10 @@ def test_parts_do_not_overlap() -> None:
 
 def test_metadata_survives_pruning() -> None:
     result = graphprune.prune(models.trained("digits-cnn"), ratio=0.2)
-    assert [p.key for p in result.model.proto.metadata_props] == ["held_out_accuracy"]
+    assert [p.key for p in result.model.proto.metadata_props] == [
+        "held_out_accuracy",
+        "graphprune.version",
+        "graphprune.recipe",
+        "graphprune.original.sha256",
+        "graphprune.plan.sha256",
+    ]

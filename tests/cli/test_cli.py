@@ -216,3 +216,15 @@ def test_the_module_and_the_script_are_the_same_program(tmp_path: Path) -> None:
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, *command, "--help")
     assert status == 0 and "Usage: graphprune" in out
+
+
+def test_every_command_is_in_the_help_and_starts() -> None:
+    from importlib import import_module
+
+    from graphprune.cli import commands
+
+    folder = Path(commands.__file__).parent
+    made = {p.stem for p in folder.glob("*.py") if "@click.command" in p.read_text()}
+    assert {name.replace("-", "_") for name in commands._COMMANDS} == made
+    for name in commands._COMMANDS:
+        assert import_module(f"graphprune.cli.{name.replace('-', '_')}").command.name == name

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
 
 from graphprune.analysis import Analysis
+from graphprune.model import Model
 from graphprune.proof import proof
-from graphprune.relation import Shape, Values
+from graphprune.relation import Shape
 from graphprune.rewrite.removal import Removal
 from graphprune.rewrite.rewrite import Rewritten, described, rewrite
 from graphprune.run import calibration, sizing
@@ -24,16 +24,17 @@ class Cutting:
     Attributes:
         analysis: of the model that it was cut from.
         done: the rewrite.
-        proof: how far the pruned model is from the masked original; None where none was asked for.
     """
 
     analysis: Analysis
     done: Rewritten
-    proof: proof.Proof | None = None
 
-    def restrict(self, value: Values, name: str) -> Values:
-        """An activation of the original without its removed elements."""
-        return proof.restrict(np.asarray(value), name, self.done.removal)
+
+@dataclass(frozen=True)
+class Base:
+    """The model that has the structure of the one as it is now, but for what was cut since; the original by default."""
+
+    model: Model
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ class Cut(Pass):
         done, tries = cutting.done, sizes(after, cutting.analysis)
         found = proof.prove(cutting.analysis.model, done.model, done.plan, done.removal, tries, after.job.seed)
         told = {**found.to_json(), **(after.plan.proof or {})}
-        return after.having(replace(cutting, proof=found), plan=replace(after.plan, proof=told))
+        return after.having(found, plan=replace(after.plan, proof=told))
 
 
 def cutting(state: State) -> Cutting:
     """What was cut of the model as it is now; where nothing was, a cut of nothing."""
     found = state.found(Cutting)
     if found is None:
-        analysis = state.analysis()
+        base = state.found(Base)
+        analysis = state.analysis(state.original if base is None else base.model)
         return Cutting(analysis, Rewritten(state.model, state.plan, Removal(analysis, {})))
     return replace(found, done=replace(found.done, model=state.model, plan=state.plan))
 

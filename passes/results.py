@@ -135,7 +135,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         cut.analysis,
         before,
         replace(after, bytes=size),
-        cut.proof,
+        state.found(Proof),
         [] if chosen is None else chosen.untouched,
         None if outputs.model is None else Path(outputs.model),
         clock.seconds,

@@ -92,6 +92,10 @@ class State:
         """The state with more findings, and other changes."""
         return replace(self, findings={**self.findings, **{type(one): one for one in findings}}, **changes)
 
+    def without(self, kind: type) -> State:
+        """The state without what was found of a type, since it holds no more."""
+        return replace(self, findings={k: v for k, v in self.findings.items() if k is not kind})
+
     def noting(self, *notes: str) -> State:
         """The state with notes for the user."""
         return self.having(Notes((*(self.found(Notes) or Notes()).lines, *notes)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
 from graphprune.passes.contract import Pass
+from graphprune.passes.cut import Base, Cutting
 from graphprune.passes.state import State
 
 from graphprune.errors import InputError
@@ -47,7 +48,7 @@ class Step(Pass):
         with usercode.told(self.function):
             made = function(given.value, **self.options)
         model = given.back(given.value if made is None else made, self.function)
-        return state.having(model=model)
+        return state.without(Cutting).having(Base(model), model=model)
 
 
 def _form(name: str, function: Callable[..., Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphprune.passes.contract import Pass
+from graphprune.passes.cut import Base
 from graphprune.passes.depth import depth, influence
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.state import State
@@ -81,7 +82,7 @@ class RemoveBlocks(Pass):
         plan = replace(state.plan, blocks=found.entries, interface=state.plan.interface + found.interface, proof=proof)
         model = found.analysis.model.source
         state.remember(model, found.analysis)
-        return state.having(found, model=model, plan=plan)
+        return state.having(found, Base(model), model=model, plan=plan)
 
 
 __all__ = ["RemoveBlocks", "SelectBlocks", "Shallower"]

@@ -15,6 +15,7 @@ position. All outputs are worked on at once.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +51,12 @@ class Thinner:
 
         Args:
             weight: shape ``[groups, sums, outputs]``.
-            gram: second moments of what is summed, ``[groups, sums, sums]``; where they overflow, magnitude decides.
+            gram: second moments of what is summed, ``[groups, sums, sums]``; where they overflow, or are nothing but
+                rounding (of inputs that hardly change), magnitude decides.
         """
         if self.method == "sparsegpt" and np.isfinite(gram).all():
-            return self._settled(weight, gram)
+            with suppress(np.linalg.LinAlgError):
+                return self._settled(weight, gram)
         scores = np.abs(weight)
         if self.method == "wanda":
             scores = scores * np.sqrt(np.maximum(np.einsum("gii->gi", gram), 0))[:, :, None]
@@ -100,6 +103,9 @@ def factor(gram: FloatArray) -> FloatArray:
 
     Of few samples the moments have a rank far below their size, and rounding can leave the inverse with no factor; it
     is damped ten times as much then, until it has one.
+
+    Raises:
+        LinAlgError: damped by their own mean they still have none: they are less than their rounding.
     """
     damping = DAMPING
     while True:

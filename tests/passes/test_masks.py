@@ -132,3 +132,16 @@ def test_inputs_that_overflow_leave_the_weight_as_it_was() -> None:
     stay, start = Thinner("sparsegpt", PATTERN).choose(weight, sums.fitting.rows.xx)
     assert PATTERN.follows(start, 1)
     assert (masked(sums, start, np.zeros((1, 5)), stay)[1] == start).all()
+
+
+def test_moments_that_are_few_or_nothing_but_rounding() -> None:
+    """SparseGPT goes on with more damping where moments have no factor, and by magnitude where they say nothing."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((1, 64, 16))
+    x = rng.standard_normal((3, 64)) * 10.0 ** rng.uniform(-6, 6, 64)
+    stay, made = masks.Thinner("sparsegpt", Pattern(2, 4)).choose(weight, (x.T @ x)[None])
+    assert np.isfinite(made).all() and (stay.reshape(1, 16, 4, 16).sum(2) == 2).all()
+    noise = rng.standard_normal((64, 64)) * 1e-7
+    stay, made = masks.Thinner("sparsegpt", Pattern(2, 4)).choose(weight, (noise + noise.T)[None])
+    plain, _ = masks.Thinner("magnitude", Pattern(2, 4)).choose(weight, (x.T @ x)[None])
+    assert (stay == plain).all() and (made == weight * plain).all()

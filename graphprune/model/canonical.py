@@ -1,7 +1,7 @@
 """The form of a model that is analysed and rewritten: what the file shares is apart, what it wraps is laid open.
 
 1. Functions of the model's own are inlined where they are called (by ONNX's inliner, on a copy without weights).
-2. The bodies of If, Loop and Scan are laid open (see ``graphprune.control``).
+2. The bodies of If, Loop and Scan are laid open (see ``graphprune.model.control``).
 3. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
    as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``, which is there to
    be read by people; which tensors are copies stands in ``Model.copies``.

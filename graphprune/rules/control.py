@@ -1,4 +1,4 @@
-"""Rules of the nodes that stand for control flow in the flat form (see ``graphprune.control``).
+"""Rules of the nodes that stand for control flow in the flat form (see ``graphprune.model.control``).
 
 What a body is given, what it returns and what the node returns are the same axes; the axis that a loop runs over stays.
 """

@@ -14,6 +14,7 @@ from graphprune.passes.state import State
 from graphprune.errors import InputError
 from graphprune.progress import Progress
 from graphprune.rewrite import replay
+from graphprune.run import usercode
 
 PROOF = "prove"
 
@@ -67,7 +68,7 @@ def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
         state = replace(state, ahead=passes[place + 1 :])
         if begun := next(iter(one.phases(state)), None):
             state.progress.begin(begun)
-        with _naming(state):
+        with _naming(state), _owned(one):
             after = one.call(state)
             clock.lap(one.name)
             after = one.ensures(state, after)
@@ -88,8 +89,19 @@ def check(passes: Sequence[Pass], state: State) -> None:
         InputError: a pass cannot run in this job; says which, and why.
     """
     for place, one in enumerate(passes):
-        for reason in one.requires(replace(state, ahead=passes[place + 1 :])):
-            raise InputError(f"{one.name}: {reason}")
+        try:
+            with _owned(one):
+                reasons = one.requires(replace(state, ahead=passes[place + 1 :]))
+        except InputError as error:
+            raise InputError(f"pass {one.name!r}: {error}") from error
+        for reason in reasons:
+            raise InputError(f"pass {one.name!r}: {reason}")
+
+
+def _owned(one: Pass) -> AbstractContextManager[None]:
+    """What a pass of another package raises is told as that package's."""
+    module = type(one).__module__
+    return nullcontext() if module.startswith("graphprune.") else usercode.told(f"pass {one.name!r} of {module}")
 
 
 def _naming(state: State) -> AbstractContextManager[None]:

@@ -128,6 +128,9 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
             compressed = files.deflated(state.original), files.deflated(state.model)
         clock.lap("write")
     chosen, fits, notes = state.found(Chosen), state.found(Fits), state.found(Notes)
+    if state.model is state.original:
+        state = state.noting("nothing was changed: no pass chose anything")
+        notes = state.found(Notes)
     said = [f"{node}: {text}" for node, text in chance.notes(state.analysis(state.original).model)]
     return Result(
         state.model,

@@ -71,7 +71,7 @@ def _blocks(analysis: Analysis) -> str:
     blocks = find(analysis).blocks
     if not blocks:
         return ""
-    shown = ", ".join(_quoted(block.id) for block in blocks[:2])
+    shown = _quoted(blocks[0].id)
     return f"""
 # Whole blocks, the least important first; {len(blocks)} can go ('graphprune inspect' lists them).
 # [[passes]]
@@ -94,10 +94,11 @@ def _select(analysis: Analysis) -> str:
     widest = max(g.size for g in groups)
     ratio = RATIO if RATIO * widest >= 1 else round(1 / widest + 5e-4, 3)
     lines = [
-        f"# {len(groups)} groups: "
+        f"# {_counted(len(groups))}: "
         + ", ".join(f"{count} of kind {kind}" for kind, count in sorted(kinds.items()))
         + ".",
-        "# The largest: " + ", ".join(f"{g.id} ({g.size} classes)" for g in largest) + ".",
+        "# The largest:",
+        *(f"#     {g.id} ({g.size} classes)" for g in largest),
         "[[passes]]",
         'use = "select"',
         f"ratio = {ratio:g}  # share of each group's classes to remove",
@@ -108,7 +109,7 @@ def _select(analysis: Analysis) -> str:
     if not exact:
         lines.append("allow_statistical = true  # a mean runs over all that there is: an error is left, and reported")
     elif statistical:
-        lines.append(f"# allow_statistical = true  # also {len(statistical)} groups that a mean runs over")
+        lines.append(f"# allow_statistical = true  # also what a mean runs over: {_counted(len(statistical))}")
     return "\n".join([*lines, *_CUT]) + "\n"
 
 
@@ -154,6 +155,10 @@ use = "validate"
 # min_speedup = 1.2
 # tensorrt = true
 """
+
+
+def _counted(number: int) -> str:
+    return "1 group" if number == 1 else f"{number} groups"
 
 
 def _quoted(text: str) -> str:

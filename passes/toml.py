@@ -21,6 +21,7 @@ Paths are those of the recipe's folder. A section of ``models`` holds for models
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -62,8 +63,21 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_outline()).iter_errors(data))
     if problem is not None:
         keys = list(problem.absolute_path)
+        if problem.validator == "additionalProperties":
+            raise _unknown(file, text, keys, problem.instance, problem.schema["properties"])
         raise InputError(f"{file}{_at(text, keys)}: {_named(keys)}: {problem.message[:200]}")
     return _recipe(data, text, file)
+
+
+def _unknown(
+    file: Path, text: str, keys: list[str | int], given: Mapping[str, Any], known: Sequence[str]
+) -> InputError:
+    """A key that a section does not have."""
+    key = next(k for k in given if k not in known)
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    where = _named(keys) if keys else "the top"
+    return InputError(f"{file}{_at(text, [*keys, key])}: {where}: {key} is no key here; {hint}")
 
 
 def _outline() -> dict[str, Any]:

@@ -44,7 +44,7 @@ def as_markdown(entries: Iterable[Entry]) -> str:
         "# Operators",
         "",
         "Made by `graphprune ops --markdown`. An operator without an entry pins what it touches, and `inspect` names",
-        "the node. The notation is explained in `graphprune/notation.py`.",
+        "the node. The notation is explained in `graphprune/relation/notation.py`.",
     ]
     domain = None
     for entry in entries:

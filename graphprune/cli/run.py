@@ -48,11 +48,17 @@ def command(
         "models": [_data(one) for one in outcomes],
     }
     show(data, json_to, quiet, lambda out: _print(out, outcomes, verbose))
-    for one in outcomes if quiet or json_to == "-" else ():
+    for one in outcomes:
         if one.error is not None:
-            click.echo(f"graphprune: error: {one.error}", err=True)
+            click.echo(f"graphprune: error: {_named(one)}", err=True)
     if status:
         sys.exit(status)
+
+
+def _named(outcome: jobs.Outcome) -> str:
+    """What went wrong, with the file that it went wrong with."""
+    error = outcome.error or ""
+    return error if error.startswith(str(outcome.model)) else f"{outcome.model}: {error}"
 
 
 def _data(outcome: jobs.Outcome) -> dict[str, Any]:
@@ -67,7 +73,6 @@ def _print(out: Console, outcomes: list[jobs.Outcome], verbose: bool) -> None:
         return
     for one in outcomes:
         if one.result is None:
-            out.print(Text(f"{one.model}: error (status {one.status}): {one.error}"))
             continue
         before, after, proof = one.result.before, one.result.after, one.result.proof
         proven = "no proof" if proof is None else f"proof {proof.worst:.1e}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -114,6 +115,7 @@ def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> st
         return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
     sizes = [g.size for g in analysis.groups if not g.statistical]
     if sizes and all(u.reason.endswith("less than one") for u in untouched if not u.reason.startswith("statistical")):
-        return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {1 / max(sizes):.3g}"
+        least = math.ceil(1e4 / max(sizes)) / 1e4  # rounded down it would remove nothing again
+        return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {least:g}"
     first = untouched[0]
     return f"{name}: nothing can be removed: group {first.group!r}: {first.reason}"

@@ -14,7 +14,6 @@ from graphprune.analysis.coupling import Coupled, Reason, Statistic
 from graphprune.analysis.web import Tensor, Web
 from graphprune.model import Use
 from graphprune.relation import Relation, Slot
-from graphprune.relation.notation import read_zero
 
 
 @dataclass
@@ -43,9 +42,8 @@ def _judge_node(
     web: Web, group: Coupled, node: int, relation: Relation, dims: set[int], zeros: dict[Tensor, bool]
 ) -> None:
     carriers = _carriers(web, node, relation, dims, zeros)
-    by_output = [read_zero(expression) for expression in relation.zero.split(";")]
-    products, divisors = by_output[0]
-    for i in divisors:
+    made = relation.zero.of(0)
+    for i in made.divisors:
         if i in carriers and carriers[i].zero:
             vertex = web.dim_start[node] + min(carriers[i].dims)
             group.pinned[:] = True
@@ -54,11 +52,11 @@ def _judge_node(
     for axes in relation.outputs:
         on_output |= relation.reach(axes) if axes is not None else set()
     makes = any(axes is not None for axes in relation.outputs)
-    sums = read_zero(relation.sums)[0] or products
+    sums = relation.sums.products or made.products
     for d in sorted(dims):
         dim, vertex = relation.dims[d], web.dim_start[node] + d
         if dim.statistic is not None:
-            over = tuple(i for product in read_zero(relation.sums or "0")[0] for i in product)
+            over = (0,) if relation.sums.never else relation.sums.factors
             over = tuple(i for i in over if i in _bare(d, carriers))
             group.statistics.append(Statistic(vertex, node, dim.statistic, over, centred=True))
         elif ((d not in on_output and makes) or dim.summed) and not _vanishes(d, carriers, sums, only_carriers=True):
@@ -70,7 +68,7 @@ def _judge_node(
         own = relation.reach(axes) & dims
         if own:
             tensor = web.tensors[(node, ("out", k))]
-            products = by_output[k if len(by_output) > 1 else 0][0]
+            products = relation.zero.of(k).products
             zeros[tensor] = all(_vanishes(d, carriers, products, only_carriers=False) for d in own)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from graphprune.relation import Axes, Relation, Shape
-from graphprune.relation.notation import read_zero
 from graphprune.relation.window import Window
 
 Letter = int | str
@@ -170,14 +169,15 @@ def _cut(axes: Axes | None, over: Sequence[int], along: str, empty: str = "") ->
 
 def _settled(relation: Relation, form: Form, constants: Set[int], activations: Set[int]) -> Form:
     """The form with what is added to it; as a step inside the node where output 0 is not the product itself."""
-    terms, divisors = read_zero((relation.zero or relation.sums).split(";")[0])
+    whole = relation.sums if relation.zero.never else relation.zero.of(0)
+    terms = whole.products
     channels, own = (*form.groups, *form.outputs), [t for t in terms if form.x in t or form.w in t]
     axes = [set(axis) for axis in form.made]
     free = {n for axis in axes for n in axis} - {*channels}
     itself = (
         len(relation.macs) == 1
         and not relation.bends
-        and not divisors
+        and not whole.divisors
         and [sorted(t) for t in own] == [sorted((form.x, form.w))]
         and {n for n in free if isinstance(n, int)} == {n for n in form.rows if isinstance(n, int)}
         and all(any(n in axis for axis in axes) for n in channels)

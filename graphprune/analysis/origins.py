@@ -192,15 +192,11 @@ def spread(value: Values, relation: Relation, position: int, holder: int) -> Val
 
 def _follow(relation: Relation, which: int) -> int | None:
     """The input whose zeros are zeros of an output, element by element; the largest where a product has several."""
-    texts = relation.zero.split(";")
-    text = texts[which] if len(texts) > 1 else texts[0]
-    if not text or "+" in text or text == "always":
-        return None
-    factors = [int(f) for f in text.split("/")[0].split("*")]
+    factors = relation.zero.of(which).single
     weighed = [(prod(_shape(relation, k)), -k) for k in factors if relation.inputs[k] is not None]
     whole = prod(shape_of(relation, relation.outputs[which] or ()))
-    largest = max(weighed, default=(0, 0))
-    return -largest[1] if largest[0] >= whole else None
+    largest = max(weighed, default=None)
+    return -largest[1] if largest is not None and largest[0] >= whole else None
 
 
 def _shape(relation: Relation, position: int) -> list[int]:

@@ -97,6 +97,8 @@ def _print_block(out: Console, data: dict[str, Any], verbose: bool) -> None:
 
 def _print_node(out: Console, data: dict[str, Any]) -> None:
     out.print(Text(f"node {data['node']} ({data['op']}): {data['relation']}"))
+    if data["says"]:
+        out.print(Text(f"  it says (numbers are inputs): {', '.join(data['says'])}"))
     for axis in data["axes"]:
         constant = " (constant)" if axis["constant"] else ""
         out.print(Text(f"{axis['slot']} {axis['tensor']!r}{constant}, axis {axis['axis']} of {axis['size']}:"))

@@ -13,7 +13,7 @@ from graphprune.analysis.blocks import Block, Blocks
 from graphprune.analysis.coupling import Reason
 from graphprune.analysis.patterns import Pattern
 from graphprune.model import Use, node_name
-from graphprune.relation import Slot
+from graphprune.relation import Slot, facts, pattern
 
 if TYPE_CHECKING:
     from graphprune.passes.results import Result
@@ -231,7 +231,8 @@ def node_data(analysis: Analysis, index: int) -> dict[str, Any]:
     return {
         "node": node_name(analysis.model, index),
         "op": node.op_type,
-        "relation": "makes a constant" if relation is None else str(relation),
+        "relation": "makes a constant" if relation is None else pattern(relation),
+        "says": [] if relation is None else list(facts(relation)),
         "axes": [a for a in axes if a["size"] > 1],
     }
 

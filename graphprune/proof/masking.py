@@ -59,7 +59,7 @@ def _neutral(removal: Removal, node: int, position: int) -> Any:
     if relation is None:
         return 0
     if position not in relation.masks:
-        moved = relation.zero == str(position) and not relation.rounds
+        moved = relation.zero.follows(position) and not relation.rounds
         return _zero_point(removal, model.nodes[node].output[0]) if moved else 0
     holder = relation.masks[position]
     if holder is None:
@@ -79,7 +79,7 @@ def _zero_point(removal: Removal, name: str) -> Any:
         if relation.masks.get(use.input) is not None:
             value = _held(removal.analysis.model, use.node, relation.masks[use.input] or 0)
             return value.reshape(()) if value is not None and value.size == 1 else 0
-        if relation.zero == str(use.input) and not relation.rounds:
+        if relation.zero.follows(use.input) and not relation.rounds:
             return _zero_point(removal, removal.analysis.model.nodes[use.node].output[0])
     return 0
 

@@ -180,5 +180,5 @@ def _moves(analysis: Analysis, index: int, carried: Mapping[str, int]) -> bool:
     kinds = [types.get(n, 0) for n in node.input if n]
     place = next((k for k, n in enumerate(node.input) if n in carried), -1)
     kind = types.get(node.input[place], 0)
-    passed = set(relation.zero.split(";")) == {str(place)} and all(types.get(o, 0) == kind for o in node.output if o)
+    passed = relation.zero.follows(place) and all(types.get(o, 0) == kind for o in node.output if o)
     return place >= 0 and passed and kinds.count(kind) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from graphprune.relation.builder import Builder
+from graphprune.relation.printing import facts, pattern, summarise
 from graphprune.relation.relation import (
     Axes,
     AxisMap,
@@ -16,12 +18,12 @@ from graphprune.relation.relation import (
     Values,
     constant_along_others,
     push,
-    summarise,
 )
 
 __all__ = [
     "Axes",
     "AxisMap",
+    "Builder",
     "Correction",
     "Dim",
     "IntArray",
@@ -32,6 +34,8 @@ __all__ = [
     "Slot",
     "Values",
     "constant_along_others",
+    "facts",
+    "pattern",
     "push",
     "summarise",
 ]

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.relation import printing
 from graphprune.relation.window import Window
+from graphprune.relation.zero import NEVER, Sum, Zero
 
 IntArray = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
@@ -117,10 +119,7 @@ class Relation:
         dims: the local dims.
         inputs: for each input its axes, or None where the input is absent or takes no part (a shape operand).
         outputs: the same for outputs.
-        zero: when removed elements of the output are zero: a sum of products of input indices, as ``"0*1+2"``. The
-            output is zero where in each product some factor is. ``"0/1"`` adds that input 1 divides. Empty: never;
-            ``"always"``: it is nothing but zero.
-            Where outputs differ, one expression each, separated by ``;``.
+        zero: when removed elements of the outputs are zero.
         sums: the products that sums and statistics run over, where they are not those of ``zero``.
         macs: multiply-accumulates, as sums of products of dims: each inner tuple is one product. Empty: none. Where it
             is one alone, output 0 is what ``zero`` says: the product of its factors, summed, and what is added to it;
@@ -148,8 +147,8 @@ class Relation:
     dims: tuple[Dim, ...]
     inputs: tuple[Axes | None, ...]
     outputs: tuple[Axes | None, ...]
-    zero: str = ""
-    sums: str = ""
+    zero: Zero = field(default_factory=Zero)
+    sums: Sum = NEVER
     macs: tuple[tuple[int, ...], ...] = ()
     attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     operands: tuple[Operand, ...] = ()
@@ -184,30 +183,7 @@ class Relation:
         return found
 
     def __str__(self) -> str:
-        def one(axis: AxisMap) -> str:
-            names = " ".join(str(self.dims[d]) for d in axis.dims)
-            if axis.lookup is not None:
-                return f"{names}[{summarise(axis.lookup)}]"
-            return names if len(axis.dims) == 1 else f"({names})" if axis.dims else "1"
-
-        def side(tensors: tuple[Axes | None, ...]) -> str:
-            return ", ".join("_" if t is None else " ".join(map(one, t)) for t in tensors)
-
-        text = f"{side(self.inputs)} -> {side(self.outputs)}".strip()
-        return "; ".join([text, *(f"{self.dims[d].name} = {one(axis)}" for d, axis in self.inner)])
-
-
-def summarise(indices: IntArray) -> str:
-    """An index array in as few words as possible: ``8:16``, ``0:8:2``, or its first elements."""
-    if indices.size == 0:
-        return ""
-    steps = np.diff(indices)
-    if indices.size == 1:
-        return str(indices[0])
-    if (steps == steps[0]).all() and steps[0] > 0 and indices[0] >= 0:
-        stop = int(indices[-1]) + 1
-        return f"{indices[0]}:{stop}" + (f":{steps[0]}" if steps[0] != 1 else "")
-    return ",".join(map(str, indices[:4])) + (",.." if indices.size > 4 else "")
+        return printing.whole(self)
 
 
 def push(axis: AxisMap, labels: IntArray, which: int, sizes: list[int]) -> IntArray:

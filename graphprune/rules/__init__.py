@@ -12,13 +12,16 @@ from importlib.metadata import entry_points
 
 from graphprune.errors import FaultError, GraphpruneError
 from graphprune.relation import Relation
-from graphprune.relation.notation import FitError, bind, pinned, read_zero
+from graphprune.relation.binding import bind, pinned
+from graphprune.relation.errors import FitError
+from graphprune.relation.notation import Line
+from graphprune.relation.zero import Sum, Zero
 from graphprune.rules import control, microsoft
 from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
 
-__all__ = ["Entry", "NodeView", "Rule", "Unruled", "bind", "find", "operators", "register", "rule"]
+__all__ = ["Entry", "Line", "NodeView", "Rule", "Unruled", "bind", "find", "operators", "register", "rule"]
 
 _CONTROL: dict[str, Rule] = {
     "Enter": control.enter,
@@ -111,8 +114,8 @@ def rule(node: NodeView, where: str = "") -> Relation:
         if function is None:
             raise Unruled("it has no rule; register one through the entry point group 'graphprune.rules'")
         found = function(node)
-        for expression in [*found.zero.split(";"), found.sums]:
-            read_zero(expression)
+        if not isinstance(found.zero, Zero) or not isinstance(found.sums, Sum):
+            raise TypeError("what is zero is given as text: read it by Zero.parse, and sums by Sum.parse")
         missing = len(node.inputs) - len(found.inputs), len(node.outputs) - len(found.outputs)
         return replace(found, inputs=found.inputs + (None,) * missing[0], outputs=found.outputs + (None,) * missing[1])
     except (Unruled, FitError) as no:

@@ -2,7 +2,7 @@
 
 Letters: ``b`` batch, ``s`` queries, ``t`` keys given, ``u`` all keys (``p`` of them from the cache), ``g`` heads of
 keys, ``r`` query heads for each of these, ``d`` size of a query or key head, ``e`` size of a value head. A packed
-projection is one dim that is cut into stretches (see ``notation.packed``).
+projection is one dim that is cut into stretches (see ``graphprune.relation.binding.packed``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from math import sqrt
 import numpy as np
 
 from graphprune.relation import Kept, Operand, Relation, Shape, Values
-from graphprune.relation.notation import bind, packed
+from graphprune.relation.binding import bind, packed
+from graphprune.relation.notation import Line
 from graphprune.rules.node import NodeView, Unruled
 
 POSITIONS = "each position is compared with every other"
@@ -66,14 +67,11 @@ def attention(node: NodeView) -> Relation:
     pattern = f"{q}, {k}, {v}, {mask}, b g !p d, b g !p e, b -> {out}, b g !u d, b g !u e, b (g r) !s !u"
     counts = {"q_num_heads": "g r", "kv_num_heads": "g"}
     relation = bind(
-        pattern,
+        Line(pattern, zero="2+5;1+4;2+5;", sums="0*1+0*4", macs="b g r s t d + b g r s t e"),
         node.inputs,
         node.outputs,
         sizes={"g": keys, "r": queries // keys},
         reason=POSITIONS,
-        zero="2+5;1+4;2+5;",
-        sums="0*1+0*4",
-        macs="b g r s t d + b g r s t e",
         attributes={a: dims for a, dims in counts.items() if a in node.attributes},
     )
     return frozen_scale(summed(replace(relation, masks={6: None}), "d"))
@@ -82,7 +80,7 @@ def attention(node: NodeView) -> Relation:
 def multi_head(node: NodeView) -> Relation:
     """MultiHeadAttention: separate projections, keys and values in heads, or everything packed."""
     n = node.integer("num_heads")
-    q, k = node.shape(0), node.inputs[1]
+    q, k = node.shape(0), node.inputs[1] if node.has(1) else None
     first, second, third = "b !s (n d)", "b !t (n d)", "b !t (n e)"
     value = "e"
     if len(q) == 5:
@@ -97,14 +95,11 @@ def multi_head(node: NodeView) -> Relation:
     )
     zero, sums = ("2+3+7;1+3+6;2+3+7;", "0*1+0*6") if value == "e" else ("0+1+3+7;0+1+3+6;0+1+3+7;", "0*1+0*6")
     relation = bind(
-        pattern,
+        Line(pattern, zero=zero, sums="0" if len(q) == 5 else sums, macs=f"b n s t d + b n s t {value}"),
         trimmed(node.inputs, (4, 8, 9)),
         node.outputs,
         sizes={"n": n},
         reason=POSITIONS,
-        zero=zero,
-        sums="0" if len(q) == 5 else sums,
-        macs=f"b n s t d + b n s t {value}",
         attributes={"num_heads": "n"},
     )
     return frozen_scale(summed(packed(relation, "w", "n d", "n d", f"n {value}"), "d"))
@@ -134,14 +129,11 @@ def _projected(node: NodeView, inputs: str, skip: Sequence[int], quantised: bool
     value = "e" if d != e else "d"
     pattern = f"{inputs} -> b !s (n {value}), !2 b n !u d"
     relation = bind(
-        pattern,
+        Line(pattern, zero="0*1+2;", sums="0*1", macs=f"b s i w + b n s s d + b n s s {value}"),
         trimmed(node.inputs, skip),
         node.outputs,
         sizes={"n": n, "d": d, value: e},
         reason=POSITIONS,
-        zero="0*1+2;",
-        sums="0*1",
-        macs=f"b s i w + b n s s d + b n s s {value}",
         attributes={"num_heads": "n"},
     )
     relation = replace(relation, masks={1: 7, 4: None, 7: None} if quantised else {})
@@ -171,13 +163,15 @@ def grouped_query(node: NodeView) -> Relation:
     if not separate:
         sizes["d"] = node.shape(0)[-1] // (queries + 2 * keys)
     relation = bind(
-        pattern,
+        Line(
+            pattern,
+            zero="2+4;1+3;2+4;" if separate else "0+4;0+3;0+4;",
+            macs="b g r s t d + b g r s t d" if separate else "b g r s s d + b g r s s d",
+        ),
         trimmed(node.inputs, (5, 6, 7, 8, 9, 12, 13, 14, 15, 16)),
         node.outputs,
         sizes=sizes,
         reason="its kernels accept heads of certain sizes only",
-        zero="2+4;1+3;2+4;" if separate else "0+4;0+3;0+4;",
-        macs="b g r s t d + b g r s t d" if separate else "b g r s s d + b g r s s d",
         attributes={"num_heads": "g r", "kv_num_heads": "g"},
     )
     return relation if separate else packed(relation, "w", "g r d", "g d", "g d")
@@ -212,12 +206,11 @@ def _rotary(node: NodeView, cos: int, sin: int, positions: int) -> Relation:
     if partial and pair != "!d":
         attributes["rotary_embedding_dim"] = "q h"
     relation = bind(
-        ", ".join(words[i] for i in range(4)) + f" -> {first}",
+        Line(", ".join(words[i] for i in range(4)) + f" -> {first}", zero="0"),
         trimmed(node.inputs, () if placed != "_" else (positions,)),
         node.outputs,
         sizes=sizes,
         reason="halves of a head are rotated together, by the position",
-        zero="0",
         attributes=attributes,
     )
     return replace(relation, masks={positions: None})
@@ -232,14 +225,11 @@ def linear_attention(node: NodeView) -> Relation:
         "-> b !s (g r e), b g d e"
     )
     relation = bind(
-        pattern,
+        Line(pattern, zero="2+3;1*2+3", sums="0*1+0*3", macs="b s g d e + b s g r d e"),
         node.inputs,
         node.outputs,
         sizes={"g": keys, "r": queries // keys},
         reason="each step needs the one before it",
-        zero="2+3;1*2+3",
-        sums="0*1+0*3",
-        macs="b s g d e + b s g r d e",
         attributes={"q_num_heads": "g r", "kv_num_heads": "g"},
     )
     return frozen_scale(summed(relation, "d"))
@@ -247,4 +237,4 @@ def linear_attention(node: NodeView) -> Relation:
 
 def relative_bias(node: NodeView) -> Relation:
     """RelativePositionBias: a table of buckets by heads becomes heads by positions."""
-    return bind("!v n, _, _ -> 1 n !s !t", trimmed(node.inputs, (1, 2)), node.outputs, reason=POSITIONS, zero="0")
+    return bind(Line("!v n, _, _ -> 1 n !s !t", zero="0"), trimmed(node.inputs, (1, 2)), node.outputs, reason=POSITIONS)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto
 
-from graphprune.relation import AxisMap, Correction, Relation, Shape, Slot
-from graphprune.relation.notation import NotationError, bind, parse, read, read_zero
-from graphprune.relation.window import Window
-from graphprune.rules.moving import Builder
+from graphprune.relation import AxisMap, Builder, Relation, Shape
+from graphprune.relation.binding import bind
+from graphprune.relation.errors import NotationError
+from graphprune.relation.notation import Line, parse
+from graphprune.relation.zero import Zero
 from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 EVERY = "every element of it takes part in each result"
-MEAN = "a mean and a variance run over it"
 
 
 def elementwise(zero: str = "") -> Rule:
@@ -25,7 +25,7 @@ def elementwise(zero: str = "") -> Rule:
         zero: as in Relation; ``"+"`` joins all inputs.
     """
     if zero != "+":
-        read_zero(zero)
+        Zero.parse(zero)
 
     def rule(node: NodeView) -> Relation:
         target = node.out()
@@ -118,7 +118,7 @@ def gemm(node: NodeView) -> Relation:
     left = "k m" if node.attributes.get("transA") else "m k"
     right = "o k" if node.attributes.get("transB") else "k o"
     bias = {0: "", 1: "o", 2: "m o"}[len(node.shape(2))] if node.has(2) else "o"
-    found = bind(f"{left}, {right}, {bias} -> m o", node.inputs, node.outputs, zero="0*1+2", macs="m k o")
+    found = bind(Line(f"{left}, {right}, {bias} -> m o", zero="0*1+2", macs="m k o"), node.inputs, node.outputs)
     return replace(found, bends=any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")))
 
 
@@ -144,38 +144,7 @@ def einsum(node: NodeView) -> Relation:
     every = " ".join(sorted({c for c in left if c.isalpha()}))
     product = "*".join(map(str, range(len(terms))))
     macs = every + (" ..." if "..." in left else "")
-    return bind(pattern, node.inputs, node.outputs, zero=product, macs=macs if len(terms) > 1 else "")
-
-
-def reduce(kind: str) -> Rule:
-    """The rule of a reduction.
-
-    Args:
-        kind: ``sum`` (exact where what is removed is zero), ``mean`` (the same, times k/n), or ``order`` (pinned).
-    """
-
-    def rule(node: NodeView) -> Relation:
-        shape = node.shape(0)
-        given = node.operand(1, "axes")
-        if given is None or len(given) == 0:
-            if node.attributes.get("noop_with_empty_axes"):
-                return elementwise("0")(replace(node, inputs=(shape, *[None] * (len(node.inputs) - 1))))
-            given = np.arange(len(shape))
-        gone = {int(a) % len(shape) for a in given}
-        mark = {"sum": "", "mean": "+", "order": "!"}[kind]
-        words = [f"d{a}" for a in range(len(shape))]
-        left = " ".join((mark if a in gone else "") + w for a, w in enumerate(words))
-        keep = bool(node.attributes.get("keepdims", 1))
-        right = " ".join("1" if a in gone else w for a, w in enumerate(words) if keep or a not in gone)
-        inputs = (shape, *[None] * (len(node.inputs) - 1))
-        others = ", _" * (len(node.inputs) - 1)
-        text = f"{left}{others} -> {right}"
-        zero = "0" if kind != "order" or node.op in ("ReduceMax", "ReduceMin", "ReduceProd") else ""
-        relation = bind(text, inputs, node.outputs, zero=zero, reason=EVERY)
-        return corrected(relation, (("out", 0), 1)) if kind == "mean" else relation
-
-    texts = {"sum": "sums over its axes", "mean": "means over its axes, times k/n", "order": "its axes are pinned"}
-    return described(rule, texts[kind])
+    return bind(Line(pattern, zero=product, macs=macs if len(terms) > 1 else ""), node.inputs, node.outputs)
 
 
 def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule:
@@ -186,7 +155,7 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
         outputs: ``same`` shape, ``one`` (the axis is reduced), or ``new`` (it has another size).
         zero: as in Relation.
     """
-    read_zero(zero)
+    Zero.parse(zero)
 
     def rule(node: NodeView) -> Relation:
         shape = node.shape(0)
@@ -225,179 +194,6 @@ def softmax(node: NodeView) -> Relation:
     return build.relation([axes], [axes], zero="")
 
 
-def corrected(relation: Relation, *targets: tuple[Slot | str, float], default: float = 0.0) -> Relation:
-    """A relation whose statistics, over all its dims marked ``~`` or ``+``, are kept what they were.
-
-    Args:
-        relation: the relation.
-        targets: what is multiplied, and by which power of k/n (see ``Correction``).
-        default: of the attribute among the targets.
-    """
-    over = tuple(d for d, dim in enumerate(relation.dims) if dim.statistic or dim.summed)
-    made = tuple(Correction(t, p, over, default if isinstance(t, str) else 0.0) for t, p in targets)
-    return replace(relation, corrections=made if over else ())
-
-
-def root_mean(
-    relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5, inverse: int | None = None
-) -> Relation:
-    """Division by ``sqrt(mean + epsilon)``: a gain times sqrt(n/k) and epsilon times n/k make up for the new count.
-
-    Args:
-        relation: the relation.
-        scale: the gain.
-        epsilon, default: the attribute, and its value where it is absent.
-        inverse: the output that is ``1 / sqrt(mean + epsilon)`` itself, where it is used.
-    """
-    given = inverse is not None and inverse < len(relation.outputs) and relation.outputs[inverse] is not None
-    also = [(("out", inverse), -0.5)] if inverse is not None and given else []
-    return corrected(relation, (scale, -0.5), (epsilon, -1), *also, default=default)
-
-
-def layer_normalization(centred: bool) -> Rule:
-    """``*n ~*c, ~*c, ~*c -> *n ~*c``, and the statistics without the axes that they ran over.
-
-    Args:
-        centred: whether a mean is taken off, which no correction can keep; without, only squares are summed.
-    """
-
-    def rule(node: NodeView) -> Relation:
-        shape = node.shape(0)
-        axis = node.axis(-1)
-        build = Builder()
-        axes = build.like(shape)
-        for d in (axes[a].dims[0] for a in range(axis, len(shape)) if shape[a] != 1):
-            build.dims[d] = replace(build.dims[d], statistic=MEAN if centred else None, summed=not centred)
-        inputs = [axes] + [None if s is None else broadcast(s, axes, shape) for s in node.inputs[1:]]
-        statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
-        outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
-        relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
-        return root_mean(replace(relation, sums="0"), ("in", 1), inverse=2 if centred else 1)
-
-    return described(rule, "``*n ~*c, ~*c, ~*c -> *n ~*c``" if centred else "``*n +*c, +*c -> *n +*c``")
-
-
-def _several(node: NodeView) -> bool:
-    """Whether more than the first output is used."""
-    return any(shape is not None for shape in node.outputs[1:])
-
-
-def batch_normalization(node: NodeView) -> Relation:
-    """``n c *s, c, c, c, c -> n c *s``; in training the statistics of the batch are results too."""
-    mark = "!" if node.attributes.get("training_mode") or _several(node) else ""
-    pattern = f"{mark}n c {mark}*s, c, c, c, c -> {mark}n c {mark}*s, c, c, c, c"
-    return bind(pattern, node.inputs, node.outputs, reason="the statistics of a batch run over it", zero="1+2;;;;")
-
-
-def max_pool(node: NodeView) -> Relation:
-    """``n c !*x -> n c !*y``."""
-    if _several(node):
-        raise Unruled("it gives out positions that count through all of its input")
-    return bind("n c !*x -> n c !*y", node.inputs, node.outputs, reason="a window slides over it", zero="0")
-
-
-def group_normalization(node: NodeView) -> Relation:
-    """``n (g ~c) ~*s``: a mean and a variance over the channels of each group."""
-    groups = node.integer("num_groups")
-    scale = "g" if node.opset < 21 else "(g ~c)"
-    pattern = f"n (g ~c) ~*s, {scale}, {scale} -> n (g ~c) ~*s"
-    relation = bind(
-        pattern,
-        node.inputs,
-        node.outputs,
-        sizes={"g": groups},
-        zero="1+2",
-        statistic=MEAN,
-        attributes={"num_groups": "g"},
-    )
-    return root_mean(relation, ("in", 1))
-
-
-def instance_normalization(node: NodeView) -> Relation:
-    """``n c ~*s, c, c -> n c ~*s``: a mean and a variance over the positions of each channel."""
-    relation = bind("n c ~*s, c, c -> n c ~*s", node.inputs, node.outputs, zero="1+2", statistic=MEAN)
-    return root_mean(relation, ("in", 1))
-
-
-def global_average(node: NodeView) -> Relation:
-    """``n c +*x -> n c *y``."""
-    return corrected(bind("n c +*x -> n c *y", node.inputs, node.outputs, zero="0"), (("out", 0), 1))
-
-
-def mean_variance(node: NodeView) -> Relation:
-    """MeanVarianceNormalization: no gain follows, so the result itself is multiplied."""
-    rank = len(node.shape(0))
-    over = {int(a) % rank for a in node.attributes.get("axes", (0, 2, 3))}
-    words = " ".join(f"{'~' if a in over else ''}d{a}" for a in range(rank))
-    apart = any(a not in over for a in range(1, rank))  # a masked channel of its own would have no variance
-    relation = bind(f"{words} -> {words}", node.inputs, node.outputs, statistic=MEAN, zero="/0" if apart else "")
-    return corrected(relation, (("out", 0), -0.5))
-
-
-def lp_normalization(node: NodeView) -> Relation:
-    """Each element is divided by a norm along the axis: exact where what is removed is zero."""
-    shape = node.shape(0)
-    axis = node.axis(-1)
-    words = " ".join(f"{'+' if a == axis else ''}d{a}" for a in range(len(shape)))
-    return bind(f"{words} -> {words}", node.inputs, node.outputs, zero="0")
-
-
-Geometry = Callable[[NodeView], Window | None]
-
-
-def forward(node: NodeView) -> Window:
-    """The window of a convolution by its attributes."""
-    axes = tuple(range(2, len(node.shape(1))))
-    ones, none = (1,) * len(axes), (0,) * len(axes)
-    given, automatic = node.attributes, node.attributes.get("auto_pad", b"NOTSET")
-    pads = tuple(given.get("pads", none + none)) if automatic in (b"NOTSET", b"") else none + none
-    return Window(
-        axes,
-        axes,
-        axes,
-        tuple(given.get("strides", ones)),
-        tuple(given.get("dilations", ones)),
-        pads[: len(axes)],
-        pads[len(axes) :],
-        {b"SAME_UPPER": "upper", b"SAME_LOWER": "lower"}.get(automatic, ""),
-    )
-
-
-def backward(node: NodeView) -> Window | None:
-    """That of a transposed one; None where pads follow from a size, or cut off more than a kernel reaches."""
-    plain = forward(node)
-    if plain.same or "output_shape" in node.attributes:
-        return None
-    more = tuple(node.attributes.get("output_padding", (0,) * len(plain.input)))
-    found = replace(plain, backward=True, more=more)
-    return found if min(map(min, found.pads((), node.shape(1)[2:])), default=0) >= 0 else None
-
-
-def unknown(node: NodeView) -> None:
-    """No window, where its geometry is computed by the model."""
-
-
-def convolution(pattern: str, macs: str, zero: str = "0*1+2", geometry: Geometry = forward) -> Rule:
-    """The rule of a convolution, with the group count bound beforehand."""
-    read(pattern, zero=zero, macs=macs)
-
-    def rule(node: NodeView) -> Relation:
-        groups = int(node.attributes.get("group", 1))
-        relation = bind(
-            pattern,
-            node.inputs,
-            node.outputs,
-            sizes={"g": groups},
-            reason="a window slides over it",
-            zero=zero,
-            macs=macs,
-            attributes={"group": "g"},
-        )
-        return replace(relation, kind="channel", window=geometry(node))
-
-    return described(rule, f"``{pattern}``")
-
-
 def recurrent(gates: int) -> Rule:
     """LSTM, GRU and RNN; their states start at zero and stay there where the weights are zero."""
 
@@ -412,12 +208,14 @@ def recurrent(gates: int) -> Rule:
             first, state, output = "b !s i", "b !d h", "b !s !d h"
         left = f"{first}, !d {w} i, !d {w} h, !d {b}, b, {state}, {state}, !d (!3 h)"
         relation = bind(
-            f"{left} -> {output}, {state}, {state}",
+            Line(
+                f"{left} -> {output}, {state}, {state}",
+                zero="0*1+2+3+5+6" if keeps else "",
+                macs=f"s b d {many}h i + s b d {many}h h",
+            ),
             node.inputs,
             node.outputs,
             reason="one step of the recurrence needs the one before it, and each gate has its own place",
-            zero="0*1+2+3+5+6" if keeps else "",
-            macs=f"s b d {many}h i + s b d {many}h h",
             attributes={"hidden_size": "h"} if "hidden_size" in node.attributes else {},
         )
         return replace(relation, kind="state", masks={4: None})  # lengths, one for each sequence

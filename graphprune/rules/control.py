@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphprune.relation import AxisMap, Relation, Shape
-from graphprune.rules.moving import Builder
+from graphprune.relation import AxisMap, Builder, Relation, Shape
+from graphprune.relation.zero import ALWAYS
 from graphprune.rules.node import NodeView
 
 DOMAIN = "graphprune.control"
@@ -37,7 +37,7 @@ def branches(node: NodeView) -> Relation:
             inputs[place] = tied
         outputs[k] = axes[0]
         zeros.append("+".join(map(str, places)))
-    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")
+    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums=ALWAYS)
 
 
 def enter(node: NodeView) -> Relation:
@@ -100,7 +100,7 @@ def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
         if scanned is not None:
             own_axes, slices = _scanned(node, build, k, scanned)
             inputs[first + carried + k], inputs[entered + carried + k] = own_axes, slices
-    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums="always")  # it sums over nothing
+    return replace(build.relation(inputs, outputs, zero=";".join(zeros)), sums=ALWAYS)  # it sums over nothing
 
 
 def _scanned(node: NodeView, build: Builder, which: int, shape: Shape) -> tuple[list[AxisMap], list[AxisMap]]:

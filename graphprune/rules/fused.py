@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.relation import AxisMap, Relation
-from graphprune.relation.notation import bind
-from graphprune.rules.computing import MEAN, broadcast, convolution, gemm, root_mean
-from graphprune.rules.moving import Builder
+from graphprune.relation import AxisMap, Builder, Relation
+from graphprune.relation.binding import bind
+from graphprune.relation.notation import Line
+from graphprune.relation.zero import Sum, Zero
+from graphprune.rules.computing import broadcast, gemm
 from graphprune.rules.node import NodeView, Rule, Unruled, described
+from graphprune.rules.statistics import MEAN, root_mean
+from graphprune.rules.windows import convolution
 
 _KEEP_ZERO = (b"", b"Relu", b"LeakyRelu", b"Tanh", b"Elu", b"Selu", b"Swish", b"Gelu", b"Mish", b"HardSwish")
 
@@ -20,7 +23,7 @@ def activated(rule: Rule) -> Rule:
         found = rule(node)
         found = replace(found, bends=found.bends or bool(node.attributes.get("activation")))
         keeps = node.attributes.get("activation", b"") in _KEEP_ZERO
-        return found if keeps else replace(found, zero="", sums=found.zero)
+        return found if keeps else replace(found, zero=Zero(), sums=found.zero.of(0))
 
     return described(through, rule.__doc__ or "")
 
@@ -37,7 +40,7 @@ def fused_matmul(node: NodeView) -> Relation:
         raise Unruled("it moves a batch axis to the end")
     left = "... k m" if node.attributes.get("transA") else "... m k"
     right = "... o k" if node.attributes.get("transB") else "... k o"
-    found = bind(f"{left}, {right} -> ... m o", node.inputs, node.outputs, zero="0*1", macs="... m k o")
+    found = bind(Line(f"{left}, {right} -> ... m o", zero="0*1", macs="... m k o"), node.inputs, node.outputs)
     return replace(found, bends=node.attributes.get("alpha", 1.0) != 1.0)
 
 
@@ -62,7 +65,7 @@ def skip_norm(centred: bool) -> Rule:
         total = f"0+1+{bias}"
         normed = "2+3" if centred else f"2*0+2*1+2*{bias}"
         relation = build.relation(sides, outputs, zero=f"{normed};;;{total}")
-        return root_mean(replace(relation, sums=total), ("in", 2), default=1e-12, inverse=2)
+        return root_mean(replace(relation, sums=Sum.parse(total)), ("in", 2), default=1e-12, inverse=2)
 
     return described(rule, "a sum of its inputs, and a norm over the last axis")
 
@@ -70,13 +73,11 @@ def skip_norm(centred: bool) -> Rule:
 def embedding_norm(node: NodeView) -> Relation:
     """EmbedLayerNormalization: rows of up to three tables are added and normalised."""
     relation = bind(
-        "b s, b s, !v ~h, !p ~h, !w ~h, ~h, ~h, _, _ -> b s ~h, _, b s ~h",
+        Line("b s, b s, !v ~h, !p ~h, !w ~h, ~h, ~h, _, _ -> b s ~h, _, b s ~h", zero="5+6;;2+3+4", sums="2+3+4"),
         tuple(None if i in (7, 8) else s for i, s in enumerate(node.inputs)),
         tuple(None if k == 1 else s for k, s in enumerate(node.outputs)),
         reason="its rows are looked up by indices that the model computes",
         statistic=MEAN,
-        zero="5+6;;2+3+4",
-        sums="2+3+4",
     )
     return root_mean(relation, ("in", 5), default=1e-12)
 
@@ -91,11 +92,8 @@ def experts(node: NodeView) -> Relation:
         else f"... c, t !x, !x {inner} c, !x {inner}, !x c2 !f, !x c2, _, _ -> ... c2"
     )
     return bind(
-        pattern,
+        Line(pattern, zero="4+5", sums="0*2*4", macs="... x f c + ... x f c2"),
         node.inputs,
         node.outputs,
         reason="experts are chosen by what the model computes, and a fused gate keeps its order",
-        zero="4+5",
-        sums="0*2*4",
-        macs="... x f c + ... x f c2",
     )

@@ -9,6 +9,8 @@ from graphprune.rules import attention as a
 from graphprune.rules import computing as c
 from graphprune.rules import fused as f
 from graphprune.rules import quantised as q
+from graphprune.rules import statistics as s
+from graphprune.rules import windows as w
 from graphprune.rules.node import NodeView, Rule, described
 from graphprune.rules.table import PINNED as ONNX_PINNED
 from graphprune.rules.table import TABLE as ONNX
@@ -47,8 +49,8 @@ TABLE: dict[str, Rule] = {
     "Attention": a.projected,
     "BiasAdd": c.elementwise("+"),
     "BiasGelu": c.elementwise("+"),
-    "ConvTransposeWithDynamicPads": c.convolution(
-        "n (g i) !*x, (g i) o !*k, _, (g o) -> n (g o) !*y", "n g i o *k *x", "0*1+3", c.unknown
+    "ConvTransposeWithDynamicPads": w.convolution(
+        "n (g i) !*x, (g i) o !*k, _, (g o) -> n (g o) !*y", "n g i o *k *x", "0*1+3", w.unknown
     ),
     "DynamicQuantizeLSTM": q.rounding(q.recurrent),
     "DynamicQuantizeMatMul": q.rounding(q.product(1, (2, 3), 4, {1: 3, 2: None, 3: None}, dynamic=True)),
@@ -75,7 +77,7 @@ TABLE: dict[str, Rule] = {
     "QuickGelu": c.elementwise("0"),
     "RelativePositionBias": a.relative_bias,
     "RotaryEmbedding": a.rotary_of_onnxruntime,
-    "SimplifiedLayerNormalization": c.layer_normalization(centred=False),
+    "SimplifiedLayerNormalization": s.layer_normalization(centred=False),
     "SkipLayerNormalization": f.skip_norm(centred=True),
     "SkipSimplifiedLayerNormalization": f.skip_norm(centred=False),
     "TransposeMatMul": f.fused_matmul,

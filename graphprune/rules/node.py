@@ -94,6 +94,10 @@ class NodeView:
         if self.has(index) and (index >= len(self.values) or self.values[index] is None):
             raise Unruled(f"its {what} (input {index}) is computed from the data")
 
+    def several(self) -> bool:
+        """Whether more than the first output is used."""
+        return any(shape is not None for shape in self.outputs[1:])
+
     def integer(self, name: str) -> int:
         """An integer attribute that must be there."""
         if name not in self.attributes:
@@ -109,6 +113,8 @@ class NodeView:
 
 
 Rule = Callable[[NodeView], Relation]
+IN0, OUT0 = ("in", 0), ("out", 0)
+"""Slots of the first input and the first output."""
 
 
 def described(rule: Rule, text: str) -> Rule:

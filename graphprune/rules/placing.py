@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphprune.relation import AxisMap, Kept, Operand, Relation, Shape, Values
-from graphprune.relation.notation import bind
-from graphprune.rules.moving import OUT0, Builder
-from graphprune.rules.node import NodeView, Rule, Unruled, described
+from graphprune.relation import AxisMap, Builder, Kept, Operand, Relation, Shape, Values
+from graphprune.relation.binding import bind
+from graphprune.relation.notation import Line
+from graphprune.rules.node import OUT0, NodeView, Rule, Unruled, described
 
 LOOKED_UP = "its elements are looked up or placed by indices that the model computes"
 
@@ -157,7 +157,7 @@ def columns(node: NodeView) -> Relation:
     inputs = (node.shape(0), None, None)
     sizes = {"k": int(np.prod(block))}
     reason = "each column is a block of the image"
-    return bind("n (c !k) !l, _, _ -> n c !*y", inputs, node.outputs, sizes=sizes, reason=reason, zero="0")
+    return bind(Line("n (c !k) !l, _, _ -> n c !*y", zero="0"), inputs, node.outputs, sizes=sizes, reason=reason)
 
 
 def deformed(node: NodeView) -> Relation:
@@ -167,13 +167,15 @@ def deformed(node: NodeView) -> Relation:
     """
     mark = "" if int(node.attributes.get("offset_group", 1)) == 1 else "!"
     relation = bind(
-        f"n ({mark}g {mark}i) !*x, (g o) {mark}i !*k, n !f !*y, (g o), n !m !*y -> n (g o) !*y",
+        Line(
+            f"n ({mark}g {mark}i) !*x, (g o) {mark}i !*k, n !f !*y, (g o), n !m !*y -> n (g o) !*y",
+            zero="0*1+3",
+            macs="n g i o *k *y",
+        ),
         node.inputs,
         node.outputs,
         sizes={"g": int(node.attributes.get("group", 1))},
         reason="a window slides over it, or a group of offsets shares it",
-        zero="0*1+3",
-        macs="n g i o *k *y",
         attributes={"group": "g"},
     )
     return replace(relation, kind="channel")

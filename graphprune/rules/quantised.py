@@ -13,10 +13,11 @@ from math import prod
 
 import numpy as np
 
-from graphprune.relation import AxisMap, Relation, Shape
-from graphprune.relation.notation import bind
+from graphprune.relation import AxisMap, Builder, Relation, Shape
+from graphprune.relation.binding import bind
+from graphprune.relation.notation import Line
 from graphprune.rules.computing import broadcast
-from graphprune.rules.moving import Builder, through
+from graphprune.rules.cutting import through
 from graphprune.rules.node import NodeView, Rule, Unruled, described
 
 
@@ -70,7 +71,7 @@ def linear_quantiser(node: NodeView) -> Relation:
 def dynamic_quantiser(node: NodeView) -> Relation:
     """DynamicQuantizeLinear: its range always includes zero, so removed zeros leave it alone."""
     words = " ".join(f"+d{a}" for a in range(len(node.shape(0))))
-    return bind(f"{words} -> {words}, , ", node.inputs, node.outputs, zero="0;;")
+    return bind(Line(f"{words} -> {words}, , ", zero="0;;"), node.inputs, node.outputs)
 
 
 def convolution(weight: int, scales: Mapping[int, str], bias: int | None, masks: Mapping[int, int | None]) -> Rule:
@@ -92,13 +93,15 @@ def convolution(weight: int, scales: Mapping[int, str], bias: int | None, masks:
         count = max(words) + 1
         shapes = tuple(s if words.get(i, "_") != "_" else None for i, s in enumerate(node.inputs))
         relation = bind(
-            ", ".join(words.get(i, "_") for i in range(count)) + " -> n (g o) !*y",
+            Line(
+                ", ".join(words.get(i, "_") for i in range(count)) + " -> n (g o) !*y",
+                zero=f"0*{weight}" + ("" if bias is None else f"+{bias}"),
+                macs="n g i o *k *y",
+            ),
             shapes,
             node.outputs,
             sizes={"g": int(node.attributes.get("group", 1))},
             reason="a window slides over it",
-            zero=f"0*{weight}" + ("" if bias is None else f"+{bias}"),
-            macs="n g i o *k *y",
             attributes={"group": "g"},
         )
         return replace(relation, kind="channel", masks=masks)
@@ -139,12 +142,14 @@ def product(
         pattern = ", ".join(words.get(i, "_") for i in range(len(node.inputs)))
         out = "... m o" if len(left) > 1 else "... o"
         relation = bind(
-            f"{pattern} -> {out}",
+            Line(
+                f"{pattern} -> {out}",
+                zero=f"0*{right}" + (f"+{bias}" if bias is not None else ""),
+                sums="0" if dynamic else f"0*{right}",
+                macs="... m k o",
+            ),
             shapes,
             node.outputs,
-            zero=f"0*{right}" + (f"+{bias}" if bias is not None else ""),
-            sums="0" if dynamic else f"0*{right}",
-            macs="... m k o",
         )
         return replace(relation, masks=masks or {})
 
@@ -172,7 +177,7 @@ def pool(node: NodeView) -> Relation:
     left, _, right = pattern.partition(" -> ")
     inputs = (node.inputs[0], *[None] * (len(node.inputs) - 1))
     others = ", _" * (len(node.inputs) - 1)
-    return bind(f"{left}{others} -> {right}", inputs, node.outputs, zero="0", reason="a window slides over it")
+    return bind(Line(f"{left}{others} -> {right}", zero="0"), inputs, node.outputs, reason="a window slides over it")
 
 
 def joined(node: NodeView) -> Relation:
@@ -209,14 +214,16 @@ def blocks_of_bits(node: NodeView) -> Relation:
     if full:
         sizes |= {"l": size, "p": together}
     relation = bind(
-        f"... {columns}, o ({block}) !y, {scales}, {points}, _, o -> ... o",
+        Line(
+            f"... {columns}, o ({block}) !y, {scales}, {points}, _, o -> ... o",
+            zero="0*2+5",
+            sums="0*2",
+            macs="... j p l o" if full else "... k o",
+        ),
         tuple(None if i == 4 else s for i, s in enumerate(node.inputs)),
         node.outputs,
         sizes=sizes,
         reason="blocks of it are packed into bytes",
-        zero="0*2+5",
-        sums="0*2",
-        macs="... j p l o" if full else "... k o",
         attributes={"N": "o", "K": "j p l"} if full else {"N": "o"},
     )
     return replace(relation, masks={1: None, 3: None})
@@ -228,13 +235,15 @@ def recurrent(node: NodeView) -> Relation:
     for i in range(8, 12):
         words.append("!d (!4 h)" if node.has(i) and len(node.shape(i)) == 2 else "!d" if node.has(i) else "_")
     relation = bind(
-        ", ".join(words) + " -> !s !d b h, !d b h, !d b h",
+        Line(
+            ", ".join(words) + " -> !s !d b h, !d b h, !d b h",
+            zero="0*1+2+3+5+6",
+            sums="0",
+            macs="s b d 4 h i + s b d 4 h h",
+        ),
         node.inputs,
         node.outputs,
         reason="one step of the recurrence needs the one before it, and each gate has its own place",
-        zero="0*1+2+3+5+6",
-        sums="0",
-        macs="s b d 4 h i + s b d 4 h h",
         attributes={"hidden_size": "h"},
     )
     return replace(relation, kind="state", masks={1: 9, 2: 11, 4: None, 8: None, 9: None, 10: None, 11: None})

@@ -10,12 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphprune.relation import Relation
-from graphprune.relation.notation import bind, pinned, read
+from graphprune.relation.binding import bind, pinned
+from graphprune.relation.notation import Line, read
 from graphprune.rules import attention as a
 from graphprune.rules import computing as c
+from graphprune.rules import cutting as k
 from graphprune.rules import moving as m
 from graphprune.rules import placing as p
 from graphprune.rules import quantised as q
+from graphprune.rules import statistics as s
+from graphprune.rules import windows as w
 from graphprune.rules.node import NodeView, Rule, described
 
 _UNARY_ZERO_TO_ZERO = """
@@ -73,11 +77,11 @@ def line(
     reason: str = "a window slides over it",
 ) -> Rule:
     """The rule of an operator that one pattern describes; the pattern is read here and now, so that no slip waits."""
-    read(pattern, zero=zero, macs=macs)
+    whole = Line(pattern, zero=zero, macs=macs)
+    read(whole)
 
     def rule(node: NodeView) -> Relation:
-        shapes = node.inputs
-        return bind(pattern, shapes, node.outputs, reason=reason, zero=zero, macs=macs)
+        return bind(whole, node.inputs, node.outputs, reason=reason)
 
     return described(rule, f"``{pattern}``")
 
@@ -91,16 +95,16 @@ def only_first(rule: Rule) -> Rule:
     return described(first, rule.__doc__ or "")
 
 
-_CONV = c.convolution("n (g i) !*x, (g o) i !*k, (g o) -> n (g o) !*y", "n g i o *k *y")
-_CONV_TRANSPOSE = c.convolution("n (g i) !*x, (g i) o !*k, (g o) -> n (g o) !*y", "n g i o *k *x", geometry=c.backward)
+_CONV = w.convolution("n (g i) !*x, (g o) i !*k, (g o) -> n (g o) !*y", "n g i o *k *y")
+_CONV_TRANSPOSE = w.convolution("n (g i) !*x, (g i) o !*k, (g o) -> n (g o) !*y", "n g i o *k *x", geometry=w.backward)
 _MATMUL = "k, k -> | k, ... k o -> ... o | ... m k, k -> ... m | ... m k, ... k o -> ... m o"
 _POOL = line("n c !*x -> n c !*y", "0")
 
 TABLE: dict[str, Rule] = {
     **{op: only_first(c.elementwise("0")) for op in _UNARY_ZERO_TO_ZERO.split()},
     **{op: c.elementwise() for op in (_UNARY + " " + _MANY).split()},
-    **{op: c.reduce("sum") for op in _REDUCE_SUM.split()},
-    **{op: c.reduce("order") for op in _REDUCE_ORDER.split()},
+    **{op: s.reduce("sum") for op in _REDUCE_SUM.split()},
+    **{op: s.reduce("order") for op in _REDUCE_ORDER.split()},
     **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.homogeneous(c.elementwise("+"), {}, joint=True),
     "And": c.elementwise("0*1"),
@@ -108,7 +112,7 @@ TABLE: dict[str, Rule] = {
     "ArgMin": c.along_axis(0, "one"),
     "Attention": a.attention,
     "AveragePool": _POOL,
-    "BatchNormalization": c.batch_normalization,
+    "BatchNormalization": s.batch_normalization,
     "BitwiseAnd": c.elementwise("0*1"),
     "Cast": c.cast,
     "CastLike": c.cast_like,
@@ -117,7 +121,7 @@ TABLE: dict[str, Rule] = {
     "Clip": c.clip,
     "Col2Im": p.columns,
     "Compress": p.compress,
-    "Concat": m.concat,
+    "Concat": k.concat,
     "ConstantOfShape": m.constant_of_shape,
     "Conv": _CONV,
     "ConvInteger": q.convolution(1, {3: "(g o)"}, None, {1: 3, 3: None}),
@@ -135,33 +139,33 @@ TABLE: dict[str, Rule] = {
     "Expand": m.expand,
     "Flatten": m.reshape,
     "GRU": c.recurrent(3),
-    "Gather": m.gather,
-    "GatherElements": m.gather_elements,
+    "Gather": k.gather,
+    "GatherElements": k.gather_elements,
     "GatherND": p.gather_nd,
     "Gemm": c.gemm,
-    "GlobalAveragePool": c.global_average,
+    "GlobalAveragePool": s.global_average,
     "GlobalLpPool": line("n c *x -> n c *y", "0"),
     "GlobalMaxPool": line("n c !*x -> n c *y", "0", reason=c.EVERY),
     "GridSample": line("n c !*x, n !*y !e -> n c !*y", "0", reason="it is sampled at places that the model computes"),
-    "GroupNormalization": c.group_normalization,
+    "GroupNormalization": s.group_normalization,
     "Hardmax": c.softmax,
     "Identity": c.copied(only_first(c.elementwise("0"))),
-    "InstanceNormalization": c.instance_normalization,
+    "InstanceNormalization": s.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
     "LSTM": c.recurrent(4),
-    "LayerNormalization": c.layer_normalization(centred=True),
+    "LayerNormalization": s.layer_normalization(centred=True),
     "LinearAttention": a.linear_attention,
     "Log": c.elementwise("/0"),
     "LogSoftmax": c.softmax,
-    "LpNormalization": c.lp_normalization,
+    "LpNormalization": s.lp_normalization,
     "LpPool": _POOL,
     "MatMul": line(_MATMUL, "0*1", "... m k o"),
     "MatMulInteger": q.product(1, (3,), masks={1: 3, 3: None}),
     "Max": c.elementwise("+"),
-    "MaxPool": c.max_pool,
+    "MaxPool": w.max_pool,
     "MaxRoiPool": line("n c !*x, !r !v -> !r c !*y", "0"),
     "Mean": c.elementwise("+"),
-    "MeanVarianceNormalization": c.mean_variance,
+    "MeanVarianceNormalization": s.mean_variance,
     "Min": c.elementwise("+"),
     "Mod": c.elementwise("0/1"),
     "Mul": c.homogeneous(c.elementwise("0*1"), {0: 1, 1: 1}),
@@ -173,10 +177,10 @@ TABLE: dict[str, Rule] = {
     "QLinearConv": q.rounding(q.convolution(3, {4: "(g o)", 5: "(g o)"}, 8, {3: 5, 4: None, 5: None})),
     "QLinearMatMul": q.rounding(q.product(3, (4, 5), masks={3: 5, 4: None, 5: None})),
     "QuantizeLinear": q.rounding(q.linear_quantiser),
-    "RMSNormalization": c.layer_normalization(centred=False),
+    "RMSNormalization": s.layer_normalization(centred=False),
     "RNN": c.recurrent(1),
     "Reciprocal": c.homogeneous(c.elementwise("/0"), {0: -1}),
-    "ReduceMean": c.reduce("mean"),
+    "ReduceMean": s.reduce("mean"),
     "Reshape": m.reshape,
     "Resize": m.resize,
     "ReverseSequence": p.reverse_sequence,
@@ -187,10 +191,10 @@ TABLE: dict[str, Rule] = {
     "ScatterND": p.scatter_nd,
     "Shape": m.sizes_only,
     "Size": m.sizes_only,
-    "Slice": m.slice_,
+    "Slice": k.slice_,
     "Softmax": c.softmax,
     "SpaceToDepth": m.space_to_depth,
-    "Split": m.split,
+    "Split": k.split,
     "Sqrt": c.homogeneous(only_first(c.elementwise("0")), {0: 0.5}),
     "Squeeze": m.reshape,
     "Sub": c.elementwise("+"),

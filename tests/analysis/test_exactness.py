@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from graphprune import Group, analyze
-from graphprune.analysis.exactness import read_zero
 from models.small import Net
 
 
@@ -22,13 +21,6 @@ def statistical(make: Callable[[Net, str], str]) -> bool:
     found = group(make)
     assert found is not None and found.prunable
     return found.statistical
-
-
-def test_expressions() -> None:
-    assert read_zero("0*1+2") == (((0, 1), (2,)), ())
-    assert read_zero("0/1") == (((0,),), (1,))
-    assert read_zero("/0") == ((), (0,))
-    assert read_zero("") == ((), ())
 
 
 def test_a_weight_that_is_masked_too_makes_every_sum_exact() -> None:

@@ -108,3 +108,10 @@ def test_alike_layouts_need_no_order() -> None:
 def test_what_makes_more_of_a_weight_is_named(operator: tuple[str, dict[str, Any]]) -> None:
     with pytest.raises(Lost, match=operator[0]):
         found(behind(operator, shape=(32, 16)))
+
+
+@pytest.mark.parametrize("op", ["Reciprocal", "Log"])
+def test_a_constant_that_only_divides_is_lost_in_words(op: str) -> None:
+    """Zeros of such a constant are zeros of nothing; it was an error of the program."""
+    with pytest.raises(Lost, match=rf"\({op}\) computes it in a way that cannot be followed"):
+        found(behind((op, {}), shape=(32, 16)))

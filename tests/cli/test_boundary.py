@@ -56,7 +56,9 @@ def test_without_arguments_help_is_help(capsys: pytest.CaptureFixture[str]) -> N
     assert err.startswith("Usage: graphprune [OPTIONS] COMMAND") and "\n\nCommands:\n" in err
 
 
-@pytest.mark.parametrize("command", ["inspect m.onnx -v", "inspect m.onnx --json", "ops", "ops --markdown", "--help"])
+@pytest.mark.parametrize(
+    "command", ["inspect m.onnx -v", "inspect m.onnx --json", "ops", "ops --markdown", "ops --lines", "--help"]
+)
 def test_a_pipe_that_is_closed_is_no_failure(folder: Path, command: str) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -78,7 +78,11 @@ def test_explain_a_group_a_node_and_a_stranger(folder: Path, capsys: pytest.Capt
     assert status == 0 and "16 classes, exact" in out and "weights (" in out
     node = next(n.name for n in residual().graph.node if n.op_type == "Gemm")
     status, out, _ = run(capsys, "explain", "m.onnx", node)
-    assert "m k, o k, o -> m o" in out and group in out and "not prunable, it is the output" in out
+    assert (
+        "m k, o k, o -> m o\n  it says (numbers are inputs): zero 0*1+2, macs m k o\n" in out
+        and group in out
+        and "not prunable, it is the output" in out
+    )
     status, _, err = run(capsys, "explain", "m.onnx", node[:-1] + "99")
     assert status == 2 and "did you mean" in err and node in err
 

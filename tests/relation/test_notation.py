@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from graphprune.relation.notation import FitError, NotationError, bind, parse, pinned, read
+from graphprune.relation import pattern
+from graphprune.relation.binding import bind, pinned
+from graphprune.relation.errors import FitError, NotationError
+from graphprune.relation.notation import Line, parse, read
 
 
 def test_composites_take_their_unknown_factor_from_the_shape() -> None:
@@ -17,17 +20,17 @@ def test_marks_become_reasons() -> None:
         (None, "mean", False),
         (None, None, True),
     ]
-    assert str(relation) == "!a ~b +c -> !a ~b +c"
+    assert pattern(relation) == "!a ~b +c -> !a ~b +c"
 
 
 def test_ellipsis_lines_up_from_the_right_and_broadcasts() -> None:
-    relation = bind("... m k, ... k o -> ... m o", [(7, 1, 2, 3), (5, 3, 4)], [(7, 5, 2, 4)], macs="... m k o")
-    assert str(relation) == "b1 1 m k, b0 k o -> b1 b0 m o"
+    relation = bind(Line("... m k, ... k o -> ... m o", macs="... m k o"), [(7, 1, 2, 3), (5, 3, 4)], [(7, 5, 2, 4)])
+    assert pattern(relation) == "b1 1 m k, b0 k o -> b1 b0 m o"
     assert [[relation.dims[d].name for d in p] for p in relation.macs] == [["b1", "b0", "m", "k", "o"]]
 
 
 def test_variadic_words_number_their_axes() -> None:
-    assert str(bind("n c !*x -> n c !*y", [(2, 3, 8, 8)], [(2, 3, 4, 4)])) == "n c !x0 !x1 -> n c !y0 !y1"
+    assert pattern(bind("n c !*x -> n c !*y", [(2, 3, 8, 8)], [(2, 3, 4, 4)])) == "n c !x0 !x1 -> n c !y0 !y1"
 
 
 def test_a_number_is_a_pinned_dim_of_that_size() -> None:
@@ -37,12 +40,12 @@ def test_a_number_is_a_pinned_dim_of_that_size() -> None:
 
 def test_axes_of_one_element_have_no_dim() -> None:
     relation = bind("a b, a b -> a b", [(1, 3), (2, 1)], [(2, 3)])
-    assert str(relation) == "1 b, a 1 -> a b"
+    assert pattern(relation) == "1 b, a 1 -> a b"
 
 
 def test_alternatives_are_taken_by_rank_and_absent_operands_skipped() -> None:
-    assert str(bind("k, k -> | m k, k -> m", [(2, 3), (3,)], [(2,)])) == "m k, k -> m"
-    assert str(bind("m, m -> m", [(2,), None], [(2,)])) == "m, _ -> m"
+    assert pattern(bind("k, k -> | m k, k -> m", [(2, 3), (3,)], [(2,)])) == "m k, k -> m"
+    assert pattern(bind("m, m -> m", [(2,), None], [(2,)])) == "m, _ -> m"
 
 
 @pytest.mark.parametrize(
@@ -76,11 +79,11 @@ def test_errors_quote_the_pattern_and_the_rule(pattern: str, message: str) -> No
     ],
 )
 def test_what_is_said_beside_a_pattern_is_read_with_it(zero: str, sums: str, macs: str, message: str) -> None:
-    assert read("a b, c -> a b", "0*1+0;/1", "always", "a b + c") == parse("a b, c -> a b")
+    assert read(Line("a b, c -> a b", "0*1+0;/1", "always", "a b + c")) == parse("a b, c -> a b")
     with pytest.raises(NotationError, match=message):
-        read("a b, c -> a b", zero, sums, macs)
+        read(Line("a b, c -> a b", zero, sums, macs))
     with pytest.raises(NotationError, match=message):  # whatever the shapes
-        bind("a b, c -> a b", [(2,)], [(2,)], zero=zero, sums=sums, macs=macs)
+        bind(Line("a b, c -> a b", zero=zero, sums=sums, macs=macs), [(2,)], [(2,)])
 
 
 def test_shapes_that_do_not_fit() -> None:

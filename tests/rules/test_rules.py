@@ -10,12 +10,14 @@ import pytest
 import graphprune
 from graphprune import rules
 from graphprune.errors import FaultError
-from graphprune.relation import Relation
-from graphprune.relation.notation import NotationError
+from graphprune.relation import Relation, pattern
+from graphprune.relation.errors import NotationError
+from graphprune.relation.zero import Zero
 from graphprune.rules import NodeView, rule
-from graphprune.rules.computing import convolution, elementwise
+from graphprune.rules.computing import elementwise
 from graphprune.rules.table import TABLE
 from graphprune.rules.table import line as one_line
+from graphprune.rules.windows import convolution
 from models.small import Net
 
 Shapes = list[tuple[int, ...] | None]
@@ -25,7 +27,7 @@ def line(
     op: str, inputs: Shapes, outputs: Shapes, values: dict[int, Any] | None = None, opset: int = 17, **attributes: Any
 ) -> str:
     held = [None if values is None or i not in values else np.array(values[i]) for i in range(len(inputs))]
-    return str(rule(NodeView(op, "", opset, attributes, tuple(inputs), tuple(outputs), tuple(held))))
+    return pattern(rule(NodeView(op, "", opset, attributes, tuple(inputs), tuple(outputs), tuple(held))))
 
 
 CASES = [
@@ -130,6 +132,13 @@ def test_line_with_operands(op: str, inputs: Shapes, outputs: Shapes, values: di
     assert line(op, inputs, outputs, values, **attributes).replace("a[5:7]", "a[5,6]") == expected
 
 
+def test_lengths_of_a_quantised_recurrence_go_with_its_batch() -> None:
+    inputs = ((7, 2, 3), (1, 3, 20), (1, 5, 20), None, (2,), None, None, None, (1,), (1,), (1,), (1,))
+    settings, outputs = {"hidden_size": 5}, ((7, 1, 2, 5),)
+    view = NodeView("DynamicQuantizeLSTM", "com.microsoft", 1, settings, inputs, outputs, (None,) * 12)
+    assert pattern(rule(view)).startswith("!s b i, 1 i (!4 h), 1 h (!4 h), _, b, _")
+
+
 def test_an_unknown_operator_pins_and_says_what_to_do() -> None:
     relation = rule(NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,)))
     assert all(d.pinned and "com.example:Strange" in d.pinned and "entry point" in d.pinned for d in relation.dims)
@@ -144,7 +153,7 @@ def test_a_slice_at_a_moving_place_is_pinned() -> None:
     static = (None, np.array([True]), np.array([False]))
     values = (None, np.array([0]), np.array([4]))
     relation = rule(NodeView("Slice", "", 17, {}, ((9,), (1,), (1,)), ((4,),), values, static))
-    assert str(relation) == "!b, _, _ -> !c"
+    assert pattern(relation) == "!b, _, _ -> !c"
     assert "depends on the sizes" in str(relation.dims[1].pinned)
 
 
@@ -152,7 +161,7 @@ def test_registered_rules_come_before_the_table() -> None:
     try:
         rules.register("Strange", TABLE["Relu"], "com.example")
         relation = rule(NodeView("Strange", "com.example", 1, {}, ((2, 3),), ((2, 3),), (None,)))
-        assert str(relation) == "a b -> a b"
+        assert pattern(relation) == "a b -> a b"
     finally:
         rules._registered.pop(("com.example", "Strange"))
 
@@ -168,7 +177,7 @@ def test_rules_of_other_packages_come_in_through_their_entry_points(monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(rules, "entry_points", lambda group: [Entry()] if group == "graphprune.rules" else [])
         rules._foreign.cache_clear()
-        assert str(rule(node)) == "a b -> a b"
+        assert pattern(rule(node)) == "a b -> a b"
     rules._foreign.cache_clear()
     assert rules.find("com.example", "Strange") is None
 
@@ -194,11 +203,15 @@ def broken(node: NodeView) -> Relation:
 
 
 def careless(node: NodeView) -> Relation:
-    return rules.bind("n c -> n c", node.inputs, node.outputs, zero=str(node.attributes["nothing"]))
+    return rules.bind(rules.Line("n c -> n c", zero=str(node.attributes["nothing"])), node.inputs, node.outputs)
 
 
 def garbled(node: NodeView) -> Relation:
-    return replace(TABLE["Relu"](node), zero="first")
+    return replace(TABLE["Relu"](node), zero=Zero.parse("first"))
+
+
+def textual(node: NodeView) -> Any:
+    return replace(TABLE["Relu"](node), **{"zero": "0"})
 
 
 def empty(node: NodeView) -> Any:
@@ -211,6 +224,7 @@ def empty(node: NodeView) -> Any:
         (broken, r"NotationError: 'n \(c -> n c': '\(' is not closed"),
         (careless, "KeyError: 'nothing'"),
         (garbled, "NotationError: 'first': what is zero"),
+        (textual, r"TypeError: what is zero is given as text: read it by Zero\.parse"),
         (empty, "AttributeError"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -235,17 +236,22 @@ def run_recipe(
         BackendError: a pass needs a library that is not installed.
     """
     recipe = recipe if isinstance(recipe, Recipe) else toml.load(recipe)
+    progress = progress or Progress()
+    clock = Clock(progress)
     loaded = load(model)
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
-    empty = State(loaded, loaded, Plan({}), job, progress or Progress())
+    empty = State(loaded, loaded, Plan({}), job, progress)
     driver.check(recipe.passes, empty)
-    empty.progress.plan(driver.phases(recipe.passes, empty, output is not None))
-    clock = Clock(empty.progress)
+    progress.plan(driver.phases(recipe.passes, empty, output is not None))
     outputs = Outputs(output, plan, packed)
     sources = _declare(recipe, loaded, job, outputs)
     clock.lap("load")
-    state = replace(empty, plan=Plan(described(empty.analysis())))
+    with ThreadPoolExecutor(1) as pool:  # a large file is hashed while it is analysed
+        hashed = pool.submit(getattr, loaded, "sha256")
+        analysis = empty.analysis()
+        hashed.result()
+    state = replace(empty, plan=Plan(described(analysis)))
     for source in sources:
         samples.check(source, loaded, job.input_shapes)
     clock.lap("analyze")

@@ -242,6 +242,8 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """Of the file, or of the serialised proto for a model made in memory."""
+        if self.original is not None:
+            return self.original.sha256
         digest = hashlib.sha256()
         if self.path is None:
             digest.update(self.source.proto.SerializeToString(deterministic=True))

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis import chance, coupling, exactness, shapes, web
+from graphprune.analysis import chance, coupling, exactness, shapes, verify, web
 from graphprune.analysis.coupling import Coupled, Reason, Statistic
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
@@ -149,6 +149,8 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
         group = _group(analysis, coupled, taken)
         (analysis.groups if group.prunable else analysis.fixed).append(group)
     analysis.notes = _notes(analysis)
+    if verify.always:
+        verify.verify(analysis)
     return analysis
 
 

@@ -128,7 +128,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
             compressed = files.deflated(state.original), files.deflated(state.model)
         clock.lap("write")
     chosen, fits, notes = state.found(Chosen), state.found(Fits), state.found(Notes)
-    said = [f"{node}: {text}" for node, text in chance.notes(state.analysis(state.original).model)]
+    said = [f"{note.node}: {note}" for note in chance.notes(state.analysis(state.original).model)]
     return Result(
         state.model,
         state.plan,

@@ -174,10 +174,10 @@ def _pins(analysis: Analysis) -> Iterator[str]:
 
 @_states("reasons stand where their group is")
 def _reasons(analysis: Analysis) -> Iterator[str]:
-    nodes = len(analysis.model.nodes)
+    nodes = set(analysis.web.names)
     for group in _each(analysis):
         for reason in (*group.reasons, *group.statistics):
-            if reason.vertex not in group.labels or not 0 <= (reason.node or 0) < nodes or not reason.text:
+            if reason.vertex not in group.labels or (reason.node and reason.node not in nodes) or not reason.text:
                 yield f"group {group.id!r}: {reason.text!r} at vertex {reason.vertex}"
 
 

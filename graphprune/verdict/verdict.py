@@ -334,9 +334,15 @@ class _Validation:
         witness = shapes.find(flat, self.given)
         found = sparsity.layers(flat, witness, web.build(flat, witness), self.checks.half)
         return [
-            {"node": e.node, "weight": e.weight, "sparse": e.sparse, "eligible": e.eligible, "reasons": list(e.reasons)}
+            {
+                "node": e.node,
+                "weight": e.weight,
+                "sparse": e.sparse,
+                "eligible": e.eligible,
+                "reasons": [str(r) for r in e.reasons],
+            }
             for e in found
-        ]
+        ]  # fmt: skip
 
     def engine(self, level: Level) -> None:
         """The engine's outputs beside ONNX Runtime's, on the GPU; what exceeds float16 shows here for what it is."""

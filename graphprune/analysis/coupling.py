@@ -17,6 +17,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from graphprune.analysis.classes import Classes
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.web import Edge, Web
 from graphprune.model import Use
@@ -70,32 +71,6 @@ class Coupled:
     interface: list[str] = field(default_factory=list)
 
 
-class _Classes:
-    """Union-find on arrays; every entry points straight to its root."""
-
-    def __init__(self, size: int) -> None:
-        self.parent = np.arange(size)
-        self.merged = False
-
-    def union(self, a: IntArray, b: IntArray) -> None:
-        while True:
-            ra, rb = self.parent[a], self.parent[b]
-            low, high = np.minimum(ra, rb), np.maximum(ra, rb)
-            differ = low != high
-            if not differ.any():
-                return
-            self.merged = True
-            np.minimum.at(self.parent, high[differ], low[differ])
-            while True:
-                shorter = self.parent[self.parent]
-                if (shorter == self.parent).all():
-                    break
-                self.parent = shorter
-
-    def find(self, labels: IntArray) -> IntArray:
-        return np.where(labels >= 0, self.parent[labels], -1) if self.merged else labels
-
-
 class _Duplicate(Exception):
     """The labelling has reached the home of an earlier one, and so would become the same."""
 
@@ -105,7 +80,7 @@ class _Attempt:
 
     def __init__(self, web: Web, seed: int, start: IntArray, homes: set[int]) -> None:
         self.web, self.seed, self.homes, self.start = web, seed, homes, start[start >= 0]
-        self.classes = _Classes(len(start))
+        self.classes = Classes(len(start))
         self.labels: dict[int, IntArray] = {seed: start}  # arrays are never changed in place: forks share them
         self.whole = bool((start >= 0).all())
         self.queue: deque[int] = deque([seed])
@@ -342,7 +317,7 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     containers = {kinds[v].tobytes() for v in cut if _divided(web, v, labels, kinds)}
     if not containers:
         return [(labels, size)]
-    classes = _Classes(size)
+    classes = Classes(size)
     for kind in {k.tobytes(): k for k in kinds.values()}.values():
         if kind.tobytes() not in containers:
             held = np.flatnonzero(kind)

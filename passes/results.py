@@ -131,7 +131,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
     if state.model is state.original:
         state = state.noting("nothing was changed: no pass chose anything")
         notes = state.found(Notes)
-    said = [f"{node}: {text}" for node, text in chance.notes(state.analysis(state.original).model)]
+    said = [f"{note.node}: {note}" for note in chance.notes(state.analysis(state.original).model)]
     return Result(
         state.model,
         state.plan,

@@ -53,7 +53,7 @@ def test_every_weight_that_is_eligible_is_sparse(name: str) -> None:
         return
     assert result.sparse is not None
     sparse = {n for t in result.sparse.thinned for n in t.target.nodes}
-    dense = {s.node: s.reason for s in result.sparse.skipped}
+    dense = {s.node: str(s) for s in result.sparse.skipped}
     found = weights(result.model.proto)
     known = {n.name or n.output[0] for n in result.model.proto.graph.node if n.op_type in ("Conv", "Gemm", "MatMul")}
     assert (sparse & known) <= set(found), "each has been looked at"

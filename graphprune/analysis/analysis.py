@@ -10,8 +10,9 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis import chance, coupling, exactness, shapes, web
-from graphprune.analysis.coupling import Coupled, Reason, Statistic
+from graphprune.analysis import chance, coupling, exactness, shapes, verify, web
+from graphprune.analysis.coupling import Coupled, Statistic, Traced
+from graphprune.analysis.reasons import Reason
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.model.arguments import InputShapes, checked
@@ -44,7 +45,7 @@ class Group:
     size: int
     labels: dict[int, IntArray]
     pinned: np.ndarray
-    reasons: list[Reason]
+    reasons: list[Traced]
     statistics: list[Statistic]
     parameters: FloatArray
     macs: FloatArray
@@ -59,19 +60,6 @@ class Group:
     def prunable(self) -> bool:
         """Whether at least one class can be removed and another stays."""
         return self.size > 1 and bool((~self.pinned).any())
-
-
-@dataclass
-class Note:
-    """Something that the user should know.
-
-    Attributes:
-        node: name of the node.
-        text: what about it.
-    """
-
-    node: str
-    text: str
 
 
 @dataclass
@@ -92,7 +80,7 @@ class Analysis:
     web: web.Web
     groups: list[Group]
     fixed: list[Group]
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Reason] = field(default_factory=list)
 
     @cached_property
     def rulings(self) -> Rulings:
@@ -116,12 +104,12 @@ class Analysis:
         """Name of the constant behind a use."""
         return self.model.root(self.model.nodes[use.node].input[use.input])
 
-    def chain(self, group: Group, reason: Reason) -> list[str]:
+    def chain(self, group: Group, reason: Traced) -> list[str]:
         """Names of the nodes on a shortest way from a weight of a group to a reason."""
         graph = dependency_graph(self, group)
         starts = [v for v in graph if v < self.web.axes and isinstance(self.web.tensor_of[v][0], Use)]
         if reason.vertex not in graph or not starts:
-            return [] if reason.node is None else [node_name(self.model, reason.node)]
+            return [reason.node] if reason.node else []
         path = nx.multi_source_dijkstra(graph, set(starts), reason.vertex)[1]
         names = [node_name(self.model, self.web.dim(v)[0]) for v in path if v >= self.web.axes]
         return list(dict.fromkeys(names))
@@ -149,6 +137,8 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
         group = _group(analysis, coupled, taken)
         (analysis.groups if group.prunable else analysis.fixed).append(group)
     analysis.notes = _notes(analysis)
+    if verify.always:
+        verify.verify(analysis)
     return analysis
 
 
@@ -243,24 +233,24 @@ def _id(analysis: Analysis, coupled: Coupled, taken: set[str]) -> str:
     return found
 
 
-def _notes(analysis: Analysis) -> list[Note]:
+def _notes(analysis: Analysis) -> list[Reason]:
     notes = []
     model = analysis.model
     for i, relation in enumerate(analysis.web.relations):
         node = model.nodes[i]
         if subgraphs_in(node):
             text = f"the subgraphs of {node.op_type} are not looked into, so everything that they read stays"
-            notes.append(Note(node_name(model, i), text))
+            notes.append(Reason(text, node_name(model, i)))
         elif relation is not None and find(node.domain, node.op_type) is None:
             name = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
             notes.append(
-                Note(
+                Reason(
+                    f"operator {name} has no rule, so everything it touches stays",
                     node_name(model, i),
-                    f"operator {name} has no rule, so everything it touches stays; register one under the entry point "
-                    "group 'graphprune.rules'",
+                    "register one under the entry point group 'graphprune.rules'",
                 )
             )
-    notes += [Note(node, text) for node, text in chance.notes(model)]
+    notes += chance.notes(model)
     for i, text in sorted(analysis.witness.first.holes.items()):
-        notes.append(Note(node_name(model, i), f"the shapes of its outputs are not known: {text}"))
+        notes.append(Reason(f"the shapes of its outputs are not known: {text}", node_name(model, i)))
     return notes

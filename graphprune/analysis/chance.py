@@ -7,6 +7,7 @@ from functools import cache
 import onnx
 from onnx import NodeProto, helper
 
+from graphprune.analysis.reasons import Reason
 from graphprune.model import Model, node_name
 from graphprune.rules.floating import RANDOM
 
@@ -51,7 +52,7 @@ def drawn(model: Model) -> list[int]:
     return found
 
 
-def notes(model: Model) -> list[tuple[str, str]]:
+def notes(model: Model) -> list[Reason]:
     """What the user should know: the first node of each kind, and what about it and its like."""
     on = [i for i in range(len(model.nodes)) if training(model, i)]
     random = [i for i in drawn(model) if i not in set(on)]
@@ -59,11 +60,11 @@ def notes(model: Model) -> list[tuple[str, str]]:
     for op in dict.fromkeys(model.nodes[i].op_type for i in on):
         names = [node_name(model, i) for i in on if model.nodes[i].op_type == op]
         does = "changes its outputs from run to run" if ("", op) in RANDOM else "uses the statistics of each batch"
-        text = f"{op} is in training mode and {does}{_more(names)}; {REMEDY}"
-        found.append((names[0], text))
+        found.append(Reason(f"{op} is in training mode and {does}{_more(names)}", names[0], REMEDY))
     for op in dict.fromkeys(model.nodes[i].op_type for i in random):
         names = [node_name(model, i) for i in random if model.nodes[i].op_type == op]
-        found.append((names[0], f"{op} draws at random, so that outputs differ from run to run{_more(names)}"))
+        text = f"{op} draws at random, so that outputs differ from run to run{_more(names)}"
+        found.append(Reason(text, names[0]))
     return found
 
 

@@ -17,29 +17,27 @@ from hashlib import blake2b
 
 import numpy as np
 
+from graphprune.analysis.classes import Classes
+from graphprune.analysis.reasons import Reason
 from graphprune.analysis.web import Edge, Web
 from graphprune.model import Use
 from graphprune.relation import IntArray, constant_along_others, push
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why something cannot be removed, or not exactly.
+@dataclass(frozen=True)
+class Traced(Reason):
+    """Why classes cannot be removed; ``node`` is the one whose rule says so, empty for the graph's interface.
 
     Attributes:
-        vertex: where in the web.
-        node: index of the node whose rule says so, None for the graph's interface.
-        text: the reason.
+        vertex: where in the web: :meth:`Web.label` has it in words, ``Analysis.chain`` what leads there.
     """
 
-    vertex: int
-    node: int | None
-    text: str
+    vertex: int = field(kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Statistic(Reason):
-    """A statistic that masking does not reproduce.
+@dataclass(frozen=True)
+class Statistic(Traced):
+    """A statistic that masking does not reproduce; its vertex is the dim that it runs over.
 
     Attributes:
         inputs: inputs of the node in which removed elements would have to be zero, or their mean.
@@ -68,35 +66,9 @@ class Coupled:
     labels: dict[int, IntArray]
     size: int
     pinned: np.ndarray
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[Traced] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     interface: list[str] = field(default_factory=list)
-
-
-class _Classes:
-    """Union-find on arrays; every entry points straight to its root."""
-
-    def __init__(self, size: int) -> None:
-        self.parent = np.arange(size)
-        self.merged = False
-
-    def union(self, a: IntArray, b: IntArray) -> None:
-        while True:
-            ra, rb = self.parent[a], self.parent[b]
-            low, high = np.minimum(ra, rb), np.maximum(ra, rb)
-            differ = low != high
-            if not differ.any():
-                return
-            self.merged = True
-            np.minimum.at(self.parent, high[differ], low[differ])
-            while True:
-                shorter = self.parent[self.parent]
-                if (shorter == self.parent).all():
-                    break
-                self.parent = shorter
-
-    def find(self, labels: IntArray) -> IntArray:
-        return np.where(labels >= 0, self.parent[labels], -1) if self.merged else labels
 
 
 class _Duplicate(Exception):
@@ -108,7 +80,7 @@ class _Attempt:
 
     def __init__(self, web: Web, seed: int, start: IntArray, homes: set[int]) -> None:
         self.web, self.seed, self.homes, self.start = web, seed, homes, start[start >= 0]
-        self.classes = _Classes(len(start))
+        self.classes = Classes(len(start))
         self.labels: dict[int, IntArray] = {seed: start}  # arrays are never changed in place: forks share them
         self.whole = bool((start >= 0).all())
         self.queue: deque[int] = deque([seed])
@@ -295,7 +267,7 @@ class _Search:
             if attempt.collapsed:
                 group.pinned[:] = True
                 text = "all its elements hang together: removing one removes all"
-                group.reasons.append(Reason(attempt.seed, None, text))
+                group.reasons.append(Traced(text, vertex=attempt.seed))
             _judge(self.web, group)
             self.found.append(group)
 
@@ -345,7 +317,7 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     containers = {kinds[v].tobytes() for v in cut if _divided(web, v, labels, kinds)}
     if not containers:
         return [(labels, size)]
-    classes = _Classes(size)
+    classes = Classes(size)
     for kind in {k.tobytes(): k for k in kinds.values()}.values():
         if kind.tobytes() not in containers:
             held = np.flatnonzero(kind)
@@ -394,15 +366,16 @@ def _judge(web: Web, group: Coupled) -> None:
                     own = labels[(edge.map.lookup < 0) & (labels >= 0)]
                     if own.size:
                         group.pinned[own] = True
-                        group.reasons.append(Reason(vertex, edge.node, "the node itself makes some of its elements"))
+                        text = "the node itself makes some of its elements"
+                        group.reasons.append(Traced(text, web.names[edge.node], vertex=vertex))
             if vertex in web.interface and web.interface[vertex] not in group.interface:
                 group.interface.append(web.interface[vertex])
             if vertex in web.pins:
                 group.pinned[held] = True
-                group.reasons.append(Reason(vertex, None, web.pins[vertex]))
+                group.reasons.append(Traced(web.pins[vertex], vertex=vertex))
             elif held.size == len(labels) and (held == held[0]).all():
                 group.pinned[held[0]] = True
-                group.reasons.append(Reason(vertex, None, "without it an axis would be empty"))
+                group.reasons.append(Traced("without it an axis would be empty", vertex=vertex))
             continue
         node, d = web.dim(vertex)
         relation = web.relations[node]
@@ -410,4 +383,4 @@ def _judge(web: Web, group: Coupled) -> None:
         dim = relation.dims[d]
         if dim.pinned is not None:
             group.pinned[held] = True
-            group.reasons.append(Reason(vertex, node, dim.pinned))
+            group.reasons.append(Traced(dim.pinned, web.names[node], vertex=vertex))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphprune.analysis.coupling import Coupled, Reason, Statistic
+from graphprune.analysis.coupling import Coupled, Statistic, Traced
 from graphprune.analysis.web import Tensor, Web
 from graphprune.model import Use
 from graphprune.relation import Relation, Slot
@@ -47,7 +47,7 @@ def _judge_node(
         if i in carriers and carriers[i].zero:
             vertex = web.dim_start[node] + min(carriers[i].dims)
             group.pinned[:] = True
-            group.reasons.append(Reason(vertex, node, "masking it would divide by zero"))
+            group.reasons.append(Traced("masking it would divide by zero", web.names[node], vertex=vertex))
     on_output: set[int] = set()
     for axes in relation.outputs:
         on_output |= relation.reach(axes) if axes is not None else set()
@@ -58,10 +58,11 @@ def _judge_node(
         if dim.statistic is not None:
             over = (0,) if relation.sums.never else relation.sums.factors
             over = tuple(i for i in over if i in _bare(d, carriers))
-            group.statistics.append(Statistic(vertex, node, dim.statistic, over, centred=True))
+            group.statistics.append(Statistic(dim.statistic, web.names[node], vertex=vertex, inputs=over, centred=True))
         elif ((d not in on_output and makes) or dim.summed) and not _vanishes(d, carriers, sums, only_carriers=True):
             text = "a sum runs over it, and what is removed need not be zero"
-            group.statistics.append(Statistic(vertex, node, text, _to_mask(d, carriers, sums)))
+            over = _to_mask(d, carriers, sums)
+            group.statistics.append(Statistic(text, web.names[node], vertex=vertex, inputs=over))
     for k, axes in enumerate(relation.outputs):
         if axes is None:
             continue

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.analysis.reasons import Reason
 from graphprune.model import Model, node_name
 from graphprune.relation import Axes, AxisMap, IntArray, Relation, Values
 
@@ -22,7 +23,11 @@ Index = npt.NDArray[np.intp]
 
 
 class Lost(Exception):
-    """An element cannot be followed to one place; the message says why."""
+    """An element cannot be followed to one place; the reason says why."""
+
+    def __init__(self, text: str, node: str = "", remedy: str = "") -> None:
+        self.reason = Reason(text, node, remedy)
+        super().__init__(str(self.reason))
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,9 @@ def way(model: Model, relations: Relations, node: int, position: int) -> Way:
             if relation is None or chosen is None:
                 label = f"{node_name(model, index)!r} ({model.nodes[index].op_type})"
                 raise Lost(
-                    f"node {label} computes it in a way that cannot be followed element by element; fold constants "
-                    "first"
+                    f"node {label} computes it in a way that cannot be followed element by element",
+                    node_name(model, index),
+                    "fold constants first",
                 )
             steps.append(Step(index, relation, chosen, which))
             position = chosen

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 
 from graphprune.analysis.origins import Lost, Origin, origin
 from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.reasons import Reason
 from graphprune.analysis.shapes import Witness
 from graphprune.analysis.web import Web
 from graphprune.model import Model, node_name
@@ -60,9 +61,9 @@ class Layer:
     outputs: int
     elements: int
     held: int
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     origin: Origin | None = None
-    lost: str = ""
+    lost: Reason | None = None
     sparse: bool = False
     kept: float | None = None
 
@@ -140,7 +141,8 @@ def measured(model: Model, layer: Layer, pattern: Pattern) -> Layer:
     sparse, reasons = pattern.follows(value, layer.axis), layer.reasons
     across = [a for a in range(value.ndim) if a != layer.axis and not sparse and pattern.follows(value, a)]
     if across:
-        reasons = (*reasons, f"its zeros lie along axis {across[0]}, and the sum runs along axis {layer.axis}")
+        text = f"its zeros lie along axis {across[0]}, and the sum runs along axis {layer.axis}"
+        reasons = (*reasons, Reason(text, layer.node))
     kept = 1.0
     if not sparse:
         whole = float(value.sum(dtype=np.float64))
@@ -187,11 +189,11 @@ def _layer(
             for d in axis.dims
         )  # fmt: skip
         reasons += _widths(sums, outputs, held in _BYTES, pattern)
-    found, lost = None, ""
+    found, lost = None, None
     try:
         found = origin(model, net.relations, index, position)
     except Lost as why:
-        lost = str(why)
+        lost = why.reason
     axis = along[0] if len(along) == 1 else None
     weight = model.root(name) if found is None else found.source
     elements = prod(relation.dims[d].size for a in axes for d in a.dims)
@@ -205,7 +207,7 @@ def _layer(
         outputs,
         elements,
         held,
-        tuple(reasons),
+        tuple(Reason(text, node_name(model, index)) for text in reasons),
         found,
         lost,
     )

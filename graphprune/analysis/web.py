@@ -39,6 +39,7 @@ class Web:
 
     Attributes:
         relations: for each node its relation; None for nodes that only make constants.
+        names: for each node its name.
         axes: number of axis vertices; vertices from there on are dims.
         axis_of: first vertex of each tensor's axes.
         tensor_of: for each axis vertex its tensor and the axis' number.
@@ -50,6 +51,7 @@ class Web:
     """
 
     relations: list[Relation | None]
+    names: list[str]
     axes: int = 0
     axis_of: dict[Tensor, int] = field(default_factory=dict)
     tensor_of: list[tuple[Tensor, int]] = field(default_factory=list)
@@ -110,7 +112,8 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
         allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
     """
     memo: dict[object, Relation] = {}
-    web = Web([ruled(model, witness, i, memo) for i in range(len(model.nodes))])
+    nodes = range(len(model.nodes))
+    web = Web([ruled(model, witness, i, memo) for i in nodes], [node_name(model, i) for i in nodes])
     placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis, Group, blocks, cost, sparsity
 from graphprune.analysis.blocks import Block, Blocks
-from graphprune.analysis.coupling import Reason
+from graphprune.analysis.coupling import Traced
 from graphprune.analysis.patterns import Pattern
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot, facts, pattern
@@ -36,18 +36,18 @@ def group_data(analysis: Analysis, group: Group) -> dict[str, Any]:
     }
 
 
-def reason_data(analysis: Analysis, group: Group, reason: Reason) -> dict[str, Any]:
+def reason_data(analysis: Analysis, group: Group, reason: Traced) -> dict[str, Any]:
     """A reason with the nodes that lead to it from the nearest weight of the group."""
     return {
-        "reason": reason.text,
+        "reason": str(reason),
         "at": analysis.web.label(reason.vertex, analysis.model),
         "chain": analysis.chain(group, reason),
     }
 
 
-def _distinct(reasons: Sequence[Reason], most: int = 3) -> list[Reason]:
+def _distinct(reasons: Sequence[Traced], most: int = 3) -> list[Traced]:
     """The first reason of each wording: a residual stream meets the same norm at every layer."""
-    found: dict[str, Reason] = {}
+    found: dict[str, Traced] = {}
     for reason in reasons:
         found.setdefault(reason.text, reason)
     return list(found.values())[:most]
@@ -55,7 +55,7 @@ def _distinct(reasons: Sequence[Reason], most: int = 3) -> list[Reason]:
 
 def local(analysis: Analysis, group: Group) -> bool:
     """Whether a fixed group is of one operator only (the window of a convolution): no news to anybody."""
-    return len(group.labels) <= 2 and all(r.node is not None for r in group.reasons)
+    return len(group.labels) <= 2 and all(r.node for r in group.reasons)
 
 
 def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
     found = blocks.find(analysis, allow_io)
     return {
         "blocks": [block_data(analysis, b) for b in found.blocks],
-        "fixed_blocks": [{"output": f.output, "nodes": len(f.nodes), "reason": f.reason} for f in found.fixed],
+        "fixed_blocks": [{"output": f.output, "nodes": len(f.nodes), "reason": str(f)} for f in found.fixed],
         "model": analysis.model.name,
         "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
         "parameters": cost.parameters(analysis.model),
@@ -73,7 +73,7 @@ def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
         "groups": [group_data(analysis, g) for g in analysis.groups],
         "fixed": [group_data(analysis, g) for g in analysis.fixed if not local(analysis, g)],
         "windows": sum(local(analysis, g) for g in analysis.fixed),
-        "notes": [{"node": n.node, "text": n.text} for n in analysis.notes],
+        "notes": [{"node": n.node, "text": str(n)} for n in analysis.notes],
     }
 
 
@@ -104,7 +104,7 @@ def blocks_of(analysis: Analysis, index: int) -> dict[str, Any]:
 def _no_block(analysis: Analysis, found: Blocks, index: int) -> str:
     fixed = next((f for f in found.fixed if index in f.nodes), None)
     if fixed is not None:
-        return f"what leads to {fixed.output!r} looks like a block, but {fixed.reason}"
+        return f"what leads to {fixed.output!r} looks like a block, but {fixed}"
     layout = analysis.model.layout
     if layout is not None and layout.of(analysis.model.nodes[index]):
         return "it is in the body of a control flow node, and these stay whole"
@@ -152,7 +152,7 @@ def result_data(result: Result) -> dict[str, Any]:
         if result.without is not None
         else [],
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
-        "untouched": [{"group": u.group, "reason": u.reason} for u in result.untouched],
+        "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
         "notes": result.notes,
@@ -180,7 +180,7 @@ def sparse_data(result: Result) -> dict[str, Any] | None:
             for method, own in by_method.items()
         ],
         "weights": result.plan.sparsity,
-        "dense": [{"node": s.node, "weight": s.weight, "reason": s.reason} for s in found.skipped],
+        "dense": [{"node": s.node, "weight": s.weight, "reason": str(s)} for s in found.skipped],
         "ordered": [{"group": o.group, "before": o.before, "after": o.after} for o in ordered],
         "scores": [float(np.mean([o.before for o in ordered])), float(np.mean([o.after for o in ordered]))]
         if ordered else None,
@@ -198,7 +198,7 @@ def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:
             {
                 "node": e.node, "weight": e.weight, "axis": e.axis, "sums": e.sums, "outputs": e.outputs,
                 "elements": e.elements, "follows": e.sparse, "kept_magnitude": e.kept, "eligible": e.eligible,
-                "reasons": list(e.reasons),
+                "reasons": [str(r) for r in e.reasons],
             }
             for e in found
         ],

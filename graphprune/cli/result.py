@@ -56,9 +56,9 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
 def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
     if verbose:
         for entry in result.untouched:
-            out.print(Text(f"untouched: {entry.group}: {entry.reason}"))
+            out.print(Text(f"untouched: {entry.group}: {entry}"))
         return
-    for reason, count in Counter(u.reason for u in result.untouched).items():
+    for reason, count in Counter(str(u) for u in result.untouched).items():
         out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from graphprune.model.bodies import free_names, reread, subgraphs, subgraphs_in
 from graphprune.model.model import (
     AnyModel,
     Model,
     Source,
     Use,
-    free_names,
     load,
     node_name,
-    reread,
-    subgraphs,
-    subgraphs_in,
 )
 
 __all__ = [

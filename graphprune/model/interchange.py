@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from graphprune.errors import BackendError, InputError
+from graphprune.model.bodies import subgraphs
 from graphprune.model.canonical import copy_all_but
-from graphprune.model.model import Model, check, subgraphs
+from graphprune.model.model import Model, check
 
 PROTO, IR, SURGEON = "onnx.ModelProto", "onnx_ir.Model", "onnx_graphsurgeon.Graph"
 

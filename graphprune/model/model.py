@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import warnings
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +17,11 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import onnx
-from google.protobuf import json_format, message, text_format
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
+from graphprune.model import reading
+from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.relation import Shape, Values
@@ -279,21 +279,17 @@ def load(model: AnyModel) -> Model:
         declare(model.source.proto, model.source.path)
         return model
     if isinstance(model, bytes):
-        loaded = Model(_parsed(model))
+        loaded = Model(reading.parsed(model))
     elif isinstance(model, ModelProto | Foreign):
         loaded = Model(_proto_of(model))
     else:
         path = Path(model)
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        loaded = Model(_read_proto(path), path)
+        loaded = Model(reading.read(path), path)
     declare(loaded.proto, loaded.path)
     check(loaded)
     return loaded
-
-
-_UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
-"""What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
 
 
 def _proto_of(model: ModelProto | Foreign) -> ModelProto:
@@ -302,24 +298,6 @@ def _proto_of(model: ModelProto | Foreign) -> ModelProto:
     found = to_proto(model)
     assert found is not None
     return found
-
-
-def _parsed(data: bytes) -> ModelProto:
-    try:
-        return ModelProto.FromString(data)
-    except message.DecodeError as error:
-        raise InputError(f"not an ONNX model, or truncated: {len(data)} bytes that hold none") from error
-
-
-def _read_proto(path: Path) -> ModelProto:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The onnxtxt format is experimental")
-            return onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: not an ONNX model, or truncated ({_reason(error)})") from error
 
 
 def check(model: Model) -> None:
@@ -387,43 +365,6 @@ def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
         raise InputError(f"{name}: its nodes read each other in a circle") from None
 
 
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Graphs held by a node's attributes."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-def subgraphs_in(node: NodeProto) -> bool:
-    """Whether a node holds a graph."""
-    return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-
-
-def free_names(graph: GraphProto) -> set[str]:
-    """Names that a subgraph reads and does not define."""
-    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    free: set[str] = set()
-    for node in graph.node:
-        inner = set(node.input) | {name for g in subgraphs(node) for name in free_names(g)}
-        free |= {name for name in inner if name and name not in own}
-        own |= set(node.output)
-    return free | {o.name for o in graph.output if o.name not in own}
-
-
-def reread(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node, and what its bodies capture, read other tensors."""
-    for k, name in enumerate(node.input):
-        node.input[k] = names.get(name, name)
-    for graph in subgraphs(node):
-        captured = {n: names[n] for n in free_names(graph) if n in names}
-        for inner in graph.node:
-            reread(inner, captured)
-        for value in graph.output:
-            value.name = captured.get(value.name, value.name)
-
-
 def _foldable(node: NodeProto) -> bool:
     if node.domain == DOMAIN:
         return False
@@ -445,12 +386,3 @@ def _constant_tensor(node: NodeProto) -> TensorProto | None:
             kind = np.float32 if "float" in attribute.name else np.int64
             return numpy_helper.from_array(np.asarray(helper.get_attribute_value(attribute), dtype=kind))
     return None
-
-
-def _reason(error: BaseException) -> str:
-    """What a parser says, without the lists that follow its first line; ONNX's own has its reason in the last."""
-    text = error.args[0] if error.args else ""
-    lines = (text.decode(errors="replace") if isinstance(text, bytes) else str(error)).strip().splitlines()
-    if isinstance(error, onnx.parser.ParseError):
-        return " ".join(lines)
-    return lines[0] if lines else type(error).__name__

@@ -32,9 +32,9 @@ def apply(editor: Editor, removal: Removal, groups: Sequence[str]) -> None:
         group = removal.analysis.group(id)
         for statistic in group.statistics if group is not None else ():
             for position in statistic.inputs:
-                assert statistic.node is not None
-                if (statistic.node, position) not in done:
-                    done.add((statistic.node, position))
+                node = removal.analysis.web.dim(statistic.vertex)[0]
+                if (node, position) not in done:
+                    done.add((node, position))
                     _Fill(editor, removal, statistic, position).run()
 
 
@@ -42,10 +42,9 @@ class _Fill:
     """The nodes in front of one input of one node."""
 
     def __init__(self, editor: Editor, removal: Removal, statistic: Statistic, position: int) -> None:
-        assert statistic.node is not None
-        self.editor, self.removal, self.node, self.position = editor, removal, statistic.node, position
-        self.centred = statistic.centred
         net = removal.analysis.web
+        self.editor, self.removal, self.position = editor, removal, position
+        self.node, self.centred = net.dim(statistic.vertex)[0], statistic.centred
         relation = net.relations[self.node]
         assert relation is not None
         self.relation: Relation = relation

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.analysis import Analysis
+from graphprune.analysis import verify as well_formed
 from graphprune.analysis.ordering import Orders
 from graphprune.model import Model, Source, Use
 from graphprune.model.editor import Editor
@@ -22,6 +23,7 @@ from graphprune.rewrite import corrections
 from graphprune.rewrite.operands import Refit
 from graphprune.rewrite.plan import AttributeChange, GroupPlan, Plan, Slice
 from graphprune.rewrite.removal import Removal, Selection
+from graphprune.rewrite.verify import verify
 
 Cuts = dict[int, IntArray]
 """Elements by axis: those that are removed, or those that stay in their new order."""
@@ -73,6 +75,8 @@ def rewrite(analysis: Analysis, selection: Selection, orders: Orders | None = No
         roots = {analysis.root(tensor) for tensor in lost if isinstance(tensor, Use)}
         editor.shrunk = {tensor for tensor in lost if isinstance(tensor, str)}
         editor.shrunk |= {name for name in analysis.model.constant_names if analysis.model.root(name) in roots}
+    if well_formed.always:
+        verify(analysis, plan)
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
 

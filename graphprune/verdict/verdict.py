@@ -39,8 +39,8 @@ from graphprune.model.files import save
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import samples, sizing
-from graphprune.run.runtime import exposing, generate, run, session
-from graphprune.verdict import half, kernels, timing, trt
+from graphprune.run.runtime import generate, run, session
+from graphprune.verdict import finite, half, kernels, timing, trt
 from graphprune.verdict.checks import Checks, Level, Verdict
 from graphprune.verdict.comparison import Incomparable, compare, far
 
@@ -222,7 +222,7 @@ class _Validation:
             value = self.model.tensor_array(tensor)
             if value.dtype.kind == "f" and np.isnan(value).any():
                 return f"so is part of the weight {name!r}"
-        return _first(self.model, self.model, feeds, np.isnan) or "no tensor inside shows why"
+        return finite.first(self.model, self.model, feeds, np.isnan) or "no tensor inside shows why"
 
     def _outputs(self, model: Model) -> list[list[Values]]:
         """Outputs of a model for all inputs."""
@@ -273,15 +273,15 @@ class _Validation:
         found = self._outputs(halves["model"])
         level.details["model in float16 against model"] = self._compared(own, found)
         for feeds, before, after in zip(self.inputs, own, found, strict=True):
-            if any(_overflows(a, b) for a, b in zip(before, after, strict=True)):
-                where = _first(halves["model"], self.model, feeds, lambda v: ~np.isfinite(v))
+            if any(finite.overflows(a, b) for a, b in zip(before, after, strict=True)):
+                where = finite.first(halves["model"], self.model, feeds, lambda v: ~np.isfinite(v))
                 raise _Failed(f"it exceeds float16: {where}{self._overflow_blame(halves, feeds)}")
 
     def _overflow_blame(self, halves: Mapping[str, Model], feeds: Feeds) -> str:
         if self.original is None:
             return ""
         with session(halves["original"]) as left, session(self.original) as right:
-            also = any(_overflows(a, b) for a, b in zip(run(right, feeds), run(left, feeds), strict=True))
+            also = any(finite.overflows(a, b) for a, b in zip(run(right, feeds), run(left, feeds), strict=True))
         return "; so does the original" if also else "; the original does not, so pruning is to blame"
 
     def build(self, level: Level) -> None:
@@ -334,9 +334,12 @@ class _Validation:
         witness = shapes.find(flat, self.given)
         found = sparsity.layers(flat, witness, web.build(flat, witness), self.checks.half)
         return [
-            {"node": e.node, "weight": e.weight, "sparse": e.sparse, "eligible": e.eligible, "reasons": list(e.reasons)}
+            {
+                "node": e.node, "weight": e.weight, "sparse": e.sparse, "eligible": e.eligible,
+                "reasons": [str(r) for r in e.reasons],
+            }
             for e in found
-        ]
+        ]  # fmt: skip
 
     def engine(self, level: Level) -> None:
         """The engine's outputs beside ONNX Runtime's, on the GPU; what exceeds float16 shows here for what it is."""
@@ -368,24 +371,6 @@ def _rounded(model: Model, given: Mapping[str, Shape]) -> Model:
         return half.rounded(model, shapes.find(canonicalize(model), given).first.types)
     except InputError as error:
         raise _Failed(str(error)) from error
-
-
-def _overflows(before: Values, after: Values) -> bool:
-    """Whether an output that was finite no longer is."""
-    if before.dtype.kind != "f":
-        return False
-    return bool((np.isfinite(before) & ~np.isfinite(after)).any())
-
-
-def _first(model: Model, names_of: Model, feeds: Feeds, bad: Callable[[Values], Any]) -> str:
-    """The first tensor, in the order of the nodes, that is bad anywhere; empty where none is."""
-    names = [o for n in names_of.nodes for o in n.output if o and o in model.producer]
-    with session(exposing(model, names)) as active:
-        for name, value in zip(names, run(active, feeds, names), strict=True):
-            if value.dtype.kind == "f" and bad(value).any():
-                node = names_of.nodes[names_of.producer[name]]
-                return f"the first tensor that does is {name!r}, made by node {node.name!r} ({node.op_type})"
-    return ""
 
 
 def _checked(model: Model) -> str:

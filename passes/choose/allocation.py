@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Align, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
 from graphprune.passes.choose.ties import Together
 
 from graphprune.analysis import Analysis, Group, cost
@@ -70,7 +70,8 @@ def allocate(
         return uniform
     stayed = {u.group: u for u in uniform.untouched}
     why = "what reads it would lose more than what reads others"
-    best.untouched = [stayed.get(g.id, Untouched(g.id, why)) for g in groups if g.id not in best.selection]
+    dear = {g.id: Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in best.selection}
+    best.untouched = [stayed.get(id, reason) for id, reason in dear.items()]
     return best
 
 

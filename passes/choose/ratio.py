@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from fnmatch import fnmatchcase
 from math import gcd, lcm
 
@@ -13,6 +14,7 @@ from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ties import Together
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
 from graphprune.model import node_name
 
@@ -30,12 +32,30 @@ COPIED = "its weights are used elsewhere as a whole, so that removal would add a
 """Why a group stays whose removal would add parameters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Untouched:
-    """A prunable group of which nothing is removed, and why."""
+class Cause(Enum):
+    """What keeps a prunable group whole."""
 
-    group: str
-    reason: str
+    ASKED = "the user leaves it out"
+    INTERFACE = "inputs or outputs of the graph would change"
+    STATISTICAL = "removal would not be exact"
+    COPIES = "removal would add copies of its weights"
+    TOO_FEW = "the share is less than one class"
+    WIDTH = "no width that is left is a multiple of what is asked for"
+    EMPTY = "an axis would be left empty"
+    DEAR = "others lose less"
+
+
+@dataclass(frozen=True)
+class Untouched(Reason):
+    """Why nothing is removed of a prunable group.
+
+    Attributes:
+        group: its id.
+        cause: the same as the text, for programs.
+    """
+
+    group: str = field(kw_only=True)
+    cause: Cause = field(kw_only=True)
 
 
 @dataclass
@@ -94,15 +114,17 @@ def candidates(
         outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
         matched.update(inside + outside)
         if outside:
-            untouched.append(Untouched(group.id, f"excluded by {outside[0]!r}"))
+            untouched.append(Untouched(f"excluded by {outside[0]!r}", group=group.id, cause=Cause.ASKED))
         elif include and not inside:
-            untouched.append(Untouched(group.id, "not included"))
+            untouched.append(Untouched("not included", group=group.id, cause=Cause.ASKED))
         elif group.interface and not inside and not _carried(analysis, group):
             shown = ", ".join(map(repr, group.interface))
-            why = f"it would change {shown}, which nothing carries from an output to an input; name it by --include"
-            untouched.append(Untouched(group.id, why))
+            why = f"it would change {shown}, which nothing carries from an output to an input"
+            remedy = "name it by --include"
+            untouched.append(Untouched(why, remedy=remedy, group=group.id, cause=Cause.INTERFACE))
         elif group.statistical and not allow_statistical:
-            untouched.append(Untouched(group.id, f"statistical: {group.statistics[0].text}"))
+            why = f"statistical: {group.statistics[0].text}"
+            untouched.append(Untouched(why, group=group.id, cause=Cause.STATISTICAL))
         else:
             groups.append(group)
     groups, copied = _without_copies(analysis, groups, share)
@@ -123,7 +145,8 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     """Leave out groups whose removal would cost more in copies than it saves (see ``ties``)."""
     sets = ties.together(analysis, groups, share)
     left = {g.id for one in sets if not one.pays(share) for g in one.members}
-    return [g for g in groups if g.id not in left], [Untouched(g.id, COPIED) for g in groups if g.id in left]
+    copied = [Untouched(COPIED, group=g.id, cause=Cause.COPIES) for g in groups if g.id in left]
+    return [g for g in groups if g.id not in left], copied
 
 
 def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: Align = None) -> Chosen:
@@ -140,7 +163,7 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
         InputError: the ratio or the alignment is out of range.
     """
     check(ratio, align)
-    why: dict[str, str] = {}
+    why: dict[str, tuple[str, Cause]] = {}
     numbers = {}
     sets = ties.together(analysis, groups, ratio)
     for one in sets:
@@ -148,16 +171,17 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
         own = _of(one, align)
         numbers[one.id] = _count(analysis, one, asked, own)
         if not asked:
-            why[one.id] = f"{ratio:g} of {one.size} classes is less than one"
+            why[one.id] = f"{ratio:g} of {one.size} classes is less than one", Cause.TOO_FEW
         elif not numbers[one.id]:
-            why[one.id] = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
+            text = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
+            why[one.id] = text, Cause.WIDTH
         elif not one.pays(numbers[one.id] / one.size):
-            why[one.id], numbers[one.id] = COPIED, 0
+            why[one.id], numbers[one.id] = (COPIED, Cause.COPIES), 0
     chosen = lowest(sets, ties.joint(sets, scores), numbers)
     for one in sets if ratio > 0 else ():
         if one.id not in chosen.selection:
-            reason = why.get(one.id, "an axis would be left empty")
-            chosen.untouched += [Untouched(g.id, reason) for g in one.members]
+            text, cause = why.get(one.id, ("an axis would be left empty", Cause.EMPTY))
+            chosen.untouched += [Untouched(text, group=g.id, cause=cause) for g in one.members]
     return chosen
 
 

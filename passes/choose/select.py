@@ -11,7 +11,7 @@ from graphprune.passes.choose import criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
-from graphprune.passes.choose.ratio import Untouched
+from graphprune.passes.choose.ratio import Cause, Untouched
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
 
@@ -111,11 +111,11 @@ def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> st
     if not analysis.groups:
         largest = max(analysis.fixed, key=lambda g: g.parameters.sum(), default=None)
         why = f": group {largest.id!r} stays because {largest.reasons[0].text}" if largest and largest.reasons else ""
-        note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0].text}" if analysis.notes else ""
+        note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0]}" if analysis.notes else ""
         return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
     sizes = [g.size for g in analysis.groups if not g.statistical]
-    if sizes and all(u.reason.endswith("less than one") for u in untouched if not u.reason.startswith("statistical")):
+    if sizes and {u.cause for u in untouched} <= {Cause.TOO_FEW, Cause.STATISTICAL}:
         least = math.ceil(1e4 / max(sizes)) / 1e4  # rounded down it would remove nothing again
         return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {least:g}"
     first = untouched[0]
-    return f"{name}: nothing can be removed: group {first.group!r}: {first.reason}"
+    return f"{name}: nothing can be removed: group {first.group!r}: {first}"

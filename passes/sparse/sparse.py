@@ -133,7 +133,7 @@ def find(analysis: Analysis, request: Request) -> tuple[list[Target], list[Skipp
         largest = max(skipped, key=lambda s: prod(_shape(analysis.model, s.weight)))
         raise InputError(
             f"{name}: nothing becomes {request.pattern}: of {len(skipped)} products with a weight the largest, "
-            f"{largest.node!r}, stays because {largest.reason}; name nodes by --also to take them all the same"
+            f"{largest.node!r}, stays because {largest}; name nodes by --also to take them all the same"
         )
     return found, skipped
 

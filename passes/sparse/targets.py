@@ -10,13 +10,14 @@ along.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from graphprune.analysis import Analysis, sparsity
 from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.reasons import Reason
 from graphprune.analysis.sparsity import Layer
 from graphprune.analysis.web import Web
 from graphprune.errors import InputError
@@ -46,12 +47,14 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A product with a weight that stays dense, and why."""
+class Skipped(Reason):
+    """Why a product with a weight stays dense.
 
-    node: str
-    weight: str
-    reason: str
+    Attributes:
+        weight: name of the constant.
+    """
+
+    weight: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def choose(analysis: Analysis, pattern: Pattern | None, scope: Scope) -> tuple[l
             targets.append(Target(weight, tuple(own)))
             continue
         beside = f"its weight is shared with node {other!r}, which stays" if other is not None else bar
-        skipped += [Skipped(n.node, weight, why or beside) for n, why in zip(own, reasons, strict=True)]
+        skipped += [Skipped(why or beside, n.node, weight=weight) for n, why in zip(own, reasons, strict=True)]
     return targets, skipped
 
 
@@ -124,10 +127,10 @@ def _check(model: Model, scope: Scope, layers: Sequence[Layer]) -> None:
 
 def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int], last: set[int]) -> str:
     """Why a layer stays dense; empty where it does not."""
-    if layer.lost:
-        return layer.lost
+    if layer.lost is not None:
+        return str(layer.lost)
     if pattern is not None and layer.axis is None:
-        return layer.reasons[0]
+        return str(layer.reasons[0])
     if pattern is not None and layer.sums < pattern.m:
         return f"it sums over {layer.sums}, less than one block of {pattern}"
     if _named(layer, scope.exclude):
@@ -137,7 +140,7 @@ def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int]
     if scope.include:
         return "not included"
     if pattern == sparsity.SPARSE and layer.reasons:
-        return layer.reasons[0]
+        return str(layer.reasons[0])
     if pattern is not None and layer.sums % pattern.m:
         return f"it sums over {layer.sums}, no multiple of {pattern.m}"
     rows, columns = TILE[0], TILE[1] * (2 if layer.eight_bits else 1)

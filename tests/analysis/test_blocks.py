@@ -114,7 +114,7 @@ def test_layers_are_those_of_the_module(name: str) -> None:
 
 
 def test_what_changes_the_width_stays_and_says_why() -> None:
-    reasons = [f.reason for f in found("resnet50-ts").fixed]
+    reasons = [f.text for f in found("resnet50-ts").fixed]
     assert len(reasons) == 4 and all("a projection would be needed" in r for r in reasons)
     assert "of 5x64x56x56 to 5x256x56x56" in reasons[0]
 
@@ -126,7 +126,7 @@ def test_what_is_used_elsewhere_is_not_offered() -> None:
     y = net.op("Add", x, inner)
     model = net.model(net.conv(y, 8, 4), net.op("Neg", inner))
     assert not [b for b in blocks.find(analyze(model)).blocks if b.kind == "branch"]
-    assert "as well, which is inside" in blocks.find(analyze(model)).fixed[0].reason
+    assert "as well, which is inside" in blocks.find(analyze(model)).fixed[0].text
 
 
 def test_side_inputs_are_no_hindrance() -> None:
@@ -283,7 +283,7 @@ def test_states_go_only_where_they_may() -> None:
     name = "llama-cache-dynamo18"
     analysis = analysed(name)
     assert not [b for b in found(name).blocks if b.interface or len(b.parts)]
-    reasons = [f.reason for f in found(name).fixed]
+    reasons = [f.text for f in found(name).fixed]
     assert any("the graph gives out 'cat_8' as well" in r for r in reasons), reasons
     every = blocks.find(analysis, allow_io=True)
     with_state = [b for b in every.blocks if b.interface]

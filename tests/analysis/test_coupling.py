@@ -27,7 +27,7 @@ def test_a_chain_has_one_group_and_its_interface_is_pinned() -> None:
     assert (group.kind, group.size, group.statistical) == ("channel", 8, False)
     first, second = (n for n in analysis.model.nodes if n.op_type == "Conv")
     assert weights(analysis, group) == {(first.input[1], 0), (first.input[2], 0), (second.input[1], 1)}
-    reasons = {g.size: g.reasons[0].text for g in analysis.fixed if g.reasons[0].node is None}
+    reasons = {g.size: g.reasons[0].text for g in analysis.fixed if not g.reasons[0].node}
     assert set(reasons) == {3, 4} and "input 'x'" in reasons[3] and "output" in reasons[4]
 
 

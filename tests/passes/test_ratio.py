@@ -72,9 +72,9 @@ def test_what_nothing_was_taken_from_says_why() -> None:
     analysis = analyze(wide(2, 10, 12))
     groups, _ = ratio.candidates(analysis)
     scores = magnitude.score(analysis, groups)
-    reasons = [u.reason for u in ratio.select(analysis, groups, scores, 0.3).untouched]
+    reasons = [str(u) for u in ratio.select(analysis, groups, scores, 0.3).untouched]
     assert reasons == ["0.3 of 2 classes is less than one"]
-    reasons = [u.reason for u in ratio.select(analysis, groups, scores, 0.3, 8).untouched]
+    reasons = [str(u) for u in ratio.select(analysis, groups, scores, 0.3, 8).untouched]
     assert reasons == ["0.3 of 2 classes is less than one", "no width from 9 up is a multiple of 8 and below 12"]
 
 
@@ -86,7 +86,7 @@ def test_globs_on_groups_and_nodes() -> None:
     assert inner == everything[1:]
     assert [g.id for g in ratio.candidates(analysis, include=["node_Gemm*"])[0]] == everything[:1]
     left = ratio.candidates(analysis, include=["conv_*"], exclude=["node_Gemm*"])[1]
-    assert left == [ratio.Untouched(everything[0], "excluded by 'node_Gemm*'")]
+    assert left == [ratio.Untouched("excluded by 'node_Gemm*'", group=everything[0], cause=ratio.Cause.ASKED)]
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
@@ -100,7 +100,7 @@ def test_statistical_groups_are_left_alone() -> None:
     y = net.linear(net.input("x", ["batch", "length", 4]), 4, 6)
     y = net.op("LayerNormalization", y, net.weight(6), net.weight(6))
     groups, left = ratio.candidates(analyze(net.model(net.linear(y, 6, 3))))
-    assert not groups and left[0].reason.startswith("statistical")
+    assert not groups and left[0].cause is ratio.Cause.STATISTICAL
 
 
 @pytest.mark.parametrize(("share", "align"), [(1.0, 1), (-0.1, 1), (float("nan"), 1), (0.5, 0)])

@@ -82,7 +82,8 @@ def test_one_that_must_stay_keeps_all_that_are_tied_to_it() -> None:
     first.pinned[:3], second.pinned[9:] = True, True
     chosen = ratio.select(analysis, analysis.groups, opposed(analysis), 0.5, 1).selection
     assert list(chosen.values()) == [[3, 4, 5, 6, 7, 8]] * 2
-    assert ratio.candidates(analysis, exclude=[second.id])[1][-1] == ratio.Untouched(first.id, ratio.COPIED)
+    copied = ratio.Untouched(ratio.COPIED, group=first.id, cause=ratio.Cause.COPIES)
+    assert ratio.candidates(analysis, exclude=[second.id])[1][-1] == copied
 
 
 @pytest.mark.parametrize(("share", "left"), [(0.1, 0), (0.5, 2)])
@@ -95,7 +96,7 @@ def test_copies_must_pay(share: float, left: int) -> None:
         outputs.append(net.op("Add", net.op("MatMul", held, own), net.op("MatMul", z, own)))
     analysis = analyze(net.model(*outputs, rank=3))
     groups, untouched = ratio.candidates(analysis, share=share)
-    assert len(groups) == left and [u.reason for u in untouched] == [ratio.COPIED] * (2 - left)
+    assert len(groups) == left and [u.text for u in untouched] == [ratio.COPIED] * (2 - left)
     (one,) = ties.together(analysis, analysis.groups, share)
     assert (one.whole, one.shared, one.pays(share)) == (40 * 16, 2 * 16 * 8, left == 2)
 

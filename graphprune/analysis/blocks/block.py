@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphprune.analysis.reasons import Reason
+
 
 @dataclass(frozen=True)
 class Block:
@@ -44,18 +46,16 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """What looks like a block and cannot be taken out.
+class Fixed(Reason):
+    """Why what looks like a block cannot be taken out.
 
     Attributes:
         output: the tensor that would have to be replaced.
         nodes: indices of the nodes inside, ascending.
-        reason: why it stays.
     """
 
-    output: str
-    nodes: tuple[int, ...]
-    reason: str
+    output: str = field(kw_only=True)
+    nodes: tuple[int, ...] = field(kw_only=True)
 
 
 @dataclass

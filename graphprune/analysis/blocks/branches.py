@@ -64,4 +64,4 @@ class Branches:
             sizes = ["x".join(map(str, shape)) for shape in (shapes[first], whole)]
             reason = f"it leads from {first!r} of {sizes[0]} to {sizes[1]}: a projection would be needed"
         if output not in self.context.fixed or len(self.context.fixed[output].nodes) < len(nodes):
-            self.context.fixed[output] = Fixed(output, tuple(sorted(nodes)), reason)
+            self.context.fixed[output] = Fixed(reason, output=output, nodes=tuple(sorted(nodes)))

@@ -101,7 +101,7 @@ def prune(
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks)
-    return run(recipe, model, output, plan=plan, packed=packed, progress=progress)
+    return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
 
 
 @checked
@@ -203,12 +203,12 @@ def apply(
     read = load_plan(plan)
     with replay.naming(read):
         recipe = recipes.replaying(read, plan, Job(prove=prove, seed=seed))
-    return run(recipe, model, output, progress=progress)
+    return run_recipe(recipe, model, output, progress=progress)
 
 
 @checked
 @paths.run()
-def run(
+def run_recipe(
     recipe: str | os.PathLike[str] | Recipe,
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
@@ -293,7 +293,7 @@ def run_all(
     found = []
     for model, place in zip(models, places, strict=True):
         try:
-            result = run(recipe, model, place, input_shapes=input_shapes, progress=progress)
+            result = run_recipe(recipe, model, place, input_shapes=input_shapes, progress=progress)
         except GraphpruneError as error:
             found.append(Outcome(model, None, str(error), error.exit_status))
         else:

@@ -16,7 +16,7 @@ from graphprune.passes import recipes
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.jobs import run
+from graphprune.passes.jobs import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import METHODS
 from graphprune.passes.state import Job
@@ -108,6 +108,6 @@ def command(
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:
-        result = run(recipe, model, output, plan=plan, packed=packed, progress=progress)
+        result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
         save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

@@ -1,9 +1,9 @@
 """graphprune: a pruning compiler for ONNX.
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
-right, ``sparsify`` gives weights a pattern that sparse kernels read, ``apply`` replays a plan,
-``run_recipe`` does what a recipe says, ``validate`` says
-whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster.
+right, ``sparsify`` gives weights a pattern that sparse kernels read, ``apply`` replays a plan, ``validate`` says
+whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster. ``run_recipe`` does what a file
+of passes says. What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -42,6 +43,11 @@ class Cut(Pass):
     """Remove the classes that the plan names, and reorder others."""
 
     name: ClassVar[str] = "cut"
+
+    def requires(self, state: State) -> Sequence[str]:
+        """There is no other ahead: a plan names classes and slices of the original, once."""
+        again = any(isinstance(one, Cut) for one in state.ahead)
+        return ("a recipe cuts once; put all that chooses before it, or run a second recipe",) if again else ()
 
     def call(self, state: State) -> State:
         """Rewrite the model by the plan's groups."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,8 @@ from graphprune.rewrite import replay
 from graphprune.run import usercode
 
 PROOF = "prove"
+LOG = logging.getLogger("graphprune")
+"""Passes say here what they did; who wants to read it gives it a handler."""
 
 
 class Clock:
@@ -74,8 +77,24 @@ def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
             after = one.ensures(state, after)
         if one.proves(after):
             clock.lap(PROOF)
+        _log(one, state, after)
         state = after
     return state
+
+
+def _log(one: Pass, before: State, after: State) -> None:
+    """Say what a pass did: at INFO what the plan has more of, at DEBUG its options and what it found."""
+    if not LOG.isEnabledFor(logging.INFO):
+        return
+    new = {
+        what: len(getattr(after.plan, what)) - len(getattr(before.plan, what))
+        for what in ("blocks", "groups", "slices", "compensated", "sparsity")
+    }
+    done = [f"{count} {what}" for what, count in new.items() if count > 0]
+    changed = "the model changed" if after.model is not before.model else "the model is as before"
+    LOG.info("%s: %s: %s; %s", after.original.name, one.name, ", ".join(done) or "nothing in the plan", changed)
+    found = [kind.__name__ for kind, own in after.findings.items() if before.findings.get(kind) is not own]
+    LOG.debug("%s: %s: found %s", after.original.name, one, ", ".join(found) or "nothing")
 
 
 def check(passes: Sequence[Pass], state: State) -> None:

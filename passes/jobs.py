@@ -127,16 +127,17 @@ def sparsify(
     checks: Checks | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Make the weights of products sparse: an N:M pattern along what they sum over, or single weights.
+    """Make the weights of products sparse: a pattern along what they sum over, or single weights.
 
     Args:
         model: as for :func:`prune`.
         output: where to write the sparse model; the plan goes beside it as ``<output without .onnx>.plan.json``.
-        pattern: ``N:M`` keeps N of every M weights, ``unstructured`` single ones.
+        pattern: ``N:M`` keeps N of every M weights, ``1xW`` lets W of them go as one, ``unstructured`` single ones; or
+            the pattern of another package (see ``graphprune.analysis.patterns``).
         method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
             ``magnitude`` without.
         permute: let channels change places so that the pattern keeps more; proven before any weight is changed.
-        amount: the share of weights that go, for ``unstructured``.
+        amount: the share of weights that go, for ``1xW`` and ``unstructured``.
         include: globs on names of nodes and weights: these and no others, whatever speaks against them.
         exclude: globs: not these.
         also: globs: these too, whatever speaks against them.

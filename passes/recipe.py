@@ -90,7 +90,9 @@ def find(name: str) -> type[Pass]:
         found: type[Pass] = getattr(import_module(module), attribute)
         return found
     if name not in _foreign():
-        raise InputError(f"there is no pass {name!r}; there are {', '.join(known())}, and module:function")
+        close = difflib.get_close_matches(name, known(), 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known())}, and module:function"
+        raise InputError(f"there is no pass {name!r}; {hint}")
     try:
         loaded = _foreign()[name].load()
     except Exception as error:  # whatever a package raises when it is imported

@@ -68,7 +68,8 @@ class Result:
         fits: linear operators that were fitted to the original, with their errors on what was held out.
         without: the model without the blocks that went, with their scores and proof; None where none went.
         sparse: what became sparse; None where that was not asked for.
-        compressed: bytes of the original and of what was written, deflated; where single weights went.
+        compressed: bytes of the original and of what was written, deflated; where zeros that no
+            kernel skips make it smaller to ship.
         notes: what else the user should know.
     """
 
@@ -124,7 +125,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
     size = _write(state, outputs, sparse)
     compressed = None
     if outputs.model is not None:
-        if sparse is not None and sparse.request.structure is None:
+        if sparse is not None and sparse.request.structure.lacks("pack"):
             compressed = files.deflated(state.original), files.deflated(state.model)
         clock.lap("write")
     chosen, fits, notes = state.found(Chosen), state.found(Fits), state.found(Notes)

@@ -14,7 +14,7 @@ from graphprune.model import Model
 from graphprune.progress import Progress
 from graphprune.relation import Shape
 from graphprune.rewrite.plan import Plan
-from graphprune.run import calibration
+from graphprune.run import calibration, samples
 from graphprune.run.calibration import Batches, Source
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ class Job:
     prove: bool = True
     calibration: Source | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        # passes go through the inputs again and again, and a generator is used up by the first
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", samples.kept(self.calibration))
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,10 @@ class State:
     def noting(self, *notes: str) -> State:
         """The state with notes for the user."""
         return self.having(Notes((*(self.found(Notes) or Notes()).lines, *notes)))
+
+    def will(self, name: str) -> bool:
+        """Whether a pass of a name is ahead."""
+        return any(one.name == name for one in self.ahead)
 
     def bounds(self) -> dict[str, int]:
         """What the passes ahead ask of widths: by group id what they must stay multiples of."""

@@ -57,27 +57,24 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
     except TOMLKitError as error:
-        raise InputError(f"{file}: not TOML: {error}") from error
+        line = getattr(error, "line", None)
+        said = " ".join(str(error).split())
+        raise InputError(f"{file}{f':{line}' if line else ''}: not TOML: {said}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
-    problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_outline()).iter_errors(data))
-    if problem is not None:
-        keys = list(problem.absolute_path)
+    problems = list(jsonschema.Draft202012Validator(_outline()).iter_errors(data))
+    for problem in problems:  # a key that is not known first: it may be the slip that another one is missing by
         if problem.validator == "additionalProperties":
-            raise _unknown(file, text, keys, problem.instance, problem.schema["properties"])
-        raise InputError(f"{file}{_at(text, keys)}: {_named(keys)}: {problem.message[:200]}")
+            keys, there = list(problem.absolute_path), list(problem.schema["properties"])
+            key = next(k for k in problem.instance if k not in there)
+            close = difflib.get_close_matches(key, there, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(there)}"
+            raise InputError(f"{file}{_at(text, [*keys, key])}: {_named([*keys, key])} is no key of recipes; {hint}")
+    worst = jsonschema.exceptions.best_match(problems)
+    if worst is not None:
+        keys = list(worst.absolute_path)
+        raise InputError(f"{file}{_at(text, keys)}: {_named(keys)}: {worst.message[:200]}")
     return _recipe(data, text, file)
-
-
-def _unknown(
-    file: Path, text: str, keys: list[str | int], given: Mapping[str, Any], known: Sequence[str]
-) -> InputError:
-    """A key that a section does not have."""
-    key = next(k for k in given if k not in known)
-    close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-    where = _named(keys) if keys else "the top"
-    return InputError(f"{file}{_at(text, [*keys, key])}: {where}: {key} is no key here; {hint}")
 
 
 def _outline() -> dict[str, Any]:

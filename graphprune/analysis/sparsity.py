@@ -1,4 +1,4 @@
-"""Which weights follow an N:M pattern, and which TensorRT could read by its sparse kernels.
+"""Which weights follow a pattern, and which TensorRT could read by its sparse kernels.
 
 In 2:4 (Mishra et al., Accelerating Sparse Deep Neural Networks, 2021) at least two of every four consecutive weights
 along the axis that a product sums over are zero: input channels of a convolution, for each output channel and kernel
@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from graphprune.analysis.origins import Lost, Origin, origin
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import SPARSE, Pattern
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.shapes import Witness
 from graphprune.analysis.web import Web
@@ -27,8 +27,6 @@ from graphprune.model import Model, node_name
 from graphprune.relation import AxisMap, Relation, Values
 from graphprune.run.runtime import fold
 
-SPARSE = Pattern(2, 4)
-"""The pattern of sparse tensor cores, the only one that TensorRT reads."""
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _BYTES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 
@@ -250,8 +248,8 @@ def _type(kind: int, half: bool) -> list[str]:
 
 
 def _widths(sums: int, outputs: int, eight_bits: bool, pattern: Pattern) -> list[str]:
-    if pattern != SPARSE:
-        return [f"TensorRT reads {SPARSE} alone, not {pattern}"]
+    if why := pattern.lacks("tensorrt"):
+        return [why]
     wanted = 32 if eight_bits else 16
     reasons = []
     if sums % wanted:

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.analysis import analyze
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis import analyze, patterns
 from graphprune.cli import report
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
 from graphprune.cli.watching import watched
@@ -27,15 +26,17 @@ _ROWS = 40
     "--sparsity",
     is_flag=False,
     flag_value="2:4",
-    metavar="[N:M]",
+    metavar="[PATTERN]",
     help="Which weights follow a pattern, what it keeps of the others, and which sparse kernels could read.",
 )
+@click.option("--amount", type=float, help="For --sparsity 1xW or unstructured: share of weights that go.")
 @shape_options
 @output_options
 def command(
     model: Path,
     allow_io: bool,
     sparsity: str | None,
+    amount: float | None,
     input_shapes: dict[str, Shape],
     json_to: str | None,
     verbose: bool,
@@ -43,7 +44,7 @@ def command(
 ) -> None:
     """List what can be pruned in MODEL, what cannot, and why."""
     if sparsity is not None:
-        pattern = Pattern.parse(sparsity)
+        pattern = patterns.parse(sparsity, amount)
         with watched(quiet, "analyze"):
             found = report.sparsity_data(analyze(model, input_shapes), pattern)
         show(found, json_to, quiet, lambda out: _print_sparsity(out, found, verbose))

@@ -38,7 +38,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
-@click.option("--pattern", metavar="N:M", help="Make what is left sparse too: 2:4 is what TensorRT reads.")
+@click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
 @click.option("--method", type=click.Choice(METHODS), help="For --pattern; sparsegpt with --calibration.")
 @click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
 @click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")

@@ -29,8 +29,8 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.command("sparsify")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The sparse model; its plan lands beside it.")
-@click.option("--pattern", default="2:4", show_default=True, metavar="N:M|unstructured", help="N of every M stay.")
-@click.option("--amount", type=float, help="Share of single weights that go, for --pattern unstructured.")
+@click.option("--pattern", default="2:4", show_default=True, metavar="N:M|1xW|unstructured", help="What stays.")
+@click.option("--amount", type=float, help="Share of weights that go, for --pattern 1xW and unstructured.")
 @click.option("--method", type=click.Choice(METHODS), help="What stays; sparsegpt with --calibration, else magnitude.")
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")

@@ -1,8 +1,8 @@
 """The forms that a model can have in memory: a ``ModelProto``, an ``onnx_ir.Model``, an ``onnx_graphsurgeon.Graph``.
 
-The libraries convert; what a round trip through one of them loses (documentation, metadata, versions, quantisation
-annotations, initializers that nothing reads) is carried over here, field by field, so that nothing is dropped from the
-user's model. None of them is imported before it is asked for.
+The libraries convert. onnx-ir keeps all that a model holds; what a round trip through onnx-graphsurgeon loses
+(documentation, metadata, versions, quantisation annotations, initializers that nothing reads) is carried over here,
+field by field, so that nothing is dropped from the user's model. None of them is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ class Form:
 
     Attributes:
         value: the model as that library has it.
+        form: which one.
         before: the same as a ``ModelProto``.
         model: the same as this program has it.
     """
 
     value: Any
+    form: str
     before: ModelProto
     model: Model
 
@@ -50,7 +52,7 @@ class Form:
         proto = to_proto(made)
         if proto is None:
             raise InputError(f"{by} gave a {type(made).__name__}, which is no model")
-        if not isinstance(made, ModelProto):
+        if self.form == SURGEON or isinstance(made, _type("onnx_graphsurgeon", "Graph")):
             carry(self.before, proto)
         found = Model(proto, self.model.path)
         check(found)
@@ -65,10 +67,10 @@ def convert(model: Model, form: str) -> Form:
     """
     proto = whole(model)
     if form == IR:
-        return Form(_library("onnx_ir").from_proto(proto), proto, model)
+        return Form(_library("onnx_ir").from_proto(proto), form, proto, model)
     if form == SURGEON:
-        return Form(_library("onnx_graphsurgeon").import_onnx(proto), proto, model)
-    return Form(proto, _twin(proto), model)
+        return Form(_library("onnx_graphsurgeon").import_onnx(proto), form, proto, model)
+    return Form(proto, form, _twin(proto), model)
 
 
 def named(annotation: Any, by: str) -> str:
@@ -127,6 +129,12 @@ def carry(before: ModelProto, after: ModelProto) -> None:
 def _carry_graph(before: GraphProto, after: GraphProto) -> None:
     _restore(before, after, {"node", "initializer", "sparse_initializer", "input", "output", "value_info"})
     _carry_nodes(before.node, after.node)
+    for field in ("input", "output", "value_info", "initializer"):
+        old = {value.name: value for value in getattr(before, field)}
+        for value in getattr(after, field):
+            if value.name in old:
+                own = {f.name for f in value.DESCRIPTOR.fields}
+                _restore(old[value.name], value, own - {"doc_string", "metadata_props"})
     read = {name for node in before.node for name in node.input} | {o.name for o in before.output}
     read.update(name for node in before.node for graph in subgraphs(node) for name in _names(graph))
     there = {t.name for t in after.initializer}

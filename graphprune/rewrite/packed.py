@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from graphprune.analysis import shapes, sparsity, web
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis import patterns, shapes, sparsity, web
+from graphprune.analysis.patterns import OfEvery
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.model.canonical import canonicalize
@@ -67,7 +67,7 @@ def write(
     """
     flat = canonicalize(model)
     witness = shapes.find(flat, still(input_shapes, flat))
-    wanted, one = set(weights), Pattern.parse(pattern)
+    wanted, one = set(weights), _read(pattern)
     tensors: dict[str, Values] = {}
     metadata = {"format": FORMAT}
     for layer in sparsity.find(flat, witness, web.build(flat, witness), True, one):
@@ -102,7 +102,7 @@ def read(path: Path) -> dict[str, Values]:
     for name, text in metadata.items():
         if name != "format":
             about = json.loads(text)
-            pattern, zero = Pattern.parse(about["pattern"]), held.tensors.get(f"{name}.zero", np.zeros(1))
+            pattern, zero = _read(about["pattern"]), held.tensors.get(f"{name}.zero", np.zeros(1))
             found[name] = unpack(
                 held.tensors[f"{name}.values"], held.tensors[f"{name}.indices"], about["shape"], about["axis"], pattern,
                 zero,
@@ -110,11 +110,23 @@ def read(path: Path) -> dict[str, Values]:
     return found
 
 
-def _bits(pattern: Pattern) -> int:
+def _read(text: str) -> OfEvery:
+    """A pattern whose blocks have places to count.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = patterns.parse(text)
+    if not isinstance(found, OfEvery):
+        raise InputError(f"packed weights: {found.lacks('pack')}")
+    return found
+
+
+def _bits(pattern: OfEvery) -> int:
     return (pattern.m - 1).bit_length()
 
 
-def pack(value: Values, axis: int, pattern: Pattern, zero: Values | int = 0) -> tuple[Values, Values]:
+def pack(value: Values, axis: int, pattern: OfEvery, zero: Values | int = 0) -> tuple[Values, Values]:
     """Values and indices of a tensor that follows a pattern along an axis."""
     stay = pattern.kept(sparsity.magnitudes(value, zero), axis)
     fill = np.broadcast_to(np.asarray(zero).astype(value.dtype), value.shape)
@@ -131,7 +143,7 @@ def pack(value: Values, axis: int, pattern: Pattern, zero: Values | int = 0) -> 
 
 
 def unpack(
-    values: Values, indices: Values, shape: tuple[int, ...], axis: int, pattern: Pattern, zero: Values | int = 0
+    values: Values, indices: Values, shape: tuple[int, ...], axis: int, pattern: OfEvery, zero: Values | int = 0
 ) -> Values:
     """The inverse of :func:`pack`."""
     width = _bits(pattern)

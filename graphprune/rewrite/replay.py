@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, patterns
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.rewrite import bypass
@@ -96,8 +96,12 @@ def _check_classes(plan: Plan, model: Model, place: str, entry: GroupPlan) -> No
 
 
 def check_sparsity(plan: Plan) -> None:
-    """Raise InputError where weights are to follow different patterns."""
+    """Raise InputError where weights are to follow different patterns, or one that there is not."""
     for number, entry in enumerate(plan.sparsity):
+        try:
+            patterns.parse(entry["pattern"], entry.get("amount"))
+        except InputError as error:
+            raise InputError(f"{plan.where}: at sparsity/{number}: {error}") from error
         first = plan.sparsity[0]
         if any(entry.get(key) != first.get(key) for key in ("pattern", "amount")):
             raise InputError(f"{plan.where}: at sparsity/{number}: all weights follow one pattern, that of sparsity/0")

@@ -53,7 +53,7 @@ Part = tuple[str, Mapping[str, Any]]
 def kept(source: Source) -> Source:
     """A source that can be gone through more than once."""
     again = isinstance(source, str | os.PathLike | Mapping | Sequence) or callable(source)
-    return source if again else list(source)  # type: ignore[arg-type]
+    return source if again else list(usercode.through(source, _MEMORY))
 
 
 def load(

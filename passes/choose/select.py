@@ -62,10 +62,10 @@ class Select(Pass):
     allow_statistical: bool = False
 
     def requires(self, state: State) -> Sequence[str]:
-        """The ratio is a share, and inputs are there for criteria that look at them."""
+        """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
         by_ratio.check(self.ratio, self.align)
         criteria.check(self.criterion, state.job.calibration is not None)
-        return ()
+        return () if state.will("cut") else ("no pass 'cut' is ahead, so that what is chosen would stay",)
 
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""

@@ -45,7 +45,10 @@ class SelectBlocks(Pass):
         """There is something to choose, and the score is known."""
         request = self._request(state)
         request.check()
-        return () if request else ("nothing is asked for: give count or names",)
+        if not request:
+            return ("nothing is asked for: give count or names",)
+        will = state.will("remove-blocks")
+        return () if will else ("no pass 'remove-blocks' is ahead, so that what is chosen would stay",)
 
     def call(self, state: State) -> State:
         """Put the blocks that are to go into the plan."""

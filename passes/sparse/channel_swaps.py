@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery
 from graphprune.relation import IntArray
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ _CACHE = 1 << 16
 """Numbers compared at once, few enough to stay in the cache."""
 
 
-def search(scores: Floats, stripes: IntArray, pattern: Pattern, kinds: IntArray, seed: int = 0) -> IntArray:
+def search(scores: Floats, stripes: IntArray, pattern: OfEvery, kinds: IntArray, seed: int = 0) -> IntArray:
     """Stripes in which a pattern keeps more.
 
     Args:
@@ -76,7 +76,7 @@ def kept(scores: Floats, stripes: IntArray, n: int) -> npt.NDArray[np.float64]:
 class _Pool:
     """Channels and stripes that are searched together; both are numbered within the pool."""
 
-    def __init__(self, scores: Floats, stripes: IntArray, pattern: Pattern, kinds: IntArray) -> None:
+    def __init__(self, scores: Floats, stripes: IntArray, pattern: OfEvery, kinds: IntArray) -> None:
         self.channels = stripes.reshape(-1)
         self.scores = np.ascontiguousarray(scores[self.channels])
         self.pattern = pattern

@@ -1,6 +1,6 @@
-"""N:M masks of matrices by what their inputs are like.
+"""Masks of matrices by what their inputs are like.
 
-For rows w of a weight, inputs x with second moments H, of every M weights along the sum those N stay that
+For rows w of a weight, inputs x with second moments H, those stay, of all that a pattern lets stay, that
 
 - ``magnitude``: are largest;
 - ``wanda``: have the largest ``|w_i| sqrt(H_ii)`` (Sun et al., A Simple and Effective Pruning Approach for Large
@@ -10,7 +10,8 @@ For rows w of a weight, inputs x with second moments H, of every M weights along
   Optimal Brain Surgeon, row by row, lazily in blocks).
 
 Rows of a convolution's matrix are input channels times kernel positions; a block lies along the channels of one
-position. All outputs are worked on at once.
+position. All outputs are worked on at once. Blocks of a pattern that compete with each other are judged together, as
+many as the rest of the matrix catches up with at once.
 """
 
 from __future__ import annotations
@@ -86,14 +87,16 @@ class Thinner:
         return stay[:, back], (left * stay)[:, back]
 
     def _batches(self, sums: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
-        """Rows in batches, and the blocks of the pattern within each."""
+        """Rows in batches, and within each the rows that are judged at once."""
         channels = sums // self.positions
+        block = self.pattern.block
+        wide = max(_LAZY // block, 1) * block if self.pattern.competes else block
         edges = [
-            (p * channels + c, p * channels + min(c + self.pattern.m, channels))
+            (p * channels + c, p * channels + min(c + wide, channels))
             for p in range(self.positions)
-            for c in range(0, channels, self.pattern.m)
+            for c in range(0, channels, wide)
         ]
-        many = max(1, _LAZY // self.pattern.m)
+        many = max(1, _LAZY // wide)
         parts = [edges[i : i + many] for i in range(0, len(edges), many)]
         return [(part[0][0], part[-1][1], part) for part in parts]
 

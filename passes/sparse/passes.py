@@ -16,7 +16,7 @@ from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import State
 
-from graphprune.analysis.sparsity import SPARSE
+from graphprune.analysis.patterns import SPARSE
 from graphprune.rewrite.plan import GroupPlan
 
 
@@ -32,7 +32,8 @@ class Sparsify(Pass):
     """Make the weights of products sparse, and let the rest make up for what went. Mask and fit alternate.
 
     Attributes:
-        pattern: ``N:M`` keeps N of every M weights along what a product sums over, ``unstructured`` single ones.
+        pattern: ``N:M`` keeps N of every M weights along what a product sums over, ``1xW`` lets W of them go as one,
+            ``unstructured`` single ones; or the pattern of another package (``graphprune.analysis.patterns``).
         method: by what it is chosen what stays: one of ``graphprune.passes.sparse.masks.METHODS``.
         compensate: ``refit``, ``repair`` or ``none``.
         amount: the share of weights that go, for patterns that do not say it themselves.
@@ -60,7 +61,7 @@ class Sparsify(Pass):
     @property
     def packs(self) -> bool:
         """Whether what stays can be written without the zeros."""
-        return self.request.structure is not None
+        return not self.request.structure.lacks("pack")
 
     def requires(self, state: State) -> Sequence[str]:
         """Pattern, method and amount go together, and inputs are there for what looks at them."""
@@ -82,9 +83,10 @@ class Sparsify(Pass):
         thinned.ordered = [] if ordered is None else ordered.ordered
         plan = replace(state.plan, compensated=state.plan.compensated + made.entries, sparsity=thinned.entries())
         after = state.having(Fits(made.fits), thinned, model=made.model, plan=plan)
-        if self.request.structure in (None, SPARSE):
+        pattern = self.request.structure
+        if pattern.block == 1 or not pattern.lacks("tensorrt"):
             return after
-        return after.noting(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {self.pattern}")
+        return after.noting(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {pattern}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Permute(Pass):
         ahead = _ahead(state)
         if ahead is None:
             return ("no pass 'sparsify' is ahead, so that no order keeps more than another",)
-        return () if ahead.request.structure is not None else ("no order of channels matters to single weights",)
+        why = ahead.request.structure.lacks("permute")
+        return (why,) if why else ()
 
     def call(self, state: State) -> State:
         """Put the new order of each group into the plan."""

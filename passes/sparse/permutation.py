@@ -19,7 +19,7 @@ from graphprune.passes.sparse.targets import Target
 from graphprune.passes.sparse.thinning import Weigh
 
 from graphprune.analysis import Analysis, Group, ordering, sparsity
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery
 from graphprune.analysis.sparsity import Layer
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray
@@ -50,7 +50,7 @@ def permute(
     analysis: Analysis,
     targets: Sequence[Target],
     selection: Selection,
-    pattern: Pattern,
+    pattern: OfEvery,
     seed: int = 0,
     weigh: Weigh = lambda _, magnitudes: magnitudes,
     progress: Steps = unseen,
@@ -94,7 +94,7 @@ class _Job:
     layers: Sequence[Layer]
     removal: Removal
     removed: set[int]
-    pattern: Pattern
+    pattern: OfEvery
     weigh: Weigh
     seed: int
 

@@ -1,4 +1,4 @@
-"""Weights with an N:M pattern, or without their smallest elements: what is asked for, and what became of it."""
+"""Weights with a pattern: what is asked for, and what became of it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from graphprune.passes.sparse.squares import squares
 from graphprune.passes.sparse.targets import Scope, Skipped, Target
 from graphprune.passes.sparse.thinning import Thinned, Weigh
 
-from graphprune.analysis import Analysis, shapes, sparsity, web
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis import Analysis, patterns, shapes, sparsity, web
+from graphprune.analysis.patterns import SPARSE, OfEvery, Pattern, Unstructured
 from graphprune.analysis.sparsity import Layer
 from graphprune.errors import InputError
 from graphprune.model import Model
@@ -34,19 +34,17 @@ from graphprune.rewrite.rewrite import Rewritten
 from graphprune.run.calibration import Batches, still
 from graphprune.run.samples import Feeds
 
-UNSTRUCTURED = "unstructured"
-
 
 @dataclass(frozen=True)
 class Request:
     """What is asked for.
 
     Attributes:
-        pattern: ``N:M``, or ``unstructured``.
+        pattern: as ``graphprune.analysis.patterns`` reads it: ``N:M``, ``1xW``, ``unstructured``, or another's.
         method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
-            ``magnitude`` without.
+            ``magnitude`` without, and where single weights go.
         permute: look for the orders of channels in which the pattern keeps most.
-        amount: the share of single weights that go, for ``unstructured``.
+        amount: the share of weights that go, for patterns that do not say it themselves.
         scope: which weights.
     """
 
@@ -62,27 +60,24 @@ class Request:
         Raises:
             InputError: a value is out of range, needs inputs that there are none of, or makes no sense with others.
         """
-        method = self.method or (METHODS[-1] if calibrated and self.pattern != UNSTRUCTURED else METHODS[0])
+        pattern = self.structure
+        method = self.method or (METHODS[-1] if calibrated and not isinstance(pattern, Unstructured) else METHODS[0])
         if method not in METHODS:
             raise InputError(f"--method {method}: there is none of this name; choose from {', '.join(METHODS)}")
         if method != "magnitude" and not calibrated:
             raise InputError(f"--method {method} works on activations: give inputs by --calibration")
-        if self.pattern != UNSTRUCTURED:
-            Pattern.parse(self.pattern)
-            if self.amount is not None:
-                raise InputError(f"--amount goes with --pattern unstructured; {self.pattern} says itself how many go")
-            return replace(self, method=method)
-        if self.amount is None or not 0 < self.amount < 1:
-            given = "there is none" if self.amount is None else f"{self.amount:g} is out of range"
-            raise InputError(f"--pattern unstructured wants --amount, the share of weights that go, in (0, 1): {given}")
-        if method != "magnitude" or self.permute:
-            raise InputError("--pattern unstructured goes by magnitude, and no order of channels matters to it")
+        if self.permute and (why := pattern.lacks("permute")):
+            raise InputError(f"--permute: {why}")
         return replace(self, method=method)
 
     @property
-    def structure(self) -> Pattern | None:
-        """The pattern, None where single weights go."""
-        return None if self.pattern == UNSTRUCTURED else Pattern.parse(self.pattern)
+    def structure(self) -> Pattern:
+        """The pattern.
+
+        Raises:
+            InputError: there is none of this text and amount.
+        """
+        return patterns.parse(self.pattern, self.amount)
 
 
 @dataclass
@@ -109,7 +104,7 @@ class Sparse:
             entry: dict[str, Any] = {
                 "name": one.target.weight,
                 "nodes": one.target.nodes,
-                "axis": None if self.request.structure is None else layer.axis,
+                "axis": layer.axis if self.request.structure.block > 1 else None,
                 "pattern": self.request.pattern,
                 "method": one.method,
                 "kept_magnitude": round(one.kept_magnitude, 6),
@@ -152,14 +147,17 @@ def order(
     seed: int = 0,
     progress: Steps = unseen,
 ) -> list[Ordered]:
-    """New orders for groups, none where no order matters to the pattern.
+    """New orders for groups.
 
     They are to keep most magnitude, or with a method that looks at inputs least error: squares of weights times mean
     squares of what they multiply, beside all of their layer.
+
+    Raises:
+        InputError: orders are not sought for such a pattern.
     """
     pattern = request.structure
-    if pattern is None:
-        return []
+    if not isinstance(pattern, OfEvery):
+        raise InputError(f"permute: {pattern.lacks('permute')}")
     if batches is None or request.method == METHODS[0]:
         return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
     errors = expected(analysis, found, batches)
@@ -191,10 +189,9 @@ def expected(analysis: Analysis, found: list[Target], batches: Batches) -> Weigh
 def alignments(analysis: Analysis, found: list[Target], request: Request) -> dict[str, int]:
     """What widths must stay multiples of, by group id, for weights to keep the pattern and their sparse kernels."""
     pattern, wanted = request.structure, dict[str, int]()
-    for layer in (n for t in found for n in t.layers) if pattern is not None else ():
-        assert pattern is not None
+    for layer in (n for t in found for n in t.layers) if pattern.block > 1 else ():
         net, tensor = analysis.web, ("in", layer.position)
-        sums = {sparsity.SPARSE: 32 if layer.eight_bits else 16}.get(pattern, pattern.m)
+        sums = (32 if layer.eight_bits else 16) if pattern == SPARSE else pattern.block
         for group in analysis.groups:
             for axis in range(len(net.shapes[net.tensors[(layer.index, tensor)]])):
                 if net.axis(layer.index, tensor, axis) in group.labels:
@@ -226,8 +223,7 @@ def make(
         made = compensation.compensate(compensate, replace(reference, batches=None), done)  # looks at dense weights
         here, found, skipped = _here(made.model, request, input_shapes)
         result = Sparse(request, skipped=skipped)
-        own = made.model, here.model, found, request.structure, request.amount or 0.0
-        made.model, result.thinned = thinning.mask(*own)
+        made.model, result.thinned = thinning.mask(made.model, here.model, found, request.structure)
     else:
         here, found, skipped = _here(done.model, request, input_shapes)
         result, thin = (
@@ -237,10 +233,8 @@ def make(
         model = done.model
         first = [t for t in found if t.weight not in thin]
         if first:
-            structural = method != METHODS[0] and request.structure is not None
-            weigh = expected(here, first, partial(_fed, done, batches)) if structural else None
-            amount = request.amount or 0.0
-            model, result.thinned = thinning.mask(model, here.model, first, request.structure, amount, weigh)
+            weigh = expected(here, first, partial(_fed, done, batches)) if method != METHODS[0] else None
+            model, result.thinned = thinning.mask(model, here.model, first, request.structure, weigh)
         ready = frozenset(t.weight for t in first)
         changed = replace(done, model=model)
         made = compensation.compensate(compensate, reference, changed, progress, thin=thin, sparse=ready)
@@ -263,8 +257,8 @@ def _thinners(
     request: Request, found: Sequence[Target], original: Model, analysis: Analysis, model: Model
 ) -> dict[str, Thinner]:
     """What makes weights sparse on the way, those that one operator alone reads and a fit comes by."""
-    if request.structure is None:
-        return {}
+    if isinstance(request.structure, Unstructured) and request.method == METHODS[0]:
+        return {}  # layers compete by what they are at the start
     products = reconstruct.reached(original, model, analysis.rulings)
     return {
         t.weight: Thinner(request.method or METHODS[0], request.structure, products[t.weight].positions)
@@ -283,8 +277,8 @@ def _fed(done: Rewritten, batches: Batches) -> Iterator[Feeds]:
 def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | None) -> None:
     """What has become sparse follows the pattern as its nodes read it: anything else is an error of this program."""
     pattern = result.request.structure
-    if pattern is None:
-        return
+    if pattern.block == 1:
+        return  # how many go of each layer is a matter of them all
     flat = canonicalize(model)
     witness = shapes.find(flat, still(input_shapes, flat))
     wanted = {(n, one.target.weight) for one in result.thinned for n in one.target.nodes}

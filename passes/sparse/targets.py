@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from graphprune.analysis import Analysis, sparsity
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import SPARSE, Pattern
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.sparsity import Layer
 from graphprune.analysis.web import Web
@@ -72,19 +72,19 @@ class Scope:
     also: Sequence[str] = ()
 
 
-def choose(analysis: Analysis, pattern: Pattern | None, scope: Scope) -> tuple[list[Target], list[Skipped]]:
+def choose(analysis: Analysis, pattern: Pattern, scope: Scope) -> tuple[list[Target], list[Skipped]]:
     """The weights of a model to make sparse.
 
     Args:
         analysis: of the model.
-        pattern: the pattern; None where single elements go.
+        pattern: the pattern.
         scope: what the user asks for.
 
     Raises:
         InputError: a glob matches nothing, which is most likely a slip.
     """
     model, net = analysis.model, analysis.web
-    found = list(sparsity.find(model, analysis.witness, net, True, pattern or sparsity.SPARSE))
+    found = list(sparsity.find(model, analysis.witness, net, True, pattern))
     _check(model, scope, found)
     first, last = ends(model, net, {layer.index for layer in found})
     by_weight: dict[str, list[Layer]] = {}
@@ -125,13 +125,13 @@ def _check(model: Model, scope: Scope, layers: Sequence[Layer]) -> None:
             )
 
 
-def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int], last: set[int]) -> str:
+def _reason(layer: Layer, pattern: Pattern, scope: Scope, first: set[int], last: set[int]) -> str:
     """Why a layer stays dense; empty where it does not."""
     if layer.lost is not None:
         return str(layer.lost)
-    if pattern is not None and layer.axis is None:
+    if pattern.block > 1 and layer.axis is None:
         return str(layer.reasons[0])
-    if pattern is not None and layer.sums < pattern.m:
+    if pattern.block > 1 and layer.sums < pattern.block:
         return f"it sums over {layer.sums}, less than one block of {pattern}"
     if _named(layer, scope.exclude):
         return "excluded"
@@ -139,10 +139,10 @@ def _reason(layer: Layer, pattern: Pattern | None, scope: Scope, first: set[int]
         return ""
     if scope.include:
         return "not included"
-    if pattern == sparsity.SPARSE and layer.reasons:
+    if pattern == SPARSE and layer.reasons:
         return str(layer.reasons[0])
-    if pattern is not None and layer.sums % pattern.m:
-        return f"it sums over {layer.sums}, no multiple of {pattern.m}"
+    if layer.sums % pattern.block:
+        return f"it sums over {layer.sums}, no multiple of {pattern.block}"
     rows, columns = TILE[0], TILE[1] * (2 if layer.eight_bits else 1)
     if layer.axis is not None and (layer.outputs < rows or layer.sums < columns):
         own = f"{layer.outputs} outputs and sums of {layer.sums}"

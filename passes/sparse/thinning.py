@@ -1,6 +1,6 @@
 """Sparse by magnitude: the smallest weights go, in every block of a pattern, or one by one.
 
-- N:M: of every M weights along the sum the N largest stay (Mishra et al., 2021).
+- In blocks: those that the pattern lets stay (see ``graphprune.analysis.patterns``).
 - One by one: LAMP (Lee et al., Layer-adaptive sparsity for the magnitude-based pruning, ICLR 2021) sets the share of
   each layer: a weight scores its square beside the sum of the squares of all in its layer that are no smaller.
 """
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from graphprune.passes.sparse.targets import Target
 
 from graphprune.analysis import sparsity
-from graphprune.analysis.patterns import Mask, Pattern
+from graphprune.analysis.patterns import Mask, Pattern, Unstructured
 from graphprune.analysis.sparsity import Layer
 from graphprune.model import Model
 from graphprune.model.editor import Editor
@@ -49,8 +49,7 @@ def mask(
     model: Model,
     flat: Model,
     targets: Sequence[Target],
-    pattern: Pattern | None,
-    amount: float,
+    pattern: Pattern,
     weigh: Weigh | None = None,
 ) -> tuple[Model, list[Thinned]]:
     """Set the smallest weights to zero.
@@ -59,17 +58,16 @@ def mask(
         model: the model; it is not changed.
         flat: the same in canonical form.
         targets: the weights.
-        pattern: the pattern; None where single elements go.
-        amount: the share of single elements that go.
-        weigh: what else a weight is worth than its magnitude (Wanda's score), for a pattern.
+        pattern: the pattern; of single weights by magnitude each layer has a share of its own.
+        weigh: what else a weight is worth than its magnitude (Wanda's score).
     """
-    counts = {} if pattern is not None else _adaptive(flat, targets, amount)
+    counts = _adaptive(flat, targets, pattern.amount) if isinstance(pattern, Unstructured) and weigh is None else {}
     base = model if all(t.weight in model.sources for t in targets) else flat
     editor, found = Editor(base), []
     method = "magnitude" if weigh is None else "wanda"
 
     def one(target: Target) -> tuple[Thinned, Callable[[], Values]]:
-        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight, 0), weigh=weigh)
+        choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight), weigh=weigh)
         real = sparsity.real(flat, target.layers[0])
         gone = choice(real)
         thinned = Thinned(target, share(real, gone), 1 - np.count_nonzero(gone) / gone.size, method)
@@ -94,12 +92,10 @@ def share(real: Values, gone: Mask) -> float:
     return kept / whole if whole > 0 else 1.0
 
 
-def _gone(real: Values, target: Target, pattern: Pattern | None, count: int, weigh: Weigh | None) -> Mask:
-    if pattern is not None:
-        axis = target.layers[0].axis
-        assert axis is not None
+def _gone(real: Values, target: Target, pattern: Pattern, count: int | None, weigh: Weigh | None) -> Mask:
+    if count is None:
         scores = real if weigh is None else np.sum([weigh(layer, real) for layer in target.layers], axis=0)
-        return ~pattern.kept(scores, axis)
+        return ~pattern.kept(scores, target.layers[0].axis or 0)
     found = np.zeros(real.size, bool)
     found[np.argpartition(real.reshape(-1), count - 1)[:count] if count else []] = True
     return found.reshape(real.shape)

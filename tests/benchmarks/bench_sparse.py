@@ -38,10 +38,10 @@ from graphprune.passes.sparse.channel_swaps import search  # noqa: E402
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
-from graphprune.analysis.patterns import Pattern  # noqa: E402
+from graphprune.analysis.patterns import OfEvery  # noqa: E402
 
 SAMPLES = 64
-PATTERN = Pattern(2, 4)
+PATTERN = OfEvery(2, 4)
 WAYS: dict[str, dict[str, Any]] = {
     "magnitude": {},
     "magnitude, permuted": {"permute": True},

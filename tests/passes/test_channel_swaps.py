@@ -9,9 +9,9 @@ import pytest
 from graphprune.passes.sparse import channel_swaps
 from graphprune.passes.sparse.channel_swaps import kept, search
 
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery
 
-PATTERN = Pattern(2, 4)
+PATTERN = OfEvery(2, 4)
 
 
 def scores(channels: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -22,14 +22,14 @@ def stripes(channels: int, m: int = 4) -> np.ndarray:
     return np.arange(channels).reshape(-1, m)
 
 
-def total(value: np.ndarray, found: np.ndarray, pattern: Pattern = PATTERN) -> float:
+def total(value: np.ndarray, found: np.ndarray, pattern: OfEvery = PATTERN) -> float:
     """What the pattern keeps of the channels in their new order, by the pattern itself."""
     ordered = value[found.reshape(-1)]
     return float(ordered[pattern.kept(ordered, 0)].sum(dtype=np.float64))
 
 
-@pytest.mark.parametrize("pattern", [PATTERN, Pattern(1, 2), Pattern(1, 4), Pattern(3, 4), Pattern(4, 8)])
-def test_it_counts_what_the_pattern_keeps(pattern: Pattern) -> None:
+@pytest.mark.parametrize("pattern", [PATTERN, OfEvery(1, 2), OfEvery(1, 4), OfEvery(3, 4), OfEvery(4, 8)])
+def test_it_counts_what_the_pattern_keeps(pattern: OfEvery) -> None:
     value = scores(16, 7)
     where = stripes(16, pattern.m)
     assert np.isclose(kept(value, where, pattern.n).sum(), total(value, where, pattern))

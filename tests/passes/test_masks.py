@@ -9,9 +9,9 @@ from graphprune.passes.fit.least_squares import Split, masked
 from graphprune.passes.sparse import masks
 from graphprune.passes.sparse.masks import METHODS, Thinner, factor
 
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery, Pattern, Unstructured, Vectors
 
-PATTERN = Pattern(2, 4)
+PATTERN = OfEvery(2, 4)
 
 
 def case(groups: int = 1, sums: int = 24, outputs: int = 5, rows: int = 200, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -21,7 +21,7 @@ def case(groups: int = 1, sums: int = 24, outputs: int = 5, rows: int = 200, see
     return x, rng.standard_normal((groups, sums, outputs))
 
 
-def by_hand(weight: np.ndarray, gram: np.ndarray, pattern: Pattern) -> np.ndarray:
+def by_hand(weight: np.ndarray, gram: np.ndarray, pattern: OfEvery) -> np.ndarray:
     """SparseGPT for one output at a time, without batches: Algorithm 1 of the paper with blocks of the pattern."""
     upper = factor(gram[None])[0]
     found = weight.copy()
@@ -37,9 +37,9 @@ def by_hand(weight: np.ndarray, gram: np.ndarray, pattern: Pattern) -> np.ndarra
     return found
 
 
-@pytest.mark.parametrize("pattern", [PATTERN, Pattern(1, 4), Pattern(4, 8)])
+@pytest.mark.parametrize("pattern", [PATTERN, OfEvery(1, 4), OfEvery(4, 8)])
 @pytest.mark.parametrize("lazy", [8, 128])
-def test_sparsegpt_is_that_of_the_paper(pattern: Pattern, lazy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sparsegpt_is_that_of_the_paper(pattern: OfEvery, lazy: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "_LAZY", lazy)
     x, weight = case()
     gram = x.transpose(0, 2, 1) @ x
@@ -54,6 +54,20 @@ def test_rows_of_kernel_positions_are_blocks_of_their_own() -> None:
     for method in METHODS:
         stay, found = Thinner(method, PATTERN, 9).choose(weight, gram)
         assert PATTERN.follows(found.reshape(1, 8, 9, 5), 1) and stay.mean() == 0.5
+
+
+@pytest.mark.parametrize("pattern", [Vectors(4, 0.5), Unstructured(0.5)])
+@pytest.mark.parametrize("lazy", [8, 128])
+def test_blocks_that_compete(pattern: Pattern, lazy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "_LAZY", lazy)
+    x, weight = case(sums=8 * 9)
+    gram = x.transpose(0, 2, 1) @ x
+    lost = {}
+    for method in METHODS:
+        stay, found = Thinner(method, pattern, 9).choose(weight, gram)
+        assert pattern.follows(found.reshape(1, 8, 9, 5), 1) and stay.mean() == 0.5
+        lost[method] = np.square(x[0] @ (found - weight)[0]).sum()
+    assert lost["sparsegpt"] < lost["wanda"] < lost["magnitude"]
 
 
 def test_groups_are_worked_on_apart() -> None:

@@ -13,11 +13,11 @@ from onnx import ModelProto
 
 import models
 from graphprune.analysis import Analysis, analyze, sparsity
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery
 from graphprune.rewrite.rewrite import rewrite
 from models.small import Net
 
-PATTERN = Pattern(2, 4)
+PATTERN = OfEvery(2, 4)
 
 
 def branches(concat: int = 0) -> ModelProto:

@@ -257,6 +257,30 @@ def test_other_patterns(pattern: str, n: int, m: int) -> None:
     assert result.notes == [f"TensorRT and sparse tensor cores read 2:4 alone, not {pattern}"]
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_vectors_that_go_as_one(method: str, tmp_path: Path) -> None:
+    given = {"calibration": "generated"} if method != "magnitude" else {}
+    result = graphprune.sparsify(convolutions(), tmp_path / "s.onnx", pattern="1x4", amount=0.5, method=method, **given)
+    ((node,),) = [t.target.nodes for t in result.sparse.thinned]
+    value, axis = weights(result.proto)[node]
+    vectors = np.moveaxis(value, axis, -1).reshape(*(n for a, n in enumerate(value.shape) if a != axis), -1, 4) != 0
+    assert (vectors.all(-1) | ~vectors.any(-1)).all() and vectors.mean() == 0.5
+    assert result.plan.sparsity[0]["pattern"] == "1x4" and result.plan.sparsity[0]["amount"] == 0.5
+    assert result.notes == ["TensorRT and sparse tensor cores read 2:4 alone, not 1x4"]
+    if method == "magnitude":
+        again = graphprune.apply(tmp_path / "s.plan.json", convolutions())
+        np.testing.assert_array_equal(weights(again.proto)[node][0], value)
+
+
+def test_single_weights_by_what_inputs_are_like() -> None:
+    result = graphprune.sparsify(
+        convolutions(), pattern="unstructured", amount=0.7, method="sparsegpt", calibration="generated"
+    )
+    ((node,),) = [t.target.nodes for t in result.sparse.thinned]
+    assert abs((weights(result.proto)[node][0] == 0).mean() - 0.7) < 1e-3
+    assert result.sparse.thinned[0].method == "sparsegpt"
+
+
 def test_single_weights_by_magnitude(tmp_path: Path) -> None:
     model = models.export("resnext-ts9")
     onnx.save(model, tmp_path / "m.onnx")
@@ -370,13 +394,16 @@ def test_cut_and_sparse_in_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"pattern": "4:2"}, "not like N:M"),
+        ({"pattern": "4:2"}, "choose from N:M"),
         ({"method": "wanda"}, "works on activations"),
         ({"method": "nonsense"}, "there is none of this name"),
-        ({"amount": 0.5}, "--amount goes with --pattern unstructured"),
+        ({"amount": 0.5}, "--amount goes with --pattern 1xW or unstructured"),
         ({"pattern": "unstructured"}, "wants --amount"),
         ({"pattern": "unstructured", "amount": 1.5}, "out of range"),
-        ({"pattern": "unstructured", "amount": 0.5, "permute": True}, "goes by magnitude"),
+        (
+            {"pattern": "unstructured", "amount": 0.5, "permute": True},
+            "--permute: orders of channels are sought",
+        ),
         ({"pattern": "unstructured", "amount": 0.5, "packed": "p.safetensors"}, "--packed holds weights of an N:M"),
         ({"packed": "not/there/p.safetensors"}, "its folder does not exist"),
         ({"compensate": "fold"}, "about removed channels"),
@@ -408,7 +435,7 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     status, out, _ = command(capsys, "inspect", tmp_path / "s.onnx", "--sparsity", "1:4", "--json")
     assert not any(e["follows"] for e in json.loads(out)["layers"])
     status, _, error = command(capsys, "sparsify", tmp_path / "m.onnx", "--pattern", "2:2")
-    assert status == 2 and "not like N:M" in error
+    assert status == 2 and "choose from N:M" in error
     status, _, error = command(capsys, "prune", tmp_path / "m.onnx", "--ratio", "0.3", "--permute")
     assert status == 2 and "go with --pattern" in error
     status, out, _ = command(

@@ -8,7 +8,7 @@ from graphprune.passes.sparse.targets import Scope, choose
 from onnx import ModelProto
 
 from graphprune.analysis import analyze
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery, Unstructured
 from models.small import Net
 
 
@@ -28,8 +28,8 @@ def lamp(squares: np.ndarray) -> np.ndarray:
 
 def test_lamp_is_that_of_the_paper() -> None:
     analysis = analyze(three((1.0, 0.1, 3.0)))
-    targets, _ = choose(analysis, None, Scope())
-    model, found = thinning.mask(analysis.model, analysis.model, targets, None, 0.6)
+    targets, _ = choose(analysis, Unstructured(0.6), Scope())
+    model, found = thinning.mask(analysis.model, analysis.model, targets, Unstructured(0.6))
     scores = [lamp(analysis.model.array(t.weight).astype(np.float64) ** 2) for t in targets]
     limit = np.sort(np.concatenate([s.reshape(-1) for s in scores]))[int(0.6 * sum(s.size for s in scores))]
     for target, own in zip(targets, scores, strict=True):
@@ -40,15 +40,15 @@ def test_lamp_is_that_of_the_paper() -> None:
 
 def test_a_layer_of_small_numbers_is_not_emptied() -> None:
     analysis = analyze(three((1.0, 1e-3, 1.0)))
-    targets, _ = choose(analysis, None, Scope())
-    _, found = thinning.mask(analysis.model, analysis.model, targets, None, 0.9)
+    targets, _ = choose(analysis, Unstructured(0.6), Scope())
+    _, found = thinning.mask(analysis.model, analysis.model, targets, Unstructured(0.9))
     assert min(t.kept for t in found) > 0.05
 
 
 def test_shares_of_magnitude() -> None:
     analysis = analyze(three())
-    targets, _ = choose(analysis, Pattern(2, 4), Scope())
-    model, found = thinning.mask(analysis.model, analysis.model, targets, Pattern(2, 4), 0)
+    targets, _ = choose(analysis, OfEvery(2, 4), Scope())
+    model, found = thinning.mask(analysis.model, analysis.model, targets, OfEvery(2, 4))
     for target, one in zip(targets, found, strict=True):
         before, after = (np.abs(m.array(target.weight)).sum() for m in (analysis.model, model))
         assert np.isclose(one.kept_magnitude, after / before, rtol=1e-5) and one.kept == 0.5

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import graphprune
 import models
-from graphprune.analysis.patterns import Pattern
+from graphprune.analysis.patterns import OfEvery
 from graphprune.errors import InputError
 from graphprune.rewrite import packed
 from tests.helpers_sparse import weights
@@ -27,7 +27,7 @@ from tests.passes.test_sparsify import FORMS
     st.sampled_from([np.float32, np.float16, np.int8]), st.integers(0, 9),
 )  # fmt: skip
 def test_what_is_packed_comes_back(shape: list[int], axis: int, nm: tuple[int, int], dtype: type, seed: int) -> None:
-    axis, pattern, rng = axis % len(shape), Pattern(*nm), np.random.default_rng(seed)
+    axis, pattern, rng = axis % len(shape), OfEvery(*nm), np.random.default_rng(seed)
     value = rng.integers(-3, 4, shape).astype(dtype)  # with zeros of its own
     value = value * pattern.kept(np.abs(value.astype(np.float32)), axis).astype(dtype)
     values, indices = packed.pack(value, axis, pattern)
@@ -41,7 +41,7 @@ def test_what_is_packed_comes_back(shape: list[int], axis: int, nm: tuple[int, i
 
 def test_the_layout_is_the_one_that_is_written_down() -> None:
     value = np.array([[0, 5, 0, 7, 1, 2, 0, 0]], np.float32)
-    values, indices = packed.pack(value, 1, Pattern(2, 4))
+    values, indices = packed.pack(value, 1, OfEvery(2, 4))
     assert values.tolist() == [[5, 7, 1, 2]] and indices.tolist() == [0b01_00_11_01]
 
 

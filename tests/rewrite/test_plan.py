@@ -181,7 +181,7 @@ UNFIT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "empty witness": (lambda d: d["model"].update(witness={"x": [0, 3, 8, 8]}), "at model/witness/x/0"),
     "rank of the witness": (lambda d: d["model"].update(witness={"x": [3, 8, 8]}), "at model/witness/x: 3x8x8 is no"),
     "name in the witness": (lambda d: d["model"].update(witness={"y": [3]}), "at model/witness/y: .*it has x"),
-    "pattern": (lambda d: d.update(sparsity=[_thin("9:4")]), "--pattern 9:4: not like N:M"),
+    "pattern": (lambda d: d.update(sparsity=[_thin("9:4")]), "--pattern 9:4: there is none like it"),
     "two patterns": (lambda d: d.update(sparsity=[_thin("2:4"), _thin("1:4")]), "at sparsity/1: all weights follow"),
     "amount": (lambda d: d.update(sparsity=[_thin("unstructured", amount=2)]), "at sparsity/0/amount"),
 }

@@ -119,10 +119,11 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
     Raises:
         InputError: what was removed has not made the model smaller, or a file cannot be written.
     """
-    state = replace(state, model=marked(state, recipe))
+    plan = files.json_text(state.plan.to_json())
+    state = replace(state, model=marked(state, recipe, plan))
     cut, sparse = cutting(state), state.found(Sparse)
     before, after = costs(state)
-    size = _write(state, outputs, sparse)
+    size = _write(state, outputs, sparse, plan)
     compressed = None
     if outputs.model is not None:
         if sparse is not None and sparse.request.structure.lacks("pack"):
@@ -152,18 +153,17 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
     )
 
 
-def marked(state: State, recipe: Recipe) -> Model:
+def marked(state: State, recipe: Recipe, plan: str) -> Model:
     """The model, which says in its metadata how it was made: viewers show that.
 
     ``graphprune.version``, ``graphprune.recipe`` (as JSON; paths as names of files alone),
     ``graphprune.original.sha256`` and ``graphprune.plan.sha256``.
     """
-    plan = files.json_text(state.plan.to_json()).encode()
     said = {
         "graphprune.version": __version__,
         "graphprune.recipe": json.dumps(told(recipe), sort_keys=True),
         "graphprune.original.sha256": str(state.plan.model["sha256"]),
-        "graphprune.plan.sha256": hashlib.sha256(plan).hexdigest(),
+        "graphprune.plan.sha256": hashlib.sha256(plan.encode()).hexdigest(),
     }
     model = state.model
     if model is state.original:  # nothing was done to it, and it is the user's own
@@ -176,7 +176,7 @@ def marked(state: State, recipe: Recipe) -> Model:
     return model
 
 
-def _write(state: State, outputs: Outputs, sparse: Sparse | None) -> int:
+def _write(state: State, outputs: Outputs, sparse: Sparse | None, plan: str) -> int:
     """Write the model, its plan, and what else is asked for; returns bytes of the model."""
     if outputs.packed is not None and sparse is not None:
         weights, pattern = [t.target.weight for t in sparse.thinned], sparse.request.pattern
@@ -187,5 +187,5 @@ def _write(state: State, outputs: Outputs, sparse: Sparse | None) -> int:
     size = files.save(state.model, written)
     place = files.plan_place(written, outputs.plan)
     if place is not None:
-        files.write_json(place, state.plan.to_json())
+        files.atomically(place, lambda file: file.write(plan.encode()))
     return size

@@ -212,10 +212,18 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 def json_text(data: dict[str, Any]) -> str:
     """JSON as files hold it; each entry of a list at the top stands on a line of its own."""
     parts = []
-    for key, value in plain(data).items():
-        entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
-        parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
+    for key, value in data.items():
+        entries = ",\n  ".join(map(_json, value)) if isinstance(value, list | tuple) else ""
+        parts.append(f" {json.dumps(key)}: " + (f"[\n  {entries}\n ]" if entries else _json(value)))
     return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    """JSON of a value on one line; only what holds a NaN or an infinity is gone through for it."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(plain(value))
 
 
 def _umask() -> int:

@@ -340,7 +340,19 @@ def _complete(tensor: TensorProto) -> bool:
     count = int(np.prod(tensor.dims, dtype=np.int64))
     packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
     expected = (count + 1) // 2 if packed else count * size
-    return len(tensor.raw_data) == expected or tensor.data_type > TensorProto.FLOAT4E2M1
+    return tensor.data_type > TensorProto.FLOAT4E2M1 or _raw_length(tensor, expected) == expected
+
+
+def _raw_length(tensor: TensorProto, expected: int) -> int:
+    """Bytes of raw data, read off the size of the message where that says it: asking for the data would copy it."""
+    rest = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"")
+    for key in ("name", "doc_string"):
+        if tensor.HasField(key):
+            setattr(rest, key, getattr(tensor, key))
+    digits = max(expected.bit_length() + 6, 7) // 7  # of the length, as a varint, where an empty one has one
+    if tensor.ByteSize() - rest.ByteSize() == expected + digits - 1:
+        return expected
+    return len(tensor.raw_data)
 
 
 def node_name(model: Model, index: int) -> str:

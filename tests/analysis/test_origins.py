@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from graphprune.analysis import shapes, web
-from graphprune.analysis.origins import Lost, Origin, origin
+from graphprune.analysis.origins import Lost, Origin, origin, readers
 from graphprune.analysis.web import Web
 from graphprune.model import Model, load
 from graphprune.model.canonical import canonicalize
@@ -108,3 +108,16 @@ def test_alike_layouts_need_no_order() -> None:
 def test_what_makes_more_of_a_weight_is_named(operator: tuple[str, dict[str, Any]]) -> None:
     with pytest.raises(Lost, match=operator[0]):
         found(behind(operator, shape=(32, 16)))
+
+
+def test_readers_of_a_constant_are_found_by_all_its_names() -> None:
+    net = Net()
+    x = net.input("x", ["batch", 4])
+    weight = net.weight(4, 4)
+    again = net.op("Identity", weight)
+    y = net.op("MatMul", net.op("MatMul", x, weight), net.op("Identity", again))
+    model = load(net.model(y))
+    found, beyond = readers(model, weight)
+    assert [(model.nodes[use.node].op_type, use.input) for use in found] == [("MatMul", 1)] * 2 and not beyond
+    model = load(net.model(y, again))
+    assert readers(model, weight)[1], "the graph gives it out"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis.reasons import Reason
-from graphprune.model import Model, node_name
+from graphprune.model import Model, Use, node_name
 from graphprune.relation import Axes, AxisMap, IntArray, Relation, Values
 
 Index = npt.NDArray[np.intp]
@@ -150,6 +150,28 @@ def way(model: Model, relations: Relations, node: int, position: int) -> Way:
         name = model.nodes[index].input[position]
         names.append(name)
     return Way(name, tuple(names), tuple(steps))
+
+
+def readers(model: Model, source: str) -> tuple[list[Use], bool]:
+    """The way forth: all that reads a constant, also by its other names.
+
+    Returns:
+        Uses by nodes that do more than name it anew; and whether a subgraph reads it too, or the graph gives it out.
+    """
+    captured = {name for names in model.captured.values() for name in names}
+    found: list[Use] = []
+    beyond = False
+    names = [source]
+    while names:
+        name = names.pop()
+        beyond |= name in model.output_names or name in captured
+        for use in model.uses.get(name, []):
+            made = model.nodes[use.node].output
+            if model.nodes[use.node].op_type == "Identity" and model.root(made[0]) == source:
+                names.append(made[0])
+            else:
+                found.append(use)
+    return found, beyond
 
 
 def origin(model: Model, relations: Relations, node: int, position: int) -> Origin:

@@ -18,7 +18,7 @@ from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, node_name, reread
 from graphprune.model.canonical import copy_all_but
 from graphprune.proof import steady
-from graphprune.proof.difference import TOLERANCE, OutputError, check_repeatable, difference, says_nothing
+from graphprune.proof.difference import TOLERANCE, OutputError, check_repeatable, compare, says_nothing
 from graphprune.proof.proof import Proof
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.plan import BlockPlan
@@ -163,20 +163,14 @@ def _compare(name: str, total: OutputError, expected: Values, found: Values, lea
     """Add to an output's error.
 
     Args:
-        least: tolerance at least, whatever the type of the output: runtimes drop pairs of casts on the way to it.
+        least: as in :func:`graphprune.proof.difference.compare`.
 
     Raises:
         ProofError: it exceeds the tolerance of its type.
     """
-    if expected.shape != found.shape:
-        trouble = f"has shape {found.shape} in place of {expected.shape}"
-    else:
-        absolute, relative, exceeds = difference(expected, found)
-        total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
-        if not exceeds or relative <= least:
-            return
-        trouble = f"is off by {relative:.2g} relative"
-    raise ProofError(
-        f"{name}: the proof fails: without blocks output {total.name!r} {trouble} beside the original with the blocks "
-        "cut off. Nothing was written."
-    )
+    trouble = compare(total, expected, found, least=least)
+    if trouble is not None:
+        raise ProofError(
+            f"{name}: the proof fails: without blocks output {total.name!r} {trouble} beside the original with the "
+            "blocks cut off. Nothing was written."
+        )

@@ -47,17 +47,26 @@ def says_nothing(value: Values) -> bool:
     return bool((value == value.flat[0]).all()) or not bool(np.isfinite(value).any())
 
 
-def compare(total: OutputError, expected: Values, found: Values, rounds: bool = False) -> str | None:
-    """Add to an output's error; returns what is wrong, or None."""
+def compare(
+    total: OutputError, expected: Values, found: Values, rounds: bool = False, least: float = 0.0
+) -> str | None:
+    """Add to an output's error; returns what is wrong, or None.
+
+    Args:
+        total: the error so far.
+        expected, found: the two runs.
+        rounds: whether the model rounds to steps.
+        least: tolerance at least, whatever the type of the output: runtimes drop pairs of casts on the way to it.
+    """
     if expected.shape != found.shape:
         return f"has shape {found.shape} in place of {expected.shape}"
-    absolute, relative, exceeds = difference(expected, found, rounds)
+    absolute, relative, exceeds = difference(expected, found, rounds, least)
     total.max_abs, total.max_rel = max(total.max_abs, absolute), max(total.max_rel, relative)
     return f"is off by {relative:.2g} relative" if exceeds else None
 
 
-def difference(expected: Values, found: Values, rounds: bool = False) -> tuple[float, float, bool]:
-    """Largest absolute and relative difference, and whether they exceed the type's tolerance.
+def difference(expected: Values, found: Values, rounds: bool = False, least: float = 0.0) -> tuple[float, float, bool]:
+    """Largest absolute and relative difference, and whether they exceed the type's tolerance, or that given.
 
     NaN and infinities must stand in the same places. Where the model rounds to steps, a step or two are allowed.
     """
@@ -75,7 +84,7 @@ def difference(expected: Values, found: Values, rounds: bool = False) -> tuple[f
     small = rounds and expected.dtype.kind in "iu" and expected.dtype.itemsize == 1
     scale = 127.0 if small else float(np.abs(a[held]).max(initial=0.0))
     relative = absolute / scale if scale > 0 else (0.0 if absolute == 0 else float("inf"))
-    return absolute, relative, relative > max(TOLERANCE.get(kind, 0.0), STEP if rounds else 0.0)
+    return absolute, relative, relative > max(TOLERANCE.get(kind, 0.0), STEP if rounds else 0.0, least)
 
 
 def check_repeatable(masked: Model, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> None:

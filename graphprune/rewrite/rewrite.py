@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graphprune.analysis import Analysis
 from graphprune.analysis import verify as well_formed
 from graphprune.analysis.ordering import Orders
+from graphprune.analysis.origins import readers
 from graphprune.model import Model, Source, Use
 from graphprune.model.editor import Editor
 from graphprune.relation import IntArray, Shape, Values
@@ -108,9 +109,8 @@ def _slice_constants(removal: Removal, editor: Editor, plan: Plan, scales: Mappi
                 variants.setdefault(key, (cuts, order, scale, []))[3].append(use)
         if not variants:
             continue
-        alone = len(variants) == 1 and _all_uses_of(removal, root) == {
-            (u.node, u.input) for u in next(iter(variants.values()))[3]
-        }
+        read, beyond = readers(model, root)
+        alone = len(variants) == 1 and not beyond and set(read) == set(next(iter(variants.values()))[3])
         for cuts, order, scale, changed in variants.values():
             result = _cut(editor, model.sources[root], cuts, order, scale, alone, min(u.node for u in changed))
             if result == root:
@@ -141,25 +141,6 @@ def _key(elements: Cuts) -> bytes:
 def _left(source: Source, cuts: Cuts) -> Shape:
     """Shape of a constant without the removed elements."""
     return tuple(size - len(cuts.get(a, ())) for a, size in enumerate(source.shape))
-
-
-def _all_uses_of(removal: Removal, root: str) -> set[tuple[int, int]]:
-    """Every reader of a constant, through aliases; readers that no web can show count as (-1, -1)."""
-    model = removal.analysis.model
-    found: set[tuple[int, int]] = set()
-    names = [root]
-    captured = {n for names in model.captured.values() for n in names}
-    while names:
-        name = names.pop()
-        if name in model.output_names or name in captured:
-            found.add((-1, -1))
-        for use in model.uses.get(name, []):
-            node = model.nodes[use.node]
-            if node.op_type == "Identity" and model.root(node.output[0]) == root:
-                names.append(node.output[0])
-            else:
-                found.add((use.node, use.input))
-    return found
 
 
 def _cut(editor: Editor, source: Source, cuts: Cuts, order: Cuts, scale: float, in_place: bool, before: int) -> str:

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from graphprune.analysis import Analysis, sparsity
+from graphprune.analysis.origins import readers
 from graphprune.analysis.patterns import SPARSE, Pattern
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.sparsity import Layer
@@ -163,19 +164,12 @@ def _shared(model: Model, layers: Sequence[Layer], named: bool) -> str:
     for other in layers[1:]:
         if other.axis != layers[0].axis or not _alike(layers[0], other):
             return f"its weight is shared with node {other.node!r}, which sums along another axis of it"
-    readers = 0
-    names = [layers[0].weight]
-    while names and not named:
-        name = names.pop()
-        if name in model.output_names or any(name in held for held in model.captured.values()):
-            return "its weight is read in a subgraph, or is an output of the graph"
-        for use in model.uses.get(name, []):
-            node = model.nodes[use.node]
-            if node.op_type == "Identity" and model.root(node.output[0]) == layers[0].weight:
-                names.append(node.output[0])
-            else:
-                readers += 1
-    return "its weight is also read by a node that is no product" if readers > len(layers) else ""
+    if named:
+        return ""
+    read, beyond = readers(model, layers[0].weight)
+    if beyond:
+        return "its weight is read in a subgraph, or is an output of the graph"
+    return "its weight is also read by a node that is no product" if len(read) > len(layers) else ""
 
 
 def _alike(a: Layer, b: Layer) -> bool:

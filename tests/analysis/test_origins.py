@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from graphprune.analysis import shapes, web
-from graphprune.analysis.origins import Lost, Origin, origin
+from graphprune.analysis.origins import Lost, Origin, origin, readers
 from graphprune.analysis.web import Web
 from graphprune.model import Model, load
 from graphprune.model.canonical import canonicalize
@@ -115,3 +115,16 @@ def test_a_constant_that_only_divides_is_lost_in_words(op: str) -> None:
     """Zeros of such a constant are zeros of nothing; it was an error of the program."""
     with pytest.raises(Lost, match=rf"\({op}\) computes it in a way that cannot be followed"):
         found(behind((op, {}), shape=(32, 16)))
+
+
+def test_readers_of_a_constant_are_found_by_all_its_names() -> None:
+    net = Net()
+    x = net.input("x", ["batch", 4])
+    weight = net.weight(4, 4)
+    again = net.op("Identity", weight)
+    y = net.op("MatMul", net.op("MatMul", x, weight), net.op("Identity", again))
+    model = load(net.model(y))
+    found, beyond = readers(model, weight)
+    assert [(model.nodes[use.node].op_type, use.input) for use in found] == [("MatMul", 1)] * 2 and not beyond
+    model = load(net.model(y, again))
+    assert readers(model, weight)[1], "the graph gives it out"

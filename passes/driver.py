@@ -12,7 +12,7 @@ from graphprune.passes.contract import Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
 
-from graphprune.errors import InputError
+from graphprune.errors import InputError, UserCodeError
 from graphprune.progress import Progress
 from graphprune.rewrite import replay
 
@@ -96,19 +96,27 @@ def _log(one: Pass, before: State, after: State) -> None:
     LOG.debug("%s: %s: found %s", after.original.name, one, ", ".join(found) or "nothing")
 
 
-def check(passes: Sequence[Pass], state: State) -> None:
+def check(passes: Sequence[Pass], state: State, places: Sequence[str] = ()) -> None:
     """Ask all passes what they require.
 
     Args:
         passes: the passes.
         state: before the first of them; nothing of it has been looked at yet.
+        places: where each stands in the file that they were read from.
 
     Raises:
         InputError: a pass cannot run in this job; says which, and why.
     """
-    for place, one in enumerate(passes):
-        for reason in one.requires(replace(state, ahead=passes[place + 1 :])):
-            raise InputError(f"{one.name}: {reason}")
+    for number, one in enumerate(passes):
+        where = f"{places[number]}: " if places else ""
+        try:
+            reasons = one.requires(replace(state, ahead=passes[number + 1 :]))
+        except InputError as error:
+            if not where or isinstance(error, UserCodeError):
+                raise
+            raise InputError(f"{where}{one.name}: {error}") from error
+        for reason in reasons:
+            raise InputError(f"{where}{one.name}: {reason}")
 
 
 def _naming(state: State) -> AbstractContextManager[None]:

@@ -240,7 +240,7 @@ def run_recipe(
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
     empty = State(loaded, loaded, Plan({}), job, progress or Progress())
-    driver.check(recipe.passes, empty)
+    driver.check(recipe.passes, empty, recipe.places)
     empty.progress.plan(driver.phases(recipe.passes, empty, output is not None))
     clock = Clock(empty.progress)
     outputs = Outputs(output, plan, packed)

@@ -12,7 +12,7 @@ from graphprune.passes.contract import Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
 
-from graphprune.errors import InputError
+from graphprune.errors import InputError, UserCodeError
 from graphprune.progress import Progress
 from graphprune.rewrite import replay
 from graphprune.run import usercode
@@ -97,24 +97,28 @@ def _log(one: Pass, before: State, after: State) -> None:
     LOG.debug("%s: %s: found %s", after.original.name, one, ", ".join(found) or "nothing")
 
 
-def check(passes: Sequence[Pass], state: State) -> None:
+def check(passes: Sequence[Pass], state: State, places: Sequence[str] = ()) -> None:
     """Ask all passes what they require.
 
     Args:
         passes: the passes.
         state: before the first of them; nothing of it has been looked at yet.
+        places: where each stands in the file that they were read from.
 
     Raises:
         InputError: a pass cannot run in this job; says which, and why.
     """
-    for place, one in enumerate(passes):
+    for number, one in enumerate(passes):
+        where = f"{places[number]}: " if places else ""
         try:
             with _owned(one):
-                reasons = one.requires(replace(state, ahead=passes[place + 1 :]))
+                reasons = one.requires(replace(state, ahead=passes[number + 1 :]))
         except InputError as error:
-            raise InputError(f"pass {one.name!r}: {error}") from error
+            if not where or isinstance(error, UserCodeError):
+                raise
+            raise InputError(f"{where}pass {one.name!r}: {error}") from error
         for reason in reasons:
-            raise InputError(f"pass {one.name!r}: {reason}")
+            raise InputError(f"{where}pass {one.name!r}: {reason}")
 
 
 def _owned(one: Pass) -> AbstractContextManager[None]:

@@ -243,7 +243,7 @@ def run_recipe(
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
     empty = State(loaded, loaded, Plan({}), job, progress)
-    driver.check(recipe.passes, empty)
+    driver.check(recipe.passes, empty, recipe.places)
     progress.plan(driver.phases(recipe.passes, empty, output is not None))
     outputs = Outputs(output, plan, packed)
     sources = _declare(recipe, loaded, job, outputs)

@@ -54,11 +54,13 @@ class Recipe:
         passes: in order.
         job: what holds for all of them.
         models: by glob on the name of a model's file, what holds for such models instead: fields of the job.
+        places: where each pass stands in the file that the recipe was read from, for messages.
     """
 
     passes: tuple[Pass, ...] = ()
     job: Job = field(default_factory=Job)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    places: tuple[str, ...] = field(default=(), compare=False)
 
     def job_for(self, name: str) -> Job:
         """What holds for a model of this file name; of several sections that match, the last one says."""

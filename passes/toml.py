@@ -96,7 +96,8 @@ def _recipe(data: Mapping[str, Any], text: str, file: Path) -> Recipe:
         except InputError as error:
             raise InputError(f"{file}{_at(text, ['passes', place, 'use'])}: {error}") from error
     models = {glob: _job(_placed(section, file.parent, _from)) for glob, section in data.get("models", {}).items()}
-    return Recipe(tuple(passes), Job(**_job(_placed(data.get("job", {}), file.parent, _from))), models)
+    places = tuple(f"{file}{_at(text, ['passes', place, 'use'])}" for place in range(len(passes)))
+    return Recipe(tuple(passes), Job(**_job(_placed(data.get("job", {}), file.parent, _from))), models, places)
 
 
 def _job(section: Mapping[str, Any]) -> dict[str, Any]:

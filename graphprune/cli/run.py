@@ -50,15 +50,10 @@ def command(
     show(data, json_to, quiet, lambda out: _print(out, outcomes, verbose))
     for one in outcomes:
         if one.error is not None:
-            click.echo(f"graphprune: error: {_named(one)}", err=True)
+            named = one.error if one.model.name in one.error else f"{one.model}: {one.error}"
+            click.echo(f"graphprune: error: {named}", err=True)
     if status:
         sys.exit(status)
-
-
-def _named(outcome: jobs.Outcome) -> str:
-    """What went wrong, with the file that it went wrong with."""
-    error = outcome.error or ""
-    return error if error.startswith(str(outcome.model)) else f"{outcome.model}: {error}"
 
 
 def _data(outcome: jobs.Outcome) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def _print(out: Console, outcomes: list[jobs.Outcome], verbose: bool) -> None:
         return
     for one in outcomes:
         if one.result is None:
-            continue
+            continue  # told on standard error, as every error is
         before, after, proof = one.result.before, one.result.after, one.result.proof
         proven = "no proof" if proof is None else f"proof {proof.worst:.1e}"
         where = f", written: {one.result.output}" if one.result.output else ""
@@ -82,5 +77,6 @@ def _print(out: Console, outcomes: list[jobs.Outcome], verbose: bool) -> None:
                 f"{one.model}: {number(after.parameters)} parameters "
                 f"({change(before.parameters, after.parameters) or 'as before'}), {number(after.macs)} MACs "
                 f"({change(before.macs, after.macs) or 'as before'}), {proven}{where}"
-            )
+            ),
+            soft_wrap=True,
         )

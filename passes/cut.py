@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from graphprune.passes.contract import Pass
-from graphprune.passes.state import State
-
 from graphprune.analysis import Analysis
 from graphprune.model import Model
+from graphprune.passes.contract import Pass
+from graphprune.passes.state import State
 from graphprune.proof import proof
 from graphprune.relation import Shape
 from graphprune.rewrite.removal import Removal

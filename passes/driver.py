@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
+from graphprune.errors import InputError, UserCodeError
 from graphprune.passes.contract import Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
-
-from graphprune.errors import InputError, UserCodeError
 from graphprune.progress import Progress
 from graphprune.rewrite import replay
 from graphprune.run import usercode

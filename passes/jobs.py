@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graphprune.errors import GraphpruneError, InputError
+from graphprune.model import AnyModel, Model, files, load, paths
+from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.passes import driver, recipes, toml
 from graphprune.passes.depth import depth
 from graphprune.passes.driver import Clock
@@ -16,10 +19,6 @@ from graphprune.passes.results import Outputs, Result, conclude
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job, State
-
-from graphprune.errors import GraphpruneError, InputError
-from graphprune.model import AnyModel, Model, files, load, paths
-from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.progress import Progress
 from graphprune.relation import Shape
 from graphprune.rewrite import packed as packing

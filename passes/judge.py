@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from graphprune.errors import InputError, VerdictError
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
-
-from graphprune.errors import InputError, VerdictError
 from graphprune.relation import Shape
 from graphprune.run.calibration import still
 from graphprune.verdict import trt

@@ -17,11 +17,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
-from graphprune.passes.contract import Pass
-from graphprune.passes.state import Job
-
 from graphprune.errors import InputError
 from graphprune.model import arguments
+from graphprune.passes.contract import Pass
+from graphprune.passes.state import Job
 from graphprune.run import usercode
 
 FORMAT = "graphprune-recipe/1"

@@ -25,7 +25,6 @@ from graphprune.passes.smaller import Smaller
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.passes import Permute, Sparsify
 from graphprune.passes.state import Job
-
 from graphprune.relation import Shape
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from graphprune.errors import InputError
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
-
-from graphprune.errors import InputError
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan, load
 

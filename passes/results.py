@@ -9,6 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
+from graphprune import __version__
+from graphprune.analysis import Analysis, chance
+from graphprune.analysis.cost import Cost
+from graphprune.model import Model, files, interchange
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
 from graphprune.passes.cut import cutting
@@ -21,12 +27,6 @@ from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.state import Notes, State
 from graphprune.passes.toml import told
-from onnx import ModelProto
-
-from graphprune import __version__
-from graphprune.analysis import Analysis, chance
-from graphprune.analysis.cost import Cost
-from graphprune.model import Model, files, interchange
 from graphprune.proof.proof import Proof
 from graphprune.rewrite import packed
 from graphprune.rewrite.plan import Plan

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphprune.passes.contract import Pass
-from graphprune.passes.cut import cutting
-from graphprune.passes.state import State
-
 from graphprune.analysis import Analysis, cost
 from graphprune.analysis.cost import Cost
 from graphprune.errors import InputError
 from graphprune.model import node_name
+from graphprune.passes.contract import Pass
+from graphprune.passes.cut import cutting
+from graphprune.passes.state import State
 from graphprune.rewrite.rewrite import Rewritten
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graphprune.passes.recipe import FORMAT
-
 from graphprune.analysis import Analysis
 from graphprune.analysis.blocks import find
+from graphprune.passes.recipe import FORMAT
 from graphprune.run.sizing import free_dims
 
 RATIO = 0.3

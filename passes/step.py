@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
+from graphprune.errors import InputError
+from graphprune.model import interchange
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Base, Cutting
 from graphprune.passes.state import State
-
-from graphprune.errors import InputError
-from graphprune.model import interchange
 from graphprune.run import usercode
 
 

@@ -30,13 +30,13 @@ from typing import Any
 
 import jsonschema
 import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from graphprune.errors import InputError
 from graphprune.passes.contract import Pass
 from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
 from graphprune.passes.state import Job
 from graphprune.passes.step import Step
-from tomlkit.exceptions import TOMLKitError
-
-from graphprune.errors import InputError
 from graphprune.run import synthetic, usercode
 from graphprune.schema import schema
 

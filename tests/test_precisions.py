@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.depth.depth import Request
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -23,6 +22,7 @@ import graphprune
 import models
 from graphprune.analysis.blocks import find as found_blocks
 from graphprune.errors import InputError
+from graphprune.passes.depth.depth import Request
 from models.small import Net
 from tests import helpers
 

@@ -5,7 +5,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from graphprune.passes.depth.depth import Request
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -13,6 +12,7 @@ from onnx import ModelProto
 import graphprune
 from graphprune.analysis import blocks
 from graphprune.errors import InputError
+from graphprune.passes.depth.depth import Request
 from tests import helpers
 from tests.random_graphs import convolutional
 from tests.random_sequences import sequential

@@ -80,10 +80,11 @@ def _loop(node: NodeView, first: int, body: int, sliced: int) -> Relation:
         inner = made + k
         if k < carried:
             places = [first + k, inner, entered + k]
-            axes = _tied(build, node.inputs[first + k], [node.inputs[p] for p in places[1:]], "it changes its shape")
-            for place, given in zip(places, axes, strict=True):
+            others = [*(node.inputs[p] for p in places[1:]), *([] if shape is None else [shape])]
+            axes = _tied(build, node.inputs[first + k], others, "it changes its shape")
+            for place, given in zip(places, axes, strict=False):
                 inputs[place] = given
-            (outputs[k],) = _tied(build, shape, [], "") if shape is None else [axes[0]]
+            outputs[k] = None if shape is None else axes[-1]
             zeros.append(f"{first + k}+{inner}")
             continue
         given_shape = node.inputs[inner]

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from graphprune.analysis import Analysis, Group, cost
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
 from graphprune.passes.choose.ties import Together
-
-from graphprune.analysis import Analysis, Group, cost
 from graphprune.rewrite.removal import Removal
 
 MOST = 0.6

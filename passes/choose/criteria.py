@@ -8,11 +8,11 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
-from graphprune.passes.choose import magnitude, surgeon
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction
 from graphprune.errors import InputError
+from graphprune.passes.choose import magnitude, surgeon
 from graphprune.progress import Steps, unseen
 from graphprune.run.moments import FloatArray
 

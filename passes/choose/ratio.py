@@ -9,14 +9,14 @@ from fnmatch import fnmatchcase
 from math import gcd, lcm
 
 import numpy as np
-from graphprune.passes.choose import ties
-from graphprune.passes.choose.magnitude import Scores
-from graphprune.passes.choose.ties import Together
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
 from graphprune.model import node_name
+from graphprune.passes.choose import ties
+from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.ties import Together
 
 ALIGNMENTS = (4, 2, 1)
 """What widths are rounded up to where no alignment is asked for: the first that costs at most an eighth of a group.

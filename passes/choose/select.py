@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from graphprune.analysis import Analysis, Group
+from graphprune.errors import InputError
 from graphprune.passes.choose import criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.constants import Constant
@@ -14,9 +16,6 @@ from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import Cause, Untouched
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
-
-from graphprune.analysis import Analysis, Group
-from graphprune.errors import InputError
 from graphprune.rewrite.plan import GroupPlan
 
 

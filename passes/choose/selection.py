@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.contractions import Contraction, observe
 from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import Align
-
-from graphprune.analysis import Analysis, Group
-from graphprune.analysis.contractions import Contraction, observe
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches

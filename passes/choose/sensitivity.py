@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.surgeon import damped
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction
@@ -20,6 +18,8 @@ from graphprune.analysis.products import find
 from graphprune.analysis.rulings import first
 from graphprune.model import Model
 from graphprune.model.editor import Editor
+from graphprune.passes.choose.criteria import Ranking
+from graphprune.passes.choose.surgeon import damped
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.rewrite.rewrite import rewrite

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from graphprune.passes.depth import influence
-
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.blocks import carried, find
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.passes.depth import influence
 from graphprune.progress import Steps, unseen
 from graphprune.proof import bypass_proof
 from graphprune.proof.proof import Proof

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from graphprune.errors import InputError
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Base
 from graphprune.passes.depth import depth, influence
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.state import State
-
-from graphprune.errors import InputError
 from graphprune.run.calibration import Source
 
 

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from graphprune.passes.fit import folding, reconstruct
-from graphprune.passes.fit.paired import Task
-from graphprune.passes.sparse.masks import Thinner
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.products import Product
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.passes.fit import folding, reconstruct
+from graphprune.passes.fit.paired import Task
+from graphprune.passes.sparse.masks import Thinner
 from graphprune.progress import Steps, unseen
 from graphprune.proof import proof
 from graphprune.relation import Values

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from graphprune.passes.choose.constants import alone
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.products import Product, find
@@ -19,6 +18,7 @@ from graphprune.analysis.spans import Span
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
+from graphprune.passes.choose.constants import alone
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
 from graphprune.run.moments import FloatArray

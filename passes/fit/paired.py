@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from graphprune.passes.fit.least_squares import Split
-from graphprune.passes.sparse.masks import Thinner
 
 from graphprune.analysis.contractions import ROWS
 from graphprune.analysis.products import Product, find, joined
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model
+from graphprune.passes.fit.least_squares import Split
+from graphprune.passes.sparse.masks import Thinner
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
 from graphprune.run.samples import count

@@ -29,17 +29,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
-from graphprune.passes.fit.paired import Pair, Task
-from graphprune.passes.fit.paired import bias as added
-from graphprune.passes.sparse.masks import Thinner
-from graphprune.passes.sparse.thinning import share
 
 from graphprune.analysis.patterns import Mask
 from graphprune.analysis.products import Product, find
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
+from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
+from graphprune.passes.fit.paired import Pair, Task
+from graphprune.passes.fit.paired import bias as added
+from graphprune.passes.sparse.masks import Thinner
+from graphprune.passes.sparse.thinning import share
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray
 from graphprune.run.moments import FloatArray

@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from graphprune.passes.choose.surgeon import damped
 
 from graphprune.analysis.patterns import Mask, Pattern
+from graphprune.passes.choose.surgeon import damped
 from graphprune.run.moments import FloatArray
 
 METHODS = ("magnitude", "wanda", "sparsegpt")

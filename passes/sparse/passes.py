@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from graphprune.analysis.patterns import SPARSE
 from graphprune.passes.choose.select import Chosen, told
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import cutting
@@ -15,8 +16,6 @@ from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import State
-
-from graphprune.analysis.patterns import SPARSE
 from graphprune.rewrite.plan import GroupPlan
 
 

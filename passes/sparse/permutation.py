@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from graphprune.passes.sparse.channel_swaps import search
-from graphprune.passes.sparse.targets import Target
-from graphprune.passes.sparse.thinning import Weigh
 
 from graphprune.analysis import Analysis, Group, ordering, sparsity
 from graphprune.analysis.patterns import OfEvery
 from graphprune.analysis.sparsity import Layer
+from graphprune.passes.sparse.channel_swaps import search
+from graphprune.passes.sparse.targets import Target
+from graphprune.passes.sparse.thinning import Weigh
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal, Selection

@@ -11,6 +11,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+
+from graphprune.analysis import Analysis, patterns, shapes, sparsity, web
+from graphprune.analysis.patterns import SPARSE, OfEvery, Pattern, Unstructured
+from graphprune.analysis.sparsity import Layer
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.model.canonical import canonicalize
 from graphprune.passes.fit import compensation, reconstruct
 from graphprune.passes.fit.compensation import Compensated, Reference
 from graphprune.passes.sparse import permutation, targets, thinning
@@ -19,13 +26,6 @@ from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.squares import squares
 from graphprune.passes.sparse.targets import Scope, Skipped, Target
 from graphprune.passes.sparse.thinning import Thinned, Weigh
-
-from graphprune.analysis import Analysis, patterns, shapes, sparsity, web
-from graphprune.analysis.patterns import SPARSE, OfEvery, Pattern, Unstructured
-from graphprune.analysis.sparsity import Layer
-from graphprune.errors import InputError
-from graphprune.model import Model
-from graphprune.model.canonical import canonicalize
 from graphprune.progress import Steps, unseen
 from graphprune.proof.proof import restrict
 from graphprune.relation import Shape, Values

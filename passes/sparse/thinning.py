@@ -15,13 +15,13 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from graphprune.passes.sparse.targets import Target
 
 from graphprune.analysis import sparsity
 from graphprune.analysis.patterns import Mask, Pattern, Unstructured
 from graphprune.analysis.sparsity import Layer
 from graphprune.model import Model
 from graphprune.model.editor import Editor
+from graphprune.passes.sparse.targets import Target
 from graphprune.relation import Values
 
 Weigh = Callable[[Layer, Values], Values]

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.depth.depth import Request
 from onnx import ModelProto, TensorProto, helper
 
 import graphprune
 from graphprune.analysis import chance
 from graphprune.errors import InputError
 from graphprune.model import load
+from graphprune.passes.depth.depth import Request
 from models.small import Net, residual
 from tests.helpers import command
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.choose import ratio
-from graphprune.passes.choose.magnitude import score
 from hypothesis import HealthCheck, given, settings
 from onnx import ModelProto
 
@@ -17,6 +15,8 @@ import models
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.ordering import kinds, moved, sources
 from graphprune.errors import InputError
+from graphprune.passes.choose import ratio
+from graphprune.passes.choose.magnitude import score
 from graphprune.proof import proof
 from graphprune.rewrite.rewrite import Rewritten, rewrite
 from models.small import Net

@@ -21,15 +21,14 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from graphprune.passes.depth import influence  # noqa: E402
-from graphprune.passes.depth.depth import Request, choose  # noqa: E402
-
 import models  # noqa: E402
 from graphprune.analysis import (  # noqa: E402
     Analysis,
     analyze,
     blocks,
 )
+from graphprune.passes.depth import influence  # noqa: E402
+from graphprune.passes.depth.depth import Request, choose  # noqa: E402
 from graphprune.rewrite.bypass import remove, resolve  # noqa: E402
 from graphprune.rewrite.plan import BlockPlan  # noqa: E402
 from models.digits import accuracy, images  # noqa: E402

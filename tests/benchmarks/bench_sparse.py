@@ -34,11 +34,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 warnings.simplefilter("ignore")
 
-from graphprune.passes.sparse.channel_swaps import search  # noqa: E402
-
 import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.analysis.patterns import OfEvery  # noqa: E402
+from graphprune.passes.sparse.channel_swaps import search  # noqa: E402
 
 SAMPLES = 64
 PATTERN = OfEvery(2, 4)

@@ -11,10 +11,10 @@ from typing import Any
 
 import onnx
 import pytest
-from graphprune.passes.depth.depth import Request
 
 import graphprune
 from graphprune.cli import watching
+from graphprune.passes.depth.depth import Request
 from graphprune.progress import Progress
 from graphprune.verdict import verdict
 from models.small import attention, chain, residual

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import pytest
-from graphprune.passes.depth import depth
-from graphprune.passes.sparse import sparse
 
 import graphprune
 from graphprune.analysis import analyze
 from graphprune.errors import InputError
 from graphprune.model.arguments import InputShapes, Least, Seed, checked, described, read
+from graphprune.passes.depth import depth
+from graphprune.passes.sparse import sparse
 from models.small import chain, residual
 from tests.helpers import command
 

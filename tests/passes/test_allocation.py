@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphprune.passes.choose import criteria
-from graphprune.passes.choose.allocation import MOST, allocate
-from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Cause, counts, select
 from onnx import ModelProto
 
 import graphprune
 from graphprune.analysis import Analysis, analyze, cost
 from graphprune.errors import InputError
+from graphprune.passes.choose import criteria
+from graphprune.passes.choose.allocation import MOST, allocate
+from graphprune.passes.choose.criteria import Ranking
+from graphprune.passes.choose.ratio import Cause, counts, select
 from graphprune.rewrite.removal import Removal
 from models.small import Net, attention
 

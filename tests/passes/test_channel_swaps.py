@@ -6,10 +6,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from graphprune.passes.sparse import channel_swaps
-from graphprune.passes.sparse.channel_swaps import kept, search
 
 from graphprune.analysis.patterns import OfEvery
+from graphprune.passes.sparse import channel_swaps
+from graphprune.passes.sparse.channel_swaps import kept, search
 
 PATTERN = OfEvery(2, 4)
 

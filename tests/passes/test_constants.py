@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.choose.constants import constant
 
 import graphprune
 from graphprune.analysis import analyze
+from graphprune.passes.choose.constants import constant
 from models.small import Net, residual
 from tests.helpers import random_feeds, relative, run
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.depth import influence
-from graphprune.passes.depth.depth import Request
 
 import graphprune
 import models
 from graphprune.analysis import analyze, blocks
 from graphprune.cli import main
+from graphprune.passes.depth import influence
+from graphprune.passes.depth.depth import Request
 from graphprune.run.calibration import still
 from models.small import Net, residual
 from tests import helpers

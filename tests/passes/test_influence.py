@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes.depth import influence
-from graphprune.passes.depth.depth import Request, choose, take_out
 from onnx import ModelProto, numpy_helper
 
 import models
 from graphprune.analysis import analyze, blocks
 from graphprune.errors import InputError
+from graphprune.passes.depth import influence
+from graphprune.passes.depth.depth import Request, choose, take_out
 from graphprune.run.runtime import exposing, generate, run, session
 from models.small import Net
 from tests import helpers

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphprune.passes.choose import magnitude
 
 from graphprune import analyze
+from graphprune.passes.choose import magnitude
 from models.small import Net, residual
 from tests import helpers
 

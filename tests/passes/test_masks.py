@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from graphprune.analysis.patterns import OfEvery, Pattern, Unstructured, Vectors
 from graphprune.passes.choose.surgeon import damped
 from graphprune.passes.fit.least_squares import Split, masked
 from graphprune.passes.sparse import masks
 from graphprune.passes.sparse.masks import METHODS, Thinner, factor
-
-from graphprune.analysis.patterns import OfEvery, Pattern, Unstructured, Vectors
 
 PATTERN = OfEvery(2, 4)
 

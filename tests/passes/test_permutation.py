@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes.choose import ratio
-from graphprune.passes.choose.magnitude import score
-from graphprune.passes.sparse import permutation
-from graphprune.passes.sparse.permutation import permute
-from graphprune.passes.sparse.targets import Scope, choose
 from onnx import ModelProto
 
 import models
 from graphprune.analysis import Analysis, analyze, sparsity
 from graphprune.analysis.patterns import OfEvery
+from graphprune.passes.choose import ratio
+from graphprune.passes.choose.magnitude import score
+from graphprune.passes.sparse import permutation
+from graphprune.passes.sparse.permutation import permute
+from graphprune.passes.sparse.targets import Scope, choose
 from graphprune.rewrite.rewrite import rewrite
 from models.small import Net
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from graphprune.passes.choose import magnitude, ratio
 from onnx import ModelProto
 
 from graphprune import analyze
 from graphprune.errors import InputError
+from graphprune.passes.choose import magnitude, ratio
 from models.small import Net, attention, chain, residual
 
 

@@ -12,16 +12,16 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes import recipe as recipes
-from graphprune.passes import schemas, toml
-from graphprune.passes.recipe import Recipe
-from graphprune.passes.starting import starting
-from graphprune.passes.state import Job
 
 import graphprune
 import models
 from graphprune.analysis import analyze
 from graphprune.errors import InputError, UserCodeError
+from graphprune.passes import recipe as recipes
+from graphprune.passes import schemas, toml
+from graphprune.passes.recipe import Recipe
+from graphprune.passes.starting import starting
+from graphprune.passes.state import Job
 from graphprune.schema import schema
 from models.small import Net
 from tests.helpers import command
@@ -148,7 +148,7 @@ def test_requirements_are_asked_before_anything_is_computed(tmp_path: Path, monk
     monkeypatch.setattr("graphprune.passes.state.analyze", never)
     for text, words in (
         ("[[passes]]\nuse = 'fit'\nmethod = 'refit'\n", "--calibration"),
-        ("[[passes]]\nuse = 'permute'\n", "permute: no pass 'sparsify' is ahead"),
+        ("[[passes]]\nuse = 'permute'\n", "pass 'permute': no pass 'sparsify' is ahead"),
         ("[[passes]]\nuse = 'sparsify'\npattern = '1x4'\n", "wants --amount"),
         (CUT + CUT, "cut: "),
         ("[[passes]]\nuse = 'select'\nratio = 0.5\n", "select: "),

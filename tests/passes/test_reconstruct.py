@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.depth.depth import Request
-from graphprune.passes.fit.compensation import Reference, compensate
-from graphprune.passes.fit.paired import Task
-from graphprune.passes.fit.reconstruct import Reconstructed, reconstruct
 from onnx import ModelProto, numpy_helper
 
 import graphprune
 import models
 from graphprune.model import load
+from graphprune.passes.depth.depth import Request
+from graphprune.passes.fit.compensation import Reference, compensate
+from graphprune.passes.fit.paired import Task
+from graphprune.passes.fit.reconstruct import Reconstructed, reconstruct
 from graphprune.rewrite.rewrite import rewrite
 from models.small import Net, residual
 from tests import helpers

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.fit import reconstruct
-from graphprune.passes.sparse import sparse
 
 import graphprune
 import models
 from graphprune.errors import InputError
+from graphprune.passes.fit import reconstruct
+from graphprune.passes.sparse import sparse
 from graphprune.run import synthetic
 from models.digits import accuracy, images
 from models.small import Net

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphprune.passes.results import Result
-from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.targets import Scope
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import graphprune
 import models
 from graphprune.errors import InputError
 from graphprune.model import load
+from graphprune.passes.results import Result
+from graphprune.passes.sparse import sparse
+from graphprune.passes.sparse.targets import Scope
 from graphprune.verdict import half
 from models.small import Net
 from tests.helpers import bare, check, command, constants, random_feeds, relative, run

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes.sparse.squares import squares
 from onnx import ModelProto
 
 from graphprune.analysis import analyze, sparsity
+from graphprune.passes.sparse.squares import squares
 from graphprune.run.runtime import exposing, run, session
 from models.small import attention, residual
 from tests.passes.test_sparsify import FORMS

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphprune.passes.choose import surgeon
 from onnx import ModelProto
 
 import graphprune
 from graphprune.analysis import Analysis, Group, analyze, contractions
 from graphprune.analysis.contractions import Contraction
 from graphprune.analysis.spans import Span
+from graphprune.passes.choose import surgeon
 from models.small import Net, attention
 from tests.helpers import run
 

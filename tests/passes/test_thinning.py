@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from graphprune.passes.sparse import thinning
-from graphprune.passes.sparse.targets import Scope, choose
 from onnx import ModelProto
 
 from graphprune.analysis import analyze
 from graphprune.analysis.patterns import OfEvery, Unstructured
+from graphprune.passes.sparse import thinning
+from graphprune.passes.sparse.targets import Scope, choose
 from models.small import Net
 
 

@@ -156,7 +156,11 @@ def test_a_pass(plain: Path) -> None:
     assert json.loads({p.key: p.value for p in made.metadata_props}["graphprune.recipe"])["passes"] == [
         {"use": "clip", "most": 0.01}
     ]
-    for wrong, why in (("most = -1.0", "clip: most must be above 0"), ("most = 'x'", "r.toml:4"), ("", "most is miss")):
+    for wrong, why in (
+        ("most = -1.0", "pass 'clip': most must be above 0"),
+        ("most = 'x'", "r.toml:4"),
+        ("", "most is miss"),
+    ):
         (plain / "r.toml").write_text(f'format = "graphprune-recipe/1"\n[[passes]]\nuse = "clip"\n{wrong}\n')
         done = graphprune(plain, "run", "r.toml", "m.onnx")
         assert done.returncode == 2 and why in done.stdout + done.stderr

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphprune.passes.choose import ratio, ties
-from graphprune.passes.choose.allocation import allocate
-from graphprune.passes.choose.criteria import Ranking
 from onnx import ModelProto
 
 import graphprune
 from graphprune.analysis import Analysis, analyze
 from graphprune.errors import InputError
+from graphprune.passes.choose import ratio, ties
+from graphprune.passes.choose.allocation import allocate
+from graphprune.passes.choose.criteria import Ranking
 from graphprune.run import synthetic
 from models.small import Net
 from tests import helpers

@@ -1,13 +1,13 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from graphprune.passes import cut
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import graphprune
 import models
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, load
+from graphprune.passes import cut
 from graphprune.proof import proof
 from graphprune.rewrite.removal import Removal
 from graphprune.rewrite.rewrite import Rewritten, rewrite

@@ -157,7 +157,7 @@ def test_a_pass(plain: Path) -> None:
         {"use": "clip", "most": 0.01}
     ]
     for wrong, why in (
-        ("most = -1.0", "pass 'clip': most must be above 0"),
+        ("most = -1.0", "'clip': most must be above 0"),
         ("most = 'x'", "r.toml:4"),
         ("", "most is miss"),
     ):

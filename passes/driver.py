@@ -96,7 +96,7 @@ def _log(one: Pass, before: State, after: State) -> None:
     LOG.debug("%s: %s: found %s", after.original.name, one, ", ".join(found) or "nothing")
 
 
-def check(passes: Sequence[Pass], state: State, places: Sequence[str] = ()) -> None:
+def check_requirements(passes: Sequence[Pass], state: State, places: Sequence[str] = ()) -> None:
     """Ask all passes what they require.
 
     Args:

@@ -242,7 +242,7 @@ def run_recipe(
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
     empty = State(loaded, loaded, Plan({}), job, progress)
-    driver.check(recipe.passes, empty, recipe.places)
+    driver.check_requirements(recipe.passes, empty, recipe.places)
     progress.plan(driver.phases(recipe.passes, empty, output is not None))
     outputs = Outputs(output, plan, packed)
     sources = _declare(recipe, loaded, job, outputs)
@@ -253,7 +253,7 @@ def run_recipe(
         hashed.result()
     state = replace(empty, plan=Plan(described(analysis)))
     for source in sources:
-        samples.check(source, loaded, job.input_shapes)
+        samples.check_pictures(source, loaded, job.input_shapes)
     clock.lap("analyze")
     return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
 
@@ -327,7 +327,7 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
     if outputs.packed is not None:
         if not any(getattr(one, "packs", False) for one in recipe.passes):
             raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
-        packing.check(Path(outputs.packed))
+        packing.check_place(Path(outputs.packed))
     files.declare(model, outputs.model, outputs.plan)
     paths.writes("the packed weights", outputs.packed)
     given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]

@@ -80,7 +80,7 @@ def known() -> list[str]:
     return sorted({*PASSES, *_foreign()})
 
 
-def find(name: str) -> type[Pass]:
+def find_pass(name: str) -> type[Pass]:
     """The pass of a name.
 
     Raises:
@@ -113,7 +113,7 @@ def build(name: str, options: Mapping[str, Any]) -> Pass:
         from graphprune.passes.step import Step
 
         return Step(name, **_checked(Step, name, options, ("function",)))
-    return find(name)(**_checked(find(name), name, options))
+    return find_pass(name)(**_checked(find_pass(name), name, options))
 
 
 def _checked(kind: type, name: str, options: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def pruning(
         InputError: a value is out of range.
     """
     calibrated = job.calibration is not None
-    by_ratio.check(wish.ratio, wish.align)
-    criterion = criteria.check(wish.criterion, calibrated)
-    compensate = compensation.check(compensate, calibrated)
+    by_ratio.check_ratio(wish.ratio, wish.align)
+    criterion = criteria.resolve_criterion(wish.criterion, calibrated)
+    compensate = compensation.resolve_compensation(compensate, calibrated)
     request = None if sparsity is None else sparsity.resolved(calibrated)
     passes: list[Pass] = []
     if blocks:

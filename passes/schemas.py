@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from graphprune.passes.recipe import FORMAT, PASSES, find
+from graphprune.passes.recipe import FORMAT, PASSES, find_pass
 
 _PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _JOB = {
@@ -48,7 +48,7 @@ def recipe_schema() -> dict[str, Any]:
                     "required": ["use"],
                     "properties": {"use": {"type": "string"}},
                     "allOf": [
-                        {"if": {"properties": {"use": {"const": name}}}, "then": _options(find(name))}
+                        {"if": {"properties": {"use": {"const": name}}}, "then": _options(find_pass(name))}
                         for name in sorted(PASSES)
                     ],
                 },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from graphprune.analysis import Analysis
-from graphprune.analysis.blocks import find
+from graphprune.analysis.blocks import find_blocks
 from graphprune.passes.recipe import FORMAT
 from graphprune.run.sizing import free_dims
 
@@ -67,7 +67,7 @@ def _job(analysis: Analysis) -> str:
 
 
 def _blocks(analysis: Analysis) -> str:
-    blocks = find(analysis).blocks
+    blocks = find_blocks(analysis).blocks
     if not blocks:
         return ""
     shown = _quoted(blocks[0].id)

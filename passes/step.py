@@ -36,12 +36,12 @@ class Step(Pass):
 
     def requires(self, state: State) -> list[str]:
         """It can be imported and called with a model."""
-        _form(self.function, usercode.find(self.function))
+        _form(self.function, usercode.find_function(self.function))
         return []
 
     def call(self, state: State) -> State:
         """Call it, and check that what it gives is a model."""
-        function = usercode.find(self.function)
+        function = usercode.find_function(self.function)
         form = _form(self.function, function)
         given = interchange.convert(state.model, form)
         with usercode.told(self.function):

@@ -10,7 +10,7 @@ import graphprune
 from graphprune import rules
 from graphprune.analysis import analyze
 from graphprune.analysis.contractions import observe
-from graphprune.analysis.products import find
+from graphprune.analysis.products import find_products
 from graphprune.rules.table import line
 from graphprune.run import synthetic
 from graphprune.run.runtime import generate
@@ -43,7 +43,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_its_line_it_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(rules._registered, KEY)
     analysis = analyze(perceptron())
-    assert len(find(analysis.model, analysis.rulings)) == 2 and not analysis.groups
+    assert len(find_products(analysis.model, analysis.rulings)) == 2 and not analysis.groups
 
 
 def test_it_is_coupled_and_observed() -> None:

@@ -20,7 +20,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import graphprune
 import models
-from graphprune.analysis.blocks import find as found_blocks
+from graphprune.analysis.blocks import find_blocks as found_blocks
 from graphprune.errors import InputError
 from graphprune.passes.depth.depth import Request
 from models.small import Net

@@ -53,7 +53,7 @@ def test_blocks(batch: int) -> None:
     @settings(QUIET, max_examples=max(SIZE // 4, 1))
     @given(st.one_of(convolutional(), sequential()), st.randoms(use_true_random=False))
     def one(model: ModelProto, random: Random) -> None:
-        names = [b.id for b in blocks.find(graphprune.analyze(model)).blocks]
+        names = [b.id for b in blocks.find_blocks(graphprune.analyze(model)).blocks]
         chosen = [name for name in names if random.random() < 0.5]
         if not chosen:
             return

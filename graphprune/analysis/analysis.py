@@ -18,7 +18,7 @@ from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
 from graphprune.model.arguments import InputShapes, checked
 from graphprune.model.canonical import canonicalize
 from graphprune.relation import IntArray
-from graphprune.rules import find
+from graphprune.rules import find_rule
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -128,7 +128,7 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
         InputError: not a model, or it runs at none of the sizes tried.
     """
     loaded = canonicalize(load(model))
-    witness = shapes.find(loaded, input_shapes)
+    witness = shapes.find_witness(loaded, input_shapes)
     net = web.build(loaded, witness, allow_io)
     analysis = Analysis(loaded, witness, net, [], [])
     taken: set[str] = set()
@@ -241,7 +241,7 @@ def _notes(analysis: Analysis) -> list[Reason]:
         if subgraphs_in(node):
             text = f"the subgraphs of {node.op_type} are not looked into, so everything that they read stays"
             notes.append(Reason(text, node_name(model, i)))
-        elif relation is not None and find(node.domain, node.op_type) is None:
+        elif relation is not None and find_rule(node.domain, node.op_type) is None:
             name = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
             notes.append(
                 Reason(

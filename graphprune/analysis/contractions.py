@@ -10,7 +10,7 @@ by element.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.spans import Span, span
 from graphprune.progress import Steps, unseen
-from graphprune.relation import Axes, IntArray, Values
+from graphprune.relation import Axes, IntArray
 from graphprune.run.moments import FloatArray, Moments
+from graphprune.run.runtime import Feeds
 from graphprune.run.staged import Staged, waves
 
-Feeds = Mapping[str, Values]
 ROWS = 2048
 """Rows of one operator in one run of the model; more positions of an image say little that is new."""
 
@@ -143,7 +143,7 @@ def observe(
 
 
 def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:
-    for product in find(analysis.model, analysis.rulings, shared=True):
+    for product in find_products(analysis.model, analysis.rulings, shared=True):
         yield _Weighted(analysis, product)
     for node in range(len(analysis.model.nodes)):
         paired = _paired(analysis, node)

@@ -230,7 +230,7 @@ def _shape_beside(form: Form, sizes: Mapping[Letter, int]) -> Shape:
     return tuple(shape[min(form.channels, default=len(shape)) :])
 
 
-def find(model: Model, rulings: Rulings, shared: bool = False) -> list[Product]:
+def find_products(model: Model, rulings: Rulings, shared: bool = False) -> list[Product]:
     """Every product of the main graph, in the order of the nodes; of a node that makes several the first.
 
     Args:

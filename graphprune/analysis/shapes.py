@@ -77,7 +77,7 @@ class Witness:
         return np.asarray(one == two)
 
 
-def find(model: Model, given: Mapping[str, Shape] | None = None) -> Witness:
+def find_witness(model: Model, given: Mapping[str, Shape] | None = None) -> Witness:
     """Find two witnesses at which every node accepts its inputs.
 
     Args:

@@ -25,7 +25,7 @@ from graphprune.analysis.shapes import Witness
 from graphprune.analysis.web import Web
 from graphprune.model import Model, node_name
 from graphprune.relation import AxisMap, Relation, Values
-from graphprune.run.runtime import fold
+from graphprune.run.runtime import fold_constants
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _BYTES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
@@ -86,10 +86,12 @@ def layers(model: Model, witness: Witness, net: Web, half: bool = False, pattern
         half: judge float32 weights as the float16 that they will be converted to.
         pattern: the pattern.
     """
-    return [measured(model, layer, pattern) for layer in find(model, witness, net, half, pattern)]
+    return [measured(model, layer, pattern) for layer in find_layers(model, witness, net, half, pattern)]
 
 
-def find(model: Model, witness: Witness, net: Web, half: bool = False, pattern: Pattern = SPARSE) -> Iterator[Layer]:
+def find_layers(
+    model: Model, witness: Witness, net: Web, half: bool = False, pattern: Pattern = SPARSE
+) -> Iterator[Layer]:
     """The same without a look at the weights: ``sparse`` and ``kept`` are left open."""
     for index, relation in enumerate(net.relations):
         if relation is None or not relation.macs:
@@ -107,7 +109,7 @@ def read(model: Model, layer: Layer) -> Values:
     """
     name = model.nodes[layer.index].input[layer.position]
     root = model.root(name)
-    return model.array(root) if root in model.sources else fold(model, [name])[name]
+    return model.array(root) if root in model.sources else fold_constants(model, [name])[name]
 
 
 def real(model: Model, layer: Layer) -> Values:

@@ -40,7 +40,7 @@ def command(
         data = {**report.group_data(analysis, group), "nodes": _nodes(analysis, group)}
         show(data, json_to, quiet, lambda out: _print_group(out, data, verbose))
         return
-    block = blocks.find(analysis).get(node_or_group)
+    block = blocks.find_blocks(analysis).get(node_or_group)
     if block is not None:
         data = report.block_data(analysis, block)
         show(data, json_to, quiet, lambda out: _print_block(out, data, verbose))

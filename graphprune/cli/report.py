@@ -60,7 +60,7 @@ def local(analysis: Analysis, group: Group) -> bool:
 
 def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
     """What ``inspect`` says."""
-    found = blocks.find(analysis, allow_io)
+    found = blocks.find_blocks(analysis, allow_io)
     return {
         "blocks": [block_data(analysis, b) for b in found.blocks],
         "fixed_blocks": [{"output": f.output, "nodes": len(f.nodes), "reason": str(f)} for f in found.fixed],
@@ -96,7 +96,7 @@ def block_data(analysis: Analysis, block: Block) -> dict[str, Any]:
 
 def blocks_of(analysis: Analysis, index: int) -> dict[str, Any]:
     """What ``explain`` says of a node's blocks: those that it lies in, or why it lies in none."""
-    found = blocks.find(analysis)
+    found = blocks.find_blocks(analysis)
     inside = [b.id for b in found.holding(index)]
     return {"blocks": inside, "no_block": "" if inside else _no_block(analysis, found, index)}
 

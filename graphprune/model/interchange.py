@@ -18,7 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from graphprune.errors import BackendError, InputError
 from graphprune.model.bodies import subgraphs
 from graphprune.model.canonical import copy_all_but
-from graphprune.model.model import Model, check
+from graphprune.model.model import Model, check_graph
 
 PROTO, IR, SURGEON = "onnx.ModelProto", "onnx_ir.Model", "onnx_graphsurgeon.Graph"
 
@@ -55,7 +55,7 @@ class Form:
         if self.form == SURGEON or isinstance(made, _type("onnx_graphsurgeon", "Graph")):
             carry(self.before, proto)
         found = Model(proto, self.model.path)
-        check(found)
+        check_graph(found)
         return found
 
 

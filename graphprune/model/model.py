@@ -25,7 +25,7 @@ from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.relation import Shape, Values
-from graphprune.rules import find
+from graphprune.rules import find_rule
 from graphprune.rules.control import DOMAIN
 from graphprune.rules.floating import RANDOM
 
@@ -288,7 +288,7 @@ def load(model: AnyModel) -> Model:
             raise InputError(f"{path}: no such file")
         loaded = Model(reading.read(path), path)
     declare(loaded.proto, loaded.path)
-    check(loaded)
+    check_graph(loaded)
     return loaded
 
 
@@ -300,7 +300,7 @@ def _proto_of(model: ModelProto | Foreign) -> ModelProto:
     return found
 
 
-def check(model: Model) -> None:
+def check_graph(model: Model) -> None:
     """Raise InputError where the main graph is not what the ONNX specification calls a graph."""
     graph = model.graph
     if not model.proto.opset_import or not (graph.node or graph.output):
@@ -312,7 +312,7 @@ def check(model: Model) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain not in model.opsets and (node.domain, node.op_type) not in functions:
             raise InputError(f"{label}: its domain {node.domain or 'ai.onnx'!r} is not among the model's opset imports")
-        if domain == "" and not onnx.defs.has(node.op_type) and find(domain, node.op_type) is None:
+        if domain == "" and not onnx.defs.has(node.op_type) and find_rule(domain, node.op_type) is None:
             raise InputError(f"{label}: no such operator in ONNX")
         for name in [*node.input, *model.captured.get(place, [])]:
             if name and name not in known:
@@ -367,7 +367,7 @@ def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
     producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
     late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
     if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
-        return nodes  # names that are made twice are for check() to find
+        return nodes  # names that are made twice are for check_graph() to find
     order: nx.DiGraph[int] = nx.DiGraph()
     order.add_nodes_from(range(len(nodes)))
     order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)

@@ -100,7 +100,7 @@ def prove(
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
     least = TOLERANCE["float16"] if TensorProto.FLOAT16 in analysis.witness.first.types.values() else 0.0
     inputs = []
-    taken = steady.find(analysis, rounding=False)
+    taken = steady.find_steady(analysis, rounding=False)
     cut = taken(bypassed(original, entries, analysis.witness.first.types))
     removed = taken(removed)
     with session(cut, _PLAIN) as left, _runnable(removed) as right:

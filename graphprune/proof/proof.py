@@ -104,7 +104,7 @@ def prove(
     """
     statistical = [g.id for g in plan.groups if g.statistical and g.removed]
     rounded = mask(original, plan, removal, filled=True), pruned
-    taken = steady.find(removal.analysis)
+    taken = steady.find_steady(removal.analysis)
     masked, pruned = map(taken, rounded)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}

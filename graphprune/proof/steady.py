@@ -86,7 +86,7 @@ def _maker(analysis: Analysis, index: int, carried: Mapping[str, int], node: Nod
     return Maker(node or original, view(analysis.model, analysis.witness, index), kinds[0], kinds[1], carried)
 
 
-def find(analysis: Analysis, rounding: bool = True) -> Steady:
+def find_steady(analysis: Analysis, rounding: bool = True) -> Steady:
     """What can be replaced: whatever rounds or draws, where all that reads its steps can read floats as well.
 
     Args:

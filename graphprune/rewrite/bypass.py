@@ -48,7 +48,7 @@ def remove(analysis: Analysis, entries: Sequence[BlockPlan], states: Mapping[str
         InputError: an entry names a tensor that the model does not have.
     """
     flow = DataFlow(analysis, states or {})
-    check(analysis, entries)
+    check_entries(analysis, entries)
     editor = Editor(analysis.model)
     instead = {e.output: e.by for e in entries}
     own = [flow.gone(e.exit, e.by if e.kind == "layer" else None, e.by) for e in entries]
@@ -62,7 +62,7 @@ def remove(analysis: Analysis, entries: Sequence[BlockPlan], states: Mapping[str
     return Bypassed(*_finish(editor, went, states or {}))
 
 
-def check(analysis: Analysis, entries: Sequence[BlockPlan]) -> None:
+def check_entries(analysis: Analysis, entries: Sequence[BlockPlan]) -> None:
     """Raise InputError where an entry does not fit the model."""
     model = analysis.model
     there = {i.name for i in model.inputs} | set(model.producer)

@@ -34,7 +34,7 @@ from graphprune.run.calibration import still
 FORMAT = "graphprune-packed/1"
 
 
-def check(path: Path) -> None:
+def check_place(path: Path) -> None:
     """See before anything is computed that a packed file can be written.
 
     Raises:
@@ -66,11 +66,11 @@ def write(
         BackendError: safetensors is not installed.
     """
     flat = canonicalize(model)
-    witness = shapes.find(flat, still(input_shapes, flat))
+    witness = shapes.find_witness(flat, still(input_shapes, flat))
     wanted, one = set(weights), _read(pattern)
     tensors: dict[str, Values] = {}
     metadata = {"format": FORMAT}
-    for layer in sparsity.find(flat, witness, web.build(flat, witness), True, one):
+    for layer in sparsity.find_layers(flat, witness, web.build(flat, witness), True, one):
         if layer.weight not in wanted or layer.origin is None or layer.axis is None:
             continue
         wanted.remove(layer.weight)

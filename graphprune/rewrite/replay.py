@@ -59,7 +59,7 @@ def check_blocks(plan: Plan, analysis: Analysis) -> None:
     """Raise InputError where a block of a plan cannot be taken out of the model."""
     for number in range(len(plan.blocks)):
         with naming(plan, f"at blocks/{number}: "):
-            bypass.check(analysis, plan.blocks[: number + 1])
+            bypass.check_entries(analysis, plan.blocks[: number + 1])
 
 
 def check_groups(plan: Plan, analysis: Analysis) -> None:

@@ -21,7 +21,7 @@ from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
 
-__all__ = ["Entry", "Line", "NodeView", "Rule", "Unruled", "bind", "find", "operators", "register", "rule"]
+__all__ = ["Entry", "Line", "NodeView", "Rule", "Unruled", "bind", "find_rule", "operators", "register", "rule"]
 
 _CONTROL: dict[str, Rule] = {
     "Enter": control.enter,
@@ -62,7 +62,7 @@ def _shown(slip: Exception) -> str:
     return f"{type(slip).__name__}: {' '.join(str(slip).split())}"
 
 
-def find(domain: str, op: str) -> Rule | None:
+def find_rule(domain: str, op: str) -> Rule | None:
     """The rule of an operator, or None."""
     domain = "" if domain == "ai.onnx" else domain
     return _registered.get((domain, op)) or _foreign().get((domain, op))
@@ -108,7 +108,7 @@ def rule(node: NodeView, where: str = "") -> Relation:
     Raises:
         FaultError: the rule fails, or what it gives is no relation: a slip in the rule, which must not pin in silence.
     """
-    function = find(node.domain, node.op)
+    function = find_rule(node.domain, node.op)
     name = f"{node.domain}:{node.op}" if node.domain else node.op
     try:
         if function is None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from graphprune.model import Model
 from graphprune.relation import Shape
 from graphprune.run import samples, sizing, synthetic
+from graphprune.run.runtime import Feeds
 
 Source = samples.Source
-Batches = Callable[[], Iterable[samples.Feeds]]
+Batches = Callable[[], Iterable[Feeds]]
 """Gives the inputs from the start at each call, each ready to run."""
 
 
@@ -33,9 +34,9 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
     return lambda: samples.load(held, model, input_shapes=input_shapes)
 
 
-def first(batches: Batches, count: int) -> list[samples.Feeds]:
+def first(batches: Batches, count: int) -> list[Feeds]:
     """The first inputs, so many samples or the rest of a batch more."""
-    found: list[samples.Feeds] = []
+    found: list[Feeds] = []
     seen = 0
     for feeds in batches():
         found.append(feeds)

@@ -1,7 +1,7 @@
 """A folder of images as inputs: read, resized and normalised as the folder says.
 
 Their size is what ``--input-shape`` gives for the input, else what the model declares, else what the folder says; where
-none of them says it, images keep the size that they have, and the model must run at that (see :func:`check`).
+none of them says it, images keep the size that they have, and the model must run at that (see :func:`check_sizes`).
 
 The folder may hold a ``preprocessor_config.json``, as models on the Hugging Face hub do; read from it are
 ``rescale_factor`` (1/255 by default), ``image_mean`` and ``image_std`` (none by default) and ``size``, one number or
@@ -73,7 +73,9 @@ def images(folder: Path, model: Model, input_shapes: Mapping[str, Shape] | None 
             batch = []
 
 
-def check(folder: Path, model: Model, input_shapes: Mapping[str, Shape] | None = None, most: int | None = None) -> None:
+def check_sizes(
+    folder: Path, model: Model, input_shapes: Mapping[str, Shape] | None = None, most: int | None = None
+) -> None:
     """Run the model once at each size that images have, of so many, where nothing else says the size.
 
     Raises:

@@ -22,6 +22,10 @@ _PROTO_LIMIT = 1_800_000_000
 """Bytes above which a model goes to ONNX Runtime through a file: a protobuf message cannot hold 2 GiB."""
 
 
+Feeds = Mapping[str, Values]
+"""Inputs of one run, by name."""
+
+
 class RefusedError(InputError):
     """ONNX Runtime does not load the model at all, whatever its inputs."""
 
@@ -251,7 +255,7 @@ def part(
     return Model(proto, model.path, lazy=model.lazy)
 
 
-def fold(model: Model, names: Sequence[str]) -> dict[str, Values]:
+def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
     """Values of tensors that are computed from constants alone, by running the nodes that compute them.
 
     Raises:

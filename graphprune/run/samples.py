@@ -34,12 +34,11 @@ from graphprune.errors import InputError
 from graphprune.model import Model, paths
 from graphprune.relation import Shape, Values
 from graphprune.run import pictures, usercode
-from graphprune.run.runtime import RefusedError
+from graphprune.run.runtime import Feeds, RefusedError
 
 BATCH = 8
 """Samples in one run, where the model leaves their number free."""
 
-Feeds = dict[str, Values]
 Source = (
     str | os.PathLike[str] | Mapping[str, Any] | Callable[[], Iterable[Mapping[str, Any]]] | Iterable[Mapping[str, Any]]
 )
@@ -135,7 +134,7 @@ def _check_finite(feeds: Feeds, source: str, start: int) -> None:
         )
 
 
-def check(
+def check_pictures(
     source: Source | None,
     model: Model,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -154,7 +153,7 @@ def check(
     """
     if isinstance(source, str | os.PathLike) and Path(source).is_dir() and _pictured(Path(source)):
         with suppress(RefusedError):  # what runs on nothing fails elsewhere, and not for want of a size
-            pictures.check(Path(source), model, input_shapes, most)
+            pictures.check_sizes(Path(source), model, input_shapes, most)
 
 
 def _pictured(path: Path) -> bool:
@@ -285,7 +284,7 @@ def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
     """
     if not isinstance(feeds, Mapping):
         raise InputError(f"{source}: gives {type(feeds).__name__}, and not an array for each input by its name")
-    found: Feeds = {}
+    found: dict[str, Values] = {}
     for value in model.inputs:
         tensor = value.type.tensor_type
         if value.name not in feeds:

@@ -26,7 +26,7 @@ def items(source: str) -> Iterator[Any]:
         InputError: there is no such function, or it gives nothing to go through.
         UserCodeError: it raises.
     """
-    function = find(source)
+    function = find_function(source)
     with told(source):
         made = function()
     yield from through(made, source)
@@ -52,7 +52,7 @@ def through(made: Any, source: str) -> Iterator[Any]:
         yield item
 
 
-def find(source: str) -> Callable[..., Any]:
+def find_function(source: str) -> Callable[..., Any]:
     """The function of a name; modules of the working directory are found, as for any command that is given one.
 
     Raises:

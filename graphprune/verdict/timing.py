@@ -131,7 +131,7 @@ def bench(
         raise InputError("a benchmark needs at least one model and two rounds")
     reads("the inputs that are read", inputs)
     loaded = [load(m) for m in models]
-    samples.check(inputs, loaded[0], input_shapes, 1)
+    samples.check_pictures(inputs, loaded[0], input_shapes, 1)
     if inputs is not None:
         feeds = next(samples.load(inputs, loaded[0], input_shapes=input_shapes))
     else:

@@ -24,6 +24,7 @@ from typing import Any
 from graphprune.errors import BackendError
 from graphprune.relation import Shape, Values
 from graphprune.run import arrays
+from graphprune.run.runtime import Feeds
 from graphprune.verdict import kernels
 from graphprune.verdict.kernels import Kernel
 from graphprune.verdict.trt_child import MARK
@@ -33,7 +34,6 @@ CAPABILITIES = ((8, 6), (8, 9))
 
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 """For each input its smallest, usual and largest shape."""
-Feeds = Mapping[str, Values]
 
 
 @dataclass

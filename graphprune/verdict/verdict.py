@@ -39,7 +39,7 @@ from graphprune.model.files import save
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import samples, sizing
-from graphprune.run.runtime import generate, run, session
+from graphprune.run.runtime import Feeds, generate, run, session
 from graphprune.verdict import finite, half, kernels, timing, trt
 from graphprune.verdict.checks import Checks, Level, Verdict
 from graphprune.verdict.comparison import Incomparable, compare, far
@@ -50,7 +50,6 @@ ENGINE_COSINE = 0.99
 """Smallest cosine of an engine's outputs with ONNX Runtime's: TensorRT computes in TF32 unless told otherwise."""
 _MOST_SAMPLES = 32
 
-Feeds = dict[str, Values]
 Sizes = dict[str, list[int]]
 
 
@@ -94,7 +93,7 @@ def validate(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
-        samples.check(asked.inputs, job.model, job.given, _MOST_SAMPLES)
+        samples.check_pictures(asked.inputs, job.model, job.given, _MOST_SAMPLES)
         levels = list(job.wanted())
         for number, (name, judge, needs) in enumerate(levels, 1):
             job.level(name, judge, needs)
@@ -317,7 +316,7 @@ class _Validation:
     def _profile(self) -> dict[str, tuple[Shape, Shape, Shape]]:
         """Shapes that engines must take: those asked for, else the range of those that the model ran at."""
         ran = [{n: v.shape for n, v in feeds.items()} for feeds in self.inputs]
-        ran = ran or [dict(shapes.find(self.model, self.given).first.inputs)]
+        ran = ran or [dict(shapes.find_witness(self.model, self.given).first.inputs)]
         found = {}
         for name, usual in ran[0].items():
             sizes = np.array([one[name] for one in ran if len(one[name]) == len(usual)])
@@ -331,7 +330,7 @@ class _Validation:
     def _eligible(self) -> list[dict[str, Any]]:
         """What sparse kernels could read, and why not."""
         flat = canonicalize(self.model)
-        witness = shapes.find(flat, self.given)
+        witness = shapes.find_witness(flat, self.given)
         found = sparsity.layers(flat, witness, web.build(flat, witness), self.checks.half)
         return [
             {
@@ -368,7 +367,7 @@ class _Validation:
 
 def _rounded(model: Model, given: Mapping[str, Shape]) -> Model:
     try:
-        return half.rounded(model, shapes.find(canonicalize(model), given).first.types)
+        return half.rounded(model, shapes.find_witness(canonicalize(model), given).first.types)
     except InputError as error:
         raise _Failed(str(error)) from error
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from graphprune.analysis import Analysis, Group
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, Use, node_name
 from graphprune.model.editor import Editor
@@ -151,7 +151,7 @@ def alone(model: Model, node: int, shapes: Mapping[str, Shape], seed: int) -> tu
         return next(iter(feeds.values())), np.asarray(run(active, feeds, [proto.output[0]])[0])
 
 
-def fold(
+def fold_into_biases(
     analysis: Analysis,
     done: Rewritten,
     found: Constant,
@@ -180,7 +180,7 @@ def fold(
     if not changes:
         return pruned, {}, None
     editor = Editor(pruned)
-    products = {product.output: product for product in find(pruned, analysis.rulings, shared=True)}
+    products = {product.output: product for product in find_products(pruned, analysis.rulings, shared=True)}
     for output, change in changes.items():
         if output in products and not products[output].inner:
             products[output].shift(editor, pruned, change)
@@ -201,7 +201,7 @@ def _changes(
     """By output of a product what folded classes add to each of its outputs that stay."""
     runs, rulings = analysis.model.runnable, analysis.rulings
     readers: list[tuple[Product, np.ndarray]] = []
-    for product in find(analysis.model, rulings, shared=True):
+    for product in find_products(analysis.model, rulings, shared=True):
         form = product.form
         summed = rulings.span(product.output, form, form.sums)
         marks = np.zeros(summed.size, bool)

@@ -70,7 +70,7 @@ class Ranking:
     errors: FloatArray
 
 
-def check(criterion: str | None, calibrated: bool) -> str:
+def resolve_criterion(criterion: str | None, calibrated: bool) -> str:
     """The criterion that is meant.
 
     Raises:

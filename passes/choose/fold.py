@@ -34,6 +34,8 @@ class FoldConstants(Pass):
         if not constant:
             return state
         tries = sizes(state, cut.analysis)
-        model, folded, proof = constants.fold(cut.analysis, cut.done, constant, tries, state.job.prove, state.job.seed)
+        model, folded, proof = constants.fold_into_biases(
+            cut.analysis, cut.done, constant, tries, state.job.prove, state.job.seed
+        )
         told = state.plan.proof if proof is None else {**(state.plan.proof or {}), "folded": proof.to_json()}
         return replace(state, model=model, plan=replace(state.plan, folded=folded, proof=told))

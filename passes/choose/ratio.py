@@ -79,7 +79,7 @@ def _of(groups: Together, align: Align) -> int | None:
     return lcm(*named) if named else None
 
 
-def check(ratio: float, align: Align) -> None:
+def check_ratio(ratio: float, align: Align) -> None:
     """Raise InputError where the ratio or the alignment is out of range."""
     if not 0 <= ratio < 1:
         raise InputError(f"--ratio {ratio:g} is out of range: it is the share to remove, at least 0 and below 1")
@@ -162,7 +162,7 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
     Raises:
         InputError: the ratio or the alignment is out of range.
     """
-    check(ratio, align)
+    check_ratio(ratio, align)
     why: dict[str, tuple[str, Cause]] = {}
     numbers = {}
     sets = ties.together(analysis, groups, ratio)

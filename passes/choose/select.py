@@ -62,8 +62,8 @@ class Select(Pass):
 
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
-        by_ratio.check(self.ratio, self.align)
-        criteria.check(self.criterion, state.job.calibration is not None)
+        by_ratio.check_ratio(self.ratio, self.align)
+        criteria.resolve_criterion(self.criterion, state.job.calibration is not None)
         return () if state.will("cut") else ("no pass 'cut' is ahead, so that what is chosen would stay",)
 
     def phases(self, state: State) -> Sequence[str]:

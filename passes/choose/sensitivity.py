@@ -14,7 +14,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction
-from graphprune.analysis.products import find
+from graphprune.analysis.products import find_products
 from graphprune.analysis.rulings import first
 from graphprune.model import Model
 from graphprune.model.editor import Editor
@@ -24,9 +24,8 @@ from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.rewrite.rewrite import rewrite
 from graphprune.run.moments import FloatArray
-from graphprune.run.runtime import run, session
+from graphprune.run.runtime import Feeds, run, session
 
-Feeds = Mapping[str, Values]
 SHARE = 0.25
 """Of a group that is removed for once."""
 SAMPLES = 16
@@ -72,7 +71,7 @@ def weigh(
 def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Sequence[Contraction]) -> Model:
     """The model without some classes of one group, its readers adjusted."""
     pruned = rewrite(analysis, {group.id: [int(c) for c in gone]}).model
-    products = {product.output: product for product in find(pruned, analysis.rulings)}
+    products = {product.output: product for product in find_products(pruned, analysis.rulings)}
     editor = Editor(pruned)
     marks = np.zeros(group.size + 1, bool)
     marks[gone] = True

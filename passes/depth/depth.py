@@ -8,18 +8,19 @@ from itertools import islice
 from typing import Any
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.analysis.blocks import carried, find
+from graphprune.analysis.blocks import carried, find_blocks
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.depth import influence
 from graphprune.progress import Steps, unseen
 from graphprune.proof import bypass_proof
 from graphprune.proof.proof import Proof
-from graphprune.relation import Shape, Values
+from graphprune.relation import Shape
 from graphprune.rewrite.bypass import remove, resolve
 from graphprune.rewrite.plan import BlockPlan
 from graphprune.run import calibration, sizing
 from graphprune.run.calibration import still
+from graphprune.run.runtime import Feeds
 
 _MOST_RUNS = 32
 
@@ -96,7 +97,7 @@ def choose(
     Raises:
         InputError: no block is called so, two overlap, or fewer can go than were asked for.
     """
-    blocks = find(analysis, allow_io).blocks
+    blocks = find_blocks(analysis, allow_io).blocks
     named = influence.matching(analysis, blocks, request.names) if request.names else []
     if not request.count:
         entries = resolve(analysis, named)
@@ -107,9 +108,7 @@ def choose(
     )
 
 
-def _feeds(
-    model: Model, request: Request, input_shapes: Mapping[str, Shape] | None, seed: int
-) -> list[dict[str, Values]]:
+def _feeds(model: Model, request: Request, input_shapes: Mapping[str, Shape] | None, seed: int) -> list[Feeds]:
     """Inputs to score on: those that are named, or white noise at the first two sizes that the model accepts."""
     if request.inputs is not None:
         return list(islice(calibration.batches(request.inputs, model, input_shapes, seed)(), _MOST_RUNS))

@@ -22,7 +22,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.analysis.blocks import Block, carried, find
+from graphprune.analysis.blocks import Block, carried, find_blocks
 from graphprune.errors import InputError
 from graphprune.model import Model, reread
 from graphprune.model.canonical import copy_all_but
@@ -31,14 +31,12 @@ from graphprune.relation import Shape, Values
 from graphprune.rewrite.bypass import remove, resolve
 from graphprune.rewrite.plan import BlockPlan
 from graphprune.run.calibration import still
-from graphprune.run.runtime import exposing, run, session
+from graphprune.run.runtime import Feeds, exposing, run, session
 
 SCORES = ("effect", "influence")
 """By which blocks can be chosen, the default first: it keeps more (``tests/benchmarks/bench_blocks.py``)."""
 _MOST_NODES = 20_000
 """Copies of nodes in one run of ``effect``: sessions of more take long to start."""
-
-Feeds = Mapping[str, Values]
 
 
 @dataclass
@@ -115,7 +113,7 @@ def take(
     scores: list[float | None] = []
     current = analysis
     while len(entries) < count:
-        candidates = units(find(current, allow_io).blocks, globs)
+        candidates = units(find_blocks(current, allow_io).blocks, globs)
         if not candidates:
             raise InputError(
                 f"{analysis.model.name}: {count} blocks are to go, and only {len(entries)} can; "

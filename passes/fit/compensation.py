@@ -45,7 +45,7 @@ class Compensated:
     kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def check(name: str | None, calibrated: bool) -> str:
+def resolve_compensation(name: str | None, calibrated: bool) -> str:
     """What is meant to make up for what went.
 
     Raises:
@@ -103,7 +103,7 @@ def compensate(
     if name == "none" and not thin:
         return Compensated(done.model)
     if name == "fold":
-        model, changed = folding.fold(reference.analysis, done.model, done.removal, done.plan.selection)
+        model, changed = folding.fold_classes(reference.analysis, done.model, done.removal, done.plan.selection)
         return Compensated(model, [{"node": node, "weight": weight} for node, weight in changed])
     assert reference.batches is not None
     task = Task(

@@ -35,7 +35,7 @@ class Fit(Pass):
 
     def requires(self, state: State) -> Sequence[str]:
         """Inputs are there for methods that look at them."""
-        compensation.check(self.method, state.job.calibration is not None)
+        compensation.resolve_compensation(self.method, state.job.calibration is not None)
         return ()
 
     def call(self, state: State) -> State:

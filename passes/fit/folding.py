@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.spans import Span
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
@@ -128,7 +128,7 @@ def _step(
     return (gain, shift) if close else None
 
 
-def fold(
+def fold_classes(
     analysis: Analysis, pruned: Model, removal: Removal, selection: Mapping[str, Sequence[int]]
 ) -> tuple[Model, list[tuple[str, str]]]:
     """Add the weights that read removed classes to those that read the classes most like them.
@@ -143,8 +143,8 @@ def fold(
         The model, and which weights changed: names of their nodes, and theirs in the pruned model.
     """
     rulings = analysis.rulings
-    products = find(analysis.model, rulings, shared=True)
-    there = {product.output: product for product in find(pruned, rulings)}
+    products = find_products(analysis.model, rulings, shared=True)
+    there = {product.output: product for product in find_products(pruned, rulings)}
     pairs = {id: partners(analysis, g, c, products) for id, c in selection.items() if (g := analysis.group(id))}
     editor, changed = Editor(pruned), []
     for product in products:

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.analysis.contractions import ROWS
-from graphprune.analysis.products import Product, find, joined
+from graphprune.analysis.products import Product, find_products, joined
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model
 from graphprune.passes.fit.least_squares import Split
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
+from graphprune.run.runtime import Feeds
 from graphprune.run.samples import count
 from graphprune.run.staged import Staged
 
-Feeds = Mapping[str, Values]
 Restrict = Callable[[Values, str], Values]
 Cut = Callable[[Values, Product], Values]
 HELD_OUT = 4
@@ -71,7 +71,9 @@ class Pair:
     def __init__(self, task: Task, pruned: Model, steps: Sequence[Sequence[Product]]) -> None:
         self.task = task
         self.number_of = {product.output: k for k, step in enumerate(steps) for product in step}
-        self.originals = {product.output: product for product in find(task.original, task.rulings, shared=True)}
+        self.originals = {
+            product.output: product for product in find_products(task.original, task.rulings, shared=True)
+        }
         self.inputs = {i.name for i in pruned.inputs}
         self.pruned = pruned
         self.sizes: list[int] = []

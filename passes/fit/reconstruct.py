@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphprune.analysis.patterns import Mask
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
@@ -105,12 +105,12 @@ def reconstruct(task: Task, pruned: Model, progress: Steps = unseen) -> Reconstr
 def reached(original: Model, pruned: Model, rulings: Rulings) -> dict[str, Product]:
     """By weight the operators of a pruned model that a sweep comes by, each with a weight of its own."""
     there = _fed(original, rulings)
-    return {n.weight: n for n in find(pruned, rulings) if n.output in there}
+    return {n.weight: n for n in find_products(pruned, rulings) if n.output in there}
 
 
 def _fed(original: Model, rulings: Rulings) -> set[str]:
     """Outputs of the products of the original that read an activation: what reads a constant makes no samples."""
-    products = (n for n in find(original, rulings, shared=True) if n.input not in original.constant_names)
+    products = (n for n in find_products(original, rulings, shared=True) if n.input not in original.constant_names)
     return {n.output for n in products} & set(original.producer)
 
 
@@ -124,7 +124,7 @@ def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     with Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
             names = {product.output for product in step}
-            now = find(result.model, task.rulings)  # nodes move as biases are added
+            now = find_products(result.model, task.rulings)  # nodes move as biases are added
             products = [n for n in now if n.output in names]
             editor = Editor(result.model)
             parts = portions(result.model, products)
@@ -154,10 +154,10 @@ def portions(model: Model, products: Sequence[Product]) -> list[list[Product]]:
 
 def _sweep_shared(task: Task, pruned: Model) -> Reconstructed:
     """Fit every weight that several operators share, and nothing else reads."""
-    own = {product.output for product in find(pruned, task.rulings)}
+    own = {product.output for product in find_products(pruned, task.rulings)}
     there = _fed(task.original, task.rulings)
     readers: dict[str, list[Product]] = {}
-    for product in find(pruned, task.rulings, shared=True):
+    for product in find_products(pruned, task.rulings, shared=True):
         if product.output in there and product.output not in own:
             readers.setdefault(product.weight, []).append(product)
     readers = {w: own for w, own in readers.items() if len(pruned.uses.get(w, ())) == len(own) and _alike(own)}

@@ -66,12 +66,12 @@ class Sparsify(Pass):
         """Pattern, method and amount go together, and inputs are there for what looks at them."""
         calibrated = state.job.calibration is not None
         self.request.resolved(calibrated)
-        compensation.check(self.compensate, calibrated)
+        compensation.resolve_compensation(self.compensate, calibrated)
         return () if self.compensate != "fold" else ("fold is about removed channels; choose refit, repair or none",)
 
     def bounds(self, state: State) -> Mapping[str, int]:
         """Widths that keep the pattern, and the sparse kernels that read it."""
-        found = sparse.find(state.analysis(), self.request)[0]
+        found = sparse.find_targets(state.analysis(), self.request)[0]
         return sparse.alignments(state.analysis(), found, self.request)
 
     def call(self, state: State) -> State:
@@ -106,7 +106,7 @@ class Permute(Pass):
         """Put the new order of each group into the plan."""
         analysis, ahead = state.analysis(), _ahead(state)
         assert ahead is not None
-        found = sparse.find(analysis, ahead.request)[0]
+        found = sparse.find_targets(analysis, ahead.request)[0]
         batches, tell = state.batches(state.model), state.progress.begin(self.name)
         gone = state.plan.selection
         ordered = sparse.order(analysis, found, gone, ahead.request, batches, state.job.seed, tell)

@@ -32,7 +32,7 @@ from graphprune.relation import Shape, Values
 from graphprune.rewrite.removal import Selection
 from graphprune.rewrite.rewrite import Rewritten
 from graphprune.run.calibration import Batches, still
-from graphprune.run.samples import Feeds
+from graphprune.run.runtime import Feeds
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Sparse:
         return found
 
 
-def find(analysis: Analysis, request: Request) -> tuple[list[Target], list[Skipped]]:
+def find_targets(analysis: Analysis, request: Request) -> tuple[list[Target], list[Skipped]]:
     """The weights that become sparse, and those that do not.
 
     Raises:
@@ -248,9 +248,9 @@ def _here(
 ) -> tuple[Analysis, list[Target], list[Skipped]]:
     """A model as it is now, without its groups, and the weights that become sparse or do not."""
     flat = canonicalize(model)
-    witness = shapes.find(flat, still(input_shapes, flat))
+    witness = shapes.find_witness(flat, still(input_shapes, flat))
     here = Analysis(flat, witness, web.build(flat, witness), [], [])
-    return here, *find(here, request)
+    return here, *find_targets(here, request)
 
 
 def _thinners(
@@ -280,9 +280,9 @@ def _ensure(model: Model, result: Sparse, input_shapes: Mapping[str, Shape] | No
     if pattern.block == 1:
         return  # how many go of each layer is a matter of them all
     flat = canonicalize(model)
-    witness = shapes.find(flat, still(input_shapes, flat))
+    witness = shapes.find_witness(flat, still(input_shapes, flat))
     wanted = {(n, one.target.weight) for one in result.thinned for n in one.target.nodes}
-    found = sparsity.find(flat, witness, web.build(flat, witness), True, pattern)
+    found = sparsity.find_layers(flat, witness, web.build(flat, witness), True, pattern)
     layers = [layer for layer in found if (layer.node, layer.weight) in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for layer, sparse in zip(layers, pool.map(lambda n: sparsity.follows(flat, n, pattern), layers), strict=True):

@@ -85,7 +85,7 @@ def choose(analysis: Analysis, pattern: Pattern, scope: Scope) -> tuple[list[Tar
         InputError: a glob matches nothing, which is most likely a slip.
     """
     model, net = analysis.model, analysis.web
-    found = list(sparsity.find(model, analysis.witness, net, True, pattern))
+    found = list(sparsity.find_layers(model, analysis.witness, net, True, pattern))
     _check(model, scope, found)
     first, last = ends(model, net, {layer.index for layer in found})
     by_weight: dict[str, list[Layer]] = {}

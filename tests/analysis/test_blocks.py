@@ -31,7 +31,7 @@ def analysed(name: str) -> Analysis:
 
 @cache
 def found(name: str) -> Blocks:
-    return blocks.find(analysed(name))
+    return blocks.find_blocks(analysed(name))
 
 
 def counts(name: str) -> dict[tuple[str, int], int]:
@@ -125,8 +125,8 @@ def test_what_is_used_elsewhere_is_not_offered() -> None:
     inner = net.conv(net.op("Relu", x), 8, 8)
     y = net.op("Add", x, inner)
     model = net.model(net.conv(y, 8, 4), net.op("Neg", inner))
-    assert not [b for b in blocks.find(analyze(model)).blocks if b.kind == "branch"]
-    assert "as well, which is inside" in blocks.find(analyze(model)).fixed[0].text
+    assert not [b for b in blocks.find_blocks(analyze(model)).blocks if b.kind == "branch"]
+    assert "as well, which is inside" in blocks.find_blocks(analyze(model)).fixed[0].text
 
 
 def test_side_inputs_are_no_hindrance() -> None:
@@ -230,7 +230,7 @@ def test_both_operands_of_a_sum() -> None:
     y = net.op("Mul", net.op("Add", net.conv(x, 8, 8), net.conv(x, 8, 8)), net.constant(np.float32(2)))
     analysis = analyze(net.model(net.conv(y, 8, 4)))
     with pytest.raises(InputError, match="nothing would be left of it"):
-        bypass.resolve(analysis, [b for b in blocks.find(analysis).blocks if b.kind == "branch"])
+        bypass.resolve(analysis, [b for b in blocks.find_blocks(analysis).blocks if b.kind == "branch"])
 
 
 def test_overlapping_layers_are_refused() -> None:
@@ -261,7 +261,7 @@ def test_an_exit_that_is_an_output_of_the_graph() -> None:
     y = net.op("Add", net.conv(net.op("Relu", x), 8, 8), x)
     model = net.model(y, net.op("Neg", y))
     analysis = analyze(model)
-    (block,) = blocks.find(analysis).blocks
+    (block,) = blocks.find_blocks(analysis).blocks
     proto = taken(analysis, [block])
     feeds = helpers.random_feeds(model, {"batch": 2})
     first, second = helpers.run(proto, feeds)
@@ -274,9 +274,9 @@ def test_a_graph_input_can_stand_for_a_layer() -> None:
     x = net.input("x", ["batch", 8, 8, 8])
     model = net.model(net.op("Relu", net.op("Add", net.conv(x, 8, 8), x)))
     analysis = analyze(model)
-    for block in blocks.find(analysis).blocks:
+    for block in blocks.find_blocks(analysis).blocks:
         taken(analysis, [block])
-    assert blocks.find(analysis).blocks
+    assert blocks.find_blocks(analysis).blocks
 
 
 def test_states_go_only_where_they_may() -> None:
@@ -285,7 +285,7 @@ def test_states_go_only_where_they_may() -> None:
     assert not [b for b in found(name).blocks if b.interface or len(b.parts)]
     reasons = [f.text for f in found(name).fixed]
     assert any("the graph gives out 'cat_8' as well" in r for r in reasons), reasons
-    every = blocks.find(analysis, allow_io=True)
+    every = blocks.find_blocks(analysis, allow_io=True)
     with_state = [b for b in every.blocks if b.interface]
     assert {b.interface for b in with_state if b.kind == "branch"} == {
         ("past_key_0", "cat_7", "past_value_0", "cat_8"),
@@ -314,7 +314,7 @@ def test_bodies_of_control_flow_are_left_alone() -> None:
     flag = net.constant(np.bool_(True))
     y = net.op("If", flag, then_branch=body, else_branch=other)
     analysis = analyze(net.model(net.conv(y, 8, 4), rank=4))
-    assert all("a" not in (b.output, b.by) for b in blocks.find(analysis).blocks)
+    assert all("a" not in (b.output, b.by) for b in blocks.find_blocks(analysis).blocks)
 
 
 # --- the proof -------------------------------------------------------------------------------------------------------
@@ -322,14 +322,14 @@ def test_bodies_of_control_flow_are_left_alone() -> None:
 
 def test_the_proof_can_fail() -> None:
     analysis = analyze(residual())
-    block = next(b for b in blocks.find(analysis).blocks if b.kind == "branch")
+    block = next(b for b in blocks.find_blocks(analysis).blocks if b.kind == "branch")
     entries = bypass.resolve(analysis, [block])
     done = bypass.remove(analysis, entries)
     tensor = next(t for t in done.model.graph.initializer if len(t.dims) == 4)
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
     with pytest.raises(ProofError, match="with the blocks cut off"):
         bypass_proof.prove(analysis, done.model, entries, sizes(analysis))
-    other = [b for b in blocks.find(analysis).blocks if b.kind == "branch"][-1]
+    other = [b for b in blocks.find_blocks(analysis).blocks if b.kind == "branch"][-1]
     assert other.output != block.output
     with pytest.raises(ProofError, match="is off by"):
         bypass_proof.prove(
@@ -345,7 +345,7 @@ def test_outputs_of_one_value_are_not_taken_for_a_proof() -> None:
         y = net.op("Add", net.conv(net.op("Relu", y), 8, 8), y)
     model = net.model(net.op("Sigmoid", net.op("Sub", net.conv(y, 8, 4), net.constant(np.float32(1e4)))))
     analysis = analyze(model)
-    entries = bypass.resolve(analysis, blocks.find(analysis).blocks[:1])
+    entries = bypass.resolve(analysis, blocks.find_blocks(analysis).blocks[:1])
     done = bypass.remove(analysis, entries)
     (output,) = bypass_proof.prove(analysis, done.model, entries, sizes(analysis)).outputs
     assert output.compared_at is not None and output.constant is None and output.max_abs == 0
@@ -359,7 +359,7 @@ def test_a_branch_times_zero_by_hand() -> None:
     """The same as the proof, in a few lines of onnx."""
     model = residual()
     analysis = analyze(model)
-    block = next(b for b in blocks.find(analysis).blocks if b.kind == "branch")
+    block = next(b for b in blocks.find_blocks(analysis).blocks if b.kind == "branch")
     done = bypass.remove(analysis, bypass.resolve(analysis, [block])).model.proto
     cut = ModelProto()
     cut.CopyFrom(model)
@@ -384,12 +384,12 @@ def test_entries_that_do_not_fit() -> None:
 
 
 def test_nothing_to_find() -> None:
-    assert blocks.find(analyze(chain())) == Blocks([], [])
+    assert blocks.find_blocks(analyze(chain())) == Blocks([], [])
 
 
 def test_a_layer_without_a_skip() -> None:
     """Attention from a width to the same width, with nothing beside it: all of it, and none of its projections."""
     analysis = analyze(attention())
-    (block,) = blocks.find(analysis).blocks
+    (block,) = blocks.find_blocks(analysis).blocks
     assert (block.kind, block.by) == ("layer", "x") and block.macs == sum(DataFlow(analysis).macs)
     taken(analysis, [block])

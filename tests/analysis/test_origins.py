@@ -13,14 +13,14 @@ from graphprune.analysis.origins import Lost, Origin, origin, readers
 from graphprune.analysis.web import Web
 from graphprune.model import Model, load
 from graphprune.model.canonical import canonicalize
-from graphprune.run.runtime import fold
+from graphprune.run.runtime import fold_constants
 from models.small import Net
 
 
 def reader(model: ModelProto) -> tuple[Model, Web, int]:
     """The model, and the node that reads the weight: the last."""
     flat = canonicalize(load(model))
-    return flat, web.build(flat, shapes.find(flat)), len(flat.nodes) - 1
+    return flat, web.build(flat, shapes.find_witness(flat)), len(flat.nodes) - 1
 
 
 def found(model: ModelProto) -> Origin:
@@ -31,7 +31,7 @@ def found(model: ModelProto) -> Origin:
 def read(model: ModelProto) -> np.ndarray:
     flat, _, node = reader(model)
     name = flat.nodes[node].input[1]
-    return np.asarray(flat.array(name) if name in flat.sources else fold(flat, [name])[name])
+    return np.asarray(flat.array(name) if name in flat.sources else fold_constants(flat, [name])[name])
 
 
 def behind(*operators: tuple[str, dict[str, Any]], shape: tuple[int, ...] = (16, 32)) -> ModelProto:

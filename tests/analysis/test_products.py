@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto
 
 from graphprune.analysis import analyze
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.run.runtime import exposing, generate, run, session
 from models.small import Net, chain
 
@@ -101,14 +101,14 @@ CASES = {
 
 def products(model: ModelProto) -> list[Product]:
     analysis = analyze(model)
-    return find(analysis.model, analysis.rulings)
+    return find_products(analysis.model, analysis.rulings)
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("most", [10_000, 7])
 def test_rows_times_matrix_is_the_output(name: str, most: int) -> None:
     analysis = analyze(CASES[name])
-    model, (product,) = analysis.model, find(analysis.model, analysis.rulings)
+    model, (product,) = analysis.model, find_products(analysis.model, analysis.rulings)
     assert not product.inner
     feeds = generate(model, {"x": tuple(d.dim_value or 4 for d in model.inputs[0].type.tensor_type.shape.dim)})
     with session(exposing(model, [product.output])) as active:

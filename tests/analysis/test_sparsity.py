@@ -17,7 +17,7 @@ from models.small import Net
 
 def found(model: ModelProto, half: bool = True) -> list[Layer]:
     flat = canonicalize(load(model))
-    witness = shapes.find(flat)
+    witness = shapes.find_witness(flat)
     return layers(flat, witness, web.build(flat, witness), half)
 
 

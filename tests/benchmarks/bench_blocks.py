@@ -45,7 +45,7 @@ def curve(analysis: Analysis, entries: Sequence[BlockPlan]) -> list[float]:
 
 def orders(analysis: Analysis, globs: Sequence[str], inputs: Path) -> dict[str, list[list[BlockPlan]]]:
     """Ways to take blocks one by one; several where chance decides."""
-    every = influence.units(blocks.find(analysis).blocks, globs)
+    every = influence.units(blocks.find_blocks(analysis).blocks, globs)
     count = len(every)
     ways: dict[str, list[list[BlockPlan]]] = {}
     feeds = [{"image": images("train")[0][:SAMPLES]}]
@@ -96,7 +96,7 @@ def finding_table() -> Table:
             z = net.op("Relu", net.batch_norm(net.conv(y, 16, 12, bias=False), 12))
             y = net.op("Relu", net.op("Add", y, net.batch_norm(net.conv(z, 12, 16, bias=False), 16)))
         analysis = analyze(net.model(y, rank=4))
-        seconds, found = timed(lambda known=analysis: blocks.find(known))
+        seconds, found = timed(lambda known=analysis: blocks.find_blocks(known))
         each = 1e3 * seconds / len(analysis.model.nodes)
         first = first or each
         row = (len(analysis.model.nodes), len(found.blocks), f"{seconds:.1f}", f"{each:.3f}", f"{each / first:.2f}")

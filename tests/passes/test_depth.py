@@ -29,7 +29,7 @@ BLOCKLESS = models.known(
 @pytest.mark.parametrize("name", models.zoo())
 def test_blocks_and_ratio_in_one_run(name: str) -> None:
     model = models.export(name)
-    every = blocks.find(analyze(model)).blocks
+    every = blocks.find_blocks(analyze(model)).blocks
     if name in BLOCKLESS:
         assert not every
         return
@@ -125,7 +125,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(residual(), "m.onnx")
-    every = blocks.find(analyze("m.onnx")).blocks
+    every = blocks.find_blocks(analyze("m.onnx")).blocks
     branch = next(b for b in every if b.kind == "branch")
     status, out, _ = run(capsys, "inspect", "m.onnx")
     assert status == 0 and "removable blocks" in out and branch.id in out

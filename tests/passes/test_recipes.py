@@ -103,7 +103,7 @@ def _sample(hint: Any) -> Any:
 
 @pytest.mark.parametrize("name", sorted(recipes.PASSES))
 def test_every_option_is_read_and_written(name: str, tmp_path: Path) -> None:
-    kind = recipes.find(name)
+    kind = recipes.find_pass(name)
     hints = get_type_hints(kind)
     options = {f.name: _sample(hints[f.name]) for f in dataclasses.fields(kind) if f.init}
     one = recipes.build(name, options)

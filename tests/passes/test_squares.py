@@ -21,7 +21,7 @@ from tests.passes.test_sparsify import FORMS
 def test_they_are_those_of_the_activations(proto: ModelProto, shape: tuple[int, ...]) -> None:
     analysis = analyze(proto)
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    layers = list(sparsity.find(analysis.model, analysis.witness, analysis.web))
+    layers = list(sparsity.find_layers(analysis.model, analysis.witness, analysis.web))
     found = squares(analysis.model, analysis.web, layers, lambda: [{"x": x[:2]}, {"x": x[2:]}])
     assert len(found) == len(layers)
     for layer in layers:

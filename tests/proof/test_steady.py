@@ -69,7 +69,7 @@ def test_the_range_of_a_type_is_kept() -> None:
     model = net.model(pair(net, net.op("Mul", net.input("x", ["batch", 4]), net.constant(np.float32(100)))))
     analysis = graphprune.analyze(model)
     feeds = {"x": np.array([[-1, 1, 0.03, 0.01]], np.float32)}
-    (value,) = helpers.run(steady.find(analysis)(analysis.model).proto, feeds)
+    (value,) = helpers.run(steady.find_steady(analysis)(analysis.model).proto, feeds)
     assert value == pytest.approx(np.array([[-131 * SCALE, 124 * SCALE, 3, 1]]), rel=1e-5)
 
 
@@ -162,7 +162,7 @@ def test_what_stands_for_an_operator_is_it_but_for_rounding(form: str) -> None:
     net = Net(1, opset=21, ir_version=10)
     model = net.model(build(net, net.input("x", shape)), domains=["com.microsoft"])
     analysis = graphprune.analyze(model)
-    taken = steady.find(analysis)
+    taken = steady.find_steady(analysis)
     assert taken.replaced and not taken.rounds
     feeds = helpers.random_feeds(model, {"batch": 3})
     (expected,), (found,) = (helpers.run(m, feeds) for m in (model, taken(analysis.model).proto))
@@ -176,7 +176,7 @@ def test_what_cannot_be_replaced_rounds_as_before_with_all_that_it_reads() -> No
     moved = net.op("Cast", net.op("Cast", y, to=TensorProto.INT32), to=TensorProto.FLOAT)
     out = net.linear(net.op("Mul", moved, step), 12, 3)
     model = net.model(out, net.linear(pair(net, out), 3, 2))
-    taken = steady.find(graphprune.analyze(model))
+    taken = steady.find_steady(graphprune.analyze(model))
     assert taken.rounds and y not in taken.carried
     result = graphprune.prune(model, ratio=0.5)
     assert result.proof is not None and result.proof.rounded is not None

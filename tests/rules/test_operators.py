@@ -9,7 +9,7 @@ import pytest
 
 import graphprune.rules
 from graphprune.cli.ops import as_lines, as_markdown
-from graphprune.rules import NodeView, control, find, microsoft, operators, rule
+from graphprune.rules import NodeView, control, find_rule, microsoft, operators, rule
 from graphprune.rules.examples import Example, examples
 
 ALL_ALIKE = ("Identity", "Relu", "Sigmoid", "Sqrt", "Log")
@@ -18,7 +18,7 @@ LISTED = Path(graphprune.rules.__file__).with_name("OPERATORS.md")
 
 def test_every_operator_of_onnx_has_a_rule_or_a_reason() -> None:
     """Fails when a new release of onnx adds an operator: give it a line in the table, or a reason."""
-    missing = {(s.domain, s.name) for s in onnx.defs.get_all_schemas() if find(s.domain, s.name) is None}
+    missing = {(s.domain, s.name) for s in onnx.defs.get_all_schemas() if find_rule(s.domain, s.name) is None}
     assert not missing
 
 

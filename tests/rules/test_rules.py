@@ -179,7 +179,7 @@ def test_rules_of_other_packages_come_in_through_their_entry_points(monkeypatch:
         rules._foreign.cache_clear()
         assert pattern(rule(node)) == "a b -> a b"
     rules._foreign.cache_clear()
-    assert rules.find("com.example", "Strange") is None
+    assert rules.find_rule("com.example", "Strange") is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import models
 from graphprune.analysis import Analysis, analyze
-from graphprune.analysis.products import Product, find
+from graphprune.analysis.products import Product, find_products
 from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.run.runtime import exposing, generate, run, session
@@ -22,7 +22,7 @@ def numbered(analysis: Analysis) -> dict[str, int]:
 
 
 def products(analysis: Analysis) -> list[list[Product]]:
-    return waves(analysis.model, {product.node: product for product in find(analysis.model, analysis.rulings)})
+    return waves(analysis.model, {product.node: product for product in find_products(analysis.model, analysis.rulings)})
 
 
 def test_waves_follow_the_data() -> None:
@@ -44,7 +44,9 @@ def test_stages_make_what_the_model_makes(name: str, behind: bool, tmp_path: Pat
         staged.start(k, one)
     key = "input" if behind else "output"
     for wave in range(max(number.values()) + 1):
-        names = list(dict.fromkeys(getattr(n, key) for n in find(model, analysis.rulings) if number[n.output] == wave))
+        names = list(
+            dict.fromkeys(getattr(n, key) for n in find_products(model, analysis.rulings) if number[n.output] == wave)
+        )
         found = list(staged.run(model, wave, 2, names))
         with session(exposing(model, [n for n in names if n in model.producer])) as active:
             for one, values in zip(feeds, found, strict=True):

@@ -15,7 +15,7 @@ from tests import helpers
 
 def rounds(model: object) -> np.ndarray:
     loaded = load(model)  # type: ignore[arg-type]
-    witness = shapes.find(canonicalize(loaded)).first
+    witness = shapes.find_witness(canonicalize(loaded)).first
     with session(rounded(loaded, witness.types)) as active:
         return np.asarray(run(active, generate(loaded, witness.inputs))[0])
 
@@ -38,7 +38,7 @@ def test_every_tensor_is_rounded_and_nothing_else() -> None:
     loaded = load(model)
     feeds = generate(loaded, {"x": (3, 16)})
     weights = list(helpers.constants(model).values())
-    with session(rounded(loaded, shapes.find(loaded).first.types)) as active:
+    with session(rounded(loaded, shapes.find_witness(loaded).first.types)) as active:
         (found,) = run(active, feeds)
     expected = by_numpy(feeds["x"], *weights)
     (whole,) = helpers.run(model, feeds)
@@ -84,7 +84,7 @@ def test_the_converted_file_runs_and_keeps_its_interface() -> None:
 def test_most_architectures_stand_rounding() -> None:
     for name in ("vit-ts16", "llama-dynamo18", "unet-ts10", "moe-ts12", "mamba-like-dynamo23"):
         loaded = load(models.export(name))
-        witness = shapes.find(canonicalize(loaded)).first
+        witness = shapes.find_witness(canonicalize(loaded)).first
         feeds = generate(loaded, witness.inputs)
         with session(loaded) as left, session(rounded(loaded, witness.types)) as right:
             error = helpers.relative(run(left, feeds)[0], run(right, feeds)[0])

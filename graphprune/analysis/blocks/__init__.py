@@ -28,10 +28,10 @@ from graphprune.analysis.blocks.layers import Layers
 from graphprune.analysis.blocks.runs import Runs, finished
 from graphprune.analysis.blocks.states import carried
 
-__all__ = ["Block", "Blocks", "Fixed", "carried", "find"]
+__all__ = ["Block", "Blocks", "Fixed", "carried", "find_blocks"]
 
 
-def find(analysis: Analysis, allow_io: bool = False) -> Blocks:
+def find_blocks(analysis: Analysis, allow_io: bool = False) -> Blocks:
     """Every block of a model.
 
     Args:

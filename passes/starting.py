@@ -119,6 +119,9 @@ _CUT = (
     "",
     "[[passes]]",
     'use = "fold-constants"  # removed channels that no input changes go into biases',
+    "",
+    "[[passes]]",
+    'use = "smaller"  # an error where removal has not made it smaller',
 )
 
 

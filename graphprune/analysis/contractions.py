@@ -9,11 +9,9 @@ by element.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +22,7 @@ from graphprune.progress import Steps, unseen
 from graphprune.relation import Axes, IntArray
 from graphprune.run.moments import FloatArray, Moments
 from graphprune.run.runtime import Feeds
-from graphprune.run.staged import Staged, waves
+from graphprune.run.staged import observed, waves
 
 ROWS = 2048
 """Rows of one operator in one run of the model; more positions of an image say little that is new."""
@@ -127,18 +125,10 @@ def observe(
     }
     steps = waves(analysis.model, pending)
     rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        staged = Staged(model, {c.output: k for k, step in enumerate(steps) for c in step}, True, Path(folder))
-        count = 0
-        for feeds in batches():
-            staged.start(count, feeds)
-            count += 1
-        for number, step in enumerate(steps):
-            names = list(dict.fromkeys(n for c in step for n in c.reads))
-            for values in staged.run(model, number, count, names):
-                for contraction in step:
-                    contraction.add(values, rng)
-            progress(number + 1, len(steps))
+    made = [{c.output: c.reads for c in step} for step in steps]
+    for number, values in observed(model, made, batches, progress):
+        for contraction in steps[number]:
+            contraction.add(values, rng)
     return [pending[node].finish(analysis) for node in sorted(pending)]
 
 

@@ -6,7 +6,8 @@ to stage runs once in all, and memory does not grow with the number of batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +18,10 @@ from onnx import helper
 
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.progress import Steps, unseen
 from graphprune.relation import Values
 from graphprune.run import arrays
-from graphprune.run.runtime import part, run, session
+from graphprune.run.runtime import Feeds, part, run, session
 
 T = TypeVar("T")
 
@@ -142,3 +144,36 @@ def _only_tensors(active: ort.InferenceSession, model: Model) -> None:
             raise InputError(
                 f"{model.name}: {output.name!r} is a {output.type}; fitting needs tensors: go on with --no-compensate"
             )
+
+
+def observed(
+    model: Model,
+    steps: Sequence[Mapping[str, Sequence[str]]],
+    batches: Callable[[], Iterable[Feeds]],
+    progress: Steps = unseen,
+) -> Iterator[tuple[int, Feeds]]:
+    """What is read at every step of a model whose weights stay, for every batch; the model runs once in all.
+
+    Args:
+        model: as it runs.
+        steps: by tensor that is made at the step, what is read to make it.
+        batches: gives the inputs.
+        progress: is told after each step how many of how many are done.
+
+    Yields:
+        The number of the step, ascending, and the values of one batch.
+
+    Raises:
+        InputError: ONNX Runtime cannot run the model on these inputs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = {output: number for number, step in enumerate(steps) for output in step}
+        staged, count = Staged(model, numbers, True, Path(folder)), 0
+        for feeds in batches():
+            staged.start(count, feeds)
+            count += 1
+        for number, step in enumerate(steps):
+            names = list(dict.fromkeys(name for reads in step.values() for name in reads))
+            for values in staged.run(model, number, count, names):
+                yield number, values
+            progress(number + 1, len(steps))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from graphprune.model import Model
 from graphprune.relation import AxisMap, Relation
 from graphprune.run.calibration import Batches
 from graphprune.run.moments import FloatArray
-from graphprune.run.staged import Staged, waves
+from graphprune.run.staged import observed, waves
 
 Key = tuple[int, int]
 """Node and input of a weight."""
@@ -51,22 +49,15 @@ def squares(model: Model, net: Web, layers: Sequence[Layer], batches: Batches) -
     steps = waves(runs, by_node)
     total: dict[Key, FloatArray] = {}
     counts: dict[Key, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = {read.output: k for k, step in enumerate(steps) for own in step for read in own}
-        staged = Staged(runs, numbers, True, Path(folder))
-        number = 0
-        for feeds in batches():
-            staged.start(number, feeds)
-            number += 1
-        for place, step in enumerate(steps):
-            every = [read for own in step for read in own]
-            for values in staged.run(runs, place, number, list(dict.fromkeys(read.input for read in every))):
-                for read in every:
-                    x = np.moveaxis(values[read.input], read.axis, 0)
-                    channels = x.reshape(len(x), -1).astype(np.float32)
-                    own = np.einsum("ij,ij->i", channels, channels).astype(np.float64)
-                    total[read.key] = total.get(read.key, 0.0) + own
-                    counts[read.key] = counts.get(read.key, 0) + channels.shape[1]
+    every = [[read for own in step for read in own] for step in steps]
+    made = [{read.output: [r.input for r in step if r.output == read.output] for read in step} for step in every]
+    for number, values in observed(runs, made, batches):
+        for read in every[number]:
+            x = np.moveaxis(values[read.input], read.axis, 0)
+            channels = x.reshape(len(x), -1).astype(np.float32)
+            own = np.einsum("ij,ij->i", channels, channels).astype(np.float64)
+            total[read.key] = total.get(read.key, 0.0) + own
+            counts[read.key] = counts.get(read.key, 0) + channels.shape[1]
     return {key: value / max(counts[key], 1) for key, value in total.items()}
 
 

@@ -153,9 +153,9 @@ def test_moments_that_are_few_or_nothing_but_rounding() -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((1, 64, 16))
     x = rng.standard_normal((3, 64)) * 10.0 ** rng.uniform(-6, 6, 64)
-    stay, made = masks.Thinner("sparsegpt", Pattern(2, 4)).choose(weight, (x.T @ x)[None])
+    stay, made = masks.Thinner("sparsegpt", OfEvery(2, 4)).choose(weight, (x.T @ x)[None])
     assert np.isfinite(made).all() and (stay.reshape(1, 16, 4, 16).sum(2) == 2).all()
     noise = rng.standard_normal((64, 64)) * 1e-7
-    stay, made = masks.Thinner("sparsegpt", Pattern(2, 4)).choose(weight, (noise + noise.T)[None])
-    plain, _ = masks.Thinner("magnitude", Pattern(2, 4)).choose(weight, (x.T @ x)[None])
+    stay, made = masks.Thinner("sparsegpt", OfEvery(2, 4)).choose(weight, (noise + noise.T)[None])
+    plain, _ = masks.Thinner("magnitude", OfEvery(2, 4)).choose(weight, (x.T @ x)[None])
     assert (stay == plain).all() and (made == weight * plain).all()

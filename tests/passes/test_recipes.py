@@ -150,8 +150,8 @@ def test_requirements_are_asked_before_anything_is_computed(tmp_path: Path, monk
         ("[[passes]]\nuse = 'fit'\nmethod = 'refit'\n", "--calibration"),
         ("[[passes]]\nuse = 'permute'\n", "pass 'permute': no pass 'sparsify' is ahead"),
         ("[[passes]]\nuse = 'sparsify'\npattern = '1x4'\n", "wants --amount"),
-        (CUT + CUT, "cut: "),
-        ("[[passes]]\nuse = 'select'\nratio = 0.5\n", "select: "),
+        (CUT + CUT, "pass 'cut': a recipe cuts once"),
+        ("[[passes]]\nuse = 'select'\nratio = 0.5\n", "pass 'select': "),
         ("[[passes]]\nuse = 'no_such_module:step'\n", "no_such_module"),
     ):
         with pytest.raises(InputError) as wrong:

@@ -3,7 +3,7 @@
     python -m tests.goldens record FILE.json [--jobs ratio,blocks] [--models resnet]
     python -m tests.goldens compare FILE.json
 
-Every zoo export, every trained model and every packaged one goes through six jobs by the command line; of each the
+Every zoo export, every trained model and every packaged one goes through seven jobs by the command line; of each the
 written model, its plan and its JSON without seconds are hashed. Hashes hold on one machine with one set of packages
 only, so they are recorded there and never kept. What a model says of how it was made (``metadata_props`` whose key
 starts with ``graphprune``) is no part of its hash, and paths are no part of any.
@@ -120,8 +120,10 @@ def collect(wanted: str, jobs: list[str], workers: int) -> dict[str, dict[str, s
         for job in jobs
         if re.search(wanted, name) and not ("calibrated" in job and name in LARGE)
     ]
+    if not tasks:
+        raise SystemExit(f"no model matches {wanted!r}")
     with ProcessPoolExecutor(workers) as pool:
-        found = {}
+        found: dict[str, dict[str, str]] = {}
         for number, (key, value) in enumerate(pool.map(one, tasks)):
             found[key] = value
             print(f"\r{number + 1} of {len(tasks)}", end="", file=sys.stderr, flush=True)

@@ -52,5 +52,5 @@ def _computed(model: ModelProto, node: NodeProto, known: dict[str, np.ndarray]) 
 def follows(value: np.ndarray, axis: int, n: int = 2, m: int = 4) -> bool:
     """At most ``n`` of every ``m`` elements along an axis differ from zero."""
     moved = np.moveaxis(value, axis, -1)
-    whole = moved.shape[-1] // m * m
-    return bool(((moved[..., :whole].reshape(-1, m) != 0).sum(1) <= n).all()) and whole > 0
+    filled = np.pad(moved, [*[(0, 0)] * (moved.ndim - 1), (0, -moved.shape[-1] % m)])
+    return bool(((filled.reshape(-1, m) != 0).sum(1) <= n).all()) and moved.shape[-1] >= m

@@ -21,6 +21,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import graphprune
+from graphprune.analysis import verify
 from graphprune.errors import InputError
 
 FORMS = ("alone", "constant", "weights", "activations")
@@ -221,6 +222,7 @@ def survey(chunk: int, chunks: int, whole: bool) -> Iterator[Outcome]:
 
 def main(arguments: Sequence[str]) -> None:
     """Prune a chunk of the runs, from a number on; each run is named before it begins."""
+    verify.always = True  # as in all tests
     warnings.simplefilter("ignore")
     chunk, chunks, start = map(int, arguments[:3])
     for run in chosen(whole="whole" in arguments[3:])[chunk::chunks][start:]:

@@ -14,6 +14,7 @@ from graphprune.analysis.contractions import Contraction
 from graphprune.errors import InputError
 from graphprune.passes.choose import magnitude, surgeon
 from graphprune.progress import Steps, unseen
+from graphprune.run import usercode
 from graphprune.run.moments import FloatArray
 
 CRITERIA = ("obs", "activation", "magnitude", "random")
@@ -54,7 +55,18 @@ def names() -> list[str]:
 
 def needs_inputs(name: str) -> bool:
     """Whether a criterion looks at activations."""
-    return name in NEED_INPUTS or (name in _foreign() and getattr(_foreign()[name].load(), "needs_inputs", False))
+    return name in NEED_INPUTS or (name in _foreign() and getattr(_loaded(name), "needs_inputs", False))
+
+
+def _loaded(name: str) -> Criterion:
+    """A criterion of another package.
+
+    Raises:
+        UserCodeError: the package raises when it is imported.
+    """
+    with usercode.told(f"criterion {name!r} of {_foreign()[name].value}"):
+        found: Criterion = _foreign()[name].load()
+    return found
 
 
 @dataclass(frozen=True)
@@ -127,8 +139,9 @@ def rank(
         case "random":
             return {g.id: _independent(g, rng.permuted(np.arange(1.0, g.size + 1))) for g in groups}
         case name if name in _foreign():
-            score, given = _foreign()[name].load(), Given(analysis, contractions, seed)
-            return {g.id: _independent(g, np.asarray(score(given, g), np.float64)) for g in groups}
+            score, given = _loaded(name), Given(analysis, contractions, seed)
+            with usercode.told(f"criterion {name!r} of {_foreign()[name].value}"):
+                return {g.id: _independent(g, np.asarray(score(given, g), np.float64)) for g in groups}
     return {g.id: Ranking(by_weights[g.id], _errors(g, _summed(g, squared(g)))) for g in groups}
 
 

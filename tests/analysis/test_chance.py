@@ -103,7 +103,7 @@ def test_batch_statistics_are_proven_and_noted() -> None:
     result = graphprune.prune(in_training(), ratio=0.3)
     usual = graphprune.prune(residual(), ratio=0.3)
     assert result.proof is not None and result.proof.worst < 1e-5
-    assert {g.id: g.removed for g in result.plan.groups}.keys() == {g.id: g.removed for g in usual.plan.groups}.keys()
+    assert [g.id for g in result.plan.groups] == [g.id for g in usual.plan.groups] != []
     (note,) = result.notes
     assert "training mode and uses the statistics of each batch" in note and "model.eval()" in note
 
@@ -123,5 +123,5 @@ def test_every_random_operator_of_onnx_is_known() -> None:
     random = onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
     found = {s.name for s in schemas if s.node_determinism == random and not s.has_function}
     held = {"If", "Loop", "Scan", "SequenceMap"}
-    assert found - held <= {op for _, op in chance.RANDOM}
+    assert "RandomNormal" in found and found - held <= {op for _, op in chance.RANDOM}
     assert chance.drawn(load(dropped())) and not chance.drawn(load(residual()))

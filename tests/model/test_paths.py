@@ -160,5 +160,6 @@ def test_a_command_that_fails_late_has_written_nothing(
 
     before = contents(folder)
     monkeypatch.setattr(report, "result_data", fail)
-    assert command(capsys, *PRUNE, "-o", "o.onnx", "--json", "o.json")[0] == 2
+    status, _, err = command(capsys, *PRUNE, "-o", "o.onnx", "--json", "o.json")
+    assert status == 2 and err == "graphprune: error: late\n"
     assert contents(folder) == before

@@ -88,7 +88,10 @@ UNRULED = "com.microsoft", "TransposeMatMul"
 
 def graphprune(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line with what is installed in a folder."""
-    start = f"from graphprune import cli, rules; del rules._registered[{UNRULED}]; cli.main()"
+    start = (
+        "from graphprune import cli, rules; from graphprune.analysis import verify; verify.always = True; "
+        f"del rules._registered[{UNRULED}]; cli.main()"
+    )
     command = [sys.executable, "-c", start, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
@@ -183,3 +186,9 @@ def test_an_operator_in_one_line(perceptron: Path) -> None:
 
 def projection(path: Path) -> np.ndarray:
     return next(numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if "projection" in t.name)
+
+
+def test_a_criterion_that_raises_is_told_as_its_own(plain: Path) -> None:
+    install(plain, "graphprune.criteria", "bad", "def bad(given, group):\n    raise ValueError('no scores')\n", "bad")
+    done = graphprune(plain, "prune", "m.onnx", "--ratio", "0.3", "--criterion", "bad")
+    assert done.returncode == 2 and "criterion 'bad' of" in done.stderr and "ValueError: no scores" in done.stderr

@@ -314,12 +314,12 @@ def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None
         return [output]
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; the results of several models go to a folder")
-    names = [model.name for model in models]
+    names = [model.stem for model in models]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{output}: two models are called {twice}, and their results would be one file")
     output.mkdir(parents=True, exist_ok=True)
-    return [output / f"{Path(name).stem}.onnx" for name in names]
+    return [output / f"{name}.onnx" for name in names]
 
 
 def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:

@@ -64,7 +64,7 @@ class Validate(Pass):
             self.min_speedup,
             self.half,
             self.tensorrt,
-            [(int(text[:-1]), int(text[-1])) for text in self.capabilities],
+            [_capability(text) for text in self.capabilities],
             {name: _three(name, shapes) for name, shapes in self.profile.items()},
             self.timeout,
             self.inputs,
@@ -92,6 +92,12 @@ class Validate(Pass):
         if not verdict.passed:
             raise VerdictError(f"{after.original.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
         return after
+
+
+def _capability(text: str) -> tuple[int, int]:
+    if len(text) < 2 or not text.isdecimal():
+        raise InputError(f"capabilities: {text!r} is not like 86")
+    return int(text[:-1]), int(text[-1])
 
 
 def _three(name: str, shapes: Sequence[Sequence[int]]) -> tuple[Shape, Shape, Shape]:

@@ -25,7 +25,6 @@ from graphprune.passes.smaller import Smaller
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.passes import Permute, Sparsify
 from graphprune.passes.state import Job
-from graphprune.relation import Shape
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
 from graphprune.verdict.checks import Checks
@@ -126,8 +125,3 @@ def _sparse(request: sparse.Request, compensate: str) -> Sparsify:
 
 def _judged(checks: Checks | None) -> list[Pass]:
     return [] if checks is None else [Validate.of(checks)]
-
-
-def shapes_of(given: Mapping[str, Shape] | None) -> dict[str, Shape]:
-    """Sizes of inputs as a job holds them."""
-    return {name: tuple(shape) for name, shape in (given or {}).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphprune.errors import InputError
@@ -30,7 +30,7 @@ class ReplayBlocks(Pass):
 
     name: ClassVar[str] = "replay-blocks"
 
-    plan: str | Plan = field(default_factory=lambda: Plan({}))
+    plan: str | Plan
 
     def phases(self, state: State) -> Sequence[str]:
         """None: it takes no time."""

@@ -161,7 +161,7 @@ def marked(state: State, recipe: Recipe, plan: str) -> Model:
     """
     said = {
         "graphprune.version": __version__,
-        "graphprune.recipe": json.dumps(told(recipe), sort_keys=True),
+        "graphprune.recipe": json.dumps(told(replace(recipe, job=state.job)), sort_keys=True),
         "graphprune.original.sha256": str(state.plan.model["sha256"]),
         "graphprune.plan.sha256": hashlib.sha256(plan.encode()).hexdigest(),
     }

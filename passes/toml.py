@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     """
     file = Path(path)
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         data = tomlkit.parse(text).unwrap()
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
@@ -214,6 +214,8 @@ def _at(text: str, keys: Sequence[str | int]) -> str:
     number = next((k for k in keys if isinstance(k, int)), None)
     for place, key in enumerate(section):
         head = re.compile(rf"\s*\[+\s*(?:[^\]]*\.)?[\"']?{re.escape(key)}[\"']?\s*[.\]]")
+        if place == 0 and number is not None:
+            head = re.compile(rf"\s*\[\[\s*{re.escape(key)}\s*\]\]")
         heads = [n for n in range(start, len(lines)) if head.match(lines[n])]
         which = number if place == 0 and number is not None else 0
         if which < len(heads):

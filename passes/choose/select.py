@@ -77,6 +77,8 @@ class Select(Pass):
         groups, left = by_ratio.candidates(
             analysis, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5
         )
+        taken = {entry.id for entry in state.plan.groups}  # by an earlier pass, which has the say
+        groups = [group for group in groups if group.id not in taken]
         request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform)
         selected = selection.select(analysis, groups, request, state.batches(state.model), job.seed, state.progress)
         untouched = left + selected.chosen.untouched
@@ -85,7 +87,10 @@ class Select(Pass):
         entries = [
             _entry(analysis.group(id), classes, selected.scores) for id, classes in selected.chosen.selection.items()
         ]
-        found = Chosen(selected.scores, selected.constant, untouched)
+        before = state.found(Chosen) or Chosen({}, {}, [])
+        chosen = {entry.id for entry in (*state.plan.groups, *entries)}
+        kept = [one for one in untouched if one.group not in chosen]
+        found = Chosen({**before.scores, **selected.scores}, {**before.constant, **selected.constant}, kept)
         return state.having(found, plan=replace(state.plan, groups=[*state.plan.groups, *entries]))
 
     def _widths(self, state: State) -> by_ratio.Align:

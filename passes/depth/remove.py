@@ -46,6 +46,8 @@ class SelectBlocks(Pass):
         request.check()
         if not request:
             return ("nothing is asked for: give count or names",)
+        if state.will("select-blocks"):
+            return ("a recipe chooses blocks once; name or count all of them in one pass",)
         will = state.will("remove-blocks")
         return () if will else ("no pass 'remove-blocks' is ahead, so that what is chosen would stay",)
 

@@ -36,7 +36,7 @@ class Fit(Pass):
     def requires(self, state: State) -> Sequence[str]:
         """Inputs are there for methods that look at them."""
         compensation.resolve_compensation(self.method, state.job.calibration is not None)
-        return ()
+        return ("'cut' is ahead, and would cut what was fitted; put it first",) if state.will("cut") else ()
 
     def call(self, state: State) -> State:
         """Fit, and list the weights that changed in the plan."""

@@ -67,7 +67,9 @@ class Sparsify(Pass):
         calibrated = state.job.calibration is not None
         self.request.resolved(calibrated)
         compensation.resolve_compensation(self.compensate, calibrated)
-        return () if self.compensate != "fold" else ("fold is about removed channels; choose refit, repair or none",)
+        found = [f"{one!r} is ahead, and would leave weights that are not sparse any more; put it first"
+                 for one in ("cut", "fit", "sparsify") if state.will(one)]  # fmt: skip
+        return found + ["fold is about removed channels; choose refit, repair or none"] * (self.compensate == "fold")
 
     def bounds(self, state: State) -> Mapping[str, int]:
         """Widths that keep the pattern, and the sparse kernels that read it."""
@@ -99,6 +101,8 @@ class Permute(Pass):
         ahead = _ahead(state)
         if ahead is None:
             return ("no pass 'sparsify' is ahead, so that no order keeps more than another",)
+        if not state.will("cut"):
+            return ("no pass 'cut' is ahead, which lets channels change places",)
         why = ahead.request.structure.lacks("permute")
         return (why,) if why else ()
 

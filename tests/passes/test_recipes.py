@@ -153,6 +153,9 @@ def test_requirements_are_asked_before_anything_is_computed(tmp_path: Path, monk
         (CUT + CUT, "pass 'cut': a recipe cuts once"),
         ("[[passes]]\nuse = 'select'\nratio = 0.5\n", "pass 'select': "),
         ("[[passes]]\nuse = 'no_such_module:step'\n", "no_such_module"),
+        ("[[passes]]\nuse = 'sparsify'\n" + CUT, "pass 'sparsify': 'cut' is ahead"),
+        ("[[passes]]\nuse = 'sparsify'\n[[passes]]\nuse = 'sparsify'\n", "pass 'sparsify': 'sparsify' is ahead"),
+        ("[[passes]]\nuse = 'permute'\n[[passes]]\nuse = 'sparsify'\n", "pass 'permute': no pass 'cut' is ahead"),
     ):
         with pytest.raises(InputError) as wrong:
             graphprune.run_recipe(written(tmp_path, text), plain())
@@ -247,3 +250,14 @@ def test_what_init_writes_runs_as_it_is(name: str, tmp_path: Path) -> None:
     result = graphprune.run_recipe(path, tmp_path / "m.onnx", tmp_path / "s.onnx")
     assert result.verdict is not None and result.verdict.passed
     assert (result.sparse is not None and result.sparse.thinned) or result.after.parameters < result.before.parameters
+
+
+def test_groups_that_were_chosen_stay_chosen(tmp_path: Path) -> None:
+    """A second choice takes what is left; nothing that goes is said to be untouched."""
+    group = analyze(plain()).groups[0].id
+    one = f"[[passes]]\nuse = 'select'\nratio = 0.5\nalign = 1\ninclude = [{group!r}]\n"
+    two = "[[passes]]\nuse = 'select'\nratio = 0.25\nalign = 1\n[[passes]]\nuse = 'cut'\n"
+    result = graphprune.run_recipe(written(tmp_path, one + two), plain())
+    shares = {entry.id: len(entry.removed) / entry.size for entry in result.plan.groups}
+    assert shares.pop(group) == 0.5 and shares and set(shares.values()) == {0.25}
+    assert not {one.group for one in result.untouched} & {group, *shares}

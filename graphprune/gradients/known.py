@@ -1,0 +1,162 @@
+"""What is known of the tensors of a graph before it runs: types, dimensions, small constants.
+
+Taken from ONNX's own shape inference, on a copy without weights; with the sizes of the inputs given, most dimensions
+are numbers, else they are names that stand for one size each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
+
+from graphprune.gradients.errors import GradientError
+from graphprune.gradients.terms import Array, Dim, Dims
+
+_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_SMALL = 1024
+"""Elements up to which constants stay in the copy: shapes, axes and the like."""
+
+
+@dataclass
+class Known:
+    """Types and dimensions of tensors by name, and the constants of the graph.
+
+    Attributes:
+        kinds: ``TensorProto`` types.
+        dims: dimensions as far as they are known.
+        constants: initializers and values of Constant nodes.
+        opset: version of ONNX's own operators.
+    """
+
+    opset: int
+    kinds: dict[str, int] = field(default_factory=dict)
+    dims: dict[str, Dims] = field(default_factory=dict)
+    constants: dict[str, TensorProto] = field(default_factory=dict)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        return {}
+
+    def value(self, name: str) -> Array | None:
+        """A small constant, read now; None where it is none, or large."""
+        tensor = self.constants.get(name)
+        if tensor is None or _large(tensor):
+            return None
+        if name not in self._arrays:
+            self._arrays[name] = numpy_helper.to_array(tensor)
+        return self._arrays[name]
+
+
+def apart(
+    model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[ModelProto, list[TensorProto]]:
+    """A model without its large constants, whose places inputs take, and these constants.
+
+    Args:
+        model: it is not changed, and no weight is copied.
+        sizes: shapes of inputs, which take the place of the model's own.
+
+    Raises:
+        GradientError: a shape is for an input that the model does not have.
+    """
+    proto = ModelProto(ir_version=max(model.ir_version, 8), producer_name=model.producer_name)
+    proto.opset_import.extend(model.opset_import)
+    proto.functions.extend(model.functions)
+    graph = proto.graph
+    graph.name = model.graph.name or "graph"
+    graph.node.extend(model.graph.node)
+    graph.output.extend(model.graph.output)
+    large = [t for t in model.graph.initializer if _large(t)]
+    graph.initializer.extend(t for t in model.graph.initializer if not _large(t))
+    weights = {t.name for t in model.graph.initializer}
+    inputs = {i.name: i for i in model.graph.input if i.name not in weights}
+    for name in sizes or {}:
+        if name not in inputs:
+            raise GradientError(f"the model has no input {name!r} that could have a shape")
+    graph.input.extend(_sized(value, (sizes or {}).get(name)) for name, value in inputs.items())
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in large)
+    return proto, large
+
+
+def infer(model: ModelProto) -> Known:
+    """What is known of the tensors of a model without large constants.
+
+    Args:
+        model: as :func:`apart` gives it; it is not changed.
+    """
+    proto = ModelProto()
+    proto.CopyFrom(model)
+    del proto.graph.output[:]  # declared sizes would stand against those that inputs were given
+    proto.graph.output.extend(ValueInfoProto(name=o.name) for o in model.graph.output)
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    known = Known(opset)
+    _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
+    for value in model.graph.output:
+        kind = value.type.tensor_type.elem_type
+        if kind:
+            known.kinds.setdefault(value.name, kind)
+    _read_constants(known, model.graph)
+    return known
+
+
+def _sized(value: ValueInfoProto, shape: tuple[int, ...] | None) -> ValueInfoProto:
+    copy = ValueInfoProto()
+    copy.CopyFrom(value)
+    if shape is not None:
+        copy.type.tensor_type.shape.CopyFrom(
+            helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shape).tensor_type.shape
+        )
+    return copy
+
+
+def _read(known: Known, graph: GraphProto) -> None:
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.HasField("tensor_type"):
+            kind = value.type.tensor_type
+            if kind.elem_type:
+                known.kinds[value.name] = kind.elem_type
+            if kind.HasField("shape"):
+                known.dims[value.name] = tuple(_dim(d) for d in kind.shape.dim)
+
+
+def _dim(dim: object) -> Dim:
+    if dim.HasField("dim_value"):  # type: ignore[attr-defined]
+        return int(dim.dim_value)  # type: ignore[attr-defined]
+    return str(dim.dim_param) or None  # type: ignore[attr-defined]
+
+
+def _read_constants(known: Known, graph: GraphProto) -> None:
+    for tensor in graph.initializer:
+        known.kinds[tensor.name], known.dims[tensor.name] = tensor.data_type, tuple(tensor.dims)
+        known.constants[tensor.name] = tensor
+    for node in graph.node:
+        value = constant(node)
+        if value is not None:
+            known.kinds[node.output[0]], known.dims[node.output[0]] = value.data_type, tuple(value.dims)
+            known.constants[node.output[0]] = value
+
+
+def constant(node: NodeProto) -> TensorProto | None:
+    """The value of a Constant node, None where it is another node or holds no dense tensor of numbers."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    held = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if "value" in held:
+        found: TensorProto = held["value"]
+        return found
+    return next((numpy_helper.from_array(np.asarray(held[n], d)) for n, d in _NUMBERS.items() if n in held), None)
+
+
+def _large(tensor: TensorProto) -> bool:
+    return _size(tensor) > _SMALL or tensor.data_location == TensorProto.EXTERNAL
+
+
+def _size(tensor: TensorProto) -> int:
+    size = 1
+    for d in tensor.dims:
+        size *= d
+    return size

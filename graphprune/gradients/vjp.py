@@ -1,0 +1,190 @@
+"""Vector-Jacobian products of an ONNX model, as an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from graphprune.gradients.errors import GradientError, Stop
+from graphprune.gradients.expansion import prepared
+from graphprune.gradients.known import Known
+from graphprune.gradients.table import GRADIENT
+from graphprune.gradients.terms import Tape, Term
+from graphprune.gradients.walk import Blame, gradient_kind, reverse
+from graphprune.model.bodies import free_names, subgraphs
+
+PREFIX = "d:"
+"""In front of a tensor's name: its gradient."""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """A model that computes gradients.
+
+    Attributes:
+        model: it has the inputs of the original, an input ``d:<output>`` for each output, and outputs ``d:<tensor>``.
+        stopped: tensors whose gradient it does not have, each with the node that stops it, and why.
+    """
+
+    model: ModelProto
+    stopped: tuple[Stop, ...]
+
+
+def vjp(
+    model: ModelProto,
+    outputs: Sequence[str] | None = None,
+    wrt: Sequence[str] | None = None,
+    *,
+    keep: Sequence[str] = (),
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> ModelProto:
+    """The model that computes vector-Jacobian products of a model; see :func:`differentiate`.
+
+    Raises:
+        GradientError: a name is not one of the model's, or a tensor of ``wrt`` has no gradient.
+    """
+    return differentiate(model, outputs, wrt, keep=keep, input_shapes=input_shapes).model
+
+
+def differentiate(
+    model: ModelProto,
+    outputs: Sequence[str] | None = None,
+    wrt: Sequence[str] | None = None,
+    *,
+    keep: Sequence[str] = (),
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Gradients:
+    """A model's vector-Jacobian products, by reverse mode.
+
+    The result has the model's inputs, one input ``d:<output>`` of the shape of each output, and one output
+    ``d:<tensor>`` of the shape of each tensor of ``wrt``: the sum over outputs of what is fed, times the derivative of
+    the output by the tensor. Gradients of half precision are computed and given in single. Where a tensor does not
+    reach an output, its gradient is zero. Operators whose derivative is zero almost everywhere (Floor, Sign) are taken
+    to have a zero derivative, at kinks (Relu at 0) it is zero or one of the sides.
+
+    Args:
+        model: any model; it is not changed. Its external data stays where it is.
+        outputs: tensors that are differentiated, by default all outputs of float type.
+        wrt: constants (initializers, values of Constant nodes) and inputs of float type that gradients are asked for,
+            by default all float constants that can have one.
+        keep: tensors to have as outputs too, in front.
+        input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
+
+    Raises:
+        GradientError: a name is not one of the model's, is not of float type, or a tensor of ``wrt`` has no gradient.
+    """
+    proto, known = prepared(model, input_shapes)
+    graph = proto.graph
+    chosen = _outputs(model, known, outputs)
+    asked = _wrt(graph, known, wrt)
+    tape = Tape(_names(graph))
+    seeds = {name: _seed(tape, name, known) for name in chosen}
+    found = reverse(graph.node, known, tape, seeds, asked)
+    if wrt is not None and found.stopped:
+        raise GradientError(str(_stop(*next(iter(found.stopped.items())))))
+    results: dict[str, Term] = {}
+    for name in (n for n in asked if n not in found.stopped):
+        term = found.gradients.get(name)
+        results[name] = term if term is not None else _zeros(tape, name, known)
+    _check(known, keep)
+    return Gradients(
+        _assembled(model, proto, known, tape, chosen, results, keep),
+        tuple(_stop(name, blame) for name, blame in found.stopped.items()),
+    )
+
+
+def _stop(name: str, blame: Blame) -> Stop:
+    node = blame.node
+    return Stop(name, node.name or next((o for o in node.output if o), ""), node.op_type, blame.reason)
+
+
+def _outputs(model: ModelProto, known: Known, outputs: Sequence[str] | None) -> list[str]:
+    if outputs is None:
+        return [o.name for o in model.graph.output if known.kinds.get(o.name) in GRADIENT]
+    _check(known, outputs)
+    return list(outputs)
+
+
+def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str]:
+    if wrt is None:
+        return [name for name, tensor in known.constants.items() if tensor.data_type in GRADIENT]
+    _check(known, wrt)
+    given = {*known.constants, *(i.name for i in graph.input)}
+    for name in wrt:
+        if name not in given:
+            raise GradientError(f"{name!r} is neither a constant nor an input, and no gradient is taken by it")
+    return list(wrt)
+
+
+def _check(known: Known, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in known.kinds:
+            raise GradientError(f"the model has no tensor {name!r}")
+        if known.kinds[name] not in GRADIENT:
+            kind = TensorProto.DataType.Name(known.kinds[name]).lower()
+            raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
+
+
+def _names(graph: GraphProto) -> set[str]:
+    taken = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+    return taken | {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
+
+
+def _seed(tape: Tape, name: str, known: Known) -> Term:
+    return Term(tape, PREFIX + name, gradient_kind(known.kinds[name]), known.dims.get(name))
+
+
+def _zeros(tape: Tape, name: str, known: Known) -> Term:
+    raw = Term(tape, name, known.kinds[name], known.dims.get(name))
+    return Term(tape, name, gradient_kind(raw.kind), raw.dims).zeros()
+
+
+def _assembled(
+    model: ModelProto,
+    proto: ModelProto,
+    known: Known,
+    tape: Tape,
+    chosen: Sequence[str],
+    results: Mapping[str, Term],
+    keep: Sequence[str],
+) -> ModelProto:
+    graph = proto.graph
+    ends = [
+        helper.make_node("Identity", [term.name], [PREFIX + name], f"{PREFIX}{name}_node")
+        for name, term in results.items()
+    ]
+    nodes = _needed([*graph.node, *tape.nodes, *ends], {*keep, *(PREFIX + name for name in results)})
+    read = {name for node in nodes for name in _reads(node)} | set(keep)
+    built = ModelProto(ir_version=max(proto.ir_version, 8), producer_name=model.producer_name)
+    built.opset_import.extend(proto.opset_import)
+    out = built.graph
+    out.name = f"vjp of {graph.name}" if graph.name else "vjp"
+    out.node.extend(nodes)
+    out.initializer.extend(t for t in graph.initializer if t.name in read)
+    out.initializer.extend(t for t in tape.constants.values() if t.name in read)
+    out.input.extend(graph.input)
+    out.input.extend(_declared(PREFIX + name, known, name) for name in chosen)
+    out.output.extend(_declared(name, known, name, own=True) for name in keep)
+    out.output.extend(_declared(PREFIX + name, known, name) for name in results)
+    return built
+
+
+def _declared(name: str, known: Known, of: str, own: bool = False) -> ValueInfoProto:
+    kind = known.kinds[of] if own else gradient_kind(known.kinds[of])
+    return helper.make_tensor_value_info(name, kind, known.dims.get(of))
+
+
+def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> list[NodeProto]:
+    kept: list[NodeProto] = []
+    alive = set(wanted)
+    for node in reversed(nodes):
+        if any(o in alive for o in node.output if o):
+            kept.append(node)
+            alive.update(_reads(node))
+    return kept[::-1]
+
+
+def _reads(node: NodeProto) -> set[str]:
+    return set(node.input) | {name for graph in subgraphs(node) for name in free_names(graph)}

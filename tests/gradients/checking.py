@@ -1,0 +1,138 @@
+"""Gradients against central differences in float64, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from graphprune.gradients import differentiate
+
+Array = npt.NDArray[Any]
+STEP = 1e-5
+FEW = 48
+"""Elements up to which each is moved alone; above, some random directions are taken."""
+
+
+def one_node(
+    op: str,
+    inputs: Sequence[Array | None],
+    kind: int,
+    *,
+    outputs: int = 1,
+    dynamic: bool = False,
+    opset: int = 23,
+    domain: str = "",
+    **attributes: Any,
+) -> ModelProto:
+    """A model of one node; floats are inputs of type ``kind``, other inputs are constants, unless ``dynamic``."""
+    names = [f"x{i}" if value is not None else "" for i, value in enumerate(inputs)]
+    declared, constants = [], []
+    for name, value in zip(names, inputs, strict=True):
+        if value is None:
+            continue
+        if value.dtype.kind == "f" or dynamic:
+            elem = kind if value.dtype.kind == "f" else helper.np_dtype_to_tensor_dtype(value.dtype)
+            dims = [f"{name}_{k}" for k in range(value.ndim)] if dynamic else list(value.shape)
+            declared.append(helper.make_tensor_value_info(name, elem, dims))
+        else:
+            constants.append(
+                helper.make_tensor(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.reshape(-1))
+            )
+    made = [f"y{i}" for i in range(outputs)]
+    node = helper.make_node(op, names, made, "node", domain=domain, **attributes)
+    results = [helper.make_tensor_value_info(y, TensorProto.UNDEFINED, None) for y in made]
+    graph = helper.make_graph([node], "one", declared, results, constants)
+    imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def evaluate(model: ModelProto, feeds: dict[str, Array], exact: bool) -> list[Array]:
+    """Outputs, by ONNX's reference in float64 or by ONNX Runtime."""
+    if exact:
+        return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, feeds)]
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return list(ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"]).run(None, feeds))
+
+
+def check(
+    op: str,
+    *inputs: Array | None,
+    outputs: int = 1,
+    wrt: Sequence[int] | None = None,
+    exact: bool = True,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Hold the gradients of an operator against differences, with sizes known and unknown.
+
+    Args:
+        op: the operator.
+        *inputs: its inputs, None where one is left out.
+        outputs: how many outputs it has; those of float type are differentiated.
+        wrt: inputs whose gradients are compared, by default all of float type.
+        exact: whether ONNX's reference evaluates the operator; else ONNX Runtime does, in float32 (with a larger step).
+        tolerance: of the differences, relative to the largest element of the gradient.
+        seed: of directions and cotangents.
+        **options: ``opset``, ``domain``, and attributes of the node.
+    """
+    rng = np.random.default_rng(seed)
+    floats = [i for i, v in enumerate(inputs) if v is not None and v.dtype.kind == "f"]
+    chosen = floats if wrt is None else list(wrt)
+    kind, step = (TensorProto.DOUBLE, STEP) if exact else (TensorProto.FLOAT, 1e-2)
+    model = one_node(op, inputs, kind, outputs=outputs, **options)
+    dtype = np.float64 if exact else np.float32
+    base = {f"x{i}": np.asarray(inputs[i], dtype) for i in floats}
+    values = evaluate(model, base, exact)
+    weights = [rng.standard_normal(v.shape) if v.dtype.kind == "f" else None for v in values]
+
+    def loss(feeds: dict[str, Array]) -> float:
+        found = evaluate(model, feeds, exact)
+        return sum(
+            float((w * v.astype(np.float64)).sum()) for w, v in zip(weights, found, strict=True) if w is not None
+        )
+
+    for dynamic in (False, True):
+        grads = gradients(op, inputs, weights, chosen, outputs=outputs, dynamic=dynamic, **options)
+        for i in chosen:
+            grad = grads[f"d:x{i}"]
+            assert grad.shape == base[f"x{i}"].shape and grad.dtype == np.float32
+            for direction in _directions(base[f"x{i}"], rng):
+                ends = []
+                for sign in (1, -1):
+                    moved = np.asarray(base[f"x{i}"] + sign * step * direction, dtype)
+                    ends.append(loss({**base, f"x{i}": moved}))
+                expected = (ends[0] - ends[1]) / (2 * step)
+                found = float((grad.astype(np.float64) * direction).sum())
+                scale = 1 + float(np.abs(grad).max(initial=0)) * float(np.abs(direction).sum()) ** 0.5
+                assert abs(found - expected) <= tolerance * scale, (op, i, dynamic, found, expected, options)
+
+
+def gradients(
+    op: str, inputs: Sequence[Array | None], weights: Sequence[Array | None], chosen: Sequence[int], **options: Any
+) -> dict[str, Array]:
+    """Gradients by ONNX Runtime, in float32."""
+    model = one_node(op, inputs, TensorProto.FLOAT, **options)
+    seeds = [f"y{k}" for k, w in enumerate(weights) if w is not None]
+    found = differentiate(model, seeds, [f"x{i}" for i in chosen]).model
+    feeds = {f"d:y{k}": np.asarray(w, np.float32) for k, w in enumerate(weights) if w is not None}
+    declared = {i.name for i in model.graph.input}
+    for i, value in enumerate(inputs):
+        if value is not None and f"x{i}" in declared:
+            feeds[f"x{i}"] = np.asarray(value, np.float32) if value.dtype.kind == "f" else value
+    names = [o.name for o in found.graph.output]
+    return dict(zip(names, evaluate(found, feeds, exact=False), strict=True))
+
+
+def _directions(value: Array, rng: np.random.Generator) -> list[Array]:
+    if value.size <= FEW:
+        return [row.reshape(value.shape) for row in np.eye(value.size)]
+    return [rng.standard_normal(value.shape) for _ in range(6)]

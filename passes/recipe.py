@@ -29,6 +29,7 @@ GROUP = "graphprune.passes"
 
 PASSES = {
     "cut": "graphprune.passes.cut:Cut",
+    "distill": "graphprune.passes.distill.distill:Distill",
     "fit": "graphprune.passes.fit.fit:Fit",
     "fold-constants": "graphprune.passes.choose.fold:FoldConstants",
     "permute": "graphprune.passes.sparse.passes:Permute",

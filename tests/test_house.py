@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("relation", "rules", "model", "gradients", "run", "analysis", "rewrite", "proof", "verdict", "passes", "cli")
+ROOMS = ("relation", "rules", "model", "run", "gradients", "analysis", "rewrite", "proof", "verdict", "passes", "cli")
 """From the ground up."""
 OWN = ("__init__.py", "__main__.py", "errors.py", "progress.py", "py.typed", "schema.py")
 """Files of the package itself: the public names, what all floors read, and the marker of type information."""

@@ -45,7 +45,10 @@ def vjp(
     Raises:
         GradientError: a name is not one of the model's, or a tensor of ``wrt`` has no gradient.
     """
-    return differentiate(model, outputs, wrt, keep=keep, input_shapes=input_shapes).model
+    found = differentiate(model, outputs, wrt, keep=keep, input_shapes=input_shapes)
+    if wrt is not None and found.stopped:
+        raise GradientError(str(found.stopped[0]))
+    return found.model
 
 
 def differentiate(
@@ -73,7 +76,7 @@ def differentiate(
         input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
 
     Raises:
-        GradientError: a name is not one of the model's, is not of float type, or a tensor of ``wrt`` has no gradient.
+        GradientError: a name is not one of the model's, or is not of float type.
     """
     proto, known = prepared(model, input_shapes)
     graph = proto.graph
@@ -82,8 +85,6 @@ def differentiate(
     tape = Tape(_names(graph))
     seeds = {name: _seed(tape, name, known) for name in chosen}
     found = reverse(graph.node, known, tape, seeds, asked)
-    if wrt is not None and found.stopped:
-        raise GradientError(str(_stop(*next(iter(found.stopped.items())))))
     results: dict[str, Term] = {}
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)

@@ -1,0 +1,139 @@
+"""A model in training: its weights are inputs, its loss is differentiated, both run in ONNX Runtime.
+
+Weights and gradients are passed without copies on processors; a step is one run for each micro-batch, and one update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from graphprune.gradients.adam import Adam
+from graphprune.gradients.errors import Stop
+from graphprune.gradients.known import constant
+from graphprune.gradients.table import GRADIENT
+from graphprune.gradients.vjp import PREFIX, differentiate
+from graphprune.model import Model
+from graphprune.relation import Values
+from graphprune.run.runtime import Feeds, session
+
+LOSS = "loss"
+"""What the scalar that is made small is called."""
+
+
+def float_constants(model: ModelProto) -> dict[str, TensorProto]:
+    """Initializers and values of Constant nodes of float type, by name."""
+    found = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        tensor = constant(node)
+        if tensor is not None:
+            found[node.output[0]] = tensor
+    return {name: tensor for name, tensor in found.items() if tensor.data_type in GRADIENT}
+
+
+def with_weights_as_inputs(model: ModelProto, chosen: Mapping[str, TensorProto]) -> ModelProto:
+    """The model with some constants as inputs behind its own, in their order, also those that it does not read.
+
+    Args:
+        model: it is not changed.
+        chosen: the constants by name.
+    """
+    proto = ModelProto()
+    proto.ir_version = model.ir_version
+    proto.opset_import.extend(model.opset_import)
+    proto.functions.extend(model.functions)
+    graph = proto.graph
+    graph.name = model.graph.name
+    graph.node.extend(n for n in model.graph.node if not (n.op_type == "Constant" and n.output[0] in chosen))
+    graph.initializer.extend(t for t in model.graph.initializer if t.name not in chosen)
+    graph.input.extend(i for i in model.graph.input if i.name not in chosen)
+    graph.input.extend(helper.make_tensor_value_info(n, t.data_type, list(t.dims)) for n, t in chosen.items())
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    return proto
+
+
+@dataclass
+class Trainer:
+    """A loss with its gradient, and the weights that make it small.
+
+    Attributes:
+        adam: the weights.
+        forward: a session that computes the loss.
+        backward: a session that computes the loss and the gradient.
+        kinds: type of each weight in the model; they are trained in single precision.
+        stopped: weights that were asked for and have no gradient, with the reason.
+    """
+
+    adam: Adam
+    forward: ort.InferenceSession
+    backward: ort.InferenceSession
+    kinds: Mapping[str, np.dtype]
+    stopped: tuple[Stop, ...] = ()
+
+    def weights(self) -> dict[str, Values]:
+        """The weights as the model holds them."""
+        return {name: np.asarray(value, self.kinds[name]) for name, value in self.adam.weights.items()}
+
+    def loss(self, batches: Iterable[Feeds]) -> float:
+        """The mean of the loss over batches."""
+        held = self.weights()
+        found = [float(self.forward.run([LOSS], {**feeds, **held})[0]) for feeds in batches]
+        return float(np.mean(found))
+
+    def step(self, batches: Sequence[Feeds], rate: float) -> float:
+        """One step over micro-batches of like size; returns the loss before it."""
+        held, total = self.weights(), 0.0
+        one = np.ones((), np.float32)
+        for feeds in batches:
+            loss, *gradients = self.backward.run(None, {**feeds, **held, PREFIX + LOSS: one})
+            total += float(loss) / len(batches)
+            self.adam.add(dict(zip(self.adam.weights, gradients, strict=True)), 1 / len(batches))
+        self.adam.step(rate)
+        return total
+
+
+def trainer(
+    model: ModelProto,
+    names: Sequence[str],
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    provider: str = "CPUExecutionProvider",
+    threads: int = 0,
+) -> Trainer:
+    """Make a model's weights ready for training.
+
+    Args:
+        model: it has a scalar output ``loss``; it is not changed.
+        names: float constants that are to be trained.
+        input_shapes: sizes of a batch; without them the model's own hold.
+        provider: of ONNX Runtime.
+        threads: within an operator; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        GradientError: a name is none of the model's float constants.
+    """
+    found = differentiate(model, [LOSS], names, keep=[LOSS], input_shapes=input_shapes)
+    kept = [o.name.removeprefix(PREFIX) for o in found.model.graph.output][1:]
+    there = float_constants(model)
+    held = {name: there[name] for name in kept}
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
+    adam = Adam(values, tied=_tied(values))
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    sessions = []
+    for proto in (with_weights_as_inputs(model, held), with_weights_as_inputs(found.model, held)):
+        with session(Model(proto), level, threads=threads, provider=provider) as active:
+            sessions.append(active)
+    return Trainer(adam, *sessions, {n: v.dtype for n, v in values.items()}, found.stopped)
+
+
+def _tied(values: Mapping[str, Values]) -> list[list[str]]:
+    """Names of weights that are equal, and so were one before they were exported."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault((value.shape, value.dtype.str, value.tobytes()), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]

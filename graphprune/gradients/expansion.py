@@ -12,6 +12,7 @@ import onnx.defs
 import onnx.inliner
 from onnx import ModelProto, NodeProto, helper
 
+from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known, apart, infer
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
@@ -54,7 +55,9 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
         found = _opened(_defined(proto, known), known)
         if found is proto:
             break
+        refused = known.refused
         proto, known = found, infer(found)
+        known.refused.update(refused)
     held = {t.name for t in weights}
     inputs = [i for i in proto.graph.input if i.name not in held]
     del proto.graph.input[:]
@@ -127,7 +130,11 @@ def _expression(node: NodeProto, tape: Tape, known: Known) -> Sequence[Term] | N
     if opens is None or (domain_of(node), node.op_type) in RULES:
         return None
     none = (None,) * len(node.output)
-    found = opens(Back(tape, node, known, none, (False,) * len(node.input)))
+    try:
+        found = opens(Back(tape, node, known, none, (False,) * len(node.input)))
+    except NoGradientError as error:
+        known.refused[node.output[0]] = str(error)
+        return None
     if found is None:
         return None
     for name, term in zip(node.output, found, strict=False):

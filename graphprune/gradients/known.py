@@ -17,6 +17,10 @@ from graphprune.gradients.errors import GradientError
 from graphprune.gradients.terms import Array, Dim, Dims
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_SAME = frozenset("BiasAdd BiasGelu FastGelu Gelu QuickGelu SimplifiedLayerNormalization".split())
+"""Operators of com.microsoft whose first output is like their first input."""
+_SHARED = frozenset("DequantizeLinear GatherND GridSample QuantizeLinear Trilu".split())
+"""Operators of com.microsoft that are those of ONNX."""
 _SMALL = 1024
 """Elements up to which constants stay in the copy: shapes, axes and the like."""
 
@@ -26,6 +30,7 @@ class Known:
     """Types and dimensions of tensors by name, and the constants of the graph.
 
     Attributes:
+        refused: why a node could not be laid open, by its first output.
         kinds: ``TensorProto`` types.
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
@@ -33,6 +38,7 @@ class Known:
     """
 
     opset: int
+    refused: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
@@ -92,6 +98,8 @@ def infer(model: ModelProto) -> Known:
     proto.CopyFrom(model)
     del proto.graph.output[:]  # declared sizes would stand against those that inputs were given
     proto.graph.output.extend(ValueInfoProto(name=o.name) for o in model.graph.output)
+    for node in proto.graph.node:
+        _stand_in(node)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     known = Known(opset)
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
@@ -101,6 +109,15 @@ def infer(model: ModelProto) -> Known:
             known.kinds.setdefault(value.name, kind)
     _read_constants(known, model.graph)
     return known
+
+
+def _stand_in(node: NodeProto) -> None:
+    """An operator that inference knows, in place of one of another domain that gives the same types and shapes."""
+    if node.op_type in _SAME and (node.domain == "com.microsoft" or node.op_type == "SimplifiedLayerNormalization"):
+        kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
+        node.CopyFrom(kept)
+    elif node.op_type in _SHARED and node.domain == "com.microsoft":
+        node.domain = ""
 
 
 def _sized(value: ValueInfoProto, shape: tuple[int, ...] | None) -> ValueInfoProto:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from onnx import NodeProto, TensorProto, helper
 
+from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known
 from graphprune.gradients.terms import Array, Tape, Term
 
@@ -83,7 +84,7 @@ class Back:
     @cached_property
     def g0(self) -> Term:
         """Gradient of the first output; zeros where only others have one."""
-        return self.g[0] if self.g[0] is not None else self.y[0].zeros()
+        return self.g[0] if self.g[0] is not None else self.y[0].zeros(GRADIENT.get(self.y[0].kind, TensorProto.FLOAT))
 
     @property
     def tied(self) -> int:
@@ -158,6 +159,15 @@ def _summed(derivative: Callable[..., Term | Sequence[Term | None]]) -> Rule:
 def flat(text: str, domain: str = "") -> None:
     """Enter operators whose derivative is zero wherever it exists."""
     FLAT.setdefault(domain, set()).update(text.split())
+
+
+def stops(reason: str, text: str, domain: str = "") -> None:
+    """Enter operators that stop gradients, and why."""
+
+    def back(b: Back) -> Sequence[Gradient]:
+        raise NoGradientError(reason)
+
+    rule(*text.split(), domain=domain)(back)
 
 
 def domain_of(node: NodeProto) -> str:

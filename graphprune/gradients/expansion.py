@@ -13,7 +13,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, helper
 
 from graphprune.gradients.errors import NoGradientError
-from graphprune.gradients.known import Known, apart, infer
+from graphprune.gradients.known import Known, apart, constants_of, infer
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
 from graphprune.gradients.terms import Tape, Term
@@ -49,7 +49,9 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
         sizes: shapes of inputs.
     """
     proto, weights = apart(model, sizes)
-    proto = upgrade(onnx.inliner.inline_local_functions(proto) if proto.functions else proto)
+    inlined = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+    own = [t.name for t in weights] + constants_of(inlined)
+    proto = upgrade(inlined)
     known = infer(proto)
     for _ in range(_ROUNDS):
         found = _opened(_defined(proto, known), known)
@@ -64,6 +66,7 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
     proto.graph.input.extend(inputs)
     proto.graph.initializer.extend(weights)
     known.constants.update((t.name, t) for t in weights)
+    known.own = [name for name in own if name in known.constants]
     return proto, known
 
 

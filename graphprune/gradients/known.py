@@ -35,6 +35,7 @@ class Known:
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
+        own: constants that the model had before operators were laid open.
     """
 
     opset: int
@@ -42,6 +43,7 @@ class Known:
     kinds: dict[str, int] = field(default_factory=dict)
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
+    own: list[str] = field(default_factory=list)
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
@@ -155,6 +157,12 @@ def _read_constants(known: Known, graph: GraphProto) -> None:
         if value is not None:
             known.kinds[node.output[0]], known.dims[node.output[0]] = value.data_type, tuple(value.dims)
             known.constants[node.output[0]] = value
+
+
+def constants_of(model: ModelProto) -> list[str]:
+    """Names of initializers and of Constant nodes' values."""
+    graph = model.graph
+    return [t.name for t in graph.initializer] + [n.output[0] for n in graph.node if constant(n) is not None]
 
 
 def constant(node: NodeProto) -> TensorProto | None:

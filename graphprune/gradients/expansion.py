@@ -6,7 +6,7 @@ operators of other domains, one of :data:`BODIES`, written as an expression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import onnx.defs
 import onnx.inliner
@@ -87,6 +87,7 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         return model
     typed = ModelProto()
     typed.CopyFrom(model)
+    _fill(typed.graph.node, names, _version(model))
     declared = {v.name for v in (*model.graph.input, *model.graph.output)}
     typed.graph.value_info.extend(
         helper.make_tensor_value_info(name, kind, known.dims.get(name))
@@ -101,10 +102,24 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
     return proto
 
 
+def _fill(nodes: Iterable[NodeProto], names: Sequence[str], version: int) -> None:
+    """Attributes that are left out, which bodies refer to, at their defaults."""
+    for node in nodes:
+        for graph in subgraphs(node):
+            _fill(graph.node, names, version)
+        if node.op_type in names and domain_of(node) == "":
+            held = {a.name for a in node.attribute}
+            options = onnx.defs.get_schema(node.op_type, version).attributes.values()
+            node.attribute.extend(o.default_value for o in options if o.name not in held and o.default_value.type)
+
+
+def _version(model: ModelProto) -> int:
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
 def _has_body(node: NodeProto, model: ModelProto) -> bool:
-    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     try:
-        schema = onnx.defs.get_schema(node.op_type, version)
+        schema = onnx.defs.get_schema(node.op_type, _version(model))
     except onnx.defs.SchemaError:
         return False
     return bool(getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False))

@@ -17,8 +17,12 @@ from graphprune.gradients.errors import GradientError
 from graphprune.gradients.terms import Array, Dim, Dims
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-_SAME = frozenset("BiasAdd BiasGelu FastGelu Gelu QuickGelu SimplifiedLayerNormalization".split())
-"""Operators of com.microsoft whose first output is like their first input."""
+_SAME = frozenset(
+    """
+    BiasAdd BiasGelu FastGelu Gelu GroupNormalization MeanVarianceNormalization QuickGelu SimplifiedLayerNormalization
+    """.split()
+)
+"""Operators, some of com.microsoft, whose first output is like their first input, which inference does not say."""
 _SHARED = frozenset("DequantizeLinear GatherND GridSample QuantizeLinear Trilu".split())
 """Operators of com.microsoft that are those of ONNX."""
 _SMALL = 1024
@@ -115,7 +119,7 @@ def infer(model: ModelProto) -> Known:
 
 def _stand_in(node: NodeProto) -> None:
     """An operator that inference knows, in place of one of another domain that gives the same types and shapes."""
-    if node.op_type in _SAME and (node.domain == "com.microsoft" or node.op_type == "SimplifiedLayerNormalization"):
+    if node.op_type in _SAME:
         kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
         node.CopyFrom(kept)
     elif node.op_type in _SHARED and node.domain == "com.microsoft":

@@ -27,6 +27,14 @@ GRADIENT: dict[int, int] = {
 """Type in which the gradient of a float tensor is computed and given: half precision accumulates in single."""
 
 
+INTEGERS = frozenset(
+    getattr(TensorProto, name)
+    for name in "BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 INT4 UINT4 INT2 UINT2".split()
+    if hasattr(TensorProto, name)
+)
+"""Types of whole numbers."""
+
+
 @dataclass(frozen=True)
 class Barred:
     """In place of a gradient: it exists, and no rule tells it.

@@ -107,6 +107,11 @@ class Back:
         """Whether an input's gradient is asked for."""
         return i < len(self.wanted) and self.wanted[i]
 
+    def raw_output(self, i: int) -> Term | None:
+        """An output in its own type, None where it is left out."""
+        name = self.node.output[i] if i < len(self.node.output) else ""
+        return self._raw(name) if name else None
+
     def value(self, i: int) -> Array | None:
         """Value of an input that is a small constant."""
         return self.known.value(self.node.input[i]) if self.has(i) else None

@@ -252,6 +252,8 @@ class Term:
         """The same elements in another shape; of a sequence, -1 stands for what is left."""
         shape = to if isinstance(to, Term) else self.tape.constant(list(to))
         dims: Dims | None = None
+        if shape.value is not None and self.value is not None and shape.value.all():
+            return self.tape.constant(self.value.reshape(shape.value), self.kind)
         if shape.value is not None:
             dims = tuple(int(d) if d > 0 else None for d in shape.value)
         return self.tape.op("Reshape", self, shape, dims=dims, allowzero=None)

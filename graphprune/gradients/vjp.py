@@ -88,7 +88,7 @@ def differentiate(
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)
         results[name] = term if term is not None else _zeros(tape, name, known)
-    _check(known, keep)
+    _check(known, keep, floats=False)
     return Gradients(
         _assembled(model, proto, known, tape, chosen, results, keep),
         tuple(_stop(name, blame) for name, blame in found.stopped.items()),
@@ -118,11 +118,11 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     return list(wrt)
 
 
-def _check(known: Known, names: Iterable[str]) -> None:
+def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
     for name in names:
         if name not in known.kinds:
             raise GradientError(f"the model has no tensor {name!r}")
-        if known.kinds[name] not in GRADIENT:
+        if floats and known.kinds[name] not in GRADIENT:
             kind = TensorProto.DataType.Name(known.kinds[name]).lower()
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
 

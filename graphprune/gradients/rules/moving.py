@@ -111,6 +111,8 @@ def _slice(b: Back) -> Sequence[Gradient]:
     found = _bounds(b)
     if found is None or x.rank is None:
         return [by_index(b)]
+    if y.dims is not None and 0 in y.dims:
+        return [x.zeros(b.g0.kind)]
     axes = [a % x.rank for a, _, _ in found]
     g, before, after = b.g0, [], []
     g = _spread(g, [(axis, step) for axis, (_, _, step) in zip(axes, found, strict=True)])
@@ -118,10 +120,10 @@ def _slice(b: Back) -> Sequence[Gradient]:
         size, count = x.size(axis), y.size(axis)
         first = _first(b.tape, start, size, step)
         if abs(step) > 1 or step < 0:  # sizes are known
-            taken, length = _number(count), abs(step) * _number(count)
-            lowest = _number(first) + (taken - 1) * step if step < 0 else _number(first)
-            before.append(b.tape.constant([lowest if taken else 0]))
-            after.append(b.tape.constant([_number(size) - (lowest if taken else 0) - length]))
+            taken = _number(count)
+            lowest = _number(first) + min((taken - 1) * step, 0)
+            before.append(b.tape.constant([lowest]))
+            after.append(b.tape.constant([_number(size) - lowest - taken * abs(step)]))
             continue
         before.append(first)
         after.append(_difference(size, count, first))

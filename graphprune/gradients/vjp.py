@@ -89,7 +89,7 @@ def differentiate(
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)
         results[name] = term if term is not None else _zeros(tape, name, known)
-    _check(known, keep)
+    _check(known, keep, floats=False)
     return Gradients(
         _assembled(model, proto, known, tape, chosen, results, keep),
         tuple(_stop(name, blame) for name, blame in found.stopped.items()),
@@ -110,7 +110,7 @@ def _outputs(model: ModelProto, known: Known, outputs: Sequence[str] | None) -> 
 
 def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str]:
     if wrt is None:
-        return [name for name, tensor in known.constants.items() if tensor.data_type in GRADIENT]
+        return [name for name in known.own if known.constants[name].data_type in GRADIENT]
     _check(known, wrt)
     given = {*known.constants, *(i.name for i in graph.input)}
     for name in wrt:
@@ -119,11 +119,11 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     return list(wrt)
 
 
-def _check(known: Known, names: Iterable[str]) -> None:
+def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
     for name in names:
         if name not in known.kinds:
             raise GradientError(f"the model has no tensor {name!r}")
-        if known.kinds[name] not in GRADIENT:
+        if floats and known.kinds[name] not in GRADIENT:
             kind = TensorProto.DataType.Name(known.kinds[name]).lower()
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from graphprune.gradients import differentiate
@@ -46,7 +46,7 @@ def one_node(
             )
     made = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, made, "node", domain=domain, **attributes)
-    results = [helper.make_tensor_value_info(y, TensorProto.UNDEFINED, None) for y in made]
+    results = [ValueInfoProto(name=y) for y in made]
     graph = helper.make_graph([node], "one", declared, results, constants)
     imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     return helper.make_model(graph, opset_imports=imports, ir_version=10)

@@ -1,4 +1,4 @@
-"""What is known of the tensors of a graph before it runs: types, dimensions, small constants.
+"""What is known of the tensors of a graph and of the bodies in it before they run: types, dimensions, small constants.
 
 Taken from ONNX's own shape inference, on a copy without weights; with the sizes of the inputs given, most dimensions
 are numbers, else they are names that stand for one size each.
@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from graphprune.gradients.errors import GradientError
 from graphprune.gradients.terms import Array, Dim, Dims
+from graphprune.model.bodies import subgraphs
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _SMALL = 1024
@@ -30,12 +31,14 @@ class Known:
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
+        own: constants that the model had before anything was laid open.
     """
 
     opset: int
     kinds: dict[str, int] = field(default_factory=dict)
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
@@ -44,7 +47,7 @@ class Known:
     def value(self, name: str) -> Array | None:
         """A small constant, read now; None where it is none, or large."""
         tensor = self.constants.get(name)
-        if tensor is None or _large(tensor):
+        if tensor is None or is_large(tensor):
             return None
         if name not in self._arrays:
             self._arrays[name] = numpy_helper.to_array(tensor)
@@ -70,8 +73,8 @@ def apart(
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)
     graph.output.extend(model.graph.output)
-    large = [t for t in model.graph.initializer if _large(t)]
-    graph.initializer.extend(t for t in model.graph.initializer if not _large(t))
+    large = [t for t in model.graph.initializer if is_large(t)]
+    graph.initializer.extend(t for t in model.graph.initializer if not is_large(t))
     weights = {t.name for t in model.graph.initializer}
     inputs = {i.name: i for i in model.graph.input if i.name not in weights}
     for name in sizes or {}:
@@ -121,6 +124,9 @@ def _read(known: Known, graph: GraphProto) -> None:
                 known.kinds[value.name] = kind.elem_type
             if kind.HasField("shape"):
                 known.dims[value.name] = tuple(_dim(d) for d in kind.shape.dim)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _read(known, inner)
 
 
 def _dim(dim: object) -> Dim:
@@ -138,6 +144,8 @@ def _read_constants(known: Known, graph: GraphProto) -> None:
         if value is not None:
             known.kinds[node.output[0]], known.dims[node.output[0]] = value.data_type, tuple(value.dims)
             known.constants[node.output[0]] = value
+        for inner in subgraphs(node):
+            _read_constants(known, inner)
 
 
 def constant(node: NodeProto) -> TensorProto | None:
@@ -151,7 +159,8 @@ def constant(node: NodeProto) -> TensorProto | None:
     return next((numpy_helper.from_array(np.asarray(held[n], d)) for n, d in _NUMBERS.items() if n in held), None)
 
 
-def _large(tensor: TensorProto) -> bool:
+def is_large(tensor: TensorProto) -> bool:
+    """Whether a constant is kept apart from the copy that is worked on."""
     return _size(tensor) > _SMALL or tensor.data_location == TensorProto.EXTERNAL
 
 

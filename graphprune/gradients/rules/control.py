@@ -183,7 +183,7 @@ def _scan_back(
     read = {name for node in nodes for name in reads(node)}
     inputs: list[tuple[str, str, int, int]] = []  # in the body, outside, axis, direction
     for i, value in enumerate(s.body.input):
-        if value.name in read or i == n:  # one at least, which says how many steps there are
+        if value.name in read or (i == n and not above and not inputs):  # one at least tells how many steps there are
             recorded = (b.node.output[len(b.node.output) - n + i], 0, 0) if i < n else None
             source = recorded or (b.node.input[i], s.axes[0][i - n], s.directions[0][i - n])
             inputs.append((value.name, *source))

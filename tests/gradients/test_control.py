@@ -181,8 +181,12 @@ def test_stops_in_bodies_are_named() -> None:
         then_branch = t () => (p, r) { [inverse] p = Det2 (w)  r = Mul (v, v) },
         else_branch = e () => (q, s) { q = Mul (x, v)  s = Mul (v, v) }>
     }"""
-    model = _model(text.replace("Det2 (w)", "Unique (w)").replace("p = Unique", "u = Unique").replace(
-        "(w)  r", "(w) p = Mul (w, v)  r").replace("r = Mul (v, v) }", "r = ReduceSum <keepdims = 0> (u) }"))
+    model = _model(
+        text.replace("Det2 (w)", "Unique (w)")
+        .replace("p = Unique", "u = Unique")
+        .replace("(w)  r", "(w) p = Mul (w, v)  r")
+        .replace("r = Mul (v, v) }", "r = ReduceSum <keepdims = 0> (u) }")
+    )
     found = differentiate(model)
     assert [s.tensor for s in found.stopped] == ["w"]
     assert "If" in str(found.stopped[0]) and "Unique node 'inverse'" in str(found.stopped[0])

@@ -1,5 +1,5 @@
 """Rules of derivatives, by kind of operator; importing a file enters its rules into the table."""
 
-from graphprune.gradients.rules import control, elementwise, loops, moving, products, reductions
+from graphprune.gradients.rules import control, elementwise, loops, moving, products, recurrent, reductions
 
-__all__ = ["control", "elementwise", "loops", "moving", "products", "reductions"]
+__all__ = ["control", "elementwise", "loops", "moving", "products", "recurrent", "reductions"]

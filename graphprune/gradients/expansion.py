@@ -10,13 +10,14 @@ flat form of ``graphprune.model.control``: from there bodies capture it, as they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 
 import onnx.defs
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from graphprune.gradients.known import Known, apart, constant, infer, is_large
+from graphprune.gradients.errors import NoGradientError
+from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
 from graphprune.gradients.terms import Tape, Term
@@ -57,23 +58,24 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
     proto, weights = apart(model, sizes)
     proto = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
     proto = _hoisted(proto, weights)
-    own = {t.name for t in (*proto.graph.initializer, *weights)}
-    own |= {n.output[0] for n in proto.graph.node if constant(n) is not None}
+    own = [t.name for t in weights] + constants_of(proto)
     proto = upgrade(proto)
     known = infer(proto)
     for _ in range(_ROUNDS):
         found = _opened(_defined(proto, known), known)
         if found is proto:
             break
+        refused = known.refused
         proto = _hoisted(found, weights)
         known = infer(proto)
+        known.refused.update(refused)
     held = {t.name for t in weights}
     inputs = [i for i in proto.graph.input if i.name not in held]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     proto.graph.initializer.extend(weights)
     known.constants.update((t.name, t) for t in weights)
-    known.own = frozenset(own)
+    known.own = [name for name in own if name in known.constants]
     return proto, known
 
 
@@ -131,6 +133,7 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         return model
     typed = ModelProto()
     typed.CopyFrom(model)
+    _fill(typed.graph.node, names, _version(model))
     declared = {v.name for v in (*model.graph.input, *model.graph.output)}
     typed.graph.value_info.extend(
         helper.make_tensor_value_info(name, kind, known.dims.get(name))
@@ -145,10 +148,24 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
     return proto
 
 
+def _fill(nodes: Iterable[NodeProto], names: Sequence[str], version: int) -> None:
+    """Attributes that are left out, which bodies refer to, at their defaults."""
+    for node in nodes:
+        for graph in subgraphs(node):
+            _fill(graph.node, names, version)
+        if node.op_type in names and domain_of(node) == "":
+            held = {a.name for a in node.attribute}
+            options = onnx.defs.get_schema(node.op_type, version).attributes.values()
+            node.attribute.extend(o.default_value for o in options if o.name not in held and o.default_value.type)
+
+
+def _version(model: ModelProto) -> int:
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
 def _has_body(node: NodeProto, model: ModelProto) -> bool:
-    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     try:
-        schema = onnx.defs.get_schema(node.op_type, version)
+        schema = onnx.defs.get_schema(node.op_type, _version(model))
     except onnx.defs.SchemaError:
         return False
     return bool(getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False))
@@ -187,7 +204,11 @@ def _expression(node: NodeProto, tape: Tape, known: Known) -> bool:
     opens = BODIES.get((domain_of(node), node.op_type))
     if opens is None:
         return False
-    found = opens(Back(tape, node, known, (None,) * len(node.output), (False,) * len(node.input)))
+    try:
+        found = opens(Back(tape, node, known, (None,) * len(node.output), (False,) * len(node.input)))
+    except NoGradientError as error:
+        known.refused[node.output[0]] = str(error)
+        return False
     if found is None:
         return False
     for name, term in zip(node.output, found, strict=False):

@@ -18,6 +18,14 @@ from graphprune.gradients.terms import Array, Dim, Dims
 from graphprune.model.bodies import subgraphs
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+_SAME = frozenset(
+    """
+    BiasAdd BiasGelu FastGelu Gelu GroupNormalization MeanVarianceNormalization QuickGelu SimplifiedLayerNormalization
+    """.split()
+)
+"""Operators, some of com.microsoft, whose first output is like their first input, which inference does not say."""
+_SHARED = frozenset("DequantizeLinear GatherND GridSample QuantizeLinear Trilu".split())
+"""Operators of com.microsoft that are those of ONNX."""
 _SMALL = 1024
 """Elements up to which constants stay in the copy: shapes, axes and the like."""
 
@@ -27,18 +35,20 @@ class Known:
     """Types and dimensions of tensors by name, and the constants of the graph.
 
     Attributes:
+        refused: why a node could not be laid open, by its first output.
         kinds: ``TensorProto`` types.
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
-        own: constants that the model had before anything was laid open.
+        own: constants that the model had before operators were laid open.
     """
 
     opset: int
+    refused: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
-    own: frozenset[str] = frozenset()
+    own: list[str] = field(default_factory=list)
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
@@ -95,6 +105,8 @@ def infer(model: ModelProto) -> Known:
     proto.CopyFrom(model)
     del proto.graph.output[:]  # declared sizes would stand against those that inputs were given
     proto.graph.output.extend(ValueInfoProto(name=o.name) for o in model.graph.output)
+    for node in proto.graph.node:
+        _stand_in(node)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     known = Known(opset)
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
@@ -104,6 +116,18 @@ def infer(model: ModelProto) -> Known:
             known.kinds.setdefault(value.name, kind)
     _read_constants(known, model.graph)
     return known
+
+
+def _stand_in(node: NodeProto) -> None:
+    """An operator that inference knows, in place of one of another domain that gives the same types and shapes."""
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _stand_in(inner)
+    if node.op_type in _SAME:
+        kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
+        node.CopyFrom(kept)
+    elif node.op_type in _SHARED and node.domain == "com.microsoft":
+        node.domain = ""
 
 
 def _sized(value: ValueInfoProto, shape: tuple[int, ...] | None) -> ValueInfoProto:
@@ -146,6 +170,12 @@ def _read_constants(known: Known, graph: GraphProto) -> None:
             known.constants[node.output[0]] = value
         for inner in subgraphs(node):
             _read_constants(known, inner)
+
+
+def constants_of(model: ModelProto) -> list[str]:
+    """Names of initializers and of Constant nodes' values."""
+    graph = model.graph
+    return [t.name for t in graph.initializer] + [n.output[0] for n in graph.node if constant(n) is not None]
 
 
 def constant(node: NodeProto) -> TensorProto | None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from onnx import NodeProto, TensorProto, helper
 
+from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known
 from graphprune.gradients.terms import Array, Tape, Term
 
@@ -25,6 +26,14 @@ GRADIENT: dict[int, int] = {
     TensorProto.DOUBLE: TensorProto.DOUBLE,
 }
 """Type in which the gradient of a float tensor is computed and given: half precision accumulates in single."""
+
+
+INTEGERS = frozenset(
+    getattr(TensorProto, name)
+    for name in "BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 INT4 UINT4 INT2 UINT2".split()
+    if hasattr(TensorProto, name)
+)
+"""Types of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class Back:
     @cached_property
     def g0(self) -> Term:
         """Gradient of the first output; zeros where only others have one."""
-        return self.g[0] if self.g[0] is not None else self.y[0].zeros()
+        return self.g[0] if self.g[0] is not None else self.y[0].zeros(GRADIENT.get(self.y[0].kind, TensorProto.FLOAT))
 
     def term(self, name: str) -> Term:
         """A tensor that the node's bodies capture, as inputs are given."""
@@ -104,6 +113,11 @@ class Back:
     def needs(self, i: int) -> bool:
         """Whether an input's gradient is asked for."""
         return i < len(self.wanted) and self.wanted[i]
+
+    def raw_output(self, i: int) -> Term | None:
+        """An output in its own type, None where it is left out."""
+        name = self.node.output[i] if i < len(self.node.output) else ""
+        return self._raw(name) if name else None
 
     def value(self, i: int) -> Array | None:
         """Value of an input that is a small constant."""
@@ -165,6 +179,15 @@ def _summed(derivative: Callable[..., Term | Sequence[Term | None]]) -> Rule:
 def flat(text: str, domain: str = "") -> None:
     """Enter operators whose derivative is zero wherever it exists."""
     FLAT.setdefault(domain, set()).update(text.split())
+
+
+def stops(reason: str, text: str, domain: str = "") -> None:
+    """Enter operators that stop gradients, and why."""
+
+    def back(b: Back) -> Sequence[Gradient]:
+        raise NoGradientError(reason)
+
+    rule(*text.split(), domain=domain)(back)
 
 
 def domain_of(node: NodeProto) -> str:

@@ -115,7 +115,12 @@ class Tape:
 
     def join(self, parts: Sequence[Term], axis: int = 0) -> Term:
         """Tensors joined along an axis."""
-        return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=axis)
+        if len(parts) == 1:
+            return parts[0]
+        values = [p.value for p in parts if p.value is not None]
+        if len(values) == len(parts):
+            return self.constant(np.concatenate(values, axis), parts[0].kind)
+        return self.op("Concat", *parts, axis=axis)
 
     def total(self, parts: Sequence[Term]) -> Term:
         """The sum of terms of one shape."""
@@ -193,7 +198,11 @@ class Term:
         return self._with(other, "Pow")
 
     def __matmul__(self, other: Term) -> Term:
-        return self.tape.op("MatMul", self, other)
+        dims: Dims | None = None
+        if self.dims is not None and other.dims is not None and min(len(self.dims), len(other.dims)) > 1:
+            batch = broadcast(self.dims[:-2], other.dims[:-2]) or ()
+            dims = (*batch, self.dims[-2], other.dims[-1])
+        return self.tape.op("MatMul", self, other, dims=dims)
 
     def __neg__(self) -> Term:
         return self.unary("Neg")
@@ -237,7 +246,11 @@ class Term:
 
     def cast(self, kind: int) -> Term:
         """The same elements in another type."""
-        return self if kind == self.kind else self.tape.op("Cast", self, kind=kind, dims=self.dims, to=kind)
+        if kind == self.kind:
+            return self
+        if self.value is not None and self.value.size <= 1:
+            return self.tape.constant(self.value, kind)
+        return self.tape.op("Cast", self, kind=kind, dims=self.dims, to=kind)
 
     def shape(self) -> Term:
         """Its dimensions, a constant where they are known."""
@@ -262,6 +275,8 @@ class Term:
         """The same elements in another shape; of a sequence, -1 stands for what is left."""
         shape = to if isinstance(to, Term) else self.tape.constant(list(to))
         dims: Dims | None = None
+        if shape.value is not None and self.value is not None and shape.value.all():
+            return self.tape.constant(self.value.reshape(shape.value), self.kind)
         if shape.value is not None:
             dims = tuple(int(d) if d > 0 else None for d in shape.value)
         return self.tape.op("Reshape", self, shape, dims=dims, allowzero=None)
@@ -333,15 +348,15 @@ class Term:
         bounds = [b if isinstance(b, Term) else self.tape.constant([b]) for b in (start, stop)]
         return self.tape.op("Slice", self, *bounds, self.tape.constant([axis]), self.tape.constant([step]))
 
-    def zeros(self) -> Term:
-        """As many zeros, in the same shape and type."""
-        return self.filled(0)
+    def zeros(self, kind: int | None = None) -> Term:
+        """As many zeros, in the same shape, and in the same type unless ``kind`` is another."""
+        return self.filled(0, kind)
 
-    def filled(self, value: Number) -> Term:
-        """A tensor of the same shape and type, of one value."""
-        dtype = helper.tensor_dtype_to_np_dtype(self.kind)
-        fill = numpy_helper.from_array(np.asarray([value], dtype))
-        return self.tape.op("ConstantOfShape", self.shape(), kind=self.kind, dims=self.dims, value=fill)
+    def filled(self, value: Number, kind: int | None = None) -> Term:
+        """A tensor of the same shape, of one value; of the same type, unless ``kind`` is another."""
+        chosen = self.kind if kind is None else kind
+        fill = numpy_helper.from_array(np.asarray([value], helper.tensor_dtype_to_np_dtype(chosen)))
+        return self.tape.op("ConstantOfShape", self.shape(), kind=chosen, dims=self.dims, value=fill)
 
     def sum_to(self, other: Term) -> Term:
         """Summed over what was broadcast, so that its shape is that of ``other``, which broadcasts to it."""

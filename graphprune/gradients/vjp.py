@@ -108,7 +108,7 @@ def _outputs(model: ModelProto, known: Known, outputs: Sequence[str] | None) -> 
 
 def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str]:
     if wrt is None:
-        return [name for name, tensor in known.constants.items() if name in known.own and tensor.data_type in GRADIENT]
+        return [name for name in known.own if known.constants[name].data_type in GRADIENT]
     _check(known, wrt)
     given = {*known.constants, *(i.name for i in graph.input)}
     for name in wrt:

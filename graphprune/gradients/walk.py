@@ -80,7 +80,7 @@ def _apply(back: Back, parts: dict[str, list[Term]], stopped: dict[str, Blame]) 
     node = back.node
     rule = RULES.get((domain_of(node), node.op_type))
     if rule is None:
-        return Blame(node, "the operator has no rule")
+        return Blame(node, back.known.refused.get(node.output[0], "the operator has no rule"))
     try:
         grads = rule(back)
     except NoGradientError as error:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphprune.gradients import differentiate
@@ -48,7 +48,7 @@ def one_node(
             )
     made = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, made, "node", domain=domain, **attributes)
-    results = [onnx.ValueInfoProto(name=y) for y in made]  # ONNX Runtime finds their types
+    results = [ValueInfoProto(name=y) for y in made]
     graph = helper.make_graph([node], "one", declared, results, constants)
     imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     return helper.make_model(graph, opset_imports=imports, ir_version=10)

@@ -1,5 +1,25 @@
 """Rules of derivatives, by kind of operator; importing a file enters its rules into the table."""
 
-from graphprune.gradients.rules import control, elementwise, loops, moving, products, recurrent, reductions
+from graphprune.gradients.rules import (
+    control,
+    elementwise,
+    indexing,
+    loops,
+    moving,
+    normalisation,
+    products,
+    recurrent,
+    reductions,
+)
 
-__all__ = ["control", "elementwise", "loops", "moving", "products", "recurrent", "reductions"]
+__all__ = [
+    "control",
+    "elementwise",
+    "indexing",
+    "loops",
+    "moving",
+    "normalisation",
+    "products",
+    "recurrent",
+    "reductions",
+]

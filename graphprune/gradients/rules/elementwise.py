@@ -6,18 +6,20 @@ Each line is the gradient of the inputs, by the gradient ``g`` of the output, th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from onnx import TensorProto
 
-from graphprune.gradients.table import Back, Gradient, flat, pointwise, rule
-from graphprune.gradients.terms import Term
+from graphprune.gradients.errors import NoGradientError
+from graphprune.gradients.table import GRADIENT, INTEGERS, Back, Gradient, flat, pointwise, rule
+from graphprune.gradients.terms import INT, Term
 
 flat(
     """
-    ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Constant ConstantOfShape Equal EyeLike Floor
-    Greater GreaterOrEqual Hardmax And Or Xor Not IsInf IsNaN Less LessOrEqual NonZero OneHot RandomNormal
-    RandomNormalLike RandomUniform RandomUniformLike Range Round Shape Sign Size
+    ArgMax ArgMin BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Constant ConstantOfShape Equal
+    EyeLike Floor Greater GreaterOrEqual Hardmax And Or Xor Not IsInf IsNaN Less LessOrEqual NonZero RandomNormal
+    RandomNormalLike RandomUniform RandomUniformLike Round Shape Sign Size
     """
 )
 
@@ -41,6 +43,7 @@ pointwise(
         "HardSwish": lambda g, x, y: g * (x > 3).where(1, ((x <= -3).where(0, x / 3 + 0.5))),
         "Identity": lambda g, x, y: g,
         "Log": lambda g, x, y: g / x,
+        "Mod": lambda g, a, b, y: (g, -g * ((a - y) / b).unary("Round")),
         "Mish": lambda g, x, y: g * _mish(x),
         "Mul": lambda g, a, b, y: (g * b, g * a),
         "Neg": lambda g, x, y: -g,
@@ -59,6 +62,16 @@ pointwise(
         "Where": lambda g, c, a, b, y: (None, c.where(g, 0), c.where(0, g)),
     }
 )
+
+
+def shaped(table: Mapping[str, Callable[..., Term]], domain: str = "") -> None:
+    """Enter functions of one variable whose shape attributes give: of ``g``, ``x``, ``y`` and the attributes."""
+    for op, derivative in table.items():
+
+        def back(b: Back, derivative: Callable[..., Term] = derivative) -> Sequence[Gradient]:
+            return [derivative(b.g0, b.x[0], b.y[0], **b.attributes)]
+
+        rule(op, domain=domain)(back)
 
 
 def _mish(x: Term) -> Term:
@@ -104,35 +117,77 @@ def _clip(b: Back) -> Sequence[Gradient]:
     return [inner, *bounds]
 
 
-@rule("LeakyRelu")
-def _leaky(b: Back) -> Sequence[Gradient]:
-    return [(b.x[0] > 0).where(b.g0, b.g0 * b.attr("alpha", 0.01))]
+_SELU, _SELU_GAIN = 1.67326319217681884765625, 1.05070102214813232421875
+
+shaped(
+    {
+        "Celu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y / alpha + 1),
+        "Elu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y + alpha),
+        "HardSigmoid": lambda g, x, y, alpha=0.2, beta=0.5: ((y > 0) & (y < 1)).where(g * alpha, 0),
+        "LeakyRelu": lambda g, x, y, alpha=0.01: (x > 0).where(g, g * alpha),
+        "Selu": lambda g, x, y, alpha=_SELU, gamma=_SELU_GAIN: g * (x > 0).where(gamma, y + alpha * gamma),
+        "Shrink": lambda g, x, y, bias=0.0, lambd=0.5: (x.unary("Abs") > lambd).where(g, 0),
+        "Swish": lambda g, x, y, alpha=1.0: g * swish(x, y, alpha),
+        "ThresholdedRelu": lambda g, x, y, alpha=1.0: (x > alpha).where(g, 0),
+    }
+)
 
 
-@rule("HardSigmoid")
-def _hard_sigmoid(b: Back) -> Sequence[Gradient]:
-    y = b.y[0]
-    return [((y > 0) & (y < 1)).where(b.g0 * b.attr("alpha", 0.2), 0)]
+def swish(x: Term, y: Term, alpha: float) -> Term:
+    """The derivative of ``y = x * sigmoid(alpha * x)``."""
+    gate = (x * alpha if alpha != 1 else x).unary("Sigmoid")
+    return gate + y * (1 - gate) * alpha
+
+
+def gelu(x: Term) -> Term:
+    """The derivative of Gelu."""
+    cdf = ((x * math.sqrt(0.5)).unary("Erf") + 1) * 0.5
+    return cdf + x * (x * x * -0.5).unary("Exp") * (1 / math.sqrt(2 * math.pi))
+
+
+def gelu_by_tanh(x: Term) -> Term:
+    """The derivative of Gelu's approximation."""
+    root = math.sqrt(2 / math.pi)
+    square = x * x
+    t = (x * (square * 0.044715 + 1) * root).unary("Tanh")
+    return (t + 1) * 0.5 + x * (1 - t * t) * (square * (3 * 0.044715 * 0.5 * root) + 0.5 * root)
 
 
 @rule("Gelu")
 def _gelu(b: Back) -> Sequence[Gradient]:
-    x, g = b.x[0], b.g0
-    if b.attr("approximate", "none") == "tanh":
-        root = math.sqrt(2 / math.pi)
-        t = ((x + x * x * x * 0.044715) * root).unary("Tanh")
-        return [g * ((t + 1) * 0.5 + x * 0.5 * (1 - t * t) * (x * x * (3 * 0.044715) + 1) * root)]
-    cdf = ((x * math.sqrt(0.5)).unary("Erf") + 1) * 0.5
-    return [g * (cdf + x * (x * x * -0.5).unary("Exp") * (1 / math.sqrt(2 * math.pi)))]
+    return [b.g0 * (gelu_by_tanh if b.attr("approximate", "none") == "tanh" else gelu)(b.x[0])]
 
 
 @rule("Dropout")
 def _dropout(b: Back) -> Sequence[Gradient]:
-    return [b.g0]
+    """Where it trains, what it kept is told by its mask."""
+    trains = b.value(2) if b.has(2) else np.asarray(False)
+    if trains is not None and not trains.any():
+        return [b.g0]
+    if len(b.node.output) < 2 or not b.node.output[1]:
+        raise NoGradientError("it may train, and does not give its mask")
+    ratio = b.x[1].cast(b.g0.kind) if b.has(1) else b.g0.like(0.5)
+    scale = 1 / (1 - ratio)
+    if trains is None:
+        scale = b.raw[2].where(scale, 1)
+    return [b.y[1].where(b.g0 * scale, 0)]
 
 
 @rule("Cast", "CastLike")
 def _cast(b: Back) -> Sequence[Gradient]:
-    """Casts between floats; one to an integer cuts off what a gradient would follow."""
-    kind = b.x[0].kind
-    return [b.g0.cast(kind) if kind in (TensorProto.FLOAT, TensorProto.DOUBLE) else None]
+    """Casts between floats, and of quantised numbers; one from a float to an integer cuts off what would be followed."""
+    source, target = b.x[0].kind, b.y[0].kind
+    if source in GRADIENT and target in INTEGERS:
+        return [None]
+    return [b.g0.cast(GRADIENT.get(source, TensorProto.FLOAT))]
+
+
+@rule("Range")
+def _range(b: Back) -> Sequence[Gradient]:
+    """Of ``start + k * delta``; the number of elements counts only."""
+    g, tape = b.g0, b.tape
+    start = tape.op("ReduceSum", g, dims=(), keepdims=0) if b.needs(0) else None
+    if not b.needs(2):
+        return [start]
+    count = tape.op("Range", tape.constant(0), g.count(), tape.constant(1), kind=INT, dims=g.dims)
+    return [start, None, tape.op("ReduceSum", g * count.cast(g.kind), dims=(), keepdims=0)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from graphprune.gradients.rules.indexing import by_index, padded
 from graphprune.gradients.table import Back, Gradient, rule
-from graphprune.gradients.terms import INT, Term
+from graphprune.gradients.terms import Tape, Term
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -32,7 +35,8 @@ def _concat(b: Back) -> Sequence[Gradient]:
 
 @rule("Split")
 def _split(b: Back) -> Sequence[Gradient]:
-    parts = [g if g is not None else y.zeros() for g, y in zip(b.g, b.y, strict=True)]
+    kind = b.g0.kind
+    parts = [g if g is not None else y.zeros(kind) for g, y in zip(b.g, b.y, strict=True)]
     return [b.tape.join(parts, b.attr("axis", 0))]
 
 
@@ -41,26 +45,147 @@ def _expand(b: Back) -> Sequence[Gradient]:
     return [b.g0.sum_to(b.x[0])]
 
 
-@rule("Slice", "Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Tile", "Compress")
-def _by_index(b: Back) -> Sequence[Gradient]:
-    return [by_index(b)]
+@rule("Trilu")
+@rule("Trilu", domain="com.microsoft")
+def _triangle(b: Back) -> Sequence[Gradient]:
+    k = b.raw[1] if b.has(1) else None
+    return [b.tape.op("Trilu", b.g0, k, dims=b.x[0].dims, upper=b.attr("upper", 1))]
 
 
-def by_index(b: Back) -> Term:
-    """The gradient of an operator that copies elements of its first input, whatever it does with them.
+@rule("ReverseSequence")
+def _reverse(b: Back) -> Sequence[Gradient]:
+    return [b.tape.op("ReverseSequence", b.g0, b.raw[1], dims=b.x[0].dims, **b.attributes)]
 
-    The operator itself tells where each element comes from: it is run on the numbers of the elements. What was copied
-    several times adds up.
-    """
-    x, tape = b.x[0], b.tape
-    numbers = tape.op("Range", tape.constant(0), x.count(), tape.constant(1), kind=INT).reshape(x.shape())
-    source = tape.op(b.node.op_type, numbers, *(t if t.name else None for t in b.raw[1:]), kind=INT, **b.attributes)
-    sums = tape.op(
-        "ScatterElements",
-        b.x[0].zeros().reshape([-1]),
-        source.reshape([-1]),
-        b.g0.reshape([-1]),
-        axis=0,
-        reduction="add",
-    )
-    return Term(tape, sums.reshape(x.shape()).name, b.g0.kind, x.dims)
+
+@rule("DepthToSpace")
+def _depth_to_space(b: Back) -> Sequence[Gradient]:
+    size = b.attr("blocksize")
+    if b.attr("mode", "DCR") == "DCR":
+        return [b.tape.op("SpaceToDepth", b.g0, dims=b.x[0].dims, blocksize=size)]
+    rows, columns, block = b.x[0].size(2), b.x[0].size(3), b.tape.constant([size])
+    cut = b.g0.reshape(b.tape.join([b.tape.constant([0, -1]), rows, block, columns, block]))
+    return [cut.transpose([0, 1, 3, 5, 2, 4]).shaped_as(b.x[0])]
+
+
+@rule("SpaceToDepth")
+def _space_to_depth(b: Back) -> Sequence[Gradient]:
+    mode = b.attr("mode", "DCR")
+    return [b.tape.op("DepthToSpace", b.g0, dims=b.x[0].dims, blocksize=b.attr("blocksize"), mode=mode)]
+
+
+@rule("Tile")
+def _tile(b: Back) -> Sequence[Gradient]:
+    """Summed over the repetitions, which are axes of their own in front of each axis."""
+    rank = b.x[0].rank
+    if rank is None:
+        return [by_index(b)]
+    pairs = [b.raw[1].unsqueeze([1]), b.x[0].shape().unsqueeze([1])]
+    shape = b.tape.op("Concat", *pairs, axis=1).reshape([-1])
+    if b.raw[1].value is not None:
+        shape = b.tape.join(
+            [t for k, n in enumerate(b.raw[1].value) for t in (b.tape.constant([n]), b.x[0].size(k))] or [shape]
+        )
+    summed = b.g0.reshape(shape).sum(list(range(0, 2 * rank, 2)), keep=False) if rank else b.g0
+    return [Term(b.tape, summed.name, summed.kind, b.x[0].dims)]
+
+
+@rule("Pad")
+def _pad(b: Back) -> Sequence[Gradient]:
+    """What is padded is cut off and what is cut off padded; where padding copies, copies add up."""
+    x, g, mode = b.x[0], b.g0, b.attr("mode", "constant")
+    if mode != "constant":
+        return [by_index(b)]
+    pads, axes = b.raw[1], b.raw[3] if b.has(3) else None
+    back = b.tape.constant(-pads.value) if pads.value is not None else -pads
+    dx = b.tape.op("Pad", g, back, None, axes, dims=x.dims) if b.needs(0) else None
+    if not b.needs(2):
+        return [dx]
+    inside = b.tape.op("Pad", x.filled(1, g.kind), pads, None, axes, dims=g.dims)
+    return [dx, None, b.tape.op("ReduceSum", g * (1 - inside), dims=(), keepdims=0).shaped_as(b.x[2])]
+
+
+@rule("Slice")
+def _slice(b: Back) -> Sequence[Gradient]:
+    """Zeros around what was taken, and between it, where steps are longer than one."""
+    x, y = b.x[0], b.y[0]
+    found = _bounds(b)
+    if found is None or x.rank is None:
+        return [by_index(b)]
+    axes = [a % x.rank for a, _, _ in found]
+    g, before, after = b.g0, [], []
+    g = _spread(g, [(axis, step) for axis, (_, _, step) in zip(axes, found, strict=True)])
+    for axis, (_, start, step) in zip(axes, found, strict=True):
+        size, count = x.size(axis), y.size(axis)
+        first = _first(b.tape, start, size, step)
+        if abs(step) > 1 or step < 0:  # sizes are known
+            taken, length = _number(count), abs(step) * _number(count)
+            lowest = _number(first) + (taken - 1) * step if step < 0 else _number(first)
+            before.append(b.tape.constant([lowest if taken else 0]))
+            after.append(b.tape.constant([_number(size) - (lowest if taken else 0) - length]))
+            continue
+        before.append(first)
+        after.append(_difference(size, count, first))
+    return [padded(g, before, after, axes, x)]
+
+
+def _bounds(b: Back) -> list[tuple[int, int, int]] | None:
+    """Axis, start and step, where they are known, and sizes too where a step is not one."""
+    starts, steps = b.value(1), b.value(4) if b.has(4) else None
+    axes = b.value(3) if b.has(3) else (np.arange(len(starts)) if starts is not None else None)
+    if starts is None or axes is None or (b.has(4) and steps is None):
+        return None
+    every = [1] * len(starts) if steps is None else [int(s) for s in steps]
+    for axis, step in zip(axes, every, strict=True):
+        sizes = [t.dims[axis] if t.dims is not None else None for t in (b.x[0], b.y[0])]
+        if step != 1 and not all(isinstance(d, int) for d in sizes):
+            return None
+    return [(int(a), int(s), t) for a, s, t in zip(axes, starts, every, strict=True)]
+
+
+def _number(term: Term) -> int:
+    assert term.value is not None
+    return int(term.value.reshape(-1)[0])
+
+
+def _first(tape: Tape, start: int, size: Term, step: int) -> Term:
+    """Where a slice starts: bounds outside are moved to the end."""
+    if size.value is not None:
+        length = _number(size)
+        at = start + length if start < 0 else start
+        return tape.constant([min(max(at, 0), length - (step < 0))])
+    if start == 0:
+        return tape.constant([0])
+    if start < 0:
+        return tape.op("Max", size + start, tape.constant([0]), dims=(1,))
+    return tape.op("Min", size, tape.constant([start]), dims=(1,))
+
+
+def _difference(size: Term, count: Term, first: Term) -> Term:
+    if size.value is not None and count.value is not None and first.value is not None:
+        return size.tape.constant([_number(size) - _number(count) - _number(first)])
+    rest = size - count
+    return rest if first.value is not None and not first.value.any() else rest - first
+
+
+def _spread(g: Term, steps: Sequence[tuple[int, int]]) -> Term:
+    """Elements in ascending order, each with zeros behind it, as many as its step goes over."""
+    tape = g.tape
+    for axis in [a for a, s in steps if s < 0]:
+        g = tape.op("Slice", g, *(tape.constant([v]) for v in (-1, -(2**62), axis, -1)), dims=g.dims)
+    wide = [(a, abs(s)) for a, s in steps if abs(s) > 1]
+    if not wide or g.dims is None:
+        return g
+    inner: list[int] = []
+    apart: list[int] = []
+    shape: list[Term] = []
+    widths = dict(wide)
+    for k in range(len(g.dims)):
+        if k in widths:
+            apart.append(k + 1 + len(apart))
+            inner.append(widths[k] - 1)
+            shape.append(tape.constant([_number(g.size(k)) * widths[k]]))
+        else:
+            shape.append(g.size(k))
+    split = g.unsqueeze(apart)
+    pads = tape.constant([0] * len(apart) + inner)
+    return tape.op("Pad", split, pads, None, tape.constant(apart)).reshape(tape.join(shape))

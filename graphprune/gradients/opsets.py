@@ -40,17 +40,10 @@ def upgrade(model: ModelProto) -> ModelProto:
     for imported in proto.opset_import:
         if imported.domain in ("", "ai.onnx"):
             imported.version = _TARGET
-    tape = Tape(
-        _names(model.graph.node) | {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input}
-    )
+    tape = Tape.beside(model.graph)
     _upgrade(proto.graph.node, tape, known, opset)
     proto.graph.initializer.extend(tape.constants.values())
     return proto
-
-
-def _names(nodes: MutableSequence[NodeProto]) -> set[str]:
-    names = {n for node in nodes for n in (*node.input, *node.output, node.name)}
-    return names.union(*(_names(graph.node) for node in nodes for graph in subgraphs(node)))
 
 
 def _upgrade(nodes: MutableSequence[NodeProto], tape: Tape, known: Known, opset: int) -> None:

@@ -6,13 +6,16 @@ the nodes that compute it. So a rule of a derivative reads as it would in a tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.model import names
+from graphprune.model.bodies import subgraphs
 
 Dim: TypeAlias = "int | str | None"
 """A size: known, the same wherever it has the same name, or unknown."""
@@ -38,6 +41,15 @@ class Tape:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def beside(cls, graph: GraphProto) -> Tape:
+        """A tape whose new names are not those of a graph, its nodes or its bodies."""
+        return cls(names.of(graph) | set(_labels(graph)))
+
+    def inner(self) -> Tape:
+        """A tape for a body of a node on this one: it shares names and constants, and has nodes of its own."""
+        return Tape(self.taken, [], self.constants, self._known)
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has yet."""
@@ -93,13 +105,13 @@ class Tape:
         **attributes: Any,
     ) -> tuple[Term, ...]:
         """The outputs of a node, as many as ``kinds``; as :meth:`op`."""
-        names = [self.fresh(f"{op_type}_output") for _ in kinds]
+        made = [self.fresh(f"{op_type}_output") for _ in kinds]
         given = {k: v for k, v in attributes.items() if v is not None}
         read = [t.name if t is not None else "" for t in inputs]
-        self.nodes.append(helper.make_node(op_type, read, names, self.fresh(f"{op_type}_node"), domain=domain, **given))
+        self.nodes.append(helper.make_node(op_type, read, made, self.fresh(f"{op_type}_node"), domain=domain, **given))
         first = next((t.kind for t in inputs if t is not None), TensorProto.FLOAT)
-        sizes = dims or [None] * len(names)
-        return tuple(Term(self, n, first if k is None else k, d) for n, k, d in zip(names, kinds, sizes, strict=True))
+        sizes = dims or [None] * len(made)
+        return tuple(Term(self, n, first if k is None else k, d) for n, k, d in zip(made, kinds, sizes, strict=True))
 
     def join(self, parts: Sequence[Term], axis: int = 0) -> Term:
         """Tensors joined along an axis."""
@@ -113,6 +125,13 @@ class Tape:
     def total(self, parts: Sequence[Term]) -> Term:
         """The sum of terms of one shape."""
         return parts[0] if len(parts) == 1 else self.op("Sum", *parts, dims=next((p.dims for p in parts), None))
+
+
+def _labels(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for inner in subgraphs(node):
+            yield from _labels(inner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +156,10 @@ class Term:
     def rank(self) -> int | None:
         """How many dimensions it has."""
         return None if self.dims is None else len(self.dims)
+
+    def on(self, tape: Tape) -> Term:
+        """The same tensor, read by nodes on another tape."""
+        return Term(tape, self.name, self.kind, self.dims, self.value)
 
     def like(self, value: npt.ArrayLike) -> Term:
         """A constant of this term's type."""

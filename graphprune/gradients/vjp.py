@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from graphprune.gradients.errors import GradientError, Stop
 from graphprune.gradients.expansion import prepared
 from graphprune.gradients.known import Known
 from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.terms import Tape, Term
-from graphprune.gradients.walk import Blame, gradient_kind, reverse
-from graphprune.model.bodies import free_names, subgraphs
+from graphprune.gradients.walk import Blame, gradient_kind, needed, reads, reverse, zeros
 
 PREFIX = "d:"
 """In front of a tensor's name: its gradient."""
@@ -82,13 +81,13 @@ def differentiate(
     graph = proto.graph
     chosen = _outputs(model, known, outputs)
     asked = _wrt(graph, known, wrt)
-    tape = Tape(_names(graph))
+    tape = Tape.beside(graph)
     seeds = {name: _seed(tape, name, known) for name in chosen}
     found = reverse(graph.node, known, tape, seeds, asked)
     results: dict[str, Term] = {}
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)
-        results[name] = term if term is not None else _zeros(tape, name, known)
+        results[name] = term if term is not None else zeros(tape, name, known)
     _check(known, keep, floats=False)
     return Gradients(
         _assembled(model, proto, known, tape, chosen, results, keep),
@@ -128,18 +127,8 @@ def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
 
 
-def _names(graph: GraphProto) -> set[str]:
-    taken = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-    return taken | {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
-
-
 def _seed(tape: Tape, name: str, known: Known) -> Term:
     return Term(tape, PREFIX + name, gradient_kind(known.kinds[name]), known.dims.get(name))
-
-
-def _zeros(tape: Tape, name: str, known: Known) -> Term:
-    raw = Term(tape, name, known.kinds[name], known.dims.get(name))
-    return Term(tape, name, gradient_kind(raw.kind), raw.dims).zeros()
 
 
 def _assembled(
@@ -156,8 +145,8 @@ def _assembled(
         helper.make_node("Identity", [term.name], [PREFIX + name], f"{PREFIX}{name}_node")
         for name, term in results.items()
     ]
-    nodes = _needed([*graph.node, *tape.nodes, *ends], {*keep, *(PREFIX + name for name in results)})
-    read = {name for node in nodes for name in _reads(node)} | set(keep)
+    nodes = needed([*graph.node, *tape.nodes, *ends], {*keep, *(PREFIX + name for name in results)})
+    read = {name for node in nodes for name in reads(node)} | set(keep)
     built = ModelProto(ir_version=max(proto.ir_version, 8), producer_name=model.producer_name)
     built.opset_import.extend(proto.opset_import)
     out = built.graph
@@ -175,17 +164,3 @@ def _assembled(
 def _declared(name: str, known: Known, of: str, own: bool = False) -> ValueInfoProto:
     kind = known.kinds[of] if own else gradient_kind(known.kinds[of])
     return helper.make_tensor_value_info(name, kind, known.dims.get(of))
-
-
-def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> list[NodeProto]:
-    kept: list[NodeProto] = []
-    alive = set(wanted)
-    for node in reversed(nodes):
-        if any(o in alive for o in node.output if o):
-            kept.append(node)
-            alive.update(_reads(node))
-    return kept[::-1]
-
-
-def _reads(node: NodeProto) -> set[str]:
-    return set(node.input) | {name for graph in subgraphs(node) for name in free_names(graph)}

@@ -3,6 +3,7 @@
 from graphprune.gradients.rules import (
     cells,
     control,
+    convolution,
     elementwise,
     indexing,
     loops,
@@ -17,6 +18,7 @@ from graphprune.gradients.rules import (
 __all__ = [
     "cells",
     "control",
+    "convolution",
     "elementwise",
     "indexing",
     "loops",

@@ -124,11 +124,12 @@ def trainer(
     values = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
     adam = Adam(values, tied=_tied(values))
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    sessions = []
-    for proto in (with_weights_as_inputs(model, held), with_weights_as_inputs(found.model, held)):
-        with session(Model(proto), level, threads=threads, provider=provider) as active:
-            sessions.append(active)
-    return Trainer(adam, *sessions, {n: v.dtype for n, v in values.items()}, found.stopped)
+
+    def loaded(proto: ModelProto) -> ort.InferenceSession:
+        with session(Model(with_weights_as_inputs(proto, held)), level, threads=threads, provider=provider) as active:
+            return active
+
+    return Trainer(adam, loaded(model), loaded(found.model), {n: v.dtype for n, v in values.items()}, found.stopped)
 
 
 def _tied(values: Mapping[str, Values]) -> list[list[str]]:

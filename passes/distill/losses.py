@@ -124,8 +124,7 @@ def with_loss(
         InputError: the model does not have such a tensor.
     """
     proto, known = prepared(model, input_shapes)
-    taken = {n for node in proto.graph.node for n in (*node.input, *node.output)}
-    tape = Tape(taken | {v.name for v in (*proto.graph.initializer, *proto.graph.input)})
+    tape = Tape.beside(proto.graph)
     total: list[Term] = []
     for name, one in measures.items():
         if name not in known.kinds:

@@ -13,7 +13,7 @@ from graphprune.model import Model
 
 SEAMS = 6
 """So many are taken, evenly by the products that lie between them."""
-_START, _END = object(), object()
+_START, _END = "", "\0"  # no tensor has these names
 
 
 def find_seams(student: Model, weights: Set[str], shared: Set[str], most: int = SEAMS) -> list[str]:
@@ -26,7 +26,7 @@ def find_seams(student: Model, weights: Set[str], shared: Set[str], most: int = 
         most: how many, at most.
     """
     depth: dict[str, int] = {}
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for node in student.nodes:
         inner = [n for n in node.input if n in depth]
         if not inner and not any(n in weights for n in node.input):
@@ -41,7 +41,7 @@ def find_seams(student: Model, weights: Set[str], shared: Set[str], most: int = 
         return []
     above = nx.immediate_dominators(graph, _START)
     chain, at = [], above[_END]
-    while at is not _START:
+    while at != _START:
         chain.append(at)
         at = above[at]
     last = {depth[name]: name for name in reversed(chain) if name in shared and name not in ends}

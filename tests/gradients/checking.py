@@ -10,11 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-<<<<<<< HEAD
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
-=======
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
->>>>>>> in-g1
 from onnx.reference import ReferenceEvaluator
 
 from graphprune.gradients import differentiate

@@ -66,6 +66,7 @@ def compare(model: ModelProto) -> tuple[float, tuple[Any, ...]]:
         grad = grads[f"d:{name}"].astype(np.float64)
         size = float(np.abs(value).mean()) or 1e-3
         directions[name] = grad / (float(np.sqrt((grad**2).mean())) or 1.0) * size
+    assert directions, f"no weight has a gradient: {found.stopped[0]}"
     expected = sum(float((grads[f"d:{n}"] * d).sum()) for n, d in directions.items())
     errors = []
     for step in STEPS:

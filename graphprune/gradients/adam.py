@@ -50,6 +50,8 @@ class Adam:
         self.moments: Floats = np.zeros((2, self.flat.size), np.float32)
         self.gradient: Floats = np.zeros(self.flat.size, np.float32)
         self.steps = 0
+        size = [float(np.sqrt(np.mean(np.square(self.flat[s], dtype=np.float64)))) for s in self.span.values()]
+        self.pace = np.asarray([s or 1.0 for s in size], np.float32)
 
     def add(self, gradients: Mapping[str, Floats], share: float = 1.0) -> None:
         """Add to the gradient of the step to come, for micro-batches that are ``share`` of it."""
@@ -64,19 +66,22 @@ class Adam:
             self.gradient *= self.stays
         scale = np.float32(rate / (1 - _FIRST**self.steps))
         root = np.float32(1 / np.sqrt(1 - _SECOND**self.steps))
-        for start in range(0, self.flat.size, _PART):
-            part = slice(start, start + _PART)
-            g, m, v = self.gradient[part], self.moments[0, part], self.moments[1, part]
-            m += np.float32(1 - _FIRST) * (g - m)
-            g *= g
-            v += np.float32(1 - _SECOND) * (g - v)
-            np.sqrt(v, out=g)
-            g *= root
-            g += np.float32(_SMALL)
-            np.divide(m, g, out=g)
-            g *= scale
-            self.flat[part] -= g
+        for span, pace in zip(self.span.values(), self.pace, strict=True):
+            for start in range(span.start, span.stop, _PART):
+                self._update(slice(start, min(start + _PART, span.stop)), scale * pace, root)
         self.gradient[:] = 0
+
+    def _update(self, part: slice, scale: np.float32, root: np.float32) -> None:
+        g, m, v = self.gradient[part], self.moments[0, part], self.moments[1, part]
+        m += np.float32(1 - _FIRST) * (g - m)
+        g *= g
+        v += np.float32(1 - _SECOND) * (g - v)
+        np.sqrt(v, out=g)
+        g *= root
+        g += np.float32(_SMALL)
+        np.divide(m, g, out=g)
+        g *= scale
+        self.flat[part] -= g
 
     def reset(self) -> None:
         """Forget the course so far, not the weights."""

@@ -17,7 +17,8 @@ _SHIFT, _ZOOM = 0.06, 0.1
 """At most so much of the sides."""
 _BRIGHTNESS, _CONTRAST = 0.15, 0.2
 """At most so much of the deviation of a picture's elements."""
-_LEAST = 16
+MIX = 0.5
+_LEAST = 8
 """Shorter sides are of no picture."""
 
 
@@ -62,6 +63,9 @@ def changed(pictures: Values, channels: int, rng: np.random.Generator) -> Values
         deviation, mean = float(picture.std()), float(picture.mean())
         light = deviation * rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
         made[k] = (picture - mean) * (1 + rng.uniform(-_CONTRAST, _CONTRAST)) + mean + light
+    if MIX and len(made) > 1:
+        share = rng.uniform(0, MIX, (len(made), 1, 1, 1)).astype(made.dtype)
+        made += share * (made[rng.permutation(len(made))] - made)
     return made
 
 

@@ -191,7 +191,10 @@ class Distill(Pass):
     ) -> dict[str, Measure]:
         """How each tensor is compared."""
         found = {}
+        shapes = tutor.student_shapes(student, runs[0])
         for name, values in seen(tutor, runs).items():
+            if values[0].shape != shapes[name]:
+                continue
             inner = name in seams
             one = measure(values, "squares" if inner else self.loss)
             if one is not None:

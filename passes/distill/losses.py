@@ -24,6 +24,8 @@ TEACHER = "teacher:"
 _NEAR = 1e-3
 _LEAST = 1e-7
 """Probabilities below this are taken for it."""
+_ENOUGH = 512
+"""Elements that a deviation is told from."""
 _TELLS = 0.5
 """What an axis of its own scales must win, in nats an element, to have them."""
 
@@ -88,6 +90,8 @@ def _scale(values: Sequence[Values]) -> Values:
     best, gain = np.asarray(whole, np.float32), _TELLS
     for axis in range(1, rank):
         if len({v.shape[axis] for v in values}) > 1 or values[0].shape[axis] < 2:
+            continue
+        if sum(v.size // v.shape[axis] for v in values) < _ENOUGH:
             continue
         own = _deviation(values, axis)
         won = float(np.log(whole) - np.log(own).mean())

@@ -37,6 +37,12 @@ class Teacher:
         found = run(self.active, feeds, self.names)
         return {name: self.restrict(value, name) for name, value in zip(self.names, found, strict=True)}
 
+    def student_shapes(self, student: Model, feeds: Feeds) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors as the student makes them."""
+        own = {name: self.restrict(value, name) for name, value in feeds.items() if name in self.inputs}
+        with session(exposing(student, self.names)) as active:
+            return {name: v.shape for name, v in zip(self.names, run(active, own, self.names), strict=True)}
+
     def teach(self, feeds: Feeds) -> Feeds:
         """Inputs of the student, with what the original makes of them."""
         own = {name: self.restrict(value, name) for name, value in feeds.items() if name in self.inputs}

@@ -21,7 +21,7 @@ from graphprune.passes.distill.pool import Pool
 from graphprune.progress import Steps, unseen
 from graphprune.run.runtime import Feeds
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-3, 1e-2, 3e-2)
 """Rates that are tried; where the best is at an end, one beyond it too."""
 _TRIAL = 0.1
 """Share of the steps that each rate is tried for."""

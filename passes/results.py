@@ -91,8 +91,8 @@ class Result:
 
     @property
     def proto(self) -> ModelProto:
-        """The pruned model as a ``ModelProto`` of its own, with all weights in it."""
-        return interchange.whole(self.model)
+        """The pruned model as a ``ModelProto`` of its own, with all weights in it; sparse ones as they are stored."""
+        return interchange.stored(self.model)
 
     def ir(self) -> Any:
         """The pruned model as an ``onnx_ir.Model``.
@@ -182,7 +182,7 @@ def _write(state: State, outputs: Outputs, sparse: Sparse | None, plan: str) -> 
         weights, pattern = [t.target.weight for t in sparse.thinned], sparse.request.pattern
         packed.write(Path(outputs.packed), state.model, weights, pattern, state.job.input_shapes)
     if outputs.model is None:
-        return int(state.model.proto.ByteSize())
+        return files.size(state.model) if state.model.stored else int(state.model.proto.ByteSize())
     written = Path(outputs.model)
     size = files.save(state.model, written)
     place = files.plan_place(written, outputs.plan)

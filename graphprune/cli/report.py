@@ -195,14 +195,15 @@ def stored_data(result: Result) -> dict[str, Any] | None:
     if found is None:
         return None
     beside = found.beside
-    forms = {} if beside is None else {"dense": beside.dense, "sparse": beside.sparse}
+    loads = None if beside is None else beside.loads
+    forms = "dense", "sparse"
     return {
         "how": found.how,
         "weights": [vars(entry) for entry in found.weights],
         "dense": [{"weight": one.weight, "reason": str(one)} for one in found.dense],
         "outputs_compared": 0 if beside is None else beside.compared,
         "bytes": None if beside is None else dict(zip(forms, beside.bytes, strict=True)),
-        "load": {form: None if one is None else vars(one) for form, one in forms.items()} or None,
+        "load": None if loads is None else dict(zip(forms, map(vars, loads), strict=True)),
     }
 
 

@@ -132,11 +132,10 @@ def _print_stored(out: Console, result: Result, verbose: bool) -> None:
         own = f"{number(sparse)}B, dense {number(dense)}B ({change(dense, sparse)})"
         same = "" if not found.beside.compared else "; outputs are the same bit for bit"
         out.print(Text(f"stored sparse: {weights}; the file has {own}{same}"))
-        loads = found.beside.dense, found.beside.sparse
-        if loads[0] is not None and loads[1] is not None:
-            before, after = loads
-            peaks = before.peak_bytes, after.peak_bytes
-            held = "" if None in peaks else f"; peak {number(peaks[1] or 0)}B, dense {number(peaks[0] or 0)}B"
+        if found.beside.loads is not None:
+            before, after = found.beside.loads
+            peaks = [number(one.peak_bytes) for one in (after, before) if one.peak_bytes is not None]
+            held = "" if len(peaks) < 2 else f"; peak {peaks[0]}B, dense {peaks[1]}B"
             text = f"  ONNX Runtime loads it in {1e3 * after.seconds:.3g} ms, dense {1e3 * before.seconds:.3g} ms{held}"
             out.print(Text(text))
     if verbose:

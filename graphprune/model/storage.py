@@ -175,8 +175,8 @@ class Measure:
 def measure(tensor: TensorProto, value: Values) -> Measure:
     """What :func:`encode` would make, without making it."""
     bits = _bits(value)[1]
-    left = np.count_nonzero(bits)
-    places = left + sum(np.count_nonzero(bits[1 << 7 * size :]) for size in range(1, 9))
+    left = int(np.count_nonzero(bits))
+    places = left + sum(int(np.count_nonzero(bits[1 << 7 * size :])) for size in range(1, 9))
     bare = SparseTensorProto(dims=tensor.dims, indices=TensorProto(data_type=TensorProto.INT64, dims=[left]))
     values = TensorProto(dims=[left], data_type=tensor.data_type, name=tensor.name)
     _document(tensor, values)

@@ -309,6 +309,8 @@ class _Validation:
                 blame = (
                     "; the original builds, so pruning is to blame" if original.built else "; the original fails too"
                 )
+            if self.model.stored:
+                blame = "; its weights are stored as sparse tensors, which TensorRT does not read: store them dense"
             raise _Failed(f"{found.backend} does not build it{at}: {found.message}{blame}")
         if original is not None and original.kernels and found.kernels:
             level.details["fusion"] = asdict(kernels.fusion(original.kernels, found.kernels))

@@ -26,13 +26,12 @@ class Beside:
 
     Attributes:
         bytes: of the files, dense and sparse.
-        dense, sparse: what loading took; None where ONNX Runtime does not load either.
+        loads: what loading took, dense and sparse; None where ONNX Runtime loads neither.
         compared: how many outputs were compared, bit for bit.
     """
 
     bytes: tuple[int, int]
-    dense: Loading | None
-    sparse: Loading | None
+    loads: tuple[Loading, Loading] | None
     compared: int
 
 
@@ -56,10 +55,11 @@ def prove(model: Model, job: Job) -> Beside:
         _check(sparse, model)
         _same_weights(sparse, model)
         compared = _same_outputs(model, twin, job) if job.prove else 0
-        loads = loading(dense), loading(sparse)
-        if loads[0] is not None and loads[1] is None:
+        before, after = loading(dense), loading(sparse)
+        if before is not None and after is None:
             raise ProofError(f"{model.name}: ONNX Runtime loads it with dense weights alone; use --store dense")
-    return Beside((sizes[0], sizes[1]), *loads, compared)
+    loads = None if before is None or after is None else (before, after)
+    return Beside((sizes[0], sizes[1]), loads, compared)
 
 
 def _check(path: Path, model: Model) -> None:

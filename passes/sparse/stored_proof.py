@@ -16,7 +16,7 @@ from graphprune.model.canonical import canonicalize
 from graphprune.passes.state import Job
 from graphprune.run import sizing
 from graphprune.run.calibration import still
-from graphprune.run.runtime import run, session
+from graphprune.run.runtime import run, session, widened
 from graphprune.verdict.loading import Loading, loading
 
 
@@ -86,8 +86,11 @@ def _same_weights(path: Path, model: Model) -> None:
 
 
 def _same_outputs(model: Model, twin: Model, job: Job) -> int:
-    """ONNX Runtime makes the same of both on generated inputs; nothing is compared where it draws at random."""
-    if chance.drawn(canonicalize(twin)):
+    """ONNX Runtime makes the same of both on generated inputs.
+
+    Nothing is compared where it draws at random, or runs the model in other types than its own.
+    """
+    if widened(twin) is not twin or chance.drawn(canonicalize(twin)):
         return 0
     feeds = next(sizing.accepted(twin, still(job.input_shapes, twin), job.seed))
     outputs = []

@@ -137,8 +137,9 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         state = state.noting("nothing was changed: no pass chose anything")
         notes = state.found(Notes)
     if state.original.stored and not state.found(Stored):
-        count, name = len(state.original.stored), state.original.name
-        state = state.noting(f"{name} stores {count} weights sparse, and the result dense; --store auto keeps them so")
+        count = len(state.original.stored)
+        which = f"{count} weights" if count > 1 else "1 weight"
+        state = state.noting(f"{which} stored sparse in {state.original.name} became dense; --store auto keeps them so")
         notes = state.found(Notes)
     said = [f"{note.node}: {note}" for note in chance.notes(state.analysis(state.original).model)]
     return Result(

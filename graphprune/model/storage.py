@@ -209,9 +209,10 @@ def _indices(places: IntArray) -> TensorProto:
     written, start = bytearray(), 0
     for size in range(1, 10):
         stop = int(np.searchsorted(places, 1 << 7 * size)) if size < 9 else len(places)
-        group = places[start:stop, None] >> np.arange(0, 7 * size, 7) & 0x7F
-        group[:, :-1] |= 0x80
-        written += group.astype(np.uint8).tobytes()
+        group = np.empty((stop - start, size), np.uint8)
+        for k in range(size):
+            group[:, k] = places[start:stop] >> 7 * k & 0x7F | (0x80 if k + 1 < size else 0)
+        written += group.tobytes()
         start = stop
     found = TensorProto(data_type=TensorProto.INT64, dims=[len(places)])
     number = TensorProto.DESCRIPTOR.fields_by_name["int64_data"].number
@@ -307,8 +308,10 @@ def encode_all(proto: ModelProto, stored: Set[str], array: Callable[[TensorProto
 
 def encode_node(node: NodeProto, stored: Set[str], array: Callable[[TensorProto], Values]) -> None:
     """Store the value of a Constant node sparse, where that is one of some constants."""
-    if node.op_type == "Constant" and node.output[0] in stored and node.domain in ("", "ai.onnx"):
-        dense = node.attribute[0].t
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.output[0] not in stored:
+        return
+    dense = next((a.t for a in node.attribute if a.name == "value"), None)
+    if dense is not None:
         sparse = encode(dense, array(dense))
         del node.attribute[:]
         node.attribute.append(helper.make_attribute("sparse_value", sparse))

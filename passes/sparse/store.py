@@ -6,6 +6,7 @@ others, TensorRT among them, want dense ones. Which form is smaller is computed 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -125,7 +126,8 @@ class Store(Pass):
         after = state.having(found, model=model)
         if found.weights or self.how == STORES[0]:
             return after
-        return after.noting("no weight is smaller as a sparse tensor: all are stored dense")
+        what = "is smaller" if self.how == "auto" else "can be stored"
+        return after.noting(f"no weight {what} as a sparse tensor: all are stored dense")
 
     def proves(self, state: State) -> bool:
         """Where something is stored sparse, and proofs are asked for."""
@@ -150,11 +152,11 @@ def choose(model: Model, made: frozenset[str], how: str) -> Stored:
     """
     found, inside = Stored(how), 0
     held = list(storage.constants(model.graph))
-    names = [one.name for one in held]
+    names = Counter(one.name for one in held)
     for one in held:
         if one.name not in made and (how == "sparse" or one.tensor.data_type not in storage.TYPES):
             continue
-        why = next(_bars(model, one, names.count(one.name)), "") if one.name in made or _large(one) else "small"
+        why = next(_bars(model, one, names[one.name]), "") if one.name in made or _large(one) else "small"
         if not why:
             entry, places = _measured(model, one)
             inside += places if one.tensor.data_location == TensorProto.EXTERNAL else 0

@@ -214,7 +214,7 @@ def test_every_command_reads_sparse_tensors(tmp_path: Path, capsys: pytest.Captu
     assert load(path).stored and stored.output == path
     assert command(capsys, "inspect", path)[0] == 0
     status, printed, _ = command(capsys, "prune", path, "--ratio", "0.3", "-o", out)
-    assert status == 0 and "stores 5 weights sparse, and the result dense; --store auto keeps them so" in printed
+    assert status == 0 and "5 weights stored sparse in m.onnx became dense; --store auto keeps them so" in printed
     assert not load(out).stored
     assert command(capsys, "apply", tmp_path / "o.plan.json", path, "-o", tmp_path / "again.onnx")[0] == 0
     assert bare(onnx.load(tmp_path / "again.onnx")) == bare(onnx.load(out))

@@ -21,6 +21,7 @@ from graphprune.passes.sparse import sparse, stored_proof
 from graphprune.passes.sparse.passes import Sparsify
 from graphprune.passes.sparse.store import STORES, Store
 from graphprune.passes.state import Job
+from graphprune.verdict import trt
 from graphprune.verdict.checks import Checks
 from models.small import Net
 from tests.helpers import command, random_feeds, run
@@ -294,3 +295,22 @@ def test_pruned_and_sparse_in_one_run(how: str) -> None:
     made = graphprune.prune(digits(), ratio=0.3, sparsity=sparse.Request("1x4", amount=0.75), store=how)
     assert bool(names(made.proto)) == (how != "dense")
     assert made.after.parameters < made.before.parameters
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_tensorrt_that_reads_no_sparse_tensors_does_not_blame_pruning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    graphprune.sparsify(digits(), tmp_path / "m.onnx", **UNSTRUCTURED, store="auto")
+    onnx.save(digits(), tmp_path / "dense.onnx")
+
+    def build(path: Path, job: trt.Job) -> trt.Build:  # as its parser does
+        return trt.Build("tensorrt-rtx", not names(onnx.load(path)), "no such weight")
+
+    monkeypatch.setattr(trt, "backend", lambda: "tensorrt-rtx")
+    monkeypatch.setattr(trt, "gpu", lambda: False)
+    monkeypatch.setattr(trt, "build", build)
+    verdict = graphprune.validate(tmp_path / "m.onnx", tmp_path / "dense.onnx", Checks(tensorrt=True, half=half))
+    (level,) = (one for one in verdict.levels if one.name == "tensorrt")
+    assert level.status == "failed" and level.message.endswith("TensorRT does not read: store them dense")
+    assert "pruning is to blame" not in level.message

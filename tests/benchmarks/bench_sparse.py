@@ -115,24 +115,16 @@ def _timed(command: list[str], made: Path, runs: int = 3) -> float:
     return median(found)
 
 
+SIZES = ("dense MB", "sparse MB", "", "load ms", "sparse", "peak MB", "sparse")
+
+
 def store(names: Sequence[str]) -> None:
     """Models stored sparse beside dense, at several patterns; the fastest of three processes that load in turn."""
     with tempfile.TemporaryDirectory() as folder:
         path, dense, sparse = (Path(folder) / f"{name}.onnx" for name in ("model", "dense", "sparse"))
         for name in names or ("ppocr-v5-rec", "resnet50-ts", "bert-base-ts"):
             table = Table(box=None, pad_edge=False)
-            for column in (
-                "model",
-                "zeros",
-                "weights",
-                "dense MB",
-                "sparse MB",
-                "",
-                "load ms",
-                "sparse",
-                "peak MB",
-                "sparse",
-            ):
+            for column in ("model", "zeros", "weights", *SIZES):
                 table.add_column(column, justify="right" if column not in ("model", "zeros") else "left")
             onnx.save(onnx.load(models.packaged(name)) if name.startswith("ppocr") else models.export(name), path)
             for pattern, amount in (("2:4", None), ("1x4", 0.75), *(("unstructured", a) for a in (0.5, 0.7, 0.9))):

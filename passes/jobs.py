@@ -54,6 +54,7 @@ def prune(
     compensate: str | None = None,
     sparsity: sparse.Request | None = None,
     packed: str | os.PathLike[str] | None = None,
+    store: str = "dense",
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -90,6 +91,8 @@ def prune(
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
         sparsity: make what is left sparse too (see :func:`sparsify`).
         packed: where to write the sparse weights packed (see ``graphprune.rewrite.packed``).
+        store: how weights are stored in the file: ``dense``; as ONNX's sparse tensors, with ``sparse`` what this run
+            makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -100,7 +103,7 @@ def prune(
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform)
-    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks)
+    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
 
 
@@ -119,6 +122,7 @@ def sparsify(
     calibration: Source | None = None,
     compensate: str | None = None,
     packed: str | os.PathLike[str] | None = None,
+    store: str = "dense",
     input_shapes: InputShapes | None = None,
     prove: bool = True,
     seed: Seed = 0,
@@ -144,6 +148,8 @@ def sparsify(
         compensate: what makes up for what went: ``refit`` (the default with calibration inputs) fits every linear
             operator to what the original makes, masks fixed; ``repair``; ``none``.
         packed: where to write the sparse weights packed (see ``graphprune.rewrite.packed``).
+        store: how weights are stored in the file: ``dense``; as ONNX's sparse tensors, with ``sparse`` what this run
+            makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
         input_shapes: sizes for inputs whose free dims the program cannot guess.
         prove: compare the permuted model with the original.
         seed: of the search for orders, of the choice of rows and of generated inputs.
@@ -166,6 +172,7 @@ def sparsify(
         calibration=calibration,
         compensate=compensate,
         packed=packed,
+        store=store,
         input_shapes=input_shapes,
         prove=prove,
         seed=seed,

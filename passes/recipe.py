@@ -41,6 +41,7 @@ PASSES = {
     "select-blocks": "graphprune.passes.depth.remove:SelectBlocks",
     "smaller": "graphprune.passes.smaller:Smaller",
     "sparsify": "graphprune.passes.sparse.passes:Sparsify",
+    "store": "graphprune.passes.sparse.store:Store",
     "validate": "graphprune.passes.judge:Validate",
 }
 """The passes of this package, imported when they are used."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from glob import escape
 from typing import Any
 
+from graphprune.errors import InputError
 from graphprune.passes.choose import criteria
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.fold import FoldConstants
@@ -24,6 +25,8 @@ from graphprune.passes.replay import ReplayBlocks, ReplayGroups, SameSlices
 from graphprune.passes.smaller import Smaller
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.passes import Permute, Sparsify
+from graphprune.passes.sparse.store import STORES, Store
+from graphprune.passes.sparse.store import check as check_store
 from graphprune.passes.state import Job
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -50,6 +53,7 @@ def pruning(
     sparsity: sparse.Request | None = None,
     compensate: str | None = None,
     checks: Checks | None = None,
+    store: str = STORES[0],
 ) -> Recipe:
     """Remove blocks, then classes, make what is left sparse, make up for what went, and judge: as far as asked for.
 
@@ -60,6 +64,7 @@ def pruning(
         sparsity: make what is left sparse too; widths then stay multiples of what pattern and TensorRT ask for.
         compensate: one of ``compensation.COMPENSATIONS``: by default ``refit`` with calibration inputs.
         checks: judge the result; None does not.
+        store: how weights are stored: one of ``graphprune.passes.sparse.store.STORES``.
 
     Raises:
         InputError: a value is out of range.
@@ -69,6 +74,9 @@ def pruning(
     criterion = criteria.resolve_criterion(wish.criterion, calibrated)
     compensate = compensation.resolve_compensation(compensate, calibrated)
     request = None if sparsity is None else sparsity.resolved(calibrated)
+    check_store(store)
+    if store == "sparse" and request is None:
+        raise InputError("--store sparse is for weights that the run makes sparse: give --pattern, or --store auto")
     passes: list[Pass] = []
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
@@ -86,6 +94,8 @@ def pruning(
         passes.append(Fit(compensate))
     if wish.ratio:
         passes.append(Smaller())
+    if store != STORES[0]:
+        passes.append(Store(store))
     return Recipe(tuple(passes + _judged(checks)), job)
 
 

@@ -25,6 +25,7 @@ from graphprune.passes.fit.reconstruct import Fit
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
+from graphprune.passes.sparse.store import Stored
 from graphprune.passes.state import Notes, State
 from graphprune.passes.toml import told
 from graphprune.proof.proof import Proof
@@ -70,6 +71,7 @@ class Result:
         sparse: what became sparse; None where that was not asked for.
         compressed: bytes of the original and of what was written, deflated; where zeros that no
             kernel skips make it smaller to ship.
+        stored: which weights are stored sparse, and what that saves; None where it was not asked for.
         notes: what else the user should know.
     """
 
@@ -87,12 +89,13 @@ class Result:
     fits: list[Fit] = field(default_factory=list)
     sparse: Sparse | None = None
     compressed: tuple[int, int] | None = None
+    stored: Stored | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
-        """The pruned model as a ``ModelProto`` of its own, with all weights in it."""
-        return interchange.whole(self.model)
+        """The pruned model as a ``ModelProto`` of its own, with all weights in it; sparse ones as they are stored."""
+        return interchange.stored(self.model)
 
     def ir(self) -> Any:
         """The pruned model as an ``onnx_ir.Model``.
@@ -133,6 +136,11 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
     if state.model is state.original:
         state = state.noting("nothing was changed: no pass chose anything")
         notes = state.found(Notes)
+    if state.original.stored and not state.found(Stored):
+        count = len(state.original.stored)
+        which = f"{count} weights" if count > 1 else "1 weight"
+        state = state.noting(f"{which} stored sparse in {state.original.name} became dense; --store auto keeps them so")
+        notes = state.found(Notes)
     said = [f"{note.node}: {note}" for note in chance.notes(state.analysis(state.original).model)]
     return Result(
         state.model,
@@ -149,6 +157,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         [] if fits is None else fits.fits,
         sparse,
         compressed,
+        state.found(Stored),
         [*said, *([] if notes is None else notes.lines)],
     )
 
@@ -182,7 +191,7 @@ def _write(state: State, outputs: Outputs, sparse: Sparse | None, plan: str) -> 
         weights, pattern = [t.target.weight for t in sparse.thinned], sparse.request.pattern
         packed.write(Path(outputs.packed), state.model, weights, pattern, state.job.input_shapes)
     if outputs.model is None:
-        return int(state.model.proto.ByteSize())
+        return files.size(state.model) if state.model.stored else int(state.model.proto.ByteSize())
     written = Path(outputs.model)
     size = files.save(state.model, written)
     place = files.plan_place(written, outputs.plan)

@@ -26,6 +26,7 @@ def starting(analysis: Analysis) -> str:
         _select(analysis),
         _FIT,
         _SPARSE,
+        _STORE,
         _VALIDATE,
     ]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
@@ -148,6 +149,11 @@ _SPARSE = """
 # pattern = "2:4"
 # method = "sparsegpt"
 # compensate = "refit"
+"""
+_STORE = """
+# Weights as ONNX's sparse tensors where that is smaller: ONNX Runtime reads them, TensorRT does not.
+# [[passes]]
+# use = "store"
 """
 _VALIDATE = """
 # Gates: where one fails nothing is written.

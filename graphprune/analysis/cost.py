@@ -9,7 +9,7 @@ from math import prod
 from onnx import ModelProto, TensorProto
 
 from graphprune.analysis import Analysis
-from graphprune.model import Model, Source, subgraphs
+from graphprune.model import Model, Source, files, subgraphs
 
 _WEIGHT_TYPES = {
     TensorProto.FLOAT,
@@ -71,6 +71,6 @@ def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:
 def file_bytes(model: Model) -> int:
     """Size of the model's file and of the external data that it names, or of its proto where there is no file."""
     if model.path is None:
-        return model.proto.ByteSize()
+        return files.size(model) if model.stored else model.proto.ByteSize()
     outside = sum(model.external(t)[2] for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
     return model.path.stat().st_size + outside

@@ -19,6 +19,7 @@ from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.jobs import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
@@ -42,6 +43,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--method", type=click.Choice(METHODS), help="For --pattern; sparsegpt with --calibration.")
 @click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
 @click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")
+@click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Sparse weights, packed.")
 @click.option("--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
@@ -71,6 +73,7 @@ def command(
     method: str | None,
     permute: bool,
     amount: float | None,
+    store: str,
     packed: Path | None,
     align: int | None,
     include: tuple[str, ...],
@@ -105,6 +108,7 @@ def command(
         None if pattern is None else sparse.Request(pattern, method, permute, amount),
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
+        store,
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:

@@ -155,6 +155,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
+        "stored": stored_data(result),
         "notes": result.notes,
         "verdict": None if result.verdict is None else result.verdict.to_json(),
         "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
@@ -186,6 +187,24 @@ def sparse_data(result: Result) -> dict[str, Any] | None:
         if ordered else None,
         "deflated": None if result.compressed is None else list(result.compressed),
     }  # fmt: skip
+
+
+def stored_data(result: Result) -> dict[str, Any] | None:
+    """Which weights are stored sparse, and what that is worth; None where it was not asked for."""
+    found = result.stored
+    if found is None:
+        return None
+    beside = found.beside
+    loads = None if beside is None else beside.loads
+    forms = "dense", "sparse"
+    return {
+        "how": found.how,
+        "weights": [vars(entry) for entry in found.weights],
+        "dense": [{"weight": one.weight, "reason": str(one)} for one in found.dense],
+        "outputs_compared": 0 if beside is None else beside.compared,
+        "bytes": None if beside is None else dict(zip(forms, beside.bytes, strict=True)),
+        "load": None if loads is None else dict(zip(forms, map(vars, loads), strict=True)),
+    }
 
 
 def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:

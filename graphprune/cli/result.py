@@ -43,6 +43,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     _print_proof(out, result)
     _print_folded(out, result)
     _print_sparse(out, result, verbose)
+    _print_stored(out, result, verbose)
     _print_fits(out, result, verbose)
     for note in result.notes:
         out.print(Text(f"note: {note}"))
@@ -119,6 +120,32 @@ def _print_sparse(out: Console, result: Result, verbose: bool) -> None:
         out.print(Text(f"dense: {count} {'product' if count == 1 else 'products'}: {reason}"))
     if len(reasons) > _REASONS:
         out.print(Text(f"... and {sum(c for _, c in reasons[_REASONS:])} more (-v lists all)"))
+
+
+def _print_stored(out: Console, result: Result, verbose: bool) -> None:
+    found = result.stored
+    if found is None:
+        return
+    if found.beside is not None:
+        weights = "1 weight" if len(found.weights) == 1 else f"{len(found.weights)} weights"
+        dense, sparse = found.beside.bytes
+        own = f"{number(sparse)}B, dense {number(dense)}B ({change(dense, sparse)})"
+        same = "" if not found.beside.compared else "; outputs are the same bit for bit"
+        out.print(Text(f"stored sparse: {weights}; the file has {own}{same}"))
+        if found.beside.loads is not None:
+            before, after = found.beside.loads
+            peaks = [number(one.peak_bytes) for one in (after, before) if one.peak_bytes is not None]
+            held = "" if len(peaks) < 2 else f"; peak {peaks[0]}B, dense {peaks[1]}B"
+            text = f"  ONNX Runtime loads it in {1e3 * after.seconds:.3g} ms, dense {1e3 * before.seconds:.3g} ms{held}"
+            out.print(Text(text))
+    if verbose:
+        for entry in found.weights:
+            out.print(Text(f"stored sparse: {entry.name}: {number(entry.sparse)}B, dense {number(entry.dense)}B"))
+        for one in found.dense:
+            out.print(Text(f"stored dense: {one.weight}: {one}"))
+        return
+    for reason, count in Counter(map(str, found.dense)).most_common():
+        out.print(Text(f"stored dense: {count} {'weight' if count == 1 else 'weights'}: {reason}"))
 
 
 def _print_fits(out: Console, result: Result, verbose: bool) -> None:

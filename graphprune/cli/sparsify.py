@@ -17,6 +17,7 @@ from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.jobs import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.sparse.store import STORES
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
@@ -39,6 +40,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes or weights; repeatable.")
 @click.option("--also", multiple=True, metavar="GLOB", help="Also these, whatever speaks against them; repeatable.")
+@click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Also without their zeros.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
@@ -60,6 +62,7 @@ def command(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     also: tuple[str, ...],
+    store: str,
     packed: Path | None,
     plan: Path | None,
     validated: bool,
@@ -84,6 +87,7 @@ def command(
         sparse.Request(pattern, method, permute, amount, scope),
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
+        store,
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, paths
+from graphprune.model import Model, paths, storage
 from graphprune.model.canonical import copy_all_but
 from graphprune.model.external import sources
 
 _ALIGNMENT = 4096
+_SMALL = 1024
 
 
 def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
@@ -98,9 +99,12 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
 
     def write(file: BinaryIO) -> None:
         for tensor in proto.graph.initializer:
-            if tensor.data_type == TensorProto.STRING:
+            if tensor.data_type == TensorProto.STRING or tensor.name in model.stored:
                 continue
             _write_tensor(model, tensor, file, data.name)
+        storage.encode_all(proto, model.stored, model.tensor_array)
+        for sparse in proto.graph.sparse_initializer:  # their places stay inside, where checkers read them
+            _put(sparse.values, sparse.values.raw_data, file, data.name)
 
     size = atomically(data, write)
     return size + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
@@ -127,22 +131,43 @@ def _deflated(path: Path) -> int:
     return size + len(packer.flush())
 
 
+def size(model: Model) -> int:
+    """Bytes of a model whose weights all lie in its file."""
+    head, graph, fields = _fields(model)
+    length = len(graph) + sum(1 + len(storage.varint(size)) + size for _, size in fields)
+    return len(head) + 1 + len(storage.varint(length)) + length
+
+
 def _write_model(model: Model, file: BinaryIO) -> None:
     """The bytes of a model, one weight at a time: a protobuf message is the sum of its fields, in any order."""
-    head, graph, proto = ModelProto(), GraphProto(), model.proto
-    copy_all_but(proto, head, {"graph"})
-    copy_all_but(proto.graph, graph, {"initializer"})
-    start = graph.SerializeToString(deterministic=True)
-    sizes = [_inside(model, tensor).ByteSize() for tensor in proto.graph.initializer]
-    length = len(start) + sum(1 + len(_varint(size)) + size for size in sizes)
-    file.write(head.SerializeToString(deterministic=True) + _GRAPH + _varint(length) + start)
-    for tensor, size in zip(proto.graph.initializer, sizes, strict=True):
-        file.write(_INITIALIZER + _varint(size))
+    head, graph, fields = _fields(model)
+    length = len(graph) + sum(1 + len(storage.varint(size)) + size for _, size in fields)
+    file.write(head + _GRAPH + storage.varint(length) + graph)
+    for tensor, size in fields:
+        sparse = tensor.name in model.stored
+        file.write((_SPARSE if sparse else _INITIALIZER) + storage.varint(size))
         file.write(_inside(model, tensor).SerializeToString(deterministic=True))
 
 
-def _inside(model: Model, tensor: TensorProto) -> TensorProto:
-    """A tensor that holds its data."""
+def _fields(model: Model) -> tuple[bytes, bytes, list[tuple[TensorProto, int]]]:
+    """What a model holds beside its graph, its graph without initializers, and these with their bytes."""
+    head, graph, proto = ModelProto(), ModelProto(), model.proto
+    copy_all_but(proto, head, {"graph"})
+    copy_all_but(proto.graph, graph.graph, {"initializer"})
+    if model.stored:
+        graph.functions.extend(head.functions)
+        storage.encode_all(graph, model.stored, model.tensor_array)
+        del head.functions[:]
+        head.functions.extend(graph.functions)
+        head.ir_version = max(head.ir_version, storage.IR_VERSION)
+    sizes = [(tensor, _inside(model, tensor).ByteSize()) for tensor in proto.graph.initializer]
+    return head.SerializeToString(deterministic=True), graph.graph.SerializeToString(deterministic=True), sizes
+
+
+def _inside(model: Model, tensor: TensorProto) -> TensorProto | SparseTensorProto:
+    """A tensor that holds its data, as it is stored."""
+    if tensor.name in model.stored:
+        return storage.encode(tensor, model.tensor_array(tensor))
     if tensor.data_location != TensorProto.EXTERNAL:
         return tensor
     whole = TensorProto()
@@ -154,18 +179,11 @@ def _inside(model: Model, tensor: TensorProto) -> TensorProto:
 
 _GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
 _INITIALIZER = bytes([GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2])
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
+_SPARSE = bytes([GraphProto.DESCRIPTOR.fields_by_name["sparse_initializer"].number << 3 | 2])
 
 
 def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
-    if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in model.lazy and tensor.ByteSize() < 1024:
+    if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in model.lazy and tensor.ByteSize() < _SMALL:
         return  # small tensors stay inside, where shape inference can read them
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
     offset = file.tell()
@@ -177,7 +195,21 @@ def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: s
     else:
         value = model.tensor_array(tensor)
         file.write(numpy_helper.from_array(value).raw_data if value.dtype.itemsize < 1 else value.tobytes())
-    length = file.tell() - offset
+    _point(tensor, location, offset, file.tell() - offset)
+
+
+def _put(tensor: TensorProto, data: bytes, file: BinaryIO, location: str) -> None:
+    """Move the data of a tensor outside, unless it is small."""
+    if tensor.ByteSize() < _SMALL:
+        return
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    offset = file.tell()
+    file.write(data)
+    _point(tensor, location, offset, len(data))
+
+
+def _point(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Let a tensor say where its data lies."""
     for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
         tensor.ClearField(field)
     tensor.data_location = TensorProto.EXTERNAL

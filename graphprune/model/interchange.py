@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from graphprune.errors import BackendError, InputError
+from graphprune.model import storage
 from graphprune.model.bodies import subgraphs
 from graphprune.model.canonical import copy_all_but
 from graphprune.model.model import Model, check_graph
@@ -55,12 +56,13 @@ class Form:
         if self.form == SURGEON or isinstance(made, _type("onnx_graphsurgeon", "Graph")):
             carry(self.before, proto)
         found = Model(proto, self.model.path)
+        storage.lay_out(found)
         check_graph(found)
         return found
 
 
 def convert(model: Model, form: str) -> Form:
-    """A model in one of the forms, with all weights in it; the model itself is not changed.
+    """A model in one of the forms, with all weights in it, and dense; the model itself is not changed.
 
     Raises:
         BackendError: the library is not installed.
@@ -111,6 +113,13 @@ def whole(model: Model) -> ModelProto:
             copy.CopyFrom(numpy_helper.from_array(model.tensor_array(tensor), tensor.name))
         else:
             copy.CopyFrom(tensor)
+    return proto
+
+
+def stored(model: Model) -> ModelProto:
+    """The same as it is stored: what is sparse in a file is sparse in it."""
+    proto = whole(model)
+    storage.encode_all(proto, model.stored, numpy_helper.to_array)
     return proto
 
 

@@ -20,7 +20,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import reading
+from graphprune.model import reading, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
@@ -67,6 +67,7 @@ class Model:
         proto: the model; tensors with external data hold only their references.
         path: the file that it came from, None for a model made in memory.
         lazy: initializers whose values are made when they are asked for, and written one at a time.
+        stored: constants that are sparse tensors in its file; they are dense here (see ``graphprune.model.storage``).
         original: the model that this one is the canonical form of, where it is one.
         runs_as: the model that runs in place of this one, where its control flow is laid open.
         layout: how control flow was laid open.
@@ -77,6 +78,7 @@ class Model:
     proto: ModelProto
     path: Path | None = None
     lazy: dict[str, Callable[[], Values]] = field(default_factory=dict, repr=False)
+    stored: frozenset[str] = frozenset()
     original: Model | None = None
     runs_as: Model | None = None
     layout: Layout | None = None
@@ -288,6 +290,7 @@ def load(model: AnyModel) -> Model:
             raise InputError(f"{path}: no such file")
         loaded = Model(reading.read(path), path)
     declare(loaded.proto, loaded.path)
+    storage.lay_out(loaded)
     check_graph(loaded)
     return loaded
 
@@ -325,34 +328,8 @@ def check_graph(model: Model) -> None:
         if output not in known:
             raise InputError(f"{model.name}: the graph's output {output!r} is made by no node")
     for tensor in graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL and not _complete(tensor):
+        if tensor.data_location != TensorProto.EXTERNAL and not reading.complete(tensor):
             raise InputError(f"{model.name}: initializer {tensor.name!r} does not hold {tuple(tensor.dims)} elements")
-
-
-def _complete(tensor: TensorProto) -> bool:
-    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
-    if not tensor.HasField("raw_data"):
-        return True
-    try:
-        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:
-        return False
-    count = int(np.prod(tensor.dims, dtype=np.int64))
-    packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
-    expected = (count + 1) // 2 if packed else count * size
-    return tensor.data_type > TensorProto.FLOAT4E2M1 or _raw_length(tensor, expected) == expected
-
-
-def _raw_length(tensor: TensorProto, expected: int) -> int:
-    """Bytes of raw data, read off the size of the message where that says it: asking for the data would copy it."""
-    rest = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"")
-    for key in ("name", "doc_string"):
-        if tensor.HasField(key):
-            setattr(rest, key, getattr(tensor, key))
-    digits = max(expected.bit_length() + 6, 7) // 7  # of the length, as a varint, where an empty one has one
-    if tensor.ByteSize() - rest.ByteSize() == expected + digits - 1:
-        return expected
-    return len(tensor.raw_data)
 
 
 def node_name(model: Model, index: int) -> str:

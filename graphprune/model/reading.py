@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf import json_format, message, text_format
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from graphprune.errors import InputError
 
@@ -42,3 +43,29 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, onnx.parser.ParseError):
         return " ".join(lines)
     return lines[0] if lines else type(error).__name__
+
+
+def complete(tensor: TensorProto) -> bool:
+    """Whether raw data has the length that dims and type ask for; typed fields are read when used."""
+    if not tensor.HasField("raw_data"):
+        return True
+    try:
+        size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        return False
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+    expected = (count + 1) // 2 if packed else count * size
+    return tensor.data_type > TensorProto.FLOAT4E2M1 or _raw_length(tensor, expected) == expected
+
+
+def _raw_length(tensor: TensorProto, expected: int) -> int:
+    """Bytes of raw data, read off the size of the message where that says it: asking for the data would copy it."""
+    rest = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=b"")
+    for key in ("name", "doc_string"):
+        if tensor.HasField(key):
+            setattr(rest, key, getattr(tensor, key))
+    digits = max(expected.bit_length() + 6, 7) // 7  # of the length, as a varint, where an empty one has one
+    if tensor.ByteSize() - rest.ByteSize() == expected + digits - 1:
+        return expected
+    return len(tensor.raw_data)

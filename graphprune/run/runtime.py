@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, subgraphs
+from graphprune.model import Model, interchange, subgraphs
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
 
@@ -61,7 +61,7 @@ def session(
             source = str(Path(folder) / "model.onnx")
             save(model, Path(source), external=True)
         else:
-            source = model.proto.SerializeToString()
+            source = (interchange.stored(model) if model.stored else model.proto).SerializeToString()
         try:
             active = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class

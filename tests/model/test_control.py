@@ -275,3 +275,9 @@ def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
     if path.stem != "silero_vad":  # its LSTM's weights are also read, as a whole, where a branch is never taken
         assert result.after.parameters < 0.88 * result.before.parameters
     onnx.checker.check_model(result.model.proto)
+    if "sr" in {i.name for i in result.proto.graph.input}:
+        for rate, samples in ((16000, 576), (8000, 288)):  # the second fits no branch at the first's size
+            x = np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
+            given = {"input": x, "state": np.zeros((2, 1, 128), np.float32), "sr": np.array(rate)}
+            if rate == 16000 or "16k" not in path.stem:
+                assert np.isfinite(helpers.run(result.proto, given)[0]).all()

@@ -43,7 +43,7 @@ import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.passes.sparse.sparse import Request  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
-from tests.benchmarks.tasks import TASKS, Task, original  # noqa: E402
+from tests.benchmarks.tasks import TASKS, Task, at_hand, original  # noqa: E402
 
 SAMPLES = 64
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -165,11 +165,8 @@ def main(what: str, names: Sequence[str]) -> None:
     """Print what is asked for."""
     match what:
         case "all" | "steps" | "macs":
-            for name in names or TASKS:
-                try:
-                    tabulate(what, name)
-                except LookupError as missing:
-                    print(f"{name} is left out: {missing}", flush=True)
+            for name in at_hand(names):
+                tabulate(what, name)
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":

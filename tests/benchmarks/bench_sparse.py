@@ -56,9 +56,9 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def score(names: Sequence[str]) -> None:
     """Scores of real models, a table each."""
-    from tests.benchmarks.tasks import TASKS, original
+    from tests.benchmarks.tasks import TASKS, at_hand, original
 
-    for name in names or list(TASKS):
+    for name in at_hand(names):
         task = TASKS[name]
         table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
         for column in ("", "score", "weights", "magnitude kept", "s"):

@@ -77,7 +77,12 @@ def halves() -> tuple[list[str], list[str]]:
 
 
 def path() -> Path:
-    """The encoder."""
+    """The encoder; what splits texts must be there too.
+
+    Raises:
+        LookupError: something is to be installed.
+    """
+    _tokenizer()
     return models.made("minilm")
 
 

@@ -10,7 +10,7 @@ import random
 import string
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache, partial
@@ -258,6 +258,17 @@ TASKS = {
         _carried("ppocr-v4-det"), lambda n: {"x": pages(5, n)[0]}, detected, {"x": (4, 3, PAGE, PAGE)}
     ),
 }
+
+
+def at_hand(names: Sequence[str]) -> Iterator[str]:
+    """Names of tasks, all where none is given, whose model is there; a line says what the others want."""
+    for name in names or TASKS:
+        try:
+            TASKS[name].find()
+        except LookupError as missing:
+            print(f"{name} is left out: {missing}", flush=True)
+        else:
+            yield name
 
 
 def original(task: Task) -> ModelProto:

@@ -45,7 +45,7 @@ class Fit(Pass):
         made = compensation.compensate(self.method, reference(state), cut.done, state.progress.begin(self.name))
         plan = replace(state.plan, compensated=state.plan.compensated + made.entries)
         found = state.having(Fits(made.fits), model=made.model, plan=plan)
-        return found.noting(*_inside(state)) if state.job.calibration is not None else found
+        return found if self.method == "fold" else found.noting(*_inside(state))
 
 
 def _inside(state: State) -> list[str]:
@@ -56,8 +56,8 @@ def _inside(state: State) -> list[str]:
     if not inside:
         return []
     return [
-        f"{inside} of {len(products)} linear operators lie in bodies of If, Loop or Scan, which are not observed: what "
-        "only they read was chosen by magnitude, and they are not fitted"
+        f"{inside} of {len(products)} linear operators lie in bodies of If, Loop or Scan, which are not observed: they "
+        "are not fitted, and what only they read was chosen without inputs"
     ]
 
 

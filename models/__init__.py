@@ -1,6 +1,7 @@
 """Models by name, for tests, benchmarks and the README.
 
-Four kinds: trained ones that other packages carry, small ones that this project trains itself (``models.make_digits``),
+Five kinds: trained ones that other packages carry, one whose weights a package carries and which is exported where
+PyTorch is at hand (``models.make_minilm``), small ones that this project trains itself (``models.make_digits``),
 exports of well-known architectures (their graphs are kept here without weights, which are drawn again when a model is
 built), and small graphs written by hand in ``models.small``.
 """
@@ -8,10 +9,13 @@ built), and small graphs written by hand in ``models.small``.
 from __future__ import annotations
 
 import lzma
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +49,47 @@ def packaged(name: str) -> Path:
     """
     if name not in PACKAGED:
         raise LookupError(f"no packaged model is called {name!r}; there are {', '.join(PACKAGED)}")
-    package, inside = PACKAGED[name]
+    return carried(*PACKAGED[name])
+
+
+def carried(package: str, inside: str) -> Path:
+    """A file of an installed package.
+
+    Raises:
+        LookupError: the package is not installed, or holds no such file.
+    """
     try:
         path = Path(str(distribution(package).locate_file(inside)))
     except PackageNotFoundError:
-        raise LookupError(f"model {name!r} needs 'pip install {package}'") from None
+        raise LookupError(f"{Path(inside).name} is in a package: 'pip install {package}'") from None
     if not path.is_file():
         raise LookupError(f"package {package} holds no {inside}; another version does")
     return path
+
+
+def cached(name: str) -> Path:
+    """Where a file is kept that is too large for the repository and takes long to make."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "graphprune" / f"{name}.onnx"
+
+
+def made(name: str) -> Path:
+    """File of a model that ``models.make_NAME`` exports, made now if it was not before.
+
+    Raises:
+        LookupError: it is not there, and what makes it is not installed.
+    """
+    path = cached(name)
+    if path.is_file():
+        return path
+    missing = [package for package in ("torch", "transformers", "onnxscript") if find_spec(package) is None]
+    if missing:
+        raise LookupError(
+            f"model {name!r} is exported once: 'pip install {' '.join(missing)}', or run "
+            f"'python -m models.make_{name}' with a Python that has them; it goes to {path}"
+        )
+    main: Callable[[], Path] = import_module(f"models.make_{name}").main
+    return main()
 
 
 def trained(name: str) -> Path:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from onnx import NodeProto
+
 from graphprune import rules
 from graphprune.analysis.shapes import Witness, decoded
 from graphprune.model import Model, Use, node_name, subgraphs_in
@@ -100,7 +102,21 @@ def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
         outputs=tuple(witness.shape(n) if n else None for n in node.output),
         values=tuple(witness.value(n) if n else None for n in node.input),
         static=tuple(witness.static(n) if n else None for n in node.input),
+        unknown=_unknown(model, witness, node),
     )
+
+
+def _unknown(model: Model, witness: Witness, node: NodeProto) -> str:
+    """The first tensor of a node that has no known shape, in words; outputs that nobody reads say nothing."""
+    for side, names in (("input", node.input), ("output", node.output)):
+        for k, name in enumerate(names):
+            if name and witness.shape(name) is None and (side == "input" or _read(model, name)):
+                return f"{side} {k}"
+    return ""
+
+
+def _read(model: Model, name: str) -> bool:
+    return name in model.uses or name in model.output_names or any(name in held for held in model.captured.values())
 
 
 def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
@@ -155,7 +171,7 @@ def ruled(model: Model, witness: Witness, index: int, memo: dict[object, Relatio
     seen = view(model, witness, index)
     attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
     values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
-    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values)
+    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values, seen.unknown)
     if key not in memo:
         memo[key] = rules.rule(seen, f"{model.name}: node {node_name(model, index)!r}")
     return memo[key]

@@ -113,6 +113,8 @@ def rule(node: NodeView, where: str = "") -> Relation:
     try:
         if function is None:
             raise Unruled("it has no rule; register one through the entry point group 'graphprune.rules'")
+        if node.unknown:  # a rule would take it for one that is not there, and leave free what it must hold
+            raise Unruled(f"its {node.unknown} has no known shape")
         found = function(node)
         if not isinstance(found.zero, Zero) or not isinstance(found.sums, Sum):
             raise TypeError("what is zero is given as text: read it by Zero.parse, and sums by Sum.parse")

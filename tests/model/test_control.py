@@ -234,6 +234,37 @@ def test_names_that_look_like_those_of_the_flat_form_are_told_apart() -> None:
     onnx.checker.check_model(result.model.proto)
 
 
+def choosing() -> ModelProto:
+    """Two networks, of which an input chooses one; the second takes inputs of one column alone."""
+    net, wide, narrow = Net(1), within(2), within(3)
+    x = net.input("x", [1, 4, 6, "columns"])
+    mean = wide.op("ReduceMean", x, axes=[2, 3], keepdims=0)
+    y = wide.op("MatMul", wide.op("Relu", wide.op("MatMul", mean, wide.weight(4, 8))), wide.weight(8, 5))
+    line = narrow.op("Squeeze", x, narrow.ints(3))
+    z = narrow.op("Relu", narrow.op("Conv", line, narrow.weight(8, 4, 3)))
+    z = narrow.op("MatMul", narrow.op("ReduceMean", z, axes=[2], keepdims=0), narrow.weight(8, 5))
+    graphs = [body(wide, [], [y], "wide"), body(narrow, [], [z], "narrow")]
+    net.inputs.append(value("wide", TensorProto.BOOL, []))
+    return net.model(net.op("If", "wide", then_branch=graphs[0], else_branch=graphs[1]), rank=2)
+
+
+def test_a_branch_that_does_not_run_at_the_witness_keeps_what_is_not_known() -> None:
+    model = choosing()
+    result = graphprune.prune(model, ratio=0.5, input_shapes={"x": (1, 4, 6, 2)})
+    assert [(g.size, len(g.removed)) for g in result.plan.groups] == [(8, 4)]
+    x = np.random.default_rng(1).standard_normal((1, 4, 6, 1)).astype(np.float32)
+    feeds = {"wide": np.array(False), "x": x}
+    np.testing.assert_array_equal(helpers.run(result.proto, feeds)[0], helpers.run(model, feeds)[0])
+
+
+def test_what_is_not_observed_in_bodies_is_told() -> None:
+    x = np.random.default_rng(1).standard_normal((16, 1, 4, 6, 1)).astype(np.float32)
+    inputs = [{"wide": np.array(True), "x": one} for one in x]
+    found = graphprune.prune(choosing(), ratio=0.5, calibration=inputs, input_shapes={"x": (1, 4, 6, 1)})
+    assert not found.fits
+    assert [n for n in found.notes if n.startswith("4 of 4 linear operators lie in bodies of If")]
+
+
 @pytest.mark.parametrize("path", silero(), ids=lambda p: p.stem)
 def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
     """Voice activity detection: two rates in two branches, an LSTM whose states are squeezed by rank."""
@@ -244,3 +275,9 @@ def test_a_trained_model_with_branches_in_branches(path: Path) -> None:
     if path.stem != "silero_vad":  # its LSTM's weights are also read, as a whole, where a branch is never taken
         assert result.after.parameters < 0.88 * result.before.parameters
     onnx.checker.check_model(result.model.proto)
+    if "sr" in {i.name for i in result.proto.graph.input}:
+        for rate, samples in ((16000, 576), (8000, 288)):  # the second fits no branch at the first's size
+            x = np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
+            given = {"input": x, "state": np.zeros((2, 1, 128), np.float32), "sr": np.array(rate)}
+            if rate == 16000 or "16k" not in path.stem:
+                assert np.isfinite(helpers.run(result.proto, given)[0]).all()

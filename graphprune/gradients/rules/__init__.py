@@ -1,5 +1,5 @@
 """Rules of derivatives, by kind of operator; importing a file enters its rules into the table."""
 
-from graphprune.gradients.rules import convolution, elementwise, moving, products, reductions
+from graphprune.gradients.rules import convolution, elementwise, moving, pooling, products, reductions, resampling
 
-__all__ = ["convolution", "elementwise", "moving", "products", "reductions"]
+__all__ = ["convolution", "elementwise", "moving", "pooling", "products", "reductions", "resampling"]

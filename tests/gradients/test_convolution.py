@@ -21,7 +21,10 @@ def _case(data: st.DataObject, transposed: bool) -> tuple[list[np.ndarray], dict
     begins, ends = ([data.draw(st.integers(0, 2)) for _ in range(axes)] for _ in range(2))
     reach = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
     smallest = [1 if transposed else 1 + r for r in reach]
-    sizes = [n + data.draw(st.integers(0, 3)) + (p + q if transposed else 0) for n, p, q in zip(smallest, begins, ends)]
+    sizes = [
+        n + data.draw(st.integers(0, 3)) + (p + q if transposed else 0)
+        for n, p, q in zip(smallest, begins, ends, strict=True)
+    ]
     channels = [group * ins, outs] if transposed else [group * outs, ins]
     x = rng.standard_normal((data.draw(st.integers(1, 2)), group * ins, *sizes))
     w = rng.standard_normal((*channels, *kernel))

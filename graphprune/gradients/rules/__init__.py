@@ -5,14 +5,17 @@ from graphprune.gradients.rules import (
     control,
     convolution,
     elementwise,
+    fused,
     indexing,
     loops,
     moving,
     normalisation,
+    pooling,
     products,
     quantised,
     recurrent,
     reductions,
+    resampling,
 )
 
 __all__ = [
@@ -20,12 +23,15 @@ __all__ = [
     "control",
     "convolution",
     "elementwise",
+    "fused",
     "indexing",
     "loops",
     "moving",
     "normalisation",
+    "pooling",
     "products",
     "quantised",
     "recurrent",
     "reductions",
+    "resampling",
 ]

@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from graphprune.gradients.errors import GradientError
 from graphprune.gradients.terms import Array, Dim, Dims
+from graphprune.model import Model
 from graphprune.model.bodies import subgraphs
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -88,7 +89,7 @@ def apart(
     proto.functions.extend(model.functions)
     graph = proto.graph
     graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
+    graph.node.extend(Model(model).nodes)  # in an order in which they can run, which files need not have
     graph.output.extend(model.graph.output)
     large = [t for t in model.graph.initializer if is_large(t)]
     graph.initializer.extend(t for t in model.graph.initializer if not is_large(t))

@@ -63,9 +63,9 @@ def reverse(
         read = reads(node)
         needs = tuple(name in active for name in read)
         blame = next((stopped[o] for o in node.output if o in stopped), None)
-        grads = tuple(tape.total(parts.pop(o)) if o in parts else None for o in node.output)
-        if not any(needs) or (blame is None and not any(grads)):
+        if not any(needs) or (blame is None and not any(o in parts for o in node.output)):
             continue
+        grads = tuple(tape.total(parts[o]) if o in parts else None for o in node.output)
         if blame is None:
             blame = _apply(Back(tape, node, known, grads, needs, captured), parts, stopped)
         if blame is not None:

@@ -62,7 +62,7 @@ def _gathered(b: Back, g: Term) -> Term:
     if not block:
         return g.sum_to(_spread(b, scale)).shaped_as(scale)
     short = b.tape.constant([block]) * scale.size(axis) - x.size(axis)
-    whole = b.tape.op("Pad", g, b.tape.join([b.tape.constant([0]), short]), None, b.tape.constant([axis]))
+    whole = g.padded([axis], [b.tape.constant([0])], [short], None)
     sizes = [x.size(k) for k in range(x.rank)]
     sizes[axis : axis + 1] = [scale.size(axis), b.tape.constant([block])]
     return whole.reshape(b.tape.join(sizes)).sum([axis + 1], keep=False)

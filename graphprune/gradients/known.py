@@ -122,6 +122,9 @@ def _stand_in(node: NodeProto) -> None:
     if node.op_type in _SAME:
         kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
         node.CopyFrom(kept)
+    elif node.op_type == "Scaler" and node.domain == "ai.onnx.ml":
+        to = helper.make_attribute("to", TensorProto.FLOAT)
+        node.CopyFrom(NodeProto(op_type="Cast", name=node.name, input=node.input, output=node.output, attribute=[to]))
     elif node.op_type in _SHARED and node.domain == "com.microsoft":
         node.domain = ""
 

@@ -86,6 +86,11 @@ def test_numbers_in_steps() -> None:
     check("Mod", np.asarray([2.3, -2.3, 5.1]), np.asarray([1.0, 1.5, -2.0]), fmod=1)
 
 
+def test_scaler() -> None:
+    x, options = _apart(np.random.default_rng(0), (3, 2)), {"domain": "ai.onnx.ml", "exact": False, "tolerance": 1e-2}
+    check("Scaler", x, offset=[0.5, 1.0], scale=[2.0, 0.3], **options)
+
+
 def test_dropout() -> None:
     x = _apart(np.random.default_rng(0), (2, 3))
     check("Dropout", x, wrt=[0])

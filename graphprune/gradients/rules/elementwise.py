@@ -175,6 +175,12 @@ def _cast(b: Back) -> Sequence[Gradient]:
     return [b.g0.cast(GRADIENT.get(source, TensorProto.FLOAT))]
 
 
+@rule("Scaler", domain="ai.onnx.ml")
+def _scaler(b: Back) -> Sequence[Gradient]:
+    """Of ``(x - offset) * scale``, along the last axis."""
+    return [(b.g0 * b.tape.constant(b.attr("scale"), b.g0.kind)).sum_to(b.x[0])]
+
+
 @rule("Range")
 def _range(b: Back) -> Sequence[Gradient]:
     """Of ``start + k * delta``; the number of elements counts only."""

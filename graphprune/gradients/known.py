@@ -18,12 +18,19 @@ from graphprune.gradients.terms import Array, Dim, Dims
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _SAME = frozenset(
-    """
-    BiasAdd BiasGelu FastGelu Gelu GroupNormalization MeanVarianceNormalization QuickGelu SimplifiedLayerNormalization
-    """.split()
+    [
+        "BiasAdd",
+        "BiasGelu",
+        "FastGelu",
+        "Gelu",
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "QuickGelu",
+        "SimplifiedLayerNormalization",
+    ]
 )
 """Operators, some of com.microsoft, whose first output is like their first input, which inference does not say."""
-_SHARED = frozenset("DequantizeLinear GatherND GridSample QuantizeLinear Trilu".split())
+_SHARED = frozenset(["DequantizeLinear", "GatherND", "GridSample", "QuantizeLinear", "Trilu"])
 """Operators of com.microsoft that are those of ONNX."""
 _SMALL = 1024
 """Elements up to which constants stay in the copy: shapes, axes and the like."""

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from onnx import ModelProto, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from graphprune.analysis.shapes import find_witness
 from graphprune.gradients import differentiate

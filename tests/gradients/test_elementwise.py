@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from graphprune.gradients import GradientError, differentiate
-
 from tests.gradients.checking import check, evaluate, gradients, one_node
 
 _ANY = """

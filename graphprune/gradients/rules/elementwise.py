@@ -168,7 +168,7 @@ def _dropout(b: Back) -> Sequence[Gradient]:
 
 @rule("Cast", "CastLike")
 def _cast(b: Back) -> Sequence[Gradient]:
-    """Casts between floats, and of quantised numbers; one from a float to an integer cuts off what would be followed."""
+    """Casts between floats, and of quantised numbers; one from a float to an integer has no derivative to follow."""
     source, target = b.x[0].kind, b.y[0].kind
     if source in GRADIENT and target in INTEGERS:
         return [None]

@@ -107,10 +107,8 @@ def _embed(b: Back) -> Sequence[Term]:
     """Rows of up to three tables are added and normalised; the second output counts the positions of a mask."""
     ids, tape = b.raw[0], b.tape
     total = b.raw[2].take(ids)
-    if b.has(8):
-        total = total + b.raw[3].take(b.raw[8])
-    else:
-        total = total + b.raw[3].cut(tape.constant([0]), ids.size(1), 0)
+    places = b.raw[3].take(b.raw[8]) if b.has(8) else b.raw[3].cut(tape.constant([0]), ids.size(1), 0)
+    total = total + places
     if b.has(4) and b.has(1):
         total = total + b.raw[4].take(b.raw[1])
     y = tape.op("LayerNormalization", total, b.raw[5], b.raw[6], axis=-1, epsilon=b.attr("epsilon", 1e-12))

@@ -54,7 +54,7 @@ def reverse(
         seeds: gradients of tensors that the nodes make.
         wrt: tensors whose gradients are asked for.
     """
-    wanted = set(wrt)
+    wanted = dict.fromkeys(wrt)
     active = depending(nodes, known, wanted)
     parts: dict[str, list[Term]] = {name: [term] for name, term in seeds.items()}
     stopped: dict[str, Blame] = {}
@@ -63,9 +63,9 @@ def reverse(
         read = reads(node)
         needs = tuple(name in active for name in read)
         blame = next((stopped[o] for o in node.output if o in stopped), None)
-        grads = tuple(tape.total(parts.pop(o)) if o in parts else None for o in node.output)
-        if not any(needs) or (blame is None and not any(grads)):
+        if not any(needs) or (blame is None and not any(o in parts for o in node.output)):
             continue
+        grads = tuple(tape.total(parts.pop(o)) if o in parts else None for o in node.output)
         if blame is None:
             blame = _apply(Back(tape, node, known, grads, needs, captured), parts, stopped)
         if blame is not None:
@@ -104,7 +104,7 @@ def captures(node: NodeProto) -> tuple[str, ...]:
     return tuple(sorted({name for graph in subgraphs(node) for name in free_names(graph)}))
 
 
-def depending(nodes: Sequence[NodeProto], known: Known, wanted: set[str]) -> set[str]:
+def depending(nodes: Sequence[NodeProto], known: Known, wanted: Iterable[str]) -> set[str]:
     """Tensors that depend on those asked for in a way that a gradient can take."""
     active = set(wanted)
     for node in nodes:

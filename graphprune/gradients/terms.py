@@ -348,6 +348,20 @@ class Term:
         bounds = [b if isinstance(b, Term) else self.tape.constant([b]) for b in (start, stop)]
         return self.tape.op("Slice", self, *bounds, self.tape.constant([axis]), self.tape.constant([step]))
 
+    def padded(self, axes: Sequence[int], before: Sequence[Term], after: Sequence[Term], dims: Dims | None) -> Term:
+        """With zeros in front of and behind it along axes, or cut off where there are less than none.
+
+        All axes are named: ONNX Runtime's optimizer transposes pads as if they were for all.
+        """
+        assert self.rank is not None
+        places = [a % self.rank for a in axes]
+        none = self.tape.constant([0])
+        pads = [s[places.index(k)] if k in places else none for s in (before, after) for k in range(self.rank)]
+        widths = self.tape.join(pads) if pads else none
+        if widths.value is not None and not widths.value.any():
+            return self
+        return self.tape.op("Pad", self, widths, dims=dims)
+
     def zeros(self, kind: int | None = None) -> Term:
         """As many zeros, in the same shape, and in the same type unless ``kind`` is another."""
         return self.filled(0, kind)

@@ -81,7 +81,7 @@ def differentiate(
     chosen = _outputs(model, known, outputs)
     asked = _wrt(graph, known, wrt)
     keep = list(dict.fromkeys(keep))
-    _check(known, keep)
+    _check(known, keep, floats=False)
     tape = Tape.beside(graph)
     renamed = _freed(graph, known, tape, chosen, asked, keep)
     seeds = {renamed.get(name, name): _seed(tape, name, known) for name in chosen}
@@ -121,11 +121,11 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     return list(dict.fromkeys(wrt))
 
 
-def _check(known: Known, names: Iterable[str]) -> None:
+def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
     for name in names:
         if name not in known.kinds:
             raise GradientError(f"the model has no tensor {name!r}")
-        if known.kinds[name] not in GRADIENT:
+        if floats and known.kinds[name] not in GRADIENT:
             kind = TensorProto.DataType.Name(known.kinds[name]).lower()
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
-from tests.gradients.checking import check
+from graphprune.gradients import GradientError, differentiate
+
+from tests.gradients.checking import check, evaluate, gradients, one_node
 
 _ANY = """
     Abs Asinh Atan Cos Cosh Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Sigmoid Sin Sinh
@@ -53,3 +57,51 @@ def test_where_and_clip() -> None:
     rng = np.random.default_rng(0)
     check("Where", rng.random((2, 3)) > 0.5, rng.standard_normal((2, 1)), rng.standard_normal(3))
     check("Clip", rng.uniform(-2, 2, (3, 4)), np.asarray(-0.7), np.asarray(0.6))
+
+
+@pytest.mark.parametrize("opset", [12, 18, 23])
+def test_with_attributes(opset: int) -> None:
+    x = _apart(np.random.default_rng(0), (2, 3)) * 2
+    check("Celu", x, alpha=0.7, opset=opset, exact=False, tolerance=1e-2)  # the reference casts to single precision
+    for op, more in {
+        "Elu": {"alpha": 0.7},
+        "Selu": {"alpha": 1.2, "gamma": 0.8},
+        "ThresholdedRelu": {"alpha": 0.15},
+        "Shrink": {"lambd": 0.15, "bias": 0.2},
+        "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
+        "LeakyRelu": {"alpha": 0.2},
+    }.items():
+        check(op, x, opset=opset, **more)
+
+
+def test_of_new_versions() -> None:
+    x = _apart(np.random.default_rng(0), (2, 3))
+    check("Swish", x, alpha=0.8, opset=24)
+    check("Gelu", x, approximate="tanh")
+    check("SwiGLU", x, x[:, ::-1], opset=28)
+
+
+def test_numbers_in_steps() -> None:
+    check("Range", np.asarray(0.5), np.asarray(2.2), np.asarray(0.5), wrt=[0, 2])
+    check("Mod", np.asarray([2.3, -2.3, 5.1]), np.asarray([1.0, 1.5, -2.0]), fmod=1)
+
+
+def test_dropout() -> None:
+    x = _apart(np.random.default_rng(0), (2, 3))
+    check("Dropout", x, wrt=[0])
+    assert gradients("Dropout", [x, None, np.asarray(False)], [x], [0])["d:x0"] == pytest.approx(x)
+    check("Dropout", x, opset=7, wrt=[0])
+    model = one_node("Dropout", [x, np.asarray(0.5, np.float32), np.asarray(True)], TensorProto.FLOAT)
+    with pytest.raises(GradientError, match="mask"):
+        differentiate(model, wrt=["x0"])
+    model = one_node("Dropout", [x, np.asarray(0.5, np.float32), np.asarray(True)], TensorProto.FLOAT, outputs=2)
+    found = differentiate(model, ["y0"], ["x0"], keep=["y1"]).model
+    mask, grad = evaluate(found, {"x0": x.astype("f"), "x1": np.asarray(0.5, "f"), "d:y0": np.ones_like(x, "f")}, False)
+    assert np.array_equal(grad, mask * np.float32(2))
+
+
+def test_casts_to_integers_cut() -> None:
+    text = "(float[3] x) => (float[3] y) { n = Cast<to=3>(x) z = Cast<to=1>(n) y = Add(x, z) }"
+    found = differentiate(onnx.parser.parse_model(f"<ir_version: 10, opset_import: [\"\": 18]> g {text}"), wrt=["x"])
+    x = np.asarray([0.4, 1.6, 3], np.float32)
+    assert evaluate(found.model, {"x": x, "d:y": x}, False)[0].tolist() == x.tolist()

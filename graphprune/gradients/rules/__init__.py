@@ -8,6 +8,7 @@ from graphprune.gradients.rules import (
     moving,
     normalisation,
     products,
+    quantised,
     recurrent,
     reductions,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "moving",
     "normalisation",
     "products",
+    "quantised",
     "recurrent",
     "reductions",
 ]

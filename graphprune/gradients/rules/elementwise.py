@@ -127,16 +127,9 @@ shaped(
         "LeakyRelu": lambda g, x, y, alpha=0.01: (x > 0).where(g, g * alpha),
         "Selu": lambda g, x, y, alpha=_SELU, gamma=_SELU_GAIN: g * (x > 0).where(gamma, y + alpha * gamma),
         "Shrink": lambda g, x, y, bias=0.0, lambd=0.5: (x.unary("Abs") > lambd).where(g, 0),
-        "Swish": lambda g, x, y, alpha=1.0: g * swish(x, y, alpha),
         "ThresholdedRelu": lambda g, x, y, alpha=1.0: (x > alpha).where(g, 0),
     }
 )
-
-
-def swish(x: Term, y: Term, alpha: float) -> Term:
-    """The derivative of ``y = x * sigmoid(alpha * x)``."""
-    gate = (x * alpha if alpha != 1 else x).unary("Sigmoid")
-    return gate + y * (1 - gate) * alpha
 
 
 def gelu(x: Term) -> Term:

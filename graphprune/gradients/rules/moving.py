@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphprune.gradients.rules.indexing import by_index, padded
+from graphprune.gradients.rules.indexing import by_index
 from graphprune.gradients.table import Back, Gradient, rule
 from graphprune.gradients.terms import Tape, Term
 
@@ -96,12 +96,22 @@ def _pad(b: Back) -> Sequence[Gradient]:
     if mode != "constant":
         return [by_index(b)]
     pads, axes = b.raw[1], b.raw[3] if b.has(3) else None
+    if axes is not None and axes.value is not None and x.rank is not None:
+        pads, axes = _of_all(pads, [int(a) % x.rank for a in axes.value], x.rank), None
     back = b.tape.constant(-pads.value) if pads.value is not None else -pads
     dx = b.tape.op("Pad", g, back, None, axes, dims=x.dims) if b.needs(0) else None
     if not b.needs(2):
         return [dx]
     inside = b.tape.op("Pad", x.filled(1, g.kind), pads, None, axes, dims=g.dims)
     return [dx, None, b.tape.op("ReduceSum", g * (1 - inside), dims=(), keepdims=0).shaped_as(b.x[2])]
+
+
+def _of_all(pads: Term, axes: Sequence[int], rank: int) -> Term:
+    """Pads of all axes, by those of some."""
+    tape, none = pads.tape, pads.tape.constant([0])
+    each = [pads.cut(k, k + 1, 0) if pads.value is None else tape.constant([pads.value[k]]) for k in range(2 * len(axes))]
+    named = [dict(zip(axes, half, strict=True)) for half in (each[: len(axes)], each[len(axes) :])]
+    return tape.join([half.get(k, none) for half in named for k in range(rank)])
 
 
 @rule("Slice")
@@ -111,6 +121,8 @@ def _slice(b: Back) -> Sequence[Gradient]:
     found = _bounds(b)
     if found is None or x.rank is None:
         return [by_index(b)]
+    if y.dims is not None and 0 in y.dims:
+        return [x.zeros(b.g0.kind)]
     axes = [a % x.rank for a, _, _ in found]
     g, before, after = b.g0, [], []
     g = _spread(g, [(axis, step) for axis, (_, _, step) in zip(axes, found, strict=True)])
@@ -118,14 +130,14 @@ def _slice(b: Back) -> Sequence[Gradient]:
         size, count = x.size(axis), y.size(axis)
         first = _first(b.tape, start, size, step)
         if abs(step) > 1 or step < 0:  # sizes are known
-            taken, length = _number(count), abs(step) * _number(count)
-            lowest = _number(first) + (taken - 1) * step if step < 0 else _number(first)
-            before.append(b.tape.constant([lowest if taken else 0]))
-            after.append(b.tape.constant([_number(size) - (lowest if taken else 0) - length]))
+            taken = _number(count)
+            lowest = _number(first) + min((taken - 1) * step, 0)
+            before.append(b.tape.constant([lowest]))
+            after.append(b.tape.constant([_number(size) - lowest - taken * abs(step)]))
             continue
         before.append(first)
         after.append(_difference(size, count, first))
-    return [padded(g, before, after, axes, x)]
+    return [g.padded(axes, before, after, x.dims)]
 
 
 def _bounds(b: Back) -> list[tuple[int, int, int]] | None:
@@ -175,17 +187,15 @@ def _spread(g: Term, steps: Sequence[tuple[int, int]]) -> Term:
     wide = [(a, abs(s)) for a, s in steps if abs(s) > 1]
     if not wide or g.dims is None:
         return g
-    inner: list[int] = []
     apart: list[int] = []
     shape: list[Term] = []
     widths = dict(wide)
     for k in range(len(g.dims)):
         if k in widths:
             apart.append(k + 1 + len(apart))
-            inner.append(widths[k] - 1)
             shape.append(tape.constant([_number(g.size(k)) * widths[k]]))
         else:
             shape.append(g.size(k))
-    split = g.unsqueeze(apart)
-    pads = tape.constant([0] * len(apart) + inner)
-    return tape.op("Pad", split, pads, None, tape.constant(apart)).reshape(tape.join(shape))
+    behind = [tape.constant([step - 1]) for _, step in sorted(wide)]
+    split = g.unsqueeze(apart).padded(apart, [tape.constant([0])] * len(apart), behind, None)
+    return split.reshape(tape.join(shape))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.table import Back, Gradient, rule
-from graphprune.gradients.terms import INT, Term
+from graphprune.gradients.terms import INT, Dims, Term, broadcast
 
 
 @rule("MatMul")
@@ -96,13 +96,13 @@ def _equation(b: Back) -> tuple[list[str], str]:
     return terms, right.replace("...", every)
 
 
-def _sizes(b: Back, terms: Sequence[str], letters: str) -> tuple[int | str | None, ...]:
-    """Lengths of the axes of letters; one that is broadcast has another."""
-    found: dict[str, int | str | None] = {}
+def _sizes(b: Back, terms: Sequence[str], letters: str) -> Dims:
+    """Lengths of the axes of letters, which may be broadcast."""
+    found: dict[str, Dims] = {}
     for term, x in zip(terms, b.x, strict=True):
         for letter, size in zip(term, x.dims or [None] * len(term), strict=True):
-            found[letter] = size if found.get(letter, 1) == 1 else found[letter]
-    return tuple(found[letter] for letter in letters)
+            found[letter] = broadcast(found.get(letter, (1,)), (size,)) or (None,)
+    return tuple(found[letter][0] for letter in letters)
 
 
 def _placed(g: Term, kept: str, own: str, x: Term) -> Term:

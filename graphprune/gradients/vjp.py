@@ -147,7 +147,7 @@ def _freed(
             raise GradientError(
                 f"{name!r} is a tensor of the model, and the gradient of {new[name]!r} has this name too"
             )
-    renamed = {}
+    renamed: dict[str, str] = {}
     for node in graph.node:
         reread(node, renamed)
         for k, name in enumerate(node.output):

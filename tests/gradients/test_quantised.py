@@ -39,7 +39,12 @@ def _chain(inner: str, *, axis: int, scale: np.ndarray, zero: np.ndarray) -> onn
 
 
 @pytest.mark.parametrize(
-    "inner", ["moved = Identity(q)", "a = Transpose(q) moved = Transpose(a)", "h, l = Split<num_outputs=2>(q) moved = Concat<axis=0>(l, h)"]
+    "inner",
+    [
+        "moved = Identity(q)",
+        "a = Transpose(q) moved = Transpose(a)",
+        "h, l = Split<num_outputs=2>(q) moved = Concat<axis=0>(l, h)",
+    ],
 )
 def test_straight_through(inner: str) -> None:
     """Within the range the gradient is that of what moves; outside it is zero."""

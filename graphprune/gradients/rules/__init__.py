@@ -2,26 +2,32 @@
 
 from graphprune.gradients.rules import (
     control,
+    convolution,
     elementwise,
     indexing,
     loops,
     moving,
     normalisation,
+    pooling,
     products,
     quantised,
     recurrent,
     reductions,
+    resampling,
 )
 
 __all__ = [
     "control",
+    "convolution",
     "elementwise",
     "indexing",
     "loops",
     "moving",
     "normalisation",
+    "pooling",
     "products",
     "quantised",
     "recurrent",
     "reductions",
+    "resampling",
 ]

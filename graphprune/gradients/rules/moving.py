@@ -109,7 +109,9 @@ def _pad(b: Back) -> Sequence[Gradient]:
 def _of_all(pads: Term, axes: Sequence[int], rank: int) -> Term:
     """Pads of all axes, by those of some."""
     tape, none = pads.tape, pads.tape.constant([0])
-    each = [pads.cut(k, k + 1, 0) if pads.value is None else tape.constant([pads.value[k]]) for k in range(2 * len(axes))]
+    each = [
+        pads.cut(k, k + 1, 0) if pads.value is None else tape.constant([pads.value[k]]) for k in range(2 * len(axes))
+    ]
     named = [dict(zip(axes, half, strict=True)) for half in (each[: len(axes)], each[len(axes) :])]
     return tape.join([half.get(k, none) for half in named for k in range(rank)])
 

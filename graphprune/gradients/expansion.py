@@ -1,26 +1,33 @@
 """A model as the walk takes it: no functions, one opset, and operators without a rule of their own laid open.
 
-An operator is laid open by its body: the model's own function, the one that ONNX's schema defines it by, or, for
-operators of other domains, one of :data:`BODIES`, written as an expression.
+An operator is laid open by its body: the model's own function, the one that ONNX's schema defines it by, or one of
+:data:`BODIES`, written as an expression. Operators that have a rule can have a body too, for forms that the rule does
+not take.
+
+Bodies of control flow stay, but what is constant in them moves to the main graph, under the name that it has in the
+flat form of ``graphprune.model.control``: from there bodies capture it, as they do any other tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 
 import onnx.defs
 import onnx.inliner
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from graphprune.gradients.errors import NoGradientError
-from graphprune.gradients.known import Known, apart, constants_of, infer
+from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
 from graphprune.gradients.terms import Tape, Term
+from graphprune.model import control
 from graphprune.model.bodies import subgraphs
+from graphprune.model.canonical import copy_all_but
 
 Body = Callable[[Back], "Sequence[Term] | None"]
-"""Outputs of a node as expressions of its inputs (``Back.raw``); None where what is known does not suffice yet."""
+"""Outputs of a node as expressions of its inputs (``Back.raw``); None where the node stays, or stays for now since
+what is known does not suffice yet."""
 
 BODIES: dict[tuple[str, str], Body] = {}
 """By domain and operator."""
@@ -49,16 +56,18 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
         sizes: shapes of inputs.
     """
     proto, weights = apart(model, sizes)
-    inlined = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
-    own = [t.name for t in weights] + constants_of(inlined)
-    proto = upgrade(inlined)
+    proto = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+    proto = _hoisted(proto, weights)
+    own = [t.name for t in weights] + constants_of(proto)
+    proto = upgrade(proto)
     known = infer(proto)
     for _ in range(_ROUNDS):
         found = _opened(_defined(proto, known), known)
         if found is proto:
             break
         refused = known.refused
-        proto, known = found, infer(found)
+        proto = _hoisted(found, weights)
+        known = infer(proto)
         known.refused.update(refused)
     held = {t.name for t in weights}
     inputs = [i for i in proto.graph.input if i.name not in held]
@@ -68,6 +77,43 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
     known.constants.update((t.name, t) for t in weights)
     known.own = [name for name in own if name in known.constants]
     return proto, known
+
+
+def _hoisted(model: ModelProto, weights: list[TensorProto]) -> ModelProto:
+    """A model whose bodies hold no constants; large ones are set apart."""
+    if not control.holds_bodies(model.graph):
+        return model
+    flat, proto = ModelProto(), ModelProto()
+    for target in (flat, proto):
+        copy_all_but(model, target, {"graph"})
+        copy_all_but(model.graph, target.graph, {"node", "initializer"})
+    flat.graph.initializer.extend(model.graph.initializer)
+    layout = control.flatten(model, flat)
+    layout.initializers.clear()
+    held = {node.output[0]: value for node in flat.graph.node if layout.of(node) and (value := constant(node))}
+    for name, tensor in held.items():
+        flat.graph.initializer.append(tensor)
+        flat.graph.initializer[-1].name = name
+    nodes = [node for node in flat.graph.node if not (layout.of(node) and node.output[0] in held)]
+    large = [t for t in flat.graph.initializer if is_large(t)]
+    proto.graph.initializer.extend(t for t in flat.graph.initializer if not is_large(t))
+    proto.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in large)
+    weights.extend(large)
+    control.restore(nodes, proto.graph, layout, frozenset())
+    _return(proto.graph.node, Tape.beside(proto.graph))
+    return proto
+
+
+def _return(nodes: Sequence[NodeProto], tape: Tape) -> None:
+    """Let bodies return what they make only: what they capture goes through an Identity."""
+    for node in nodes:
+        for graph in subgraphs(node):
+            _return(graph.node, tape)
+            made = {o for n in graph.node for o in n.output} | {i.name for i in graph.input}
+            for value in graph.output:
+                if value.name not in made:
+                    outer, value.name = value.name, tape.fresh(f"{value.name}_returned")
+                    graph.node.append(helper.make_node("Identity", [outer], [value.name]))
 
 
 def _lacking(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
@@ -127,42 +173,46 @@ def _has_body(node: NodeProto, model: ModelProto) -> bool:
 
 
 def _opened(model: ModelProto, known: Known) -> ModelProto:
-    """Operators of other domains, laid open by their bodies here."""
-    if not any((domain_of(n), n.op_type) in BODIES for n in _lacking(model.graph.node)):
-        return model
+    """Operators laid open by their bodies here; the model itself where there are none."""
     proto = ModelProto()
     proto.CopyFrom(model)
-    tape = Tape(_names(proto))
-    del proto.graph.node[:]
-    for node in model.graph.node:
-        found = _expression(node, tape, known)
-        if found is None:
-            tape.nodes.append(node)
-    proto.graph.node.extend(tape.nodes)
+    tape = Tape.beside(proto.graph)
+    if not _open(proto.graph.node, tape, known):
+        return model
     proto.graph.initializer.extend(tape.constants.values())
     return proto
 
 
-def _expression(node: NodeProto, tape: Tape, known: Known) -> Sequence[Term] | None:
-    """A node's body written on the tape, its results under the names that the node gave them."""
+def _open(nodes: MutableSequence[NodeProto], tape: Tape, known: Known) -> bool:
+    """Lay nodes open in place, bodies first; whether there were any to lay open."""
+    changed = False
+    for node in nodes:
+        for graph in subgraphs(node):
+            changed = _open(graph.node, tape.inner(), known) or changed
+        found = _expression(node, tape, known)
+        changed = found or changed
+        if not found:
+            tape.nodes.append(node)
+    if changed:
+        copies = list(tape.nodes)
+        del nodes[:]
+        nodes.extend(copies)
+    return changed
+
+
+def _expression(node: NodeProto, tape: Tape, known: Known) -> bool:
+    """Write a node's body on the tape, its results under the names that the node gave them; whether it has one."""
     opens = BODIES.get((domain_of(node), node.op_type))
-    if opens is None or (domain_of(node), node.op_type) in RULES:
-        return None
-    none = (None,) * len(node.output)
+    if opens is None:
+        return False
     try:
-        found = opens(Back(tape, node, known, none, (False,) * len(node.input)))
+        found = opens(Back(tape, node, known, (None,) * len(node.output), (False,) * len(node.input)))
     except NoGradientError as error:
         known.refused[node.output[0]] = str(error)
-        return None
+        return False
     if found is None:
-        return None
+        return False
     for name, term in zip(node.output, found, strict=False):
         if name:
             tape.nodes.append(helper.make_node("Identity", [term.name], [name], tape.fresh(f"{name}_node")))
-    return found
-
-
-def _names(model: ModelProto) -> set[str]:
-    graph = model.graph
-    names = {n for node in graph.node for n in (*node.input, *node.output, node.name)}
-    return names | {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
+    return True

@@ -1,4 +1,4 @@
-"""What is known of the tensors of a graph before it runs: types, dimensions, small constants.
+"""What is known of the tensors of a graph and of the bodies in it before they run: types, dimensions, small constants.
 
 Taken from ONNX's own shape inference, on a copy without weights; with the sizes of the inputs given, most dimensions
 are numbers, else they are names that stand for one size each.
@@ -15,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from graphprune.gradients.errors import GradientError
 from graphprune.gradients.terms import Array, Dim, Dims
+from graphprune.model.bodies import subgraphs
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _SAME = frozenset(
@@ -63,7 +64,7 @@ class Known:
     def value(self, name: str) -> Array | None:
         """A small constant, read now; None where it is none, or large."""
         tensor = self.constants.get(name)
-        if tensor is None or _large(tensor):
+        if tensor is None or is_large(tensor):
             return None
         if name not in self._arrays:
             self._arrays[name] = numpy_helper.to_array(tensor)
@@ -89,8 +90,8 @@ def apart(
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)
     graph.output.extend(model.graph.output)
-    large = [t for t in model.graph.initializer if _large(t)]
-    graph.initializer.extend(t for t in model.graph.initializer if not _large(t))
+    large = [t for t in model.graph.initializer if is_large(t)]
+    graph.initializer.extend(t for t in model.graph.initializer if not is_large(t))
     weights = {t.name for t in model.graph.initializer}
     inputs = {i.name: i for i in model.graph.input if i.name not in weights}
     for name in sizes or {}:
@@ -126,6 +127,9 @@ def infer(model: ModelProto) -> Known:
 
 def _stand_in(node: NodeProto) -> None:
     """An operator that inference knows, in place of one of another domain that gives the same types and shapes."""
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _stand_in(inner)
     if node.op_type in _SAME:
         kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
         node.CopyFrom(kept)
@@ -154,6 +158,9 @@ def _read(known: Known, graph: GraphProto) -> None:
                 known.kinds[value.name] = kind.elem_type
             if kind.HasField("shape"):
                 known.dims[value.name] = tuple(_dim(d) for d in kind.shape.dim)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _read(known, inner)
 
 
 def _dim(dim: object) -> Dim:
@@ -171,6 +178,8 @@ def _read_constants(known: Known, graph: GraphProto) -> None:
         if value is not None:
             known.kinds[node.output[0]], known.dims[node.output[0]] = value.data_type, tuple(value.dims)
             known.constants[node.output[0]] = value
+        for inner in subgraphs(node):
+            _read_constants(known, inner)
 
 
 def constants_of(model: ModelProto) -> list[str]:
@@ -190,7 +199,8 @@ def constant(node: NodeProto) -> TensorProto | None:
     return next((numpy_helper.from_array(np.asarray(held[n], d)) for n, d in _NUMBERS.items() if n in held), None)
 
 
-def _large(tensor: TensorProto) -> bool:
+def is_large(tensor: TensorProto) -> bool:
+    """Whether a constant is kept apart from the copy that is worked on."""
     return _size(tensor) > _SMALL or tensor.data_location == TensorProto.EXTERNAL
 
 

@@ -40,17 +40,10 @@ def upgrade(model: ModelProto) -> ModelProto:
     for imported in proto.opset_import:
         if imported.domain in ("", "ai.onnx"):
             imported.version = _TARGET
-    tape = Tape(
-        _names(model.graph.node) | {t.name for t in model.graph.initializer} | {i.name for i in model.graph.input}
-    )
+    tape = Tape.beside(model.graph)
     _upgrade(proto.graph.node, tape, known, opset)
     proto.graph.initializer.extend(tape.constants.values())
     return proto
-
-
-def _names(nodes: MutableSequence[NodeProto]) -> set[str]:
-    names = {n for node in nodes for n in (*node.input, *node.output, node.name)}
-    return names.union(*(_names(graph.node) for node in nodes for graph in subgraphs(node)))
 
 
 def _upgrade(nodes: MutableSequence[NodeProto], tape: Tape, known: Known, opset: int) -> None:
@@ -163,6 +156,12 @@ def _flattened(node: NodeProto, tape: Tape, known: Known) -> None:
     node.CopyFrom(helper.make_node("Reshape", [inner.output[0], shape], [result], node.name))
 
 
+def _scan(node: NodeProto, tape: Tape, known: Known) -> None:
+    raise GradientError(
+        f"Scan node {node.name!r} is of opset 8, over batches of sequences, which no gradient is taken of"
+    )
+
+
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod SumSquare"
 
 _CHANGES: dict[str, tuple[int, Change]] = {
@@ -174,6 +173,7 @@ _CHANGES: dict[str, tuple[int, Change]] = {
     "Pad": (11, _pad),
     "ReduceSum": (13, _inputs("axes")),
     "Resize": (11, _resize),
+    "Scan": (9, _scan),
     "Scatter": (11, _scatter),
     "Slice": (10, _slice),
     "Softmax": (13, _flattened),

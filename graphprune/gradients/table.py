@@ -1,6 +1,7 @@
 """The table of rules, and what a rule sees of its node.
 
-A rule takes a :class:`Back` and gives, for each input of the node, the gradient of that input: None where it is zero or
+A rule takes a :class:`Back` and gives, for each input of the node and behind these for each tensor that its bodies
+capture, the gradient of that tensor: None where it is zero or
 was not asked for, a :class:`Barred` where it exists but cannot be told. It raises ``NoGradientError`` where the node
 cannot be differentiated at all.
 """
@@ -78,8 +79,9 @@ class Back:
         node: the node.
         known: of the graph that it is in.
         g: gradient of each output, None where it has none.
-        wanted: for each input, whether its gradient is asked for.
-        reverse: the walk itself, for nodes that hold graphs.
+        wanted: for each input, and behind these for each tensor that its bodies capture, whether its gradient is asked
+            for.
+        captured: what its bodies read from outside.
     """
 
     tape: Tape
@@ -87,6 +89,7 @@ class Back:
     known: Known
     g: tuple[Term | None, ...]
     wanted: tuple[bool, ...]
+    captured: tuple[str, ...] = ()
 
     @cached_property
     def x(self) -> tuple[Term, ...]:
@@ -107,6 +110,10 @@ class Back:
     def g0(self) -> Term:
         """Gradient of the first output; zeros where only others have one."""
         return self.g[0] if self.g[0] is not None else self.y[0].zeros(GRADIENT.get(self.y[0].kind, TensorProto.FLOAT))
+
+    def term(self, name: str) -> Term:
+        """A tensor that the node's bodies capture, as inputs are given."""
+        return self._term(name)
 
     @property
     def tied(self) -> int:

@@ -6,17 +6,22 @@ the nodes that compute it. So a rule of a derivative reads as it would in a tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-Dim: TypeAlias = "int | str | None"
-"""A size: known, the same wherever it has the same name, or unknown."""
-Dims: TypeAlias = "tuple[Dim, ...]"
+from graphprune.gradients.dims import Dim as Dim
+from graphprune.gradients.dims import Dims as Dims
+from graphprune.gradients.dims import broadcast as broadcast
+from graphprune.gradients.dims import same as same
+from graphprune.gradients.dims import stretched
+from graphprune.model import names
+from graphprune.model.bodies import subgraphs
+
 Number: TypeAlias = "int | float"
 Array = npt.NDArray[Any]
 
@@ -38,6 +43,15 @@ class Tape:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def beside(cls, graph: GraphProto) -> Tape:
+        """A tape whose new names are not those of a graph, its nodes or its bodies."""
+        return cls(names.of(graph) | set(_labels(graph)))
+
+    def inner(self) -> Tape:
+        """A tape for a body of a node on this one: it shares names and constants, and has nodes of its own."""
+        return Tape(self.taken, [], self.constants, self._known)
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has yet."""
@@ -93,13 +107,13 @@ class Tape:
         **attributes: Any,
     ) -> tuple[Term, ...]:
         """The outputs of a node, as many as ``kinds``; as :meth:`op`."""
-        names = [self.fresh(f"{op_type}_output") for _ in kinds]
+        made = [self.fresh(f"{op_type}_output") for _ in kinds]
         given = {k: v for k, v in attributes.items() if v is not None}
         read = [t.name if t is not None else "" for t in inputs]
-        self.nodes.append(helper.make_node(op_type, read, names, self.fresh(f"{op_type}_node"), domain=domain, **given))
+        self.nodes.append(helper.make_node(op_type, read, made, self.fresh(f"{op_type}_node"), domain=domain, **given))
         first = next((t.kind for t in inputs if t is not None), TensorProto.FLOAT)
-        sizes = dims or [None] * len(names)
-        return tuple(Term(self, n, first if k is None else k, d) for n, k, d in zip(names, kinds, sizes, strict=True))
+        sizes = dims or [None] * len(made)
+        return tuple(Term(self, n, first if k is None else k, d) for n, k, d in zip(made, kinds, sizes, strict=True))
 
     def join(self, parts: Sequence[Term], axis: int = 0) -> Term:
         """Tensors joined along an axis."""
@@ -113,6 +127,13 @@ class Tape:
     def total(self, parts: Sequence[Term]) -> Term:
         """The sum of terms of one shape."""
         return parts[0] if len(parts) == 1 else self.op("Sum", *parts, dims=next((p.dims for p in parts), None))
+
+
+def _labels(graph: GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.name
+        for inner in subgraphs(node):
+            yield from _labels(inner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +158,10 @@ class Term:
     def rank(self) -> int | None:
         """How many dimensions it has."""
         return None if self.dims is None else len(self.dims)
+
+    def on(self, tape: Tape) -> Term:
+        """The same tensor, read by nodes on another tape."""
+        return Term(tape, self.name, self.kind, self.dims, self.value)
 
     def like(self, value: npt.ArrayLike) -> Term:
         """A constant of this term's type."""
@@ -351,7 +376,7 @@ class Term:
 
     def sum_to(self, other: Term) -> Term:
         """Summed over what was broadcast, so that its shape is that of ``other``, which broadcasts to it."""
-        axes = _stretched(self.dims, other.dims)
+        axes = stretched(self.dims, other.dims)
         if axes is not None:
             return self.sum(axes).shaped_as(other)
         shape, rank = other.tape.op("Shape", other, kind=INT), self.tape.op("Size", self.shape(), kind=INT)
@@ -361,43 +386,3 @@ class Term:
         places = self.tape.op("NonZero", single, kind=INT).reshape([-1])
         summed = self.tape.op("ReduceSum", self, places, keepdims=1, noop_with_empty_axes=1)
         return Term(self.tape, summed.reshape(shape).name, self.kind, other.dims)
-
-
-def same(one: Dims | None, two: Dims | None) -> bool:
-    """Whether two shapes are known to be the same."""
-    return one is not None and one == two and None not in one
-
-
-@overload
-def broadcast(one: None, two: Dims | None) -> None: ...
-@overload
-def broadcast(one: Dims | None, two: Dims | None) -> Dims | None: ...
-def broadcast(one: Dims | None, two: Dims | None) -> Dims | None:
-    """What is known of the shape that two shapes broadcast to."""
-    if one is None or two is None:
-        return None
-    rank = max(len(one), len(two))
-    a, b = ((1,) * (rank - len(d)) + d for d in (one, two))
-    return tuple(_wider(p, q) for p, q in zip(a, b, strict=True))
-
-
-def _wider(p: Dim, q: Dim) -> Dim:
-    if p == q or q == 1:
-        return p
-    if p == 1:
-        return q
-    return next((d for d in (p, q) if isinstance(d, int)), None)
-
-
-def _stretched(whole: Dims | None, part: Dims | None) -> list[int] | None:
-    """Axes of ``whole`` that ``part`` was broadcast over, None where that shows at run time only."""
-    if whole is None or part is None:
-        return None
-    more = len(whole) - len(part)
-    axes = list(range(more))
-    for k, (p, q) in enumerate(zip(whole[more:], part, strict=True), more):
-        if q == 1 and p != 1:
-            axes.append(k)
-        elif (q != p and not (isinstance(q, int) and q > 1)) or q is None:
-            return None
-    return axes

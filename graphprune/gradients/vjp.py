@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from graphprune.gradients.errors import GradientError, Stop
 from graphprune.gradients.expansion import prepared
 from graphprune.gradients.known import Known
 from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.terms import Tape, Term
-from graphprune.gradients.walk import Blame, gradient_kind, reverse
-from graphprune.model.bodies import free_names, subgraphs
+from graphprune.gradients.walk import Blame, gradient_kind, needed, reads, reverse, zeros
+from graphprune.model.bodies import reread
 
 PREFIX = "d:"
 """In front of a tensor's name: its gradient."""
@@ -73,22 +73,25 @@ def differentiate(
         input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
 
     Raises:
-        GradientError: a name is not one of the model's, is not of float type, or a tensor of ``wrt`` has no gradient.
+        GradientError: a name is not one of the model's, is not of float type, or stands for two tensors of the result;
+            or a tensor of ``wrt`` has no gradient.
     """
     proto, known = prepared(model, input_shapes)
     graph = proto.graph
     chosen = _outputs(model, known, outputs)
     asked = _wrt(graph, known, wrt)
-    tape = Tape(_names(graph))
-    seeds = {name: _seed(tape, name, known) for name in chosen}
+    keep = list(dict.fromkeys(keep))
+    _check(known, keep, floats=False)
+    tape = Tape.beside(graph)
+    renamed = _freed(graph, known, tape, chosen, asked, keep)
+    seeds = {renamed.get(name, name): _seed(tape, name, known) for name in chosen}
     found = reverse(graph.node, known, tape, seeds, asked)
     if wrt is not None and found.stopped:
         raise GradientError(str(_stop(*next(iter(found.stopped.items())))))
     results: dict[str, Term] = {}
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)
-        results[name] = term if term is not None else _zeros(tape, name, known)
-    _check(known, keep, floats=False)
+        results[name] = term if term is not None else zeros(tape, name, known)
     return Gradients(
         _assembled(model, proto, known, tape, chosen, results, keep),
         tuple(_stop(name, blame) for name, blame in found.stopped.items()),
@@ -104,7 +107,7 @@ def _outputs(model: ModelProto, known: Known, outputs: Sequence[str] | None) -> 
     if outputs is None:
         return [o.name for o in model.graph.output if known.kinds.get(o.name) in GRADIENT]
     _check(known, outputs)
-    return list(outputs)
+    return list(dict.fromkeys(outputs))
 
 
 def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str]:
@@ -115,7 +118,7 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     for name in wrt:
         if name not in given:
             raise GradientError(f"{name!r} is neither a constant nor an input, and no gradient is taken by it")
-    return list(wrt)
+    return list(dict.fromkeys(wrt))
 
 
 def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
@@ -127,18 +130,37 @@ def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
 
 
-def _names(graph: GraphProto) -> set[str]:
-    taken = {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-    return taken | {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
+def _freed(
+    graph: GraphProto, known: Known, tape: Tape, chosen: Sequence[str], asked: Sequence[str], keep: Sequence[str]
+) -> dict[str, str]:
+    """Give tensors of the model that are called as gradients will be another name; these names.
+
+    Raises:
+        GradientError: such a tensor is an input, a constant or kept; or two gradients would have one name.
+    """
+    for name in asked:
+        if name in chosen:
+            raise GradientError(f"{name!r} is an output, and its gradient is asked for: leave one of both out")
+    new = {PREFIX + name: name for name in (*chosen, *asked)}
+    for name in (*(v.name for v in graph.input), *(t.name for t in graph.initializer), *keep):
+        if name in new:
+            raise GradientError(
+                f"{name!r} is a tensor of the model, and the gradient of {new[name]!r} has this name too"
+            )
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        reread(node, renamed)
+        for k, name in enumerate(node.output):
+            if name in new:
+                node.output[k] = renamed[name] = tape.fresh(f"{name}_before")
+                known.kinds[renamed[name]] = known.kinds[name]
+                if name in known.dims:
+                    known.dims[renamed[name]] = known.dims[name]
+    return renamed
 
 
 def _seed(tape: Tape, name: str, known: Known) -> Term:
     return Term(tape, PREFIX + name, gradient_kind(known.kinds[name]), known.dims.get(name))
-
-
-def _zeros(tape: Tape, name: str, known: Known) -> Term:
-    raw = Term(tape, name, known.kinds[name], known.dims.get(name))
-    return Term(tape, name, gradient_kind(raw.kind), raw.dims).zeros()
 
 
 def _assembled(
@@ -155,8 +177,8 @@ def _assembled(
         helper.make_node("Identity", [term.name], [PREFIX + name], f"{PREFIX}{name}_node")
         for name, term in results.items()
     ]
-    nodes = _needed([*graph.node, *tape.nodes, *ends], {*keep, *(PREFIX + name for name in results)})
-    read = {name for node in nodes for name in _reads(node)} | set(keep)
+    nodes = needed([*graph.node, *tape.nodes, *ends], {*keep, *(PREFIX + name for name in results)})
+    read = {name for node in nodes for name in reads(node)} | set(keep)
     built = ModelProto(ir_version=max(proto.ir_version, 8), producer_name=model.producer_name)
     built.opset_import.extend(proto.opset_import)
     out = built.graph
@@ -174,17 +196,3 @@ def _assembled(
 def _declared(name: str, known: Known, of: str, own: bool = False) -> ValueInfoProto:
     kind = known.kinds[of] if own else gradient_kind(known.kinds[of])
     return helper.make_tensor_value_info(name, kind, known.dims.get(of))
-
-
-def _needed(nodes: Sequence[NodeProto], wanted: set[str]) -> list[NodeProto]:
-    kept: list[NodeProto] = []
-    alive = set(wanted)
-    for node in reversed(nodes):
-        if any(o in alive for o in node.output if o):
-            kept.append(node)
-            alive.update(_reads(node))
-    return kept[::-1]
-
-
-def _reads(node: NodeProto) -> set[str]:
-    return set(node.input) | {name for graph in subgraphs(node) for name in free_names(graph)}

@@ -15,6 +15,7 @@ from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known
 from graphprune.gradients.table import FLAT, GRADIENT, RULES, Back, Barred, domain_of
 from graphprune.gradients.terms import Tape, Term
+from graphprune.model.bodies import free_names, subgraphs
 
 _COUNTING = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING}
 """Types that carry no gradient; smaller integers may stand for quantised floats."""
@@ -53,20 +54,22 @@ def reverse(
         seeds: gradients of tensors that the nodes make.
         wrt: tensors whose gradients are asked for.
     """
-    wanted = set(wrt)
-    active = _active(nodes, known, wanted)
+    wanted = dict.fromkeys(wrt)
+    active = depending(nodes, known, wanted)
     parts: dict[str, list[Term]] = {name: [term] for name, term in seeds.items()}
     stopped: dict[str, Blame] = {}
     for node in reversed(nodes):
-        needs = tuple(name in active for name in node.input)
+        captured = captures(node)
+        read = reads(node)
+        needs = tuple(name in active for name in read)
         blame = next((stopped[o] for o in node.output if o in stopped), None)
-        grads = tuple(tape.total(parts.pop(o)) if o in parts else None for o in node.output)
-        if not any(needs) or (blame is None and not any(grads)):
+        if not any(needs) or (blame is None and not any(o in parts for o in node.output)):
             continue
+        grads = tuple(tape.total(parts.pop(o)) if o in parts else None for o in node.output)
         if blame is None:
-            blame = _apply(Back(tape, node, known, grads, needs), parts, stopped)
+            blame = _apply(Back(tape, node, known, grads, needs, captured), parts, stopped)
         if blame is not None:
-            for name in (n for n in node.input if n in active):
+            for name in (n for n in read if n in active):
                 stopped.setdefault(name, blame)
     found = {name: tape.total(parts[name]) for name in wanted if name in parts and name not in stopped}
     return Reverse(found, {name: stopped[name] for name in wanted if name in stopped})
@@ -82,7 +85,7 @@ def _apply(back: Back, parts: dict[str, list[Term]], stopped: dict[str, Blame]) 
         grads = rule(back)
     except NoGradientError as error:
         return Blame(node, str(error))
-    for name, grad, needs in zip(node.input, grads, back.wanted, strict=False):
+    for name, grad, needs in zip((*node.input, *back.captured), grads, back.wanted, strict=False):
         if needs and isinstance(grad, Barred):
             stopped.setdefault(name, Blame(node, grad.reason))
         elif needs and grad is not None:
@@ -96,14 +99,42 @@ def _known_as(grad: Term, name: str, known: Known) -> Term:
     return Term(grad.tape, grad.name, grad.kind, known.dims.get(name, grad.dims))
 
 
-def _active(nodes: Sequence[NodeProto], known: Known, wanted: set[str]) -> set[str]:
+def captures(node: NodeProto) -> tuple[str, ...]:
+    """What the bodies of a node read from outside."""
+    return tuple(sorted({name for graph in subgraphs(node) for name in free_names(graph)}))
+
+
+def depending(nodes: Sequence[NodeProto], known: Known, wanted: Iterable[str]) -> set[str]:
     """Tensors that depend on those asked for in a way that a gradient can take."""
     active = set(wanted)
     for node in nodes:
-        if node.op_type in FLAT.get(domain_of(node), ()) or not any(name in active for name in node.input):
+        if node.op_type in FLAT.get(domain_of(node), ()):
+            continue
+        if not any(name in active for name in reads(node)):
             continue
         active.update(o for o in node.output if o and known.kinds.get(o) not in _COUNTING)
     return active
+
+
+def needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto]:
+    """Nodes that some tensors depend on, in their order."""
+    kept: list[NodeProto] = []
+    alive = set(wanted)
+    for node in reversed(nodes):
+        if any(o in alive for o in node.output if o):
+            kept.append(node)
+            alive.update(reads(node))
+    return kept[::-1]
+
+
+def reads(node: NodeProto) -> tuple[str, ...]:
+    """What a node reads, its bodies included."""
+    return (*node.input, *captures(node))
+
+
+def zeros(tape: Tape, name: str, known: Known) -> Term:
+    """The gradient of a tensor that nothing depends on."""
+    return Term(tape, name, gradient_kind(known.kinds[name]), known.dims.get(name)).zeros()
 
 
 def gradient_kind(kind: int) -> int:

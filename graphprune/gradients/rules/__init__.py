@@ -2,24 +2,36 @@
 
 from graphprune.gradients.rules import (
     attention,
+    control,
+    convolution,
     elementwise,
     indexing,
+    loops,
     microsoft,
     moving,
     normalisation,
+    pooling,
     products,
     quantised,
+    recurrent,
     reductions,
+    resampling,
 )
 
 __all__ = [
     "attention",
+    "control",
+    "convolution",
     "elementwise",
     "indexing",
+    "loops",
     "microsoft",
     "moving",
     "normalisation",
+    "pooling",
     "products",
     "quantised",
+    "recurrent",
     "reductions",
+    "resampling",
 ]

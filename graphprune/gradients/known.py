@@ -48,6 +48,8 @@ class Known:
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
         own: constants that the model had before operators were laid open.
+        replaces_nan: whether the model looks for elements that are not numbers, as do those that mask whole rows of a
+            softmax.
     """
 
     opset: int
@@ -56,6 +58,7 @@ class Known:
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     own: list[str] = field(default_factory=list)
+    replaces_nan: bool = False
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
@@ -115,7 +118,7 @@ def infer(model: ModelProto) -> Known:
     for node in proto.graph.node:
         _stand_in(node)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    known = Known(opset)
+    known = Known(opset, replaces_nan=any(node.op_type == "IsNaN" for node in model.graph.node))
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
     for value in model.graph.output:
         kind = value.type.tensor_type.elem_type

@@ -17,7 +17,7 @@ from graphprune.gradients.table import Back
 from graphprune.gradients.terms import INT, Term
 
 MICROSOFT = "com.microsoft"
-_LOWEST = {TensorProto.FLOAT16: -65504.0}
+_LOWEST: dict[int, float] = {TensorProto.FLOAT16: -65504.0}
 
 
 def heads(x: Term, many: int) -> Term:

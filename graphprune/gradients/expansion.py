@@ -159,6 +159,7 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         for name, kind in known.kinds.items()
         if name not in declared
     )
+    typed.graph.value_info.append(helper.make_tensor_value_info("", 1, None))  # asked for inputs that are left out
     inner = onnx.inliner.inline_selected_functions(typed, [("", name) for name in names], inline_schema_functions=True)
     proto = ModelProto()
     proto.CopyFrom(model)

@@ -19,12 +19,19 @@ from graphprune.model.bodies import subgraphs
 
 _NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 _SAME = frozenset(
-    """
-    BiasAdd BiasGelu FastGelu Gelu GroupNormalization MeanVarianceNormalization QuickGelu SimplifiedLayerNormalization
-    """.split()
+    [
+        "BiasAdd",
+        "BiasGelu",
+        "FastGelu",
+        "Gelu",
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "QuickGelu",
+        "SimplifiedLayerNormalization",
+    ]
 )
 """Operators, some of com.microsoft, whose first output is like their first input, which inference does not say."""
-_SHARED = frozenset("DequantizeLinear GatherND GridSample QuantizeLinear Trilu".split())
+_SHARED = frozenset(["DequantizeLinear", "GatherND", "GridSample", "QuantizeLinear", "Trilu"])
 """Operators of com.microsoft that are those of ONNX."""
 _SMALL = 1024
 """Elements up to which constants stay in the copy: shapes, axes and the like."""
@@ -123,6 +130,9 @@ def _stand_in(node: NodeProto) -> None:
     if node.op_type in _SAME:
         kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
         node.CopyFrom(kept)
+    elif node.op_type == "Scaler" and node.domain == "ai.onnx.ml":
+        to = helper.make_attribute("to", TensorProto.FLOAT)
+        node.CopyFrom(NodeProto(op_type="Cast", name=node.name, input=node.input, output=node.output, attribute=[to]))
     elif node.op_type in _SHARED and node.domain == "com.microsoft":
         node.domain = ""
 

@@ -30,7 +30,21 @@ GRADIENT: dict[int, int] = {
 
 INTEGERS = frozenset(
     getattr(TensorProto, name)
-    for name in "BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 INT4 UINT4 INT2 UINT2".split()
+    for name in [
+        "BOOL",
+        "INT8",
+        "UINT8",
+        "INT16",
+        "UINT16",
+        "INT32",
+        "UINT32",
+        "INT64",
+        "UINT64",
+        "INT4",
+        "UINT4",
+        "INT2",
+        "UINT2",
+    ]
     if hasattr(TensorProto, name)
 )
 """Types of whole numbers."""

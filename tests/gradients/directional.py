@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from onnx import ModelProto, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from graphprune.analysis.shapes import find_witness
 from graphprune.gradients import differentiate
@@ -28,7 +28,7 @@ from graphprune.run.runtime import generate
 from models import PACKAGED, export, packaged, zoo
 
 HUGE = 1e30
-STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+STEPS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-5, 1e-6)
 
 
 def session(model: ModelProto) -> ort.InferenceSession:
@@ -56,6 +56,8 @@ def compare(model: ModelProto) -> tuple[float, tuple[Any, ...]]:
     feeds = inputs(model)
     found = differentiate(model, input_shapes={k: v.shape for k, v in feeds.items()})
     seeds = {i.name for i in found.model.graph.input if i.name.startswith("d:")}
+    if not seeds or not found.model.graph.output:
+        raise ValueError(f"nothing to compare: {sorted({(s.op, s.reason) for s in found.stopped})}")
     names = [name.removeprefix("d:") for name in sorted(seeds)]
     values = dict(zip(names, session(model).run(names, feeds), strict=True))
     weights = {n: rng.standard_normal(v.shape) for n, v in values.items()}

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from graphprune.gradients import GradientError, differentiate
-
 from tests.gradients.checking import check, evaluate, gradients, one_node
 
 _ANY = """
@@ -84,6 +83,11 @@ def test_of_new_versions() -> None:
 def test_numbers_in_steps() -> None:
     check("Range", np.asarray(0.5), np.asarray(2.2), np.asarray(0.5), wrt=[0, 2])
     check("Mod", np.asarray([2.3, -2.3, 5.1]), np.asarray([1.0, 1.5, -2.0]), fmod=1)
+
+
+def test_scaler() -> None:
+    x, options = _apart(np.random.default_rng(0), (3, 2)), {"domain": "ai.onnx.ml", "exact": False, "tolerance": 1e-2}
+    check("Scaler", x, offset=[0.5, 1.0], scale=[2.0, 0.3], **options)
 
 
 def test_dropout() -> None:

@@ -1,11 +1,13 @@
 """Rules of derivatives, by kind of operator; importing a file enters its rules into the table."""
 
 from graphprune.gradients.rules import (
+    attention,
     control,
     convolution,
     elementwise,
     indexing,
     loops,
+    microsoft,
     moving,
     normalisation,
     pooling,
@@ -17,11 +19,13 @@ from graphprune.gradients.rules import (
 )
 
 __all__ = [
+    "attention",
     "control",
     "convolution",
     "elementwise",
     "indexing",
     "loops",
+    "microsoft",
     "moving",
     "normalisation",
     "pooling",

@@ -168,11 +168,17 @@ def _dropout(b: Back) -> Sequence[Gradient]:
 
 @rule("Cast", "CastLike")
 def _cast(b: Back) -> Sequence[Gradient]:
-    """Casts between floats, and of quantised numbers; one from a float to an integer cuts off what would be followed."""
+    """Casts between floats, and of quantised numbers; one from a float to an integer has no derivative to follow."""
     source, target = b.x[0].kind, b.y[0].kind
     if source in GRADIENT and target in INTEGERS:
         return [None]
     return [b.g0.cast(GRADIENT.get(source, TensorProto.FLOAT))]
+
+
+@rule("Scaler", domain="ai.onnx.ml")
+def _scaler(b: Back) -> Sequence[Gradient]:
+    """Of ``(x - offset) * scale``, along the last axis."""
+    return [(b.g0 * b.tape.constant(b.attr("scale"), b.g0.kind)).sum_to(b.x[0])]
 
 
 @rule("Range")

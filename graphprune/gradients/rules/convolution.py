@@ -9,7 +9,7 @@ With ``y[n, o, t] = sum w[o, c, k] x[n, c, s t + d k - p]`` for strides ``s``, d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from graphprune.gradients.errors import NoGradientError
-from graphprune.gradients.expansion import body
 from graphprune.gradients.table import Back, Gradient, rule
 from graphprune.gradients.terms import Dims, Term
 
@@ -217,21 +216,26 @@ def _turned(w: Term, how: Geometry) -> Term:
 def correlation(x: Term, g: Term, w: Term, how: Geometry) -> Term:
     """The gradient of a convolution's kernel ``w``, of image ``x`` and the gradient ``g`` of what it gave.
 
-    Four ways, by what is known and how large it is; all give the same sums.
+    Four ways, by what is known and how large it is; all give the same sums. Many small products need less memory moved
+    than one convolution with windows as large as images; where those are small, one product over all images fills its
+    rows; depthwise, products are of single rows.
     """
     kernel, outs = how.kernel, _numbers(g.dims[2:] if g.dims is not None else None)
-    channels = _numbers(w.dims[:2] if w.dims is not None else None)
-    if kernel is None or outs is None or channels is None:
-        return _by_convolution(x, g, w, how)
+    whole = _numbers(w.dims)
+    if kernel is None or outs is None or whole is None:
+        return by_convolution(x, g, w, how)
+    channels = whole[:2]
     depthwise = channels == (how.group, 1)
     if depthwise and len(kernel) == 2 and outs[1] <= _BAND:
-        return _by_bands(x, g, w, how)
+        return by_bands(x, g, w, how)
     if np.prod(kernel) > _TAPS or (channels[1] < _CHANNELS and not depthwise):
-        return _by_convolution(x, g, w, how)
-    return _by_taps(x, g, w, how)
+        return by_convolution(x, g, w, how)
+    if how.group == 1 and int(np.prod(outs)) <= _AREA:
+        return by_rows(x, g, w, how)
+    return by_taps(x, g, w, how)
 
 
-def _by_convolution(x: Term, g: Term, w: Term, how: Geometry) -> Term:
+def by_convolution(x: Term, g: Term, w: Term, how: Geometry) -> Term:
     """A convolution with ``g`` as the kernel, images as channels, and channels as images; steps are dilations.
 
     Needs no size to be known.
@@ -254,40 +258,57 @@ def _tail(x: Term, start: int) -> Term:
     return x.tape.constant(list(sizes)) if sizes is not None else x.shape().cut(start, _END, 0)
 
 
-def _by_taps(x: Term, g: Term, w: Term, how: Geometry) -> Term:
-    """A product of matrices for each element of the window: ``g`` by the image as that element sees it."""
-    tape = x.tape
-    outs, kernel = _numbers(g.dims[2:] if g.dims is not None else None), how.kernel
-    channels = _numbers(w.dims[:2] if w.dims is not None else None)
-    assert outs is not None and kernel is not None and channels is not None
+def by_taps(x: Term, g: Term, w: Term, how: Geometry) -> Term:
+    """For each element of the window a product for each image, added up."""
+    channels, kernel, outs = _sizes(w, g)
     rows, columns, group = channels[0] // how.group, channels[1], how.group
-    small = group == 1 and int(np.prod(outs)) <= _AREA
-    axes = [a - int(small) for a in range(2, len(outs) + 2)]
-    last = [0, *range(2, len(outs) + 2), 1]
-    image = pad(x.transpose(last) if small else x, how.begins, how.ends, axes)
-    flat = g.transpose(last).reshape([-1, rows]) if small else g.reshape([0, group, rows, -1])
+    axes = list(range(2, len(outs) + 2))
+    image = pad(x, how.begins, how.ends, axes)
+    flat = g.reshape([0, group, rows, -1])
     products = []
+    for starts, stops in _views(kernel, outs, how):
+        seen = window(image, starts, stops, axes, how.strides).reshape([0, group, columns, -1])
+        found = (flat @ seen.transpose([0, 1, 3, 2])).sum([0], keep=False)
+        products.append(found.reshape([*channels, 1]))
+    return x.tape.join(products, 2).reshape([*channels, *kernel])
+
+
+def by_rows(x: Term, g: Term, w: Term, how: Geometry) -> Term:
+    """For each element of the window one product over all images, with channels last; without groups."""
+    channels, kernel, outs = _sizes(w, g)
+    last = [0, *range(2, len(outs) + 2), 1]
+    axes = list(range(1, len(outs) + 1))
+    image = pad(x.transpose(last), how.begins, how.ends, axes)
+    flat = g.transpose(last).reshape([-1, channels[0]])
+    products = []
+    for starts, stops in _views(kernel, outs, how):
+        seen = window(image, starts, stops, axes, how.strides).reshape([-1, channels[1]])
+        products.append(x.tape.op("Gemm", flat, seen, transA=1).reshape([*channels, 1]))
+    return x.tape.join(products, 2).reshape([*channels, *kernel])
+
+
+def _sizes(w: Term, g: Term) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Channels and window of a kernel, and positions of what it gave."""
+    whole, outs = _numbers(w.dims), _numbers(g.dims[2:] if g.dims is not None else None)
+    assert whole is not None and outs is not None
+    return whole[:2], whole[2:], outs
+
+
+def _views(kernel: Sequence[int], outs: Sequence[int], how: Geometry) -> Iterator[tuple[list[int], list[int]]]:
+    """What each element of the window sees of the padded image: from where to where."""
     for tap in product(*map(range, kernel)):
         starts = [k * d for k, d in zip(tap, how.dilations, strict=True)]
-        stops = [p + (n - 1) * s + 1 for p, n, s in zip(starts, outs, how.strides, strict=True)]
-        seen = window(image, starts, stops, axes, how.strides)
-        if small:
-            found = tape.op("Gemm", flat, seen.reshape([-1, columns]), transA=1)
-        else:
-            found = (flat @ seen.reshape([0, group, columns, -1]).transpose([0, 1, 3, 2])).sum([0], keep=False)
-        products.append(found.reshape([*channels, 1]))
-    return tape.join(products, 2).reshape([*channels, *kernel])
+        yield starts, [p + (n - 1) * s + 1 for p, n, s in zip(starts, outs, how.strides, strict=True)]
 
 
-def _by_bands(x: Term, g: Term, w: Term, how: Geometry) -> Term:
+def by_bands(x: Term, g: Term, w: Term, how: Geometry) -> Term:
     """Of a depthwise convolution: for each row of the window, the product of all columns by all columns.
 
     What a column of ``g`` has to do with one of the image lies on diagonals. Where rows become longer by the stride,
     diagonals become columns.
     """
     tape, group = x.tape, how.group
-    outs, kernel = _numbers(g.dims[2:] if g.dims is not None else None), how.kernel
-    assert outs is not None and kernel is not None
+    _, kernel, outs = _sizes(w, g)
     stride, dilation = how.strides[1], how.dilations[1]
     width = (outs[1] - 1) * stride + dilation * (kernel[1] - 1) + 1
     image = pad(x.transpose([1, 0, 2, 3]), how.begins, how.ends, [2, 3])
@@ -301,33 +322,3 @@ def _by_bands(x: Term, g: Term, w: Term, how: Geometry) -> Term:
     longer = pad(tape.join(rows, 1), [0], [outs[1] * stride], [2]).reshape([group, kernel[0], outs[1], width + stride])
     taps = window(longer, [0], [dilation * (kernel[1] - 1) + 1], [3], [dilation])
     return taps.reduced("ReduceSum", [2], keep=False).reshape([group, 1, *kernel])
-
-
-_ACTIVATIONS = {
-    "Clip": ("min", "max"),
-    "HardSigmoid": ("alpha", "beta"),
-    "LeakyRelu": ("alpha",),
-    "Relu": (),
-    "Sigmoid": (),
-    "Tanh": (),
-}
-"""Functions that a fused convolution may end in, and what its ``activation_params`` are for them."""
-
-
-@body("FusedConv", domain="com.microsoft")
-def _fused(b: Back) -> Sequence[Term] | None:
-    """A convolution, to which a tensor is added, and a function."""
-    held = dict(b.attributes)
-    name, values = b.attr("activation", ""), held.pop("activation_params", None) or []
-    held.pop("activation", None)
-    if name and (name not in _ACTIVATIONS or (values and len(values) != len(_ACTIVATIONS[name]))):
-        return None
-    found = b.tape.op("Conv", *(t if t.name else None for t in b.raw[:3]), dims=b.y[0].dims, **held)
-    if b.has(3):
-        found = found + b.raw[3]
-    if name == "Clip":
-        bounds: list[Term] = [found.like(v) for v in values]
-        found = b.tape.op("Clip", found, *bounds, dims=found.dims)
-    elif name:
-        found = found.unary(name, **dict(zip(_ACTIVATIONS[name], values, strict=False)))
-    return [found]

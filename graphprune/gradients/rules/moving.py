@@ -200,4 +200,5 @@ def _spread(g: Term, steps: Sequence[tuple[int, int]]) -> Term:
             shape.append(g.size(k))
     behind = [tape.constant([step - 1]) for _, step in sorted(wide)]
     split = g.unsqueeze(apart).padded(apart, [tape.constant([0])] * len(apart), behind, None)
-    return split.reshape(tape.join(shape))
+    dims = tuple(int(t.value[0]) if t.value is not None else d for t, d in zip(shape, g.dims, strict=True))
+    return Term(tape, split.reshape(tape.join(shape)).name, g.kind, dims)

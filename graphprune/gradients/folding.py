@@ -17,6 +17,14 @@ _OPS = frozenset(
     Mod Mul Neg Not Or Range ReduceProd Reshape Shape Size Slice Squeeze Sub Unsqueeze Where Xor
     """.split()  # noqa: SIM905
 )
+_RANKED = dict.fromkeys(
+    """
+    AveragePool BatchNormalization Cast Clip Dropout Elu Exp Gelu HardSigmoid HardSwish Identity InstanceNormalization
+    LayerNormalization LeakyRelu Log LogSoftmax MaxPool Neg Pad Relu Sigmoid Slice Softmax Sqrt Tanh Transpose
+    """.split(),  # noqa: SIM905
+    1,
+) | dict.fromkeys(["Add", "Div", "Mul", "Pow", "Sub"], 2)
+"""Operators whose output has as many dimensions as their first inputs, so many of these, have at most."""
 _SMALL = 1024
 """Elements that a value may have."""
 
@@ -44,10 +52,15 @@ def fold(
 
 
 def _rank(node: NodeProto, dims: dict[str, Dims]) -> None:
-    """What a convolution reads and writes has as many dimensions as its weight."""
+    """What a convolution reads and writes has as many dimensions as its weight; others keep those of what they read."""
     if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in dims:
         for name in (node.input[0], node.output[0]):
             dims.setdefault(name, (None,) * len(dims[node.input[1]]))
+    elif node.op_type in _RANKED and node.output[0] not in dims:
+        read = [dims.get(name) for name in node.input[: _RANKED[node.op_type]]]
+        ranks = [len(d) for d in read if d is not None]
+        if len(ranks) == len(read):
+            dims[node.output[0]] = (None,) * max(ranks)
 
 
 def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[str], Array | None]) -> Array | None:
@@ -69,7 +82,7 @@ def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[
         helper.make_graph([node], "fold", kinds, [end]), opset_imports=[helper.make_opsetid("", opset)], ir_version=10
     )
     try:
-        found = np.asarray(ReferenceEvaluator(proto).run(None, read)[0])
+        found = np.asarray(list(ReferenceEvaluator(proto).run(None, read))[0])
     except Exception:  # a node that would fail at run time too, in a branch that is not taken
         return None
     return found if found.dtype.kind in "bi" and found.size <= _SMALL else None

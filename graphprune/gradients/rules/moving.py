@@ -121,7 +121,7 @@ def _slice(b: Back) -> Sequence[Gradient]:
     """Zeros around what was taken, and between it, where steps are longer than one."""
     x, y = b.x[0], b.y[0]
     found = _bounds(b)
-    if found is None or x.rank is None:
+    if found is None or x.rank is None or b.g0.rank is None:
         return [by_index(b)]
     if y.dims is not None and 0 in y.dims:
         return [x.zeros(b.g0.kind)]

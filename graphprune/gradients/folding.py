@@ -82,7 +82,7 @@ def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[
         helper.make_graph([node], "fold", kinds, [end]), opset_imports=[helper.make_opsetid("", opset)], ir_version=10
     )
     try:
-        found = np.asarray(list(ReferenceEvaluator(proto).run(None, read))[0])
+        found = np.asarray(next(iter(ReferenceEvaluator(proto).run(None, read))))
     except Exception:  # a node that would fail at run time too, in a branch that is not taken
         return None
     return found if found.dtype.kind in "bi" and found.size <= _SMALL else None

@@ -194,7 +194,7 @@ def test_stops_in_bodies_are_named() -> None:
 
 
 SIZED = """
-g (float[B,1,3] x, float[3] v) => (float y) {
+g (float[B,1,3] x, float[3] v) => (float[K] y) {
   s = Shape (x)
   at = Constant <value = int64 {1}> ()
   one = Constant <value = int64 {1}> ()
@@ -204,7 +204,8 @@ g (float[B,1,3] x, float[3] v) => (float y) {
     then_branch = t () => (p) { axes = Constant <value = int64[1] {1}> () p = Squeeze (x, axes) },
     else_branch = e () => (q) { q = Identity (x) }>
   z = Mul (r, v)
-  y = ReduceSum <keepdims = 0> (z)
+  all = Constant <value = int64[1] {-1}> ()
+  y = Reshape (z, all)
 }"""
 
 

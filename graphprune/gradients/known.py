@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from graphprune.gradients.errors import GradientError
+from graphprune.gradients.folding import fold
 from graphprune.gradients.terms import Array, Dim, Dims
 from graphprune.model.bodies import subgraphs
 
@@ -47,6 +47,7 @@ class Known:
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
+        values: small constants that were read, and whole numbers that follow from these and from sizes.
         own: constants that the model had before operators were laid open.
         replaces_nan: whether the model looks for elements that are not numbers, as do those that mask whole rows of a
             softmax.
@@ -58,20 +59,15 @@ class Known:
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     own: list[str] = field(default_factory=list)
+    values: dict[str, Array] = field(default_factory=dict)
     replaces_nan: bool = False
 
-    @cached_property
-    def _arrays(self) -> dict[str, Array]:
-        return {}
-
     def value(self, name: str) -> Array | None:
-        """A small constant, read now; None where it is none, or large."""
+        """A small constant, or what follows from constants and sizes; None where it is none, or large."""
         tensor = self.constants.get(name)
-        if tensor is None or is_large(tensor):
-            return None
-        if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(tensor)
-        return self._arrays[name]
+        if name not in self.values and tensor is not None and not is_large(tensor):
+            self.values[name] = numpy_helper.to_array(tensor)
+        return self.values.get(name)
 
 
 def apart(
@@ -125,6 +121,7 @@ def infer(model: ModelProto) -> Known:
         if kind:
             known.kinds.setdefault(value.name, kind)
     _read_constants(known, model.graph)
+    fold(model.graph, opset, known.dims, known.value, known.values)
     return known
 
 

@@ -48,9 +48,9 @@ OLD: list[tuple[str, int, dict[str, Any], list[Any], int]] = [
     ("Upsample", 9, {"mode": "linear"}, [IMAGE, np.array([1, 1, 2, 2], np.float32)], 1),
     *(
         (f"Reduce{n}", 13, {"axes": [0, 2]}, [X], 1)
-        for n in "L1 L2 LogSum LogSumExp Max Mean Min Prod SumSquare".split()
+        for n in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"]
     ),
-    *((f"Reduce{n}", 11, {"axes": [-1], "keepdims": 0}, [X], 1) for n in "Max Mean Prod".split()),
+    *((f"Reduce{n}", 11, {"axes": [-1], "keepdims": 0}, [X], 1) for n in ["Max", "Mean", "Prod"]),
 ]
 
 

@@ -121,7 +121,7 @@ def _slice(b: Back) -> Sequence[Gradient]:
     """Zeros around what was taken, and between it, where steps are longer than one."""
     x, y = b.x[0], b.y[0]
     found = _bounds(b)
-    if found is None or x.rank is None:
+    if found is None or x.rank is None or b.g0.rank is None:
         return [by_index(b)]
     if y.dims is not None and 0 in y.dims:
         return [x.zeros(b.g0.kind)]
@@ -200,4 +200,5 @@ def _spread(g: Term, steps: Sequence[tuple[int, int]]) -> Term:
             shape.append(g.size(k))
     behind = [tape.constant([step - 1]) for _, step in sorted(wide)]
     split = g.unsqueeze(apart).padded(apart, [tape.constant([0])] * len(apart), behind, None)
-    return split.reshape(tape.join(shape))
+    dims = tuple(int(t.value[0]) if t.value is not None else d for t, d in zip(shape, g.dims, strict=True))
+    return Term(tape, split.reshape(tape.join(shape)).name, g.kind, dims)

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequen
 
 import onnx.defs
 import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
-from graphprune.gradients.terms import Tape, Term
+from graphprune.gradients.terms import Array, Tape, Term
 from graphprune.model import control
 from graphprune.model.bodies import subgraphs
 from graphprune.model.canonical import copy_all_but
@@ -32,8 +32,8 @@ what is known does not suffice yet."""
 BODIES: dict[tuple[str, str], Body] = {}
 """By domain and operator."""
 
-_ROUNDS = 8
-"""Bodies may hold operators that have bodies."""
+_ROUNDS = 32
+"""Bodies may hold operators that have bodies, and sizes that are found tell of others."""
 
 
 def body(*ops: str, domain: str = "") -> Callable[[Body], Body]:
@@ -62,7 +62,7 @@ def prepared(model: ModelProto, sizes: Mapping[str, tuple[int, ...]] | None = No
     proto = upgrade(proto)
     known = infer(proto)
     for _ in range(_ROUNDS):
-        found = _opened(_defined(proto, known), known)
+        found = _opened(_defined(_folded(proto, known), known), known)
         if found is proto:
             break
         refused = known.refused
@@ -116,6 +116,25 @@ def _return(nodes: Sequence[NodeProto], tape: Tape) -> None:
                     graph.node.append(helper.make_node("Identity", [outer], [value.name]))
 
 
+def _folded(model: ModelProto, known: Known) -> ModelProto:
+    """A model in which what follows from sizes is constant; the model itself where nothing does."""
+    proto = ModelProto()
+    proto.CopyFrom(model)
+    return proto if _fold(proto.graph.node, known.values) else model
+
+
+def _fold(nodes: Sequence[NodeProto], values: Mapping[str, Array]) -> bool:
+    changed = False
+    for node in nodes:
+        for graph in subgraphs(node):
+            changed = _fold(graph.node, values) or changed
+        if len(node.output) == 1 and node.output[0] in values and node.op_type != "Constant":
+            value = numpy_helper.from_array(values[node.output[0]])
+            node.CopyFrom(helper.make_node("Constant", [], node.output, node.name, value=value))
+            changed = True
+    return changed
+
+
 def _lacking(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
     """Nodes without a rule, in bodies too."""
     for node in nodes:
@@ -140,6 +159,7 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         for name, kind in known.kinds.items()
         if name not in declared
     )
+    typed.graph.value_info.append(helper.make_tensor_value_info("", 1, None))  # asked for inputs that are left out
     inner = onnx.inliner.inline_selected_functions(typed, [("", name) for name in names], inline_schema_functions=True)
     proto = ModelProto()
     proto.CopyFrom(model)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from graphprune.gradients.errors import GradientError
+from graphprune.gradients.folding import fold
 from graphprune.gradients.terms import Array, Dim, Dims
 from graphprune.model import Model
 from graphprune.model.bodies import subgraphs
@@ -48,7 +48,10 @@ class Known:
         dims: dimensions as far as they are known.
         constants: initializers and values of Constant nodes.
         opset: version of ONNX's own operators.
+        values: small constants that were read, and whole numbers that follow from these and from sizes.
         own: constants that the model had before operators were laid open.
+        replaces_nan: whether the model looks for elements that are not numbers, as do those that mask whole rows of a
+            softmax.
     """
 
     opset: int
@@ -57,19 +60,15 @@ class Known:
     dims: dict[str, Dims] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     own: list[str] = field(default_factory=list)
-
-    @cached_property
-    def _arrays(self) -> dict[str, Array]:
-        return {}
+    values: dict[str, Array] = field(default_factory=dict)
+    replaces_nan: bool = False
 
     def value(self, name: str) -> Array | None:
-        """A small constant, read now; None where it is none, or large."""
+        """A small constant, or what follows from constants and sizes; None where it is none, or large."""
         tensor = self.constants.get(name)
-        if tensor is None or is_large(tensor):
-            return None
-        if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(tensor)
-        return self._arrays[name]
+        if name not in self.values and tensor is not None and not is_large(tensor):
+            self.values[name] = numpy_helper.to_array(tensor)
+        return self.values.get(name)
 
 
 def apart(
@@ -116,13 +115,14 @@ def infer(model: ModelProto) -> Known:
     for node in proto.graph.node:
         _stand_in(node)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    known = Known(opset)
+    known = Known(opset, replaces_nan=any(node.op_type == "IsNaN" for node in model.graph.node))
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
     for value in model.graph.output:
         kind = value.type.tensor_type.elem_type
         if kind:
             known.kinds.setdefault(value.name, kind)
     _read_constants(known, model.graph)
+    fold(model.graph, opset, known.dims, known.value, known.values)
     return known
 
 
@@ -134,6 +134,9 @@ def _stand_in(node: NodeProto) -> None:
     if node.op_type in _SAME:
         kept = NodeProto(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
         node.CopyFrom(kept)
+    elif node.op_type == "Scaler" and node.domain == "ai.onnx.ml":
+        to = helper.make_attribute("to", TensorProto.FLOAT)
+        node.CopyFrom(NodeProto(op_type="Cast", name=node.name, input=node.input, output=node.output, attribute=[to]))
     elif node.op_type in _SHARED and node.domain == "com.microsoft":
         node.domain = ""
 

@@ -156,6 +156,12 @@ def _flattened(node: NodeProto, tape: Tape, known: Known) -> None:
     node.CopyFrom(helper.make_node("Reshape", [inner.output[0], shape], [result], node.name))
 
 
+def _scan(node: NodeProto, tape: Tape, known: Known) -> None:
+    raise GradientError(
+        f"Scan node {node.name!r} is of opset 8, over batches of sequences, which no gradient is taken of"
+    )
+
+
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod SumSquare"
 
 _CHANGES: dict[str, tuple[int, Change]] = {
@@ -167,6 +173,7 @@ _CHANGES: dict[str, tuple[int, Change]] = {
     "Pad": (11, _pad),
     "ReduceSum": (13, _inputs("axes")),
     "Resize": (11, _resize),
+    "Scan": (9, _scan),
     "Scatter": (11, _scatter),
     "Slice": (10, _slice),
     "Softmax": (13, _flattened),

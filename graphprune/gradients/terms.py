@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from graphprune.gradients.dims import Dim as Dim
+from graphprune.gradients.dims import Dims as Dims
+from graphprune.gradients.dims import broadcast as broadcast
+from graphprune.gradients.dims import same as same
+from graphprune.gradients.dims import stretched
 from graphprune.model import names
 from graphprune.model.bodies import subgraphs
 
-Dim: TypeAlias = "int | str | None"
-"""A size: known, the same wherever it has the same name, or unknown."""
-Dims: TypeAlias = "tuple[Dim, ...]"
 Number: TypeAlias = "int | float"
 Array = npt.NDArray[Any]
 
@@ -348,6 +350,20 @@ class Term:
         bounds = [b if isinstance(b, Term) else self.tape.constant([b]) for b in (start, stop)]
         return self.tape.op("Slice", self, *bounds, self.tape.constant([axis]), self.tape.constant([step]))
 
+    def padded(self, axes: Sequence[int], before: Sequence[Term], after: Sequence[Term], dims: Dims | None) -> Term:
+        """With zeros in front of and behind it along axes, or cut off where there are less than none.
+
+        All axes are named: ONNX Runtime's optimizer transposes pads as if they were for all.
+        """
+        assert self.rank is not None
+        places = [a % self.rank for a in axes]
+        none = self.tape.constant([0])
+        pads = [s[places.index(k)] if k in places else none for s in (before, after) for k in range(self.rank)]
+        widths = self.tape.join(pads) if pads else none
+        if widths.value is not None and not widths.value.any():
+            return self
+        return self.tape.op("Pad", self, widths, dims=dims)
+
     def zeros(self, kind: int | None = None) -> Term:
         """As many zeros, in the same shape, and in the same type unless ``kind`` is another."""
         return self.filled(0, kind)
@@ -360,7 +376,7 @@ class Term:
 
     def sum_to(self, other: Term) -> Term:
         """Summed over what was broadcast, so that its shape is that of ``other``, which broadcasts to it."""
-        axes = _stretched(self.dims, other.dims)
+        axes = stretched(self.dims, other.dims)
         if axes is not None:
             return self.sum(axes).shaped_as(other)
         shape, rank = other.tape.op("Shape", other, kind=INT), self.tape.op("Size", self.shape(), kind=INT)
@@ -370,43 +386,3 @@ class Term:
         places = self.tape.op("NonZero", single, kind=INT).reshape([-1])
         summed = self.tape.op("ReduceSum", self, places, keepdims=1, noop_with_empty_axes=1)
         return Term(self.tape, summed.reshape(shape).name, self.kind, other.dims)
-
-
-def same(one: Dims | None, two: Dims | None) -> bool:
-    """Whether two shapes are known to be the same."""
-    return one is not None and one == two and None not in one
-
-
-@overload
-def broadcast(one: None, two: Dims | None) -> None: ...
-@overload
-def broadcast(one: Dims | None, two: Dims | None) -> Dims | None: ...
-def broadcast(one: Dims | None, two: Dims | None) -> Dims | None:
-    """What is known of the shape that two shapes broadcast to."""
-    if one is None or two is None:
-        return None
-    rank = max(len(one), len(two))
-    a, b = ((1,) * (rank - len(d)) + d for d in (one, two))
-    return tuple(_wider(p, q) for p, q in zip(a, b, strict=True))
-
-
-def _wider(p: Dim, q: Dim) -> Dim:
-    if p == q or q == 1:
-        return p
-    if p == 1:
-        return q
-    return next((d for d in (p, q) if isinstance(d, int)), None)
-
-
-def _stretched(whole: Dims | None, part: Dims | None) -> list[int] | None:
-    """Axes of ``whole`` that ``part`` was broadcast over, None where that shows at run time only."""
-    if whole is None or part is None:
-        return None
-    more = len(whole) - len(part)
-    axes = list(range(more))
-    for k, (p, q) in enumerate(zip(whole[more:], part, strict=True), more):
-        if q == 1 and p != 1:
-            axes.append(k)
-        elif (q != p and not (isinstance(q, int) and q > 1)) or q is None:
-            return None
-    return axes

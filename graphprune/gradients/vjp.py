@@ -13,6 +13,7 @@ from graphprune.gradients.known import Known
 from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.terms import Tape, Term
 from graphprune.gradients.walk import Blame, gradient_kind, needed, reads, reverse, zeros
+from graphprune.model.bodies import reread
 
 PREFIX = "d:"
 """In front of a tensor's name: its gradient."""
@@ -75,20 +76,23 @@ def differentiate(
         input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
 
     Raises:
-        GradientError: a name is not one of the model's, or is not of float type.
+        GradientError: a name is not one of the model's, is not of float type, or stands for two tensors of the result;
+            or a tensor of ``wrt`` has no gradient.
     """
     proto, known = prepared(model, input_shapes)
     graph = proto.graph
     chosen = _outputs(model, known, outputs)
     asked = _wrt(graph, known, wrt)
+    keep = list(dict.fromkeys(keep))
+    _check(known, keep, floats=False)
     tape = Tape.beside(graph)
-    seeds = {name: _seed(tape, name, known) for name in chosen}
+    renamed = _freed(graph, known, tape, chosen, asked, keep)
+    seeds = {renamed.get(name, name): _seed(tape, name, known) for name in chosen}
     found = reverse(graph.node, known, tape, seeds, asked)
     results: dict[str, Term] = {}
     for name in (n for n in asked if n not in found.stopped):
         term = found.gradients.get(name)
         results[name] = term if term is not None else zeros(tape, name, known)
-    _check(known, keep, floats=False)
     return Gradients(
         _assembled(model, proto, known, tape, chosen, results, keep),
         tuple(_stop(name, blame) for name, blame in found.stopped.items()),
@@ -104,7 +108,7 @@ def _outputs(model: ModelProto, known: Known, outputs: Sequence[str] | None) -> 
     if outputs is None:
         return [o.name for o in model.graph.output if known.kinds.get(o.name) in GRADIENT]
     _check(known, outputs)
-    return list(outputs)
+    return list(dict.fromkeys(outputs))
 
 
 def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str]:
@@ -115,7 +119,7 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     for name in wrt:
         if name not in given:
             raise GradientError(f"{name!r} is neither a constant nor an input, and no gradient is taken by it")
-    return list(wrt)
+    return list(dict.fromkeys(wrt))
 
 
 def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
@@ -125,6 +129,35 @@ def _check(known: Known, names: Iterable[str], floats: bool = True) -> None:
         if floats and known.kinds[name] not in GRADIENT:
             kind = TensorProto.DataType.Name(known.kinds[name]).lower()
             raise GradientError(f"{name!r} is of type {kind}; gradients are of floats")
+
+
+def _freed(
+    graph: GraphProto, known: Known, tape: Tape, chosen: Sequence[str], asked: Sequence[str], keep: Sequence[str]
+) -> dict[str, str]:
+    """Give tensors of the model that are called as gradients will be another name; these names.
+
+    Raises:
+        GradientError: such a tensor is an input, a constant or kept; or two gradients would have one name.
+    """
+    for name in asked:
+        if name in chosen:
+            raise GradientError(f"{name!r} is an output, and its gradient is asked for: leave one of both out")
+    new = {PREFIX + name: name for name in (*chosen, *asked)}
+    for name in (*(v.name for v in graph.input), *(t.name for t in graph.initializer), *keep):
+        if name in new:
+            raise GradientError(
+                f"{name!r} is a tensor of the model, and the gradient of {new[name]!r} has this name too"
+            )
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        reread(node, renamed)
+        for k, name in enumerate(node.output):
+            if name in new:
+                node.output[k] = renamed[name] = tape.fresh(f"{name}_before")
+                known.kinds[renamed[name]] = known.kinds[name]
+                if name in known.dims:
+                    known.dims[renamed[name]] = known.dims[name]
+    return renamed
 
 
 def _seed(tape: Tape, name: str, known: Known) -> Term:

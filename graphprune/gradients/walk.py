@@ -54,7 +54,7 @@ def reverse(
         seeds: gradients of tensors that the nodes make.
         wrt: tensors whose gradients are asked for.
     """
-    wanted = set(wrt)
+    wanted = dict.fromkeys(wrt)
     active = depending(nodes, known, wanted)
     parts: dict[str, list[Term]] = {name: [term] for name, term in seeds.items()}
     stopped: dict[str, Blame] = {}
@@ -104,7 +104,7 @@ def captures(node: NodeProto) -> tuple[str, ...]:
     return tuple(sorted({name for graph in subgraphs(node) for name in free_names(graph)}))
 
 
-def depending(nodes: Sequence[NodeProto], known: Known, wanted: set[str]) -> set[str]:
+def depending(nodes: Sequence[NodeProto], known: Known, wanted: Iterable[str]) -> set[str]:
     """Tensors that depend on those asked for in a way that a gradient can take."""
     active = set(wanted)
     for node in nodes:

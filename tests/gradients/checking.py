@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,11 +28,15 @@ def one_node(
     *,
     outputs: int = 1,
     dynamic: bool = False,
+    loose: Mapping[int, Sequence[int]] | None = None,
     opset: int = 23,
     domain: str = "",
     **attributes: Any,
 ) -> ModelProto:
-    """A model of one node; floats are inputs of type ``kind``, other inputs are constants, unless ``dynamic``."""
+    """A model of one node; floats are inputs of type ``kind``, other inputs are constants, unless ``dynamic``.
+
+    Dimensions are numbers, or names where it is dynamic: all of them, or those of ``loose`` by input.
+    """
     names = [f"x{i}" if value is not None else "" for i, value in enumerate(inputs)]
     declared, constants = [], []
     for name, value in zip(names, inputs, strict=True):
@@ -40,7 +44,8 @@ def one_node(
             continue
         if value.dtype.kind == "f" or dynamic:
             elem = kind if value.dtype.kind == "f" else helper.np_dtype_to_tensor_dtype(value.dtype)
-            dims = [f"{name}_{k}" for k in range(value.ndim)] if dynamic else list(value.shape)
+            open_axes = loose.get(int(name[1:]), ()) if loose is not None else range(value.ndim)
+            dims = [f"{name}_{k}" if dynamic and k in open_axes else n for k, n in enumerate(value.shape)]
             declared.append(helper.make_tensor_value_info(name, elem, dims))
         else:
             constants.append(
@@ -92,7 +97,7 @@ def check(
         tolerance: of the differences, relative to the largest element of the gradient.
         seed: of directions and cotangents.
         static_only: sizes that are not known before the run are not tried.
-        **options: ``opset``, ``domain``, and attributes of the node.
+        **options: ``opset``, ``domain``, ``loose``, and attributes of the node.
     """
     rng = np.random.default_rng(seed)
     floats = [i for i, v in enumerate(inputs) if v is not None and v.dtype.kind == "f"]

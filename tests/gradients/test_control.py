@@ -10,7 +10,7 @@ from onnx import GraphProto, ModelProto, parser
 from graphprune.gradients import GradientError, differentiate, vjp
 from graphprune.gradients.expansion import prepared
 from graphprune.model.bodies import subgraphs
-from tests.gradients.checking import check_model
+from tests.gradients.checking import check_model, evaluate
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18]>'
 RNG = np.random.default_rng(0)
@@ -191,3 +191,47 @@ def test_stops_in_bodies_are_named() -> None:
     assert [s.tensor for s in found.stopped] == ["w"]
     assert "If" in str(found.stopped[0]) and "Unique node 'inverse'" in str(found.stopped[0])
     assert [o.name for o in found.model.graph.output] == ["d:v"]
+
+
+SIZED = """
+g (float[B,1,3] x, float[3] v) => (float[K] y) {
+  s = Shape (x)
+  at = Constant <value = int64 {1}> ()
+  one = Constant <value = int64 {1}> ()
+  n = Gather (s, at)
+  c = Equal (n, one)
+  r = If (c) <
+    then_branch = t () => (p) { axes = Constant <value = int64[1] {1}> () p = Squeeze (x, axes) },
+    else_branch = e () => (q) { q = Identity (x) }>
+  z = Mul (r, v)
+  all = Constant <value = int64[1] {-1}> ()
+  y = Reshape (z, all)
+}"""
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3), (2, 4, 3)])
+@pytest.mark.parametrize("static", [False, True])
+def test_branches_by_size(shape: tuple[int, ...], static: bool) -> None:
+    """Exporters write such an If where Python would squeeze an axis; the rank of what follows shows with sizes."""
+    model = _model(SIZED.replace("B,1", "B,N").replace("float", "double"))
+    feeds = {"x": RNG.standard_normal(shape), "v": RNG.standard_normal(3)}
+    sizes = {name: value.shape for name, value in feeds.items()} if static else None
+    check_model(model, feeds, ["x", "v"], input_shapes=sizes)
+    assert ("If" in set(_ops(prepared(model, sizes)[0].graph))) != static
+
+
+def test_states_of_half_precision() -> None:
+    """Gradients are carried in single."""
+    text = """g (KIND[2,3] h0, KIND[70,2,3] x) => (KIND[2,3] h) <float[3] v = {0.5, -0.5, 1}> {
+      w = Cast <to = CODE> (v)
+      h = Scan <num_scan_inputs = 1, body = step (a, xt) => (b) { p = Mul (a, w) q = Add (p, xt) b = Tanh (q) }> (h0, x)
+    }"""
+    found = []
+    h0, x, seed = (RNG.standard_normal(s).astype(np.float16) for s in ((2, 3), (70, 2, 3), (2, 3)))
+    for kind, code, dtype in (("float16", "10", np.float16), ("float", "1", np.float32)):
+        model = vjp(_model(text.replace("KIND", kind).replace("CODE", code)), wrt=["v", "x"])
+        feeds = {"h0": h0.astype(dtype), "x": x.astype(dtype), "d:h": seed.astype(np.float32)}
+        found.append(evaluate(model, feeds, False))
+    for half, single in zip(*found, strict=True):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, single, atol=2e-2)

@@ -52,6 +52,14 @@ def test_of_two(op: str, data: st.DataObject) -> None:
     check(op, a - (1.2 if op == "PRelu" else 0), b)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, 3.0, -1.0])
+def test_powers(power: float) -> None:
+    x = np.asarray([0.5, 1.5, 2.0])
+    check("Pow", x, np.asarray(power), wrt=[0])
+    check("Pow", x, np.asarray(int(power)), wrt=[0])
+    assert gradients("Pow", [np.zeros(1), np.zeros(1)], [np.ones(1)], [0])["d:x0"].tolist() == [0]
+
+
 def test_where_and_clip() -> None:
     rng = np.random.default_rng(0)
     check("Where", rng.random((2, 3)) > 0.5, rng.standard_normal((2, 1)), rng.standard_normal(3))
@@ -83,6 +91,11 @@ def test_of_new_versions() -> None:
 def test_numbers_in_steps() -> None:
     check("Range", np.asarray(0.5), np.asarray(2.2), np.asarray(0.5), wrt=[0, 2])
     check("Mod", np.asarray([2.3, -2.3, 5.1]), np.asarray([1.0, 1.5, -2.0]), fmod=1)
+
+
+def test_scaler() -> None:
+    x, options = _apart(np.random.default_rng(0), (3, 2)), {"domain": "ai.onnx.ml", "exact": False, "tolerance": 1e-2}
+    check("Scaler", x, offset=[0.5, 1.0], scale=[2.0, 0.3], **options)
 
 
 def test_dropout() -> None:

@@ -22,13 +22,16 @@ def test_slices(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, max_size=len(shape), unique=True))
     starts, ends, steps = [], [], []
-    for axis in axes:
+    for _ in axes:
         step = data.draw(st.sampled_from([1, 1, 2, 3, -1, -2]))
         bounds = sorted(data.draw(st.lists(st.integers(-8, 8), min_size=2, max_size=2)))
         starts.append(bounds[step < 0])
         ends.append(bounds[step > 0])
         steps.append(step)
-    taken = {a: range(shape[a])[slice(*bounds)] for a, bounds in zip(axes, zip(starts, ends, steps), strict=True)}
+    taken = {
+        a: range(shape[a])[slice(*bounds)]
+        for a, bounds in zip(axes, zip(starts, ends, steps, strict=True), strict=True)
+    }
     assume(all(len(t) for t in taken.values()))  # inference of shapes is wrong where nothing is taken
     axes = [a - len(shape) if data.draw(st.booleans()) else a for a in axes]
     check("Slice", _normal(*shape), _ints(*starts), _ints(*ends), _ints(*axes), _ints(*steps))

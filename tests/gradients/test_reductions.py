@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gradients.checking import check, gradients
+from graphprune.gradients import differentiate
+from tests.gradients.checking import check, evaluate, gradients
 
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare"
 
@@ -58,6 +60,22 @@ def test_along_an_axis(axis: int) -> None:
     check("LpNormalization", x + np.sign(x), axis=axis, p=1, exact=False, tolerance=1e-2)  # the reference adds signs
     for exclusive, reverse in ((0, 0), (1, 0), (0, 1), (1, 1)):
         check("CumSum", x, np.asarray(axis), exclusive=exclusive, reverse=reverse)
+
+
+def test_rows_that_are_masked_whole() -> None:
+    """What the model replaces, since no softmax of it exists, has no gradient."""
+    text = """<ir_version: 10, opset_import: ["" : 18]> g (float[2,2] x, float[2,2] mask) => (float[2,2] y)
+        <float zero = {0.0}> {
+        s = Add(x, mask)
+        p = Softmax(s)
+        n = IsNaN(p)
+        y = Where(n, zero, p)
+    }"""
+    found = differentiate(onnx.parser.parse_model(text), wrt=["x"]).model
+    mask = np.asarray([[0, 0], [-np.inf, -np.inf]], np.float32)
+    g = np.asarray([[1, 0], [1, 0]], np.float32)
+    grad = evaluate(found, {"x": np.zeros((2, 2), np.float32), "mask": mask, "d:y": g}, False)[0]
+    assert grad.tolist() == [[0.25, -0.25], [0, 0]]
 
 
 def test_losses() -> None:

@@ -1,6 +1,7 @@
 """Rules of derivatives, by kind of operator; importing a file enters its rules into the table."""
 
 from graphprune.gradients.rules import (
+    attention,
     cells,
     control,
     convolution,
@@ -8,6 +9,7 @@ from graphprune.gradients.rules import (
     fused,
     indexing,
     loops,
+    microsoft,
     moving,
     normalisation,
     pooling,
@@ -19,6 +21,7 @@ from graphprune.gradients.rules import (
 )
 
 __all__ = [
+    "attention",
     "cells",
     "control",
     "convolution",
@@ -26,6 +29,7 @@ __all__ = [
     "fused",
     "indexing",
     "loops",
+    "microsoft",
     "moving",
     "normalisation",
     "pooling",

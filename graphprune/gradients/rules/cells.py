@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.table import Back
@@ -63,7 +62,7 @@ class Cell:
                 raise NoGradientError(f"its activation {name} is not known")
             function, *usual = ACTIVATIONS[name.lower()]
             a, c = (0.0 if u is None else held.pop(0) if held else u for u, held in zip(usual, given, strict=True))
-            acts.append(partial(function, a=a, b=c))
+            acts.append(_with(function, a, c))
         return cls(op, acts[-count:], bool(b.attr("input_forget", 0)), bool(b.attr("linear_before_reset", 0)))
 
     @property
@@ -98,6 +97,10 @@ class Cell:
         i = f(i)
         new = (1 - i if self.coupled else f(keep)) * c + i * g(n)
         return {"h": f(o + v["p1"] * new if "p1" in v else o) * h(new), "c": new}
+
+
+def _with(function: Activation, a: float, b: float) -> Callable[[Term], Term]:
+    return lambda x: function(x, a, b)
 
 
 def parted(x: Term, count: int) -> tuple[Term, ...]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known
@@ -25,7 +26,7 @@ def graph_of(node: NodeProto, name: str) -> GraphProto:
     return next(a.g for a in node.attribute if a.name == name and a.type == AttributeProto.GRAPH)
 
 
-def declared(terms: Iterable[Term]) -> list[helper.ValueInfoProto]:
+def declared(terms: Iterable[Term]) -> list[ValueInfoProto]:
     """Terms as inputs or outputs of a body."""
     return [helper.make_tensor_value_info(t.name, t.kind, t.dims) for t in terms]
 
@@ -49,7 +50,7 @@ def _if(b: Back) -> Sequence[Gradient]:
     told = [n for n in names if n not in barred and any(n in found.gradients for _, _, found in walked.values())]
     results: dict[str, Gradient] = {**barred}
     if told:
-        graphs = {name: _ended(b.known, told, *parts) for name, parts in walked.items()}
+        graphs: dict[str, Any] = {name: _ended(b.known, told, *parts) for name, parts in walked.items()}
         kinds = [gradient_kind(b.known.kinds[n]) for n in told]
         results.update(zip(told, b.tape.ops("If", b.raw[0], kinds=kinds, **graphs), strict=True))
     return [None, *(results.get(name) for name in b.captured)]

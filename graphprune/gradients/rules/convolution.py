@@ -230,7 +230,8 @@ def correlation(x: Term, g: Term, w: Term, how: Geometry) -> Term:
         return by_bands(x, g, w, how)
     if np.prod(kernel) > _TAPS or (channels[1] < _CHANNELS and not depthwise):
         return by_convolution(x, g, w, how)
-    if how.group == 1 and int(np.prod(outs)) <= _AREA:
+    apart = 1 if set(how.strides) == {1} else 2  # steps along rows move single elements, unless channels come last
+    if how.group == 1 and int(np.prod(outs)) <= _AREA * apart:
         return by_rows(x, g, w, how)
     return by_taps(x, g, w, how)
 

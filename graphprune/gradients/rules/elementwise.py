@@ -82,7 +82,12 @@ def _mish(x: Term) -> Term:
 @rule("Pow")
 def _pow(b: Back) -> Sequence[Gradient]:
     x, p = b.x[0], b.x[1].cast(b.x[0].kind)
-    base = (b.g0 * p * x ** (p - 1)).sum_to(x)
+    if p.value is not None and p.value.size == 1:
+        power = float(p.value.reshape(-1)[0])
+        slope = x if power == 2 else x ** (power - 1)
+        base = (b.g0 * (slope * power if power != 1 else 1)).sum_to(x)
+    else:
+        base = p.equals(0).where(0, b.g0 * p * x ** (p - 1)).sum_to(x)
     if not b.needs(1):
         return [base, None]
     log = (x > 0).where((x > 0).where(x, 1).unary("Log"), 0)
@@ -168,11 +173,17 @@ def _dropout(b: Back) -> Sequence[Gradient]:
 
 @rule("Cast", "CastLike")
 def _cast(b: Back) -> Sequence[Gradient]:
-    """Casts between floats, and of quantised numbers; one from a float to an integer cuts the gradient off."""
+    """Casts between floats, and of quantised numbers; one from a float to an integer has no derivative to follow."""
     source, target = b.x[0].kind, b.y[0].kind
     if source in GRADIENT and target in INTEGERS:
         return [None]
     return [b.g0.cast(GRADIENT.get(source, TensorProto.FLOAT))]
+
+
+@rule("Scaler", domain="ai.onnx.ml")
+def _scaler(b: Back) -> Sequence[Gradient]:
+    """Of ``(x - offset) * scale``, along the last axis."""
+    return [(b.g0 * b.tape.constant(b.attr("scale"), b.g0.kind)).sum_to(b.x[0])]
 
 
 @rule("Range")

@@ -122,15 +122,7 @@ def _put_back(b: Back, axis: int, start: int, count: int) -> Term:
     g = b.g0 if b.raw[1].rank == 1 else b.g0.unsqueeze([axis])
     size = x.size(axis)
     rest = tape.constant(size.value - start - count) if size.value is not None else size - (start + count)
-    return padded(g, [tape.constant([start])], [rest], [axis], x)
-
-
-def padded(g: Term, before: Sequence[Term], after: Sequence[Term], axes: Sequence[int], like: Term) -> Term:
-    """Zeros in front of and behind a tensor along axes, so that it has the shape of another."""
-    pads = g.tape.join([*before, *after]) if axes else None
-    if pads is None or (pads.value is not None and not pads.value.any()):
-        return g
-    return g.tape.op("Pad", g, pads, None, g.tape.constant(list(axes)), dims=like.dims)
+    return g.padded([axis], [tape.constant([start])], [rest], x.dims)
 
 
 @rule("OneHot")

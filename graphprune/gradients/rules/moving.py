@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphprune.gradients.rules.indexing import by_index, padded
+from graphprune.gradients.rules.indexing import by_index
 from graphprune.gradients.table import Back, Gradient, rule
 from graphprune.gradients.terms import Tape, Term
 
@@ -96,6 +96,8 @@ def _pad(b: Back) -> Sequence[Gradient]:
     if mode != "constant":
         return [by_index(b)]
     pads, axes = b.raw[1], b.raw[3] if b.has(3) else None
+    if axes is not None and axes.value is not None and x.rank is not None:
+        pads, axes = _of_all(pads, [int(a) % x.rank for a in axes.value], x.rank), None
     back = b.tape.constant(-pads.value) if pads.value is not None else -pads
     dx = b.tape.op("Pad", g, back, None, axes, dims=x.dims) if b.needs(0) else None
     if not b.needs(2):
@@ -104,12 +106,22 @@ def _pad(b: Back) -> Sequence[Gradient]:
     return [dx, None, b.tape.op("ReduceSum", g * (1 - inside), dims=(), keepdims=0).shaped_as(b.x[2])]
 
 
+def _of_all(pads: Term, axes: Sequence[int], rank: int) -> Term:
+    """Pads of all axes, by those of some."""
+    tape, none = pads.tape, pads.tape.constant([0])
+    each = [
+        pads.cut(k, k + 1, 0) if pads.value is None else tape.constant([pads.value[k]]) for k in range(2 * len(axes))
+    ]
+    named = [dict(zip(axes, half, strict=True)) for half in (each[: len(axes)], each[len(axes) :])]
+    return tape.join([half.get(k, none) for half in named for k in range(rank)])
+
+
 @rule("Slice")
 def _slice(b: Back) -> Sequence[Gradient]:
     """Zeros around what was taken, and between it, where steps are longer than one."""
     x, y = b.x[0], b.y[0]
     found = _bounds(b)
-    if found is None or x.rank is None:
+    if found is None or x.rank is None or b.g0.rank is None:
         return [by_index(b)]
     if y.dims is not None and 0 in y.dims:
         return [x.zeros(b.g0.kind)]
@@ -127,7 +139,7 @@ def _slice(b: Back) -> Sequence[Gradient]:
             continue
         before.append(first)
         after.append(_difference(size, count, first))
-    return [padded(g, before, after, axes, x)]
+    return [g.padded(axes, before, after, x.dims)]
 
 
 def _bounds(b: Back) -> list[tuple[int, int, int]] | None:
@@ -177,17 +189,16 @@ def _spread(g: Term, steps: Sequence[tuple[int, int]]) -> Term:
     wide = [(a, abs(s)) for a, s in steps if abs(s) > 1]
     if not wide or g.dims is None:
         return g
-    inner: list[int] = []
     apart: list[int] = []
     shape: list[Term] = []
     widths = dict(wide)
     for k in range(len(g.dims)):
         if k in widths:
             apart.append(k + 1 + len(apart))
-            inner.append(widths[k] - 1)
             shape.append(tape.constant([_number(g.size(k)) * widths[k]]))
         else:
             shape.append(g.size(k))
-    split = g.unsqueeze(apart)
-    pads = tape.constant([0] * len(apart) + inner)
-    return tape.op("Pad", split, pads, None, tape.constant(apart)).reshape(tape.join(shape))
+    behind = [tape.constant([step - 1]) for _, step in sorted(wide)]
+    split = g.unsqueeze(apart).padded(apart, [tape.constant([0])] * len(apart), behind, None)
+    dims = tuple(int(t.value[0]) if t.value is not None else d for t, d in zip(shape, g.dims, strict=True))
+    return Term(tape, split.reshape(tape.join(shape)).name, g.kind, dims)

@@ -58,7 +58,8 @@ def _layer(b: Back) -> Normed:
     x, scale, axes, epsilon = b.x[0], b.x[1], _last(b), b.attr("epsilon", 1e-5)
     if x.kind != TensorProto.FLOAT or x.rank is None:
         return normed(x, axes, epsilon)
-    ones = b.tape.constant([1.0] * scale.dims[0], x.kind) if _short(scale.dims) else scale.filled(1)
+    length = scale.dims[0] if scale.dims is not None and len(scale.dims) == 1 else None
+    ones = b.tape.constant([1.0] * length, x.kind) if isinstance(length, int) else scale.filled(1)
     small: Dims = (*x.dims[: len(axes) * -1], *[1] * len(axes)) if x.dims is not None else ()
     z, _, inverse = b.tape.ops(
         "LayerNormalization",
@@ -69,10 +70,6 @@ def _layer(b: Back) -> Normed:
         epsilon=epsilon,
     )
     return Normed(z, inverse, axes, True)
-
-
-def _short(dims: Dims | None) -> bool:
-    return dims is not None and len(dims) == 1 and isinstance(dims[0], int)
 
 
 @rule("LayerNormalization")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphprune.gradients.errors import NoGradientError
+from graphprune.gradients.rules.resampling import unpooled
 from graphprune.gradients.table import Back, Gradient, rule
 from graphprune.gradients.terms import INT, Term
 
@@ -42,6 +43,12 @@ def _global_max(b: Back) -> Sequence[Gradient]:
 @rule("GlobalLpPool")
 def _global_norm(b: Back) -> Sequence[Gradient]:
     return [_slope(b.x[0], b.attr("p", 2)) * _scaled(b)]
+
+
+@rule("LpPool")
+def _norm(b: Back) -> Sequence[Gradient]:
+    """With the exponent 1, the operator sums."""
+    return [_slope(b.x[0], b.attr("p", 2)) * unpooled(b, _scaled(b), p=1)]
 
 
 def _scaled(b: Back) -> Term:

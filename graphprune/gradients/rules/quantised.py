@@ -18,6 +18,7 @@ from graphprune.gradients.table import INTEGERS, Back, Barred, Gradient, rule, s
 from graphprune.gradients.terms import Term
 
 MICROSOFT = "com.microsoft"
+_LARGEST = {"FLOAT8E4M3FN": 448, "FLOAT8E4M3FNUZ": 240, "FLOAT8E5M2": 57344, "FLOAT8E5M2FNUZ": 57344, "FLOAT4E2M1": 6}
 _BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4}
 
 
@@ -27,13 +28,11 @@ def limits(kind: int) -> tuple[float, float]:
     if name in _BITS:
         many = 2 ** _BITS[name]
         return (-(many // 2), many // 2 - 1) if name[0] == "I" else (0, many - 1)
-    dtype = helper.tensor_dtype_to_np_dtype(kind)
     if kind in INTEGERS:
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
         return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-    import ml_dtypes
-
-    found = ml_dtypes.finfo(dtype)
-    return float(found.min), float(found.max)
+    found = float(_LARGEST.get(name, np.inf))
+    return -found, found
 
 
 def _spread(b: Back, each: Term) -> Term:
@@ -62,7 +61,7 @@ def _gathered(b: Back, g: Term) -> Term:
     if not block:
         return g.sum_to(_spread(b, scale)).shaped_as(scale)
     short = b.tape.constant([block]) * scale.size(axis) - x.size(axis)
-    whole = b.tape.op("Pad", g, b.tape.join([b.tape.constant([0]), short]), None, b.tape.constant([axis]))
+    whole = g.padded([axis], [b.tape.constant([0])], [short], None)
     sizes = [x.size(k) for k in range(x.rank)]
     sizes[axis : axis + 1] = [scale.size(axis), b.tape.constant([block])]
     return whole.reshape(b.tape.join(sizes)).sum([axis + 1], keep=False)

@@ -69,10 +69,11 @@ class _Direction:
         self.cell = Cell.of(b, which)
         self.kind = b.x[0].kind
         self.steps, self.samples, self.features = b.x[0].dims or (None, None, None)
-        self.hidden: Dim = b.attr("hidden_size") or (b.x[2].dims or (None,))[-1]
-        if not isinstance(self.hidden, int):
+        hidden = b.attr("hidden_size") or (b.x[2].dims or (None,))[-1]
+        if not isinstance(hidden, int):
             raise NoGradientError("its hidden size is not known")
-        self.states = (self.samples, self.hidden)
+        self.hidden = hidden
+        self.states: Dims = (self.samples, hidden)
         self.input_weights, self.weights = self._own(1, self.features), self._own(2, self.hidden)
         self.y = _sized(b.y[0].take(which, 1), (self.steps, *self.states))
         self.valid = self._valid() if b.has(4) else None
@@ -120,13 +121,13 @@ class _Direction:
     def _gates(self) -> dict[str, Term]:
         b, cell, hidden = self.b, self.cell, self.hidden
         if cell.early:
-            sizes = b.tape.constant([2 * int(hidden or 0), int(hidden or 0)])
+            sizes = b.tape.constant([2 * hidden, hidden])
             self.weights, last = b.tape.ops(
                 "Split",
                 self.weights,
                 sizes,
                 kinds=[None, None],
-                dims=[(sizes.value[0], hidden), (hidden, hidden)],
+                dims=[(2 * hidden, hidden), (hidden, hidden)],
                 axis=0,
             )
             self.once["R"] = last.transpose([1, 0])
@@ -144,7 +145,7 @@ class _Direction:
         return {"x": self._of_gates(x, 3), "r": self._of_gates(r, 2 if cell.early else 3), "h": self.before}
 
     def _of_gates(self, term: Term, count: int) -> Term:
-        return _sized(term, (self.steps, self.samples, count * int(self.hidden or 0)))
+        return _sized(term, (self.steps, self.samples, count * self.hidden))
 
     def _step(self, inner: Tape) -> dict[str, Term]:
         """What the cell reads, as inputs of a body."""
@@ -243,7 +244,7 @@ class _Direction:
         for n, term in held.items():
             if valid is not None:
                 back[n].append(valid.where(0, term))
-        given = {n: grads[n] for n in ("x", "r", "p0", "p1", "p2") if n in grads}
+        given: dict[str, Term] = {n: grads[n] for n in ("x", "r", "p0", "p1", "p2") if n in grads}
         if self.cell.early and b.needs(2):
             given["kept"] = made["kept"]
         ends = returned(inner, [*(inner.total(terms) for terms in back.values()), *given.values()])
@@ -272,7 +273,7 @@ class _Direction:
         if b.needs(2):
             results[2] = _product(r, self.before)
             if cell.early:
-                last = x.cut(-int(self.hidden or 0), _END, -1)
+                last = x.cut(-self.hidden, _END, -1)
                 results[2] = b.tape.join([results[2], _product(last, d["kept"])])
         if b.needs(3):
             ours = x.sum([0, 1], keep=False)

@@ -12,7 +12,8 @@ from graphprune.gradients.terms import BOOL, Term
 @rule("Softmax")
 def _softmax(b: Back) -> Sequence[Gradient]:
     y, g, axis = b.y[0], b.g0, b.attr("axis", -1)
-    return [y * (g - (g * y).sum([axis]))]
+    dx = y * (g - (g * y).sum([axis]))
+    return [(y > 0).where(dx, 0) if b.known.replaces_nan else dx]
 
 
 @rule("LogSoftmax")

@@ -44,25 +44,26 @@ def identity(x: Term, axis: int) -> Term:
 @rule("AveragePool")
 def _average_pool(b: Back) -> Sequence[Gradient]:
     """An average over a window is that over its rows, of those over its columns."""
-    x = b.x[0]
-    rank = _rank(b)
-    held: dict[str, Any] = dict(b.attributes)
+    return [unpooled(b, b.g0)]
+
+
+def unpooled(b: Back, g: Term, **changed: Any) -> Term:
+    """The gradient of a pool that is linear; its attributes are the node's, but for some."""
+    x, rank = b.x[0], rank_of(b)
     matrices = {}
     for k in range(rank - 2):
-        own = dict(held)
-        for name in ("kernel_shape", "strides", "dilations"):
-            if name in held:
-                own[name] = [held[name][k]]
-        if "pads" in held:
-            own["pads"] = [held["pads"][k], held["pads"][k + rank - 2]]
-        found = b.tape.op("AveragePool", identity(x, k + 2).unsqueeze([0]), **own)  # [1, inputs, outputs]
+        own = {**b.attributes, **changed}
+        own |= {n: [own[n][k]] for n in ("kernel_shape", "strides", "dilations") if n in own}
+        if "pads" in own:
+            own["pads"] = [own["pads"][k], own["pads"][k + rank - 2]]
+        found = b.tape.op(b.node.op_type, identity(x, k + 2).unsqueeze([0]), **own)  # [1, inputs, outputs]
         matrices[k + 2] = Term(b.tape, found.name, x.kind, (1, None, None)).squeeze([0]).transpose([1, 0])
-    return [Term(b.tape, along(b.g0, matrices).name, x.kind, x.dims)]
+    return Term(b.tape, along(g, matrices).name, x.kind, x.dims)
 
 
 @rule("Resize")
 def _resize(b: Back) -> Sequence[Gradient]:
-    x, rank = b.x[0], _rank(b)
+    x, rank = b.x[0], rank_of(b)
     policy = b.attr("keep_aspect_ratio_policy", "stretch")
     if b.has(3) and policy != "stretch":
         raise NoGradientError(f"keep_aspect_ratio_policy {policy} has no rule")
@@ -107,7 +108,12 @@ def _matrix(b: Back, x: Term, axis: int, place: int, count: int, held: Mapping[s
     return Term(tape, found.name, x.kind, (1, 1, None, None)).squeeze([0, 1]).transpose([1, 0])
 
 
-def _rank(b: Back) -> int:
+def rank_of(b: Back) -> int:
+    """How many axes the first input has.
+
+    Raises:
+        NoGradientError: it is not known.
+    """
     rank = next((t.rank for t in (b.x[0], b.y[0]) if t.rank is not None), None)
     if rank is None or b.g0.rank is None:
         raise NoGradientError("the rank of its input is not known")

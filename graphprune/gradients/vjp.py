@@ -76,8 +76,7 @@ def differentiate(
         input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
 
     Raises:
-        GradientError: a name is not one of the model's, is not of float type, or stands for two tensors of the result;
-            or a tensor of ``wrt`` has no gradient.
+        GradientError: a name is not one of the model's, is not of float type, or stands for two tensors of the result.
     """
     proto, known = prepared(model, input_shapes)
     graph = proto.graph

@@ -17,12 +17,12 @@ from graphprune.analysis.cost import Cost
 from graphprune.model import Model, files, interchange
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
-from graphprune.passes.cut import cutting
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.reconstruct import Fit
 from graphprune.passes.recipe import Recipe
+from graphprune.passes.rounds import cutting
 from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.state import Notes, State

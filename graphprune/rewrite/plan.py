@@ -99,6 +99,7 @@ class Plan:
     folded: dict[str, list[int]] = field(default_factory=dict)
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
@@ -116,6 +117,8 @@ class Plan:
         if self.folded:
             data["folded"] = self.folded
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
+        if self.rounds:
+            data["rounds"] = self.rounds
         if self.proof is not None:
             data["proof"] = self.proof
         return data
@@ -153,6 +156,7 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         folded=data.get("folded", {}),
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
+        rounds=data.get("rounds", []),
         proof=data.get("proof"),
         where=where,
     )

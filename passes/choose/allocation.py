@@ -18,7 +18,7 @@ import numpy as np
 from graphprune.analysis import Analysis, Group, cost
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, lowest, select
 from graphprune.passes.choose.ties import Together
 from graphprune.rewrite.removal import Removal, Selection
 
@@ -67,7 +67,7 @@ def allocate(
     if not uniform.selection and before is None:
         return uniform
     alike = {id: len(classes) for id, classes in uniform.selection.items()}
-    sets = ties.together(analysis, groups, ratio)
+    sets = ties.together(analysis, groups, going(groups, ratio, whole))
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
     scores = ties.joint(sets, scores)
     price = _price(analysis, sets)

@@ -154,6 +154,14 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     return [g for g in groups if g.id not in left], copied
 
 
+def going(groups: Sequence[Group], ratio: float, whole: Mapping[str, int] | None) -> float:
+    """The share of what groups have now that goes where a share of what they had in the original is to be gone."""
+    if not whole or not groups:
+        return ratio
+    had, have = (sum(sizes) for sizes in zip(*((whole.get(g.id, g.size), g.size) for g in groups), strict=True))
+    return max(0.0, 1 - (1 - ratio) * had / have)
+
+
 def select(
     analysis: Analysis,
     groups: Sequence[Group],
@@ -178,7 +186,7 @@ def select(
     check_ratio(ratio, align)
     why: dict[str, tuple[str, Cause]] = {}
     numbers = {}
-    sets = ties.together(analysis, groups, ratio)
+    sets = ties.together(analysis, groups, going(groups, ratio, whole))
     for one in sets:
         size = (whole or {}).get(one.id, one.size)
         asked = max(0, min(int(ratio * size + 1e-9) - (size - one.size), len(one.free), one.size - 1))

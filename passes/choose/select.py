@@ -82,8 +82,8 @@ class Select(Pass):
         if all(one.ratio > self.ratio for one in later):
             return ()
         return (
-            f"the 'select' of a later round must have a ratio above {self.ratio:g}: it is of what the original has, and "
-            "says how much is gone then",
+            f"the 'select' of a later round must have a ratio above {self.ratio:g}: it is of what the original has, so "
+            "that it says how much is gone then",
         )
 
     def _scope(self) -> tuple[list[str], list[str]]:
@@ -122,7 +122,9 @@ class Select(Pass):
         self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None
     ) -> tuple[list[Group], list[Untouched]]:
         """Groups to choose from, and those that stay whole for a reason of their own."""
-        share, called = self.ratio or 0.5, None if kin is None else {id: one.group.id for id, one in kin.items()}
+        whole = None if kin is None else {id: one.group.size for id, one in kin.items()}
+        called = None if kin is None else {id: one.group.id for id, one in kin.items()}
+        share = by_ratio.going(analysis.groups, self.ratio or 0.5, whole)
         groups, left = by_ratio.candidates(analysis, self.include, self.exclude, self.allow_statistical, share, called)
         taken = {entry.id for entry in pending(state)}  # by an earlier pass, which has the say
         if called is None:

@@ -79,9 +79,9 @@ def select(
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
-    shown = ties.joint(ties.together(analysis, groups, ratio), scores)
+    whole = None if request.before is None else request.before.whole
+    shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
     if request.uniform or not observed or batches is None:
-        whole = None if request.before is None else request.before.whole
         return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant)
     some = calibration.first(batches, sensitivity.SAMPLES)
     rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))

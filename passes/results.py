@@ -71,6 +71,7 @@ class Result:
         compressed: bytes of the original and of what was written, deflated; where zeros that no
             kernel skips make it smaller to ship.
         notes: what else the user should know.
+        rounds: where it was cut in rounds, what was left after each.
     """
 
     model: Model
@@ -88,6 +89,7 @@ class Result:
     sparse: Sparse | None = None
     compressed: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
+    rounds: list[Cost] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
@@ -150,6 +152,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         sparse,
         compressed,
         [*said, *([] if notes is None else notes.lines)],
+        list(cut.costs) if cut.rounds > 1 else [],
     )
 
 

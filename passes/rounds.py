@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphprune.analysis import Analysis, analyze
+from graphprune.analysis.cost import Cost
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.state import State
@@ -47,13 +48,18 @@ class Cutting:
         analysis: of the model that it was cut from, by the first round.
         done: all that was cut from it, in its terms.
         last: the last round by itself, None where nothing was cut.
-        rounds: how many there were.
+        costs: what was left after each round.
     """
 
     analysis: Analysis
     done: Rewritten
     last: Round | None = None
-    rounds: int = 0
+    costs: tuple[Cost, ...] = ()
+
+    @property
+    def rounds(self) -> int:
+        """How many there were."""
+        return len(self.costs)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Sparse:
     def share(self) -> float:
         """What share of the elements of these weights went."""
         whole = sum(one.target.layers[0].elements for one in self.thinned)
-        return sum(one.target.layers[0].elements * (1 - one.kept) for one in self.thinned) / max(whole, 1)
+        return float(sum(one.target.layers[0].elements * (1 - one.kept) for one in self.thinned) / max(whole, 1))
 
     def entries(self) -> list[dict[str, Any]]:
         """What the plan says of each weight."""
@@ -284,6 +284,8 @@ def make(
         changed = replace(done, model=model)
         made = compensation.compensate(compensate, reference, changed, progress, thin=thin, sparse=ready)
         result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in found if t.weight in thin]
+    if earlier is not None and earlier.sparse:
+        result.thinned = thinning.beside(earlier.unfitted, made.model, result.thinned)
     _ensure(made.model, result, input_shapes)
     return made, result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -112,6 +112,20 @@ def rewound(model: Model, first: Model, targets: Sequence[Target]) -> Model:
         gone = sparsity.real(flat, target.layers[0]) == 0
         editor.replace(target.weight, _written(first, target, gone))
     return editor.finish()
+
+
+def beside(first: Model, made: Model, thinned: Sequence[Thinned]) -> list[Thinned]:
+    """Sparse weights with the share that stayed of the magnitude that they had before the first of several rounds."""
+    before, after = canonicalize(first), canonicalize(made)
+
+    def one(entry: Thinned) -> Thinned:
+        layer = entry.target.layers[0]
+        if entry.target.weight not in before.sources:
+            return entry
+        real, now = sparsity.real(before, layer), sparsity.real(after, layer)
+        return replace(entry, kept_magnitude=share(real, now == 0)) if real.shape == now.shape else entry
+
+    return [one(entry) for entry in thinned]
 
 
 def share(real: Values, gone: Mask) -> float:

@@ -54,10 +54,23 @@ def written(folder: Path, text: str) -> Path:
     [
         ["prune", "--ratio", "0.5"],
         ["prune", "--ratio", "0.5", "--calibration", "in.npz", "--criterion", "activation", "--uniform", "--seed", "3"],
+        ["prune", "--ratio", "0.5", "--steps", "3"],
         ["prune", "--blocks", "1", "--ratio", "0.25", "--align", "4", "--validate"],
         ["prune", "--ratio", "0.25", "--pattern", "2:4", "--permute"],
         ["sparsify"],
         ["sparsify", "--pattern", "1x4", "--amount", "0.5", "--no-proof"],
+        [
+            "sparsify",
+            "--pattern",
+            "unstructured",
+            "--amount",
+            "0.8",
+            "--steps",
+            "2",
+            "--rewind",
+            "--calibration",
+            "in.npz",
+        ],
     ],
 )
 def test_a_saved_recipe_does_the_same(

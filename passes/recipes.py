@@ -47,7 +47,7 @@ class Wish:
     def shares(self) -> list[float]:
         """What share of the original's classes is gone after each round: each takes the same of what is left."""
         part = 1 - (1 - self.ratio) ** (1 / self.steps)
-        return [1 - (1 - part) ** (k + 1) for k in range(self.steps - 1)] + [self.ratio]
+        return [round(1 - (1 - part) ** (k + 1), 6) for k in range(self.steps - 1)] + [self.ratio]
 
     def check(self) -> None:
         """Raise InputError where a value is out of range."""
@@ -84,6 +84,10 @@ def pruning(
     criterion = criteria.resolve_criterion(wish.criterion, calibrated)
     compensate = compensation.resolve_compensation(compensate, calibrated)
     request = None if sparsity is None else sparsity.resolved(calibrated)
+    if request is not None and request.steps > 1 and request.method == "magnitude" and compensate in ("none", "fold"):
+        raise InputError(
+            "--steps: by magnitude, with no fit between them, rounds come to what one does; give --calibration"
+        )
     passes: list[Pass] = []
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
@@ -133,7 +137,7 @@ def _select(wish: Wish, share: float, criterion: str) -> Select:
 
 
 def _fitted(compensate: str) -> list[Pass]:
-    """What makes up for what a round has cut: of several rounds behind each."""
+    """What makes up for what a round has cut, behind each of several: what else is to be done there goes here."""
     return [] if compensate == "none" else [Fit(compensate)]
 
 

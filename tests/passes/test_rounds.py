@@ -132,7 +132,7 @@ def test_rounds_that_permute_are_proven_as_one() -> None:
     x = net.op("Relu", net.linear(net.input("x", ["batch", 8, 64]), 64, 128))
     x = net.op("Relu", net.linear(x, 128, 128))
     model = net.model(net.linear(x, 128, 64), rank=3)
-    wish = graphprune.passes.sparse.sparse.Request("2:4", permute=True, steps=2)
+    wish = graphprune.passes.sparse.sparse.Request("2:4", permute=True)
     result = graphprune.prune(model, ratio=0.25, steps=2, sparsity=wish)
     assert any(entry.order for entry in result.plan.groups) and len(result.rounds) == 2
     assert result.proof is not None and result.proof.worst < 1e-5
@@ -231,6 +231,7 @@ def test_what_makes_no_sense_in_rounds_is_refused() -> None:
         ({"pattern": "unstructured", "amount": 0.5, "rewind": True}, "with inputs to fit on"),
         ({"pattern": "2:4", "steps": 5}, "--steps 5: between dense and 2:4 there are 2"),
         ({"steps": 0}, "--steps 0 is out of range"),
+        ({"pattern": "2:4", "steps": 2}, "rounds come to what one does"),
     ):
         with pytest.raises(InputError, match=words):
             graphprune.sparsify(plain(), **options)

@@ -87,8 +87,9 @@ def cutting(state: State) -> Cutting:
 
 
 def unfitted(state: State) -> State:
-    """The state before a pass that fits: it knows the model with the weights of the original."""
-    return state if state.found(Unfitted) is not None else state.having(Unfitted(state.model))
+    """The state before a pass that fits: where there are more rounds it knows the model with the original's weights."""
+    more = any(one.name in ("cut", "sparsify") for one in state.ahead)
+    return state.having(Unfitted(state.model)) if more and state.found(Unfitted) is None else state
 
 
 def further(state: State, earlier: Cutting) -> Round:

@@ -97,8 +97,7 @@ class Sparsify(Pass):
         """Mask and fit; the plan lists every weight that is sparse now."""
         state, before = unfitted(state), state.found(Sparse)
         done, ordered, steps = cutting(state).done, state.found(Orders), state.progress.begin(self.name)
-        start, shapes = state.found(Unfitted), state.job.input_shapes
-        assert start is not None
+        start, shapes = state.found(Unfitted) or Unfitted(state.model), state.job.input_shapes
         there = frozenset[str]() if before is None else frozenset(one.target.weight for one in before.thinned)
         earlier = sparse.Earlier(start.model, there)
         made, thinned = sparse.make(self.request, self.compensate, reference(state), done, shapes, steps, earlier)

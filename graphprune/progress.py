@@ -7,7 +7,7 @@ Whoever watches is told of every change, and can look at any time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 Steps = Callable[[int, int], None]
 """Told after each step of a phase how many of how many are done."""
@@ -74,3 +74,20 @@ class Progress:
     def left(self) -> float | None:
         """Seconds that the rest of the phase takes at the pace so far; None where that cannot be told."""
         return self.elapsed * (self.total - self.done) / self.done if self.done else None
+
+
+class Retitled(Progress):
+    """The progress of a job as one of its passes sees it: phases that several passes have bear other titles.
+
+    Args:
+        whole: the progress of the job.
+        titles: by name of a phase what it is called in the job.
+    """
+
+    def __init__(self, whole: Progress, titles: Mapping[str, str]) -> None:
+        super().__init__(whole.watch)
+        self.whole, self.titles = whole, titles
+
+    def begin(self, phase: str) -> Steps:
+        """A phase of the job begins."""
+        return self.whole.begin(self.titles.get(phase, phase))

@@ -23,6 +23,10 @@ class Pass(ABC):
 
     name: ClassVar[str]
     """What it is called in recipes."""
+    chooses: ClassVar[bool] = False
+    """Whether it puts classes, or new orders of them, into the plan: for the next pass ``cut``."""
+    rebases: ClassVar[bool] = False
+    """Whether the structure of what it gives is its own, so that no later cut can be told in terms of the original."""
 
     def requires(self, state: State) -> Sequence[str]:
         """Reasons why it cannot run in this job: asked of the whole recipe before anything is computed.

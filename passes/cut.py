@@ -1,4 +1,9 @@
-"""The pass that removes: classes of groups go, others change places, as the plan says; then it is proven."""
+"""The pass that removes: classes of groups go, others change places, as the plan says; then it is proven.
+
+A recipe may cut in rounds. The plan always speaks of the model that the first round was cut from: each round cuts what
+the plan has more of than the rounds before, and is proven by itself; after the last one the plan as a whole is redone
+on the original's weights and proven too, which is what ``apply`` will do.
+"""
 
 from __future__ import annotations
 
@@ -6,97 +11,119 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from graphprune.analysis import Analysis
-from graphprune.model import Model
+from graphprune.analysis import Analysis, cost
+from graphprune.analysis.cost import Cost
+from graphprune.errors import FaultError
 from graphprune.passes.contract import Pass
+from graphprune.passes.rounds import Cutting, Round, Unfitted, further, named, pending, sizes
 from graphprune.passes.state import State
 from graphprune.proof import proof
-from graphprune.relation import Shape
-from graphprune.rewrite.removal import Removal
+from graphprune.proof.proof import Proof
+from graphprune.rewrite import lineage
+from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.rewrite import Rewritten, described, rewrite
-from graphprune.run import calibration, sizing
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """What was cut.
-
-    Attributes:
-        analysis: of the model that it was cut from.
-        done: the rewrite.
-    """
-
-    analysis: Analysis
-    done: Rewritten
-
-
-@dataclass(frozen=True)
-class Base:
-    """The model that has the structure of the one as it is now, but for what was cut since; the original by default."""
-
-    model: Model
 
 
 @dataclass(frozen=True)
 class Cut(Pass):
-    """Remove the classes that the plan names, and reorder others."""
+    """Remove the classes that the plan names and that are still there, and reorder others."""
 
     name: ClassVar[str] = "cut"
 
     def requires(self, state: State) -> Sequence[str]:
-        """There is no other ahead: a plan names classes and slices of the original, once."""
-        again = any(isinstance(one, Cut) for one in state.ahead)
-        return ("a recipe cuts once; put all that chooses before it, or run a second recipe",) if again else ()
+        """Something is chosen between it and the next, and no step changes what the plan speaks of."""
+        following = next((k for k, one in enumerate(state.ahead) if isinstance(one, Cut)), None)
+        if following is None:
+            return ()
+        between = state.ahead[:following]
+        if not any(one.chooses for one in between):
+            return ("nothing is chosen between it and the next 'cut'; put a 'select' there, or leave one out",)
+        strange = next((one for one in between if one.rebases), None)
+        if strange is None:
+            return ()
+        called = getattr(strange, "function", strange.name)
+        return (
+            f"{called!r} stands between it and the next 'cut', which then could not tell what it removes in terms of "
+            "the original; put it behind the last 'cut', or run a second recipe",
+        )
 
     def call(self, state: State) -> State:
         """Rewrite the model by the plan's groups."""
-        analysis, plan = state.analysis(), state.plan
+        earlier = state.found(Cutting)
+        analysis, plan = (state.analysis() if earlier is None else earlier.analysis), state.plan
         done = rewrite(analysis, plan.selection, plan.orders)
-        scores = {entry.id: entry.score for entry in plan.groups}
-        for entry in done.plan.groups:
-            entry.score = scores.get(entry.id)
-        made = replace(
-            done.plan,
-            model=described(state.analysis(state.original)),
-            blocks=plan.blocks,
-            interface=plan.interface + done.plan.interface,
-            proof=plan.proof,
-        )
-        done = replace(done, plan=made)
-        return state.having(Cutting(analysis, done), model=done.model, plan=made)
+        if earlier is None:
+            made, own = done, Round(analysis, done)
+        else:
+            own = further(state, earlier)
+            made = replace(done, model=own.done.model, plan=named(done.plan, analysis.model, own.done.model))
+            differs = lineage.disagreement(earlier.done.removal, own.analysis, own.done.removal, done.removal)
+            if differs is not None:
+                raise FaultError(f"{state.original.name}: {differs}: the rounds remove other elements than their plan")
+        whole = replace(made, plan=_completed(state, made.plan, analysis, earlier, own))
+        left = Cost(cost.parameters(whole.model), cost.macs(analysis, whole.removal.sizes()), 0)
+        costs = (*(() if earlier is None else earlier.costs), left)
+        after = state.having(Cutting(analysis, whole, own, costs))
+        if earlier is not None:
+            if state.found(Unfitted) is not None:
+                after = after.having(Unfitted(done.model))
+            after = replace(after, analyses={k: v for k, v in state.analyses.items() if v[0] is state.original})
+        return replace(after, model=whole.model, plan=whole.plan)
 
     def proves(self, state: State) -> bool:
         """Where proofs are asked for."""
         return state.job.prove
 
     def ensures(self, before: State, after: State) -> State:
-        """The pruned model is what the masked original is."""
-        cutting = after.found(Cutting)
-        assert cutting is not None
+        """The pruned model is what the masked original is; of several rounds each is, and all of them together."""
+        found = after.found(Cutting)
+        assert found is not None
         if not (after.job.prove and after.plan.groups):
             return after
-        done, tries = cutting.done, sizes(after, cutting.analysis)
-        found = proof.prove(cutting.analysis.model, done.model, done.plan, done.removal, tries, after.job.seed)
-        told = {**found.to_json(), **(after.plan.proof or {})}
-        return after.having(found, plan=replace(after.plan, proof=told))
+        own = found.last
+        assert own is not None
+        if own.done.plan.groups:
+            after = _proven(after, own.analysis, own.done)
+            after = replace(after, plan=_told_round(after.plan, after.found(Proof)))
+        if found.rounds > 1 and not after.will(self.name):
+            changed = after.found(Unfitted) is not None or bool(after.plan.folded)
+            done = rewrite(found.analysis, after.plan.selection, after.plan.orders) if changed else found.done
+            after = _proven(after, found.analysis, done)
+        return after
 
 
-def cutting(state: State) -> Cutting:
-    """What was cut of the model as it is now; where nothing was, a cut of nothing."""
-    found = state.found(Cutting)
-    if found is None:
-        base = state.found(Base)
-        analysis = state.analysis(state.original if base is None else base.model)
-        return Cutting(analysis, Rewritten(state.model, state.plan, Removal(analysis, {})))
-    return replace(found, done=replace(found.done, model=state.model, plan=state.plan))
+def _proven(state: State, analysis: Analysis, done: Rewritten) -> State:
+    """The state with a proof of a cut."""
+    tries = sizes(state, analysis)
+    found = proof.prove(analysis.model, done.model, done.plan, done.removal, tries, state.job.seed)
+    beside = {key: told for key, told in (state.plan.proof or {}).items() if key in ("blocks", "folded")}
+    return state.having(found, plan=replace(state.plan, proof={**found.to_json(), **beside}))
 
 
-def sizes(state: State, analysis: Analysis) -> list[dict[str, Shape]]:
-    """Input shapes at which a proof may run, the likeliest first."""
-    witness = analysis.witness
-    others = sizing.alternatives(analysis.model, calibration.still(state.job.input_shapes, analysis.model))
-    found: list[dict[str, Shape]] = []
-    for one in (witness.first.inputs, witness.second.inputs, *others):
-        if one not in found:
-            found.append(one)
-    return found
+def _told_round(plan: Plan, found: Proof | None) -> Plan:
+    """The plan with what the proof of its last round found."""
+    if found is None or not plan.rounds:
+        return plan
+    return replace(plan, rounds=[*plan.rounds[:-1], {**plan.rounds[-1], "proof": found.worst}])
+
+
+def _completed(state: State, made: Plan, analysis: Analysis, earlier: Cutting | None, own: Round) -> Plan:
+    """The plan of a rewrite with what else the plan of the job says."""
+    plan = state.plan
+    scores = {entry.id: entry.score for entry in plan.groups}
+    for entry in made.groups:
+        entry.score = scores.get(entry.id)
+    renewed = {one["name"] for one in made.interface}
+    rounds = list(plan.rounds)
+    if earlier is not None or state.will(Cut.name):
+        rounds.append({"removed": {entry.id: entry.removed for entry in pending(state)}})
+    return replace(
+        made,
+        model=described(state.analysis(state.original)),
+        blocks=plan.blocks,
+        interface=[one for one in plan.interface if one["name"] not in renewed] + made.interface,
+        folded=plan.folded,
+        compensated=plan.compensated,
+        proof=plan.proof,
+        rounds=rounds,
+    )

@@ -12,7 +12,7 @@ from graphprune.errors import InputError, UserCodeError
 from graphprune.passes.contract import Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
-from graphprune.progress import Progress
+from graphprune.progress import Progress, Retitled
 from graphprune.rewrite import replay
 from graphprune.run import usercode
 
@@ -33,12 +33,12 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        """A step has ended."""
+    def lap(self, name: str, title: str | None = None) -> None:
+        """A step has ended; of several rounds it has a title of its own, and seconds add up."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
         self.last = now
-        self.progress.end(name)
+        self.progress.end(title or name)
 
 
 def phases(passes: Sequence[Pass], state: State, writes: bool) -> list[str]:
@@ -50,9 +50,34 @@ def phases(passes: Sequence[Pass], state: State, writes: bool) -> list[str]:
         writes: whether the result is written.
     """
     found = ["load", "analyze"]
-    for one in passes:
-        found += [*one.phases(state), *([PROOF] if one.proves(state) else [])]
+    for one, own in zip(passes, titles(passes, state), strict=True):
+        found += [own.get(name, name) for name in _own_phases(one, state)]
     return list(dict.fromkeys([*found, *["write"] * writes]))
+
+
+def _own_phases(one: Pass, state: State) -> list[str]:
+    return [*one.phases(state), *([PROOF] if one.proves(state) else [])]
+
+
+def titles(passes: Sequence[Pass], state: State) -> list[dict[str, str]]:
+    """For each pass what its phases are called, where other rounds have them too.
+
+    A round ends where more is chosen behind a cut, or where weights become sparse again.
+    """
+    number, ended, rounds = 1, "", []
+    for one in passes:
+        if (one.chooses and ended == "cut") or (one.name == "sparsify" and ended == "sparsify"):
+            number, ended = number + 1, ""
+        ended = one.name if one.name in ("cut", "sparsify") else ended
+        rounds.append(number)
+    where: dict[str, set[int]] = {}
+    for one, own in zip(passes, rounds, strict=True):
+        for name in _own_phases(one, state):
+            where.setdefault(name, set()).add(own)
+    return [
+        {name: f"round {own}: {name}" for name in _own_phases(one, state) if len(where[name]) > 1}
+        for one, own in zip(passes, rounds, strict=True)
+    ]
 
 
 def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
@@ -66,16 +91,17 @@ def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
     Raises:
         GraphpruneError: what a pass raises.
     """
-    for place, one in enumerate(passes):
-        state = replace(state, ahead=passes[place + 1 :])
+    whole = state.progress
+    for place, (one, own) in enumerate(zip(passes, titles(passes, state), strict=True)):
+        state = replace(state, ahead=passes[place + 1 :], progress=Retitled(whole, own) if own else whole)
         if begun := next(iter(one.phases(state)), None):
             state.progress.begin(begun)
         with _naming(state), _owned(one):
             after = one.call(state)
-            clock.lap(one.name)
+            clock.lap(one.name, own.get(one.name))
             after = one.ensures(state, after)
         if one.proves(after):
-            clock.lap(PROOF)
+            clock.lap(PROOF, own.get(PROOF))
         _log(one, state, after)
         state = after
     return state

@@ -37,6 +37,7 @@ def prune(
     output: str | os.PathLike[str] | None = None,
     *,
     ratio: float = 0.0,
+    steps: int = 1,
     align: int | None = None,
     blocks: depth.Request | int | Sequence[str] | None = None,
     include: Sequence[str] = (),
@@ -66,6 +67,7 @@ def prune(
             it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
+        steps: in how many rounds: each removes the same share of what is left, fits, and ranks what stays anew.
         blocks: which whole blocks are to go, before groups are cut: how many, by score, or their ids or globs on these.
         align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
             that costs little of a group (see ``graphprune.passes.choose.ratio.ALIGNMENTS``).
@@ -102,7 +104,7 @@ def prune(
         BackendError: the checks ask for TensorRT, which is not installed.
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
-    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform)
+    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
 
@@ -116,6 +118,8 @@ def sparsify(
     method: str | None = None,
     permute: bool = False,
     amount: float | None = None,
+    steps: int = 1,
+    rewind: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     also: Sequence[str] = (),
@@ -141,6 +145,10 @@ def sparsify(
             ``magnitude`` without.
         permute: let channels change places so that the pattern keeps more; proven before any weight is changed.
         amount: the share of weights that go, for ``1xW`` and ``unstructured``.
+        steps: in how many rounds, each with more zeros than the last and a fit of what stays: ``amount`` grows fast at
+            first (Zhu and Gupta's cubic schedule), ``2:4`` comes after ``3:4``.
+        rewind: in each round what stays goes back to the original's values before it is fitted, for ``unstructured`` by
+            ``magnitude``.
         include: globs on names of nodes and weights: these and no others, whatever speaks against them.
         exclude: globs: not these.
         also: globs: these too, whatever speaks against them.
@@ -168,7 +176,7 @@ def sparsify(
     return prune(
         model,
         output,
-        sparsity=sparse.Request(pattern, method, permute, amount, Scope(include, exclude, also)),
+        sparsity=sparse.Request(pattern, method, permute, amount, Scope(include, exclude, also), steps, rewind),
         calibration=calibration,
         compensate=compensate,
         packed=packed,

@@ -35,7 +35,7 @@ from graphprune.verdict.checks import Checks
 
 @dataclass(frozen=True)
 class Wish:
-    """Which classes are to go, as ``prune`` is asked for them; see :class:`Select`."""
+    """Which classes are to go, as ``prune`` is asked for them, and in how many rounds; see :class:`Select`."""
 
     ratio: float = 0.0
     align: int | None = None
@@ -44,6 +44,20 @@ class Wish:
     allow_statistical: bool = False
     criterion: str | None = None
     uniform: bool = False
+    steps: int = 1
+
+    def shares(self) -> list[float]:
+        """What share of the original's classes is gone after each round: each takes the same of what is left."""
+        part = 1 - (1 - self.ratio) ** (1 / self.steps)
+        return [round(1 - (1 - part) ** (k + 1), 6) for k in range(self.steps - 1)] + [self.ratio]
+
+    def check(self) -> None:
+        """Raise InputError where a value is out of range."""
+        by_ratio.check_ratio(self.ratio, self.align)
+        if self.steps < 1:
+            raise InputError(f"--steps {self.steps} is out of range: it must be at least 1")
+        if self.steps > 1 and not self.ratio:
+            raise InputError(f"--steps {self.steps} says in how many rounds a --ratio goes, and there is none")
 
 
 def pruning(
@@ -70,28 +84,29 @@ def pruning(
         InputError: a value is out of range.
     """
     calibrated = job.calibration is not None
-    by_ratio.check_ratio(wish.ratio, wish.align)
+    wish.check()
     criterion = criteria.resolve_criterion(wish.criterion, calibrated)
     compensate = compensation.resolve_compensation(compensate, calibrated)
     request = None if sparsity is None else sparsity.resolved(calibrated)
     check_store(store)
     if store == "sparse" and request is None:
         raise InputError("--store sparse is for weights that the run makes sparse: give --pattern, or --store auto")
+    if request is not None and request.steps > 1 and request.method == "magnitude" and compensate in ("none", "fold"):
+        raise InputError(
+            "--steps: by magnitude, with no fit between them, rounds come to what one does; give --calibration"
+        )
     passes: list[Pass] = []
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
-    if wish.ratio:
-        passes.append(
-            Select(wish.ratio, criterion, wish.uniform, wish.align, wish.include, wish.exclude, wish.allow_statistical)
-        )
+    chosen = [_select(wish, share, criterion) for share in wish.shares()] if wish.ratio else []
+    for one in chosen[:-1]:
+        passes += [one, Cut(), FoldConstants(), *_fitted(compensate)]
+    passes += chosen[-1:]
     if request is not None and request.permute:
         passes.append(Permute())
     if wish.ratio or (request is not None and request.permute):
         passes += [Cut(), FoldConstants()] if wish.ratio else [Cut()]
-    if request is not None:
-        passes.append(_sparse(request, compensate))
-    elif compensate != "none":
-        passes.append(Fit(compensate))
+    passes += _fitted(compensate) if request is None else [_sparse(one, compensate) for one in request.rounds()]
     if wish.ratio:
         passes.append(Smaller())
     if store != STORES[0]:
@@ -117,7 +132,7 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
         passes.append(RemoveBlocks())
     if plan.groups:
         passes += [ReplayGroups(), Cut(), SameSlices(), FoldConstants()]
-    if plan.sparsity and all(e["method"] == "magnitude" for e in plan.sparsity):
+    if plan.sparsity and all(replay.masks_again(e) for e in plan.sparsity):
         replay.check_sparsity(plan)
         entry, names = plan.sparsity[0], [escape(e["name"]) for e in plan.sparsity]
         again = Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names)
@@ -126,11 +141,20 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
 
 
+def _select(wish: Wish, share: float, criterion: str) -> Select:
+    return Select(share, criterion, wish.uniform, wish.align, wish.include, wish.exclude, wish.allow_statistical)
+
+
+def _fitted(compensate: str) -> list[Pass]:
+    """What makes up for what a round has cut, behind each of several: what else is to be done there goes here."""
+    return [] if compensate == "none" else [Fit(compensate)]
+
+
 def _sparse(request: sparse.Request, compensate: str) -> Sparsify:
     scope = request.scope
     globs: Mapping[str, Any] = {"include": scope.include, "exclude": scope.exclude, "also": scope.also}
     assert request.method is not None
-    return Sparsify(request.pattern, request.method, compensate, request.amount, **globs)
+    return Sparsify(request.pattern, request.method, compensate, request.amount, **globs, rewind=request.rewind)
 
 
 def _judged(checks: Checks | None) -> list[Pass]:

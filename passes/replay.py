@@ -57,6 +57,7 @@ class ReplayGroups(Pass):
     """Take the classes that are to go, and new orders, from the plan that is applied."""
 
     name: ClassVar[str] = "replay-groups"
+    chooses: ClassVar[bool] = True
 
     def phases(self, state: State) -> Sequence[str]:
         """None: it takes no time."""
@@ -108,7 +109,7 @@ def _left_out(plan: Plan) -> list[str]:
         notes.append(
             f"the plan fitted {len(plan.compensated)} weights to calibration inputs; they stay as they are here"
         )
-    methods = sorted({entry["method"] for entry in plan.sparsity} - {"magnitude"})
+    methods = sorted({entry["method"] for entry in plan.sparsity if not replay.masks_again(entry)})
     if methods:
         notes.append(
             f"the plan chose sparse weights on calibration inputs ({', '.join(methods)}); they stay dense here: run "

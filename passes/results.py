@@ -17,12 +17,12 @@ from graphprune.analysis.cost import Cost
 from graphprune.model import Model, files, interchange
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
-from graphprune.passes.cut import cutting
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.reconstruct import Fit
 from graphprune.passes.recipe import Recipe
+from graphprune.passes.rounds import cutting
 from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.sparse.store import Stored
@@ -73,6 +73,7 @@ class Result:
             kernel skips make it smaller to ship.
         stored: which weights are stored sparse, and what that saves; None where it was not asked for.
         notes: what else the user should know.
+        rounds: where it was cut in rounds, what was left after each.
     """
 
     model: Model
@@ -91,6 +92,7 @@ class Result:
     compressed: tuple[int, int] | None = None
     stored: Stored | None = None
     notes: list[str] = field(default_factory=list)
+    rounds: list[Cost] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
@@ -159,6 +161,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         compressed,
         state.found(Stored),
         [*said, *([] if notes is None else notes.lines)],
+        list(cut.costs) if cut.rounds > 1 else [],
     )
 
 

@@ -11,7 +11,7 @@ from graphprune.analysis.cost import Cost
 from graphprune.errors import InputError
 from graphprune.model import node_name
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import cutting
+from graphprune.passes.rounds import cutting
 from graphprune.passes.state import State
 from graphprune.rewrite.rewrite import Rewritten
 

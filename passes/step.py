@@ -15,7 +15,7 @@ from typing import Any, ClassVar, get_type_hints
 from graphprune.errors import InputError
 from graphprune.model import interchange
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import Base, Cutting
+from graphprune.passes.rounds import Base, Cutting, Unfitted
 from graphprune.passes.state import State
 from graphprune.run import usercode
 
@@ -30,6 +30,7 @@ class Step(Pass):
     """
 
     name: ClassVar[str] = "step"
+    rebases: ClassVar[bool] = True
 
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Step(Pass):
         with usercode.told(self.function):
             made = function(given.value, **self.options)
         model = given.back(given.value if made is None else made, self.function)
-        return state.without(Cutting).having(Base(model), model=model)
+        return state.without(Cutting).without(Unfitted).having(Base(model), model=model)
 
 
 def _form(name: str, function: Callable[..., Any]) -> str:

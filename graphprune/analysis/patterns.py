@@ -88,6 +88,25 @@ class Pattern(ABC):
             "tensorrt": f"TensorRT reads 2:4 alone, not {self}",
         }[what]
 
+    def growing(self, steps: int) -> Sequence[tuple[str, float | None]]:
+        """Texts and amounts of patterns that let more and more go, up to this one.
+
+        Where the share is open it grows as ``1 - (1 - t)^3``, fast while much can be spared (Zhu and Gupta, To prune,
+        or not to prune, 2017).
+
+        Args:
+            steps: how many, at least 1.
+
+        Raises:
+            InputError: there are not so many between dense and this one.
+        """
+        whole = getattr(self, "amount", None)
+        if steps == 1:
+            return [(str(self), whole)]
+        if not self.wants_amount or not isinstance(whole, float):
+            raise InputError(f"--steps {steps}: {self} says itself how many go, so that there is nothing between")
+        return [(str(self), whole * (1 - (1 - t / steps) ** 3)) for t in range(1, steps)] + [(str(self), whole)]
+
     def kept(self, scores: Values, axis: int) -> Mask:
         """Which elements stay.
 
@@ -140,6 +159,13 @@ class OfEvery(Pattern):
     def lacks(self, what: str) -> str:
         """Nothing, but that TensorRT reads one of them alone."""
         return Pattern.lacks(self, what) if what == "tensorrt" and (self.n, self.m) != (2, 4) else ""
+
+    def growing(self, steps: int) -> Sequence[tuple[str, float | None]]:
+        """From all but one of every M to N, evenly: 3:4, then 2:4."""
+        gone = self.m - self.n
+        if steps > gone:
+            raise InputError(f"--steps {steps}: between dense and {self} there are {gone}; give at most so many")
+        return [(f"{self.m - math.ceil(gone * t / steps)}:{self.m}", None) for t in range(1, steps + 1)]
 
     def kept(self, scores: Values, axis: int) -> Mask:
         """The same without a copy of the scores: these are the largest arrays that there are."""

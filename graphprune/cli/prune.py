@@ -29,6 +29,7 @@ from graphprune.verdict.checks import Checks
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
 @click.option("--ratio", type=float, help="Share of each group's classes to remove, 0 to below 1.")
+@click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds --ratio goes; each fits.")
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
@@ -61,6 +62,7 @@ def command(
     model: Path,
     output: Path | None,
     ratio: float | None,
+    steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
     block_score: str,
@@ -100,7 +102,7 @@ def command(
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed)
-    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform)
+    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps)
     recipe = recipes.pruning(
         wish,
         job,

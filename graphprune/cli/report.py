@@ -152,6 +152,7 @@ def result_data(result: Result) -> dict[str, Any]:
         if result.without is not None
         else [],
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
+        "rounds": rounds(result),
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
@@ -160,6 +161,15 @@ def result_data(result: Result) -> dict[str, Any]:
         "verdict": None if result.verdict is None else result.verdict.to_json(),
         "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
     }
+
+
+def rounds(result: Result) -> list[dict[str, Any]]:
+    """What each of several rounds came to: classes that went, what was left, and its own proof."""
+    return [
+        {"classes": sum(map(len, own["removed"].values())), "groups": len(own["removed"]),
+         "macs": left.macs, "parameters": left.parameters, "proof": own.get("proof")}
+        for own, left in zip(result.plan.rounds, result.rounds, strict=False)
+    ]  # fmt: skip
 
 
 def sparse_data(result: Result) -> dict[str, Any] | None:
@@ -181,6 +191,7 @@ def sparse_data(result: Result) -> dict[str, Any] | None:
             for method, own in by_method.items()
         ],
         "weights": result.plan.sparsity,
+        "rounds": found.rounds if len(found.rounds) > 1 else [],
         "dense": [{"node": s.node, "weight": s.weight, "reason": str(s)} for s in found.skipped],
         "ordered": [{"group": o.group, "before": o.before, "after": o.after} for o in ordered],
         "scores": [float(np.mean([o.before for o in ordered])), float(np.mean([o.after for o in ordered]))]

@@ -39,6 +39,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         old, new = ("x".join(map(str, entry[k])) for k in ("from", "to"))
         out.print(Text(f"interface: {entry['name']} was {old}, is {new or 'gone'}"))
     _print_blocks(out, result)
+    _print_rounds(out, result)
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
     _print_folded(out, result)
@@ -61,6 +62,14 @@ def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
         return
     for reason, count in Counter(str(u) for u in result.untouched).items():
         out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
+
+
+def _print_rounds(out: Console, result: Result) -> None:
+    for place, one in enumerate(report.rounds(result), 1):
+        groups = "1 group" if one["groups"] == 1 else f"{one['groups']} groups"
+        proof = "" if one["proof"] is None else f"; proof: worst {one['proof']:.1e}"
+        left = f"{number(one['macs'])} MACs ({change(result.before.macs, one['macs'])}) left"
+        out.print(Text(f"round {place}: {one['classes']} classes of {groups} went, {left}{proof}"))
 
 
 def _print_blocks(out: Console, result: Result) -> None:
@@ -98,6 +107,9 @@ def _print_sparse(out: Console, result: Result, verbose: bool) -> None:
                 f"{100 * kind['kept_magnitude']:.1f} % of their magnitude stay"
             )
         )
+    if data["rounds"]:
+        shares = ", ".join(f"{100 * share:.1f}" for share in data["rounds"])
+        out.print(Text(f"rounds: {shares} % of them zero, each fitted before the next"))
     if result.compressed is not None:
         before, after = result.compressed
         out.print(Text(f"deflated: {number(before)}B before, {number(after)}B now ({change(before, after)})"))

@@ -32,6 +32,8 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The sparse model; its plan lands beside it.")
 @click.option("--pattern", default="2:4", show_default=True, metavar="N:M|1xW|unstructured", help="What stays.")
 @click.option("--amount", type=float, help="Share of weights that go, for --pattern 1xW and unstructured.")
+@click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds; each fits what stays.")
+@click.option("--rewind", is_flag=True, help="Each round fits from the original's values; for unstructured.")
 @click.option("--method", type=click.Choice(METHODS), help="What stays; sparsegpt with --calibration, else magnitude.")
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
@@ -54,6 +56,8 @@ def command(
     output: Path | None,
     pattern: str,
     amount: float | None,
+    steps: int,
+    rewind: bool,
     method: str | None,
     permute: bool,
     calibration: str | None,
@@ -84,7 +88,7 @@ def command(
         recipes.Wish(),
         Job(input_shapes, False, not no_proof, calibration, seed),
         None,
-        sparse.Request(pattern, method, permute, amount, scope),
+        sparse.Request(pattern, method, permute, amount, scope, steps, rewind),
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
         store,

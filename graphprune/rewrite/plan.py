@@ -100,6 +100,7 @@ class Plan:
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     distilled: dict[str, Any] | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
@@ -119,6 +120,8 @@ class Plan:
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
         if self.distilled is not None:
             data["distilled"] = self.distilled
+        if self.rounds:
+            data["rounds"] = self.rounds
         if self.proof is not None:
             data["proof"] = self.proof
         return data
@@ -157,6 +160,7 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
         distilled=data.get("distilled"),
+        rounds=data.get("rounds", []),
         proof=data.get("proof"),
         where=where,
     )

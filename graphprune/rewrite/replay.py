@@ -7,9 +7,10 @@ the entry in it; nothing is allocated by a size that only the plan knows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 from graphprune.analysis import Analysis, patterns
 from graphprune.errors import InputError
@@ -105,6 +106,11 @@ def check_sparsity(plan: Plan) -> None:
         first = plan.sparsity[0]
         if any(entry.get(key) != first.get(key) for key in ("pattern", "amount")):
             raise InputError(f"{plan.where}: at sparsity/{number}: all weights follow one pattern, that of sparsity/0")
+
+
+def masks_again(entry: Mapping[str, Any]) -> bool:
+    """Whether the zeros of an entry of ``sparsity`` follow from the original's weights alone."""
+    return entry["method"] == "magnitude" and "rounds" not in entry
 
 
 def check_slices(plan: Plan, model: Model) -> None:

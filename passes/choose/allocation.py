@@ -11,23 +11,42 @@ Lagrangian relaxation, as for bit allocation: Shoham and Gersho, 1988; for pruni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group, cost
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, lowest, select
 from graphprune.passes.choose.ties import Together
-from graphprune.rewrite.removal import Removal
+from graphprune.rewrite.removal import Removal, Selection
 
 MOST = 0.6
 """The largest share of one group that goes, unless the ratio itself is larger."""
 _STEPS = 40
 
 
+@dataclass(frozen=True)
+class Before:
+    """What has gone of a model that is cut in rounds.
+
+    Attributes:
+        whole: by group id how many classes it had in the original.
+        more: multiply-accumulates that are still to go (as :func:`left` counts).
+    """
+
+    whole: Mapping[str, int]
+    more: float
+
+
 def allocate(
-    analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], ratio: float, align: Align = None
+    analysis: Analysis,
+    groups: Sequence[Group],
+    rankings: Mapping[str, Ranking],
+    ratio: float,
+    align: Align = None,
+    before: Before | None = None,
 ) -> Chosen:
     """Choose classes of all groups together.
 
@@ -37,21 +56,25 @@ def allocate(
         rankings: by group id.
         ratio: share of the classes of every group whose removal sets how much is to go.
         align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        before: what has gone in earlier rounds.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
     """
     scores = {id: ranking.scores for id, ranking in rankings.items()}
-    uniform = select(analysis, groups, scores, ratio, align)
-    if not uniform.selection:
+    whole = {} if before is None else before.whole
+    uniform = select(analysis, groups, scores, ratio, align, whole)
+    if not uniform.selection and before is None:
         return uniform
     alike = {id: len(classes) for id, classes in uniform.selection.items()}
-    sets = ties.together(analysis, groups, ratio)
+    sets = ties.together(analysis, groups, going(groups, ratio, whole))
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
     scores = ties.joint(sets, scores)
     price = _price(analysis, sets)
-    free = {one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align) for one in sets}
-    budget = _left(analysis, uniform)
+    free = {
+        one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align, whole.get(one.id, one.size)) for one in sets
+    }
+    budget = left(analysis, uniform.selection if before is None else {}) - (0 if before is None else before.more)
 
     def chosen(factor: float) -> Chosen:
         found = {}
@@ -64,9 +87,9 @@ def allocate(
     low, high = 1e-9, 1e9
     for _ in range(_STEPS):
         middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if _left(analysis, chosen(middle)) <= budget else (middle, high)
+        low, high = (low, middle) if left(analysis, chosen(middle).selection) <= budget else (middle, high)
     best = chosen(high)
-    if _left(analysis, best) > budget:
+    if left(analysis, best.selection) > budget:
         return uniform
     stayed = {u.group: u for u in uniform.untouched}
     why = "what reads it would lose more than what reads others"
@@ -75,11 +98,11 @@ def allocate(
     return best
 
 
-def _left(analysis: Analysis, chosen: Chosen) -> float:
-    """Multiply-accumulates that are left; parameters where the model has no products."""
+def left(analysis: Analysis, selection: Selection) -> float:
+    """Multiply-accumulates that are left; parameters, less all that there are, where the model has no products."""
     if not any(g.macs.any() for g in analysis.groups):
-        return -sum(float(g.parameters[chosen.selection.get(g.id, [])].sum()) for g in analysis.groups)
-    return cost.macs(analysis, Removal(analysis, chosen.selection).sizes())
+        return -sum(float(g.parameters[list(selection.get(g.id, ()))].sum()) for g in analysis.groups)
+    return cost.macs(analysis, Removal(analysis, selection).sizes())
 
 
 def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray]:
@@ -91,8 +114,8 @@ def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray
     return {one.id: np.arange(one.size + 1) * float(worth[one.id].mean()) / whole for one in sets}
 
 
-def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align) -> np.ndarray:
+def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align, whole: int) -> np.ndarray:
     """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
-    most = min(int(max(MOST, ratio) * groups.size), len(groups.free), groups.size - 1)
+    most = min(int(max(MOST, ratio) * whole) - (whole - groups.size), len(groups.free), groups.size - 1)
     aligned = (k for k in counts(analysis, groups, align) if k <= most and groups.pays(k / groups.size))
     return np.unique([0, alike, *aligned])

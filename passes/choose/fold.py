@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphprune.passes.choose import constants
 from graphprune.passes.choose.select import Chosen
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import cutting, sizes
+from graphprune.passes.rounds import cutting, sizes
 from graphprune.passes.state import State
 
 
@@ -27,15 +27,23 @@ class FoldConstants(Pass):
         """Fold, and prove it where proofs are asked for; where the proof fails nothing is folded."""
         if not any(entry.removed for entry in state.plan.groups):
             return state
-        cut, chosen = cutting(state), state.found(Chosen)
-        removed = {entry.id for entry in state.plan.groups if entry.removed}
+        cut, chosen = cutting(state).last, state.found(Chosen)
+        if cut is None:  # a step of the user's came between
+            return state
+        removed = {id for id, classes in cut.done.plan.selection.items() if classes}
         touched = [g for g in cut.analysis.groups if g.id in removed]
         constant = chosen.constant if chosen is not None else constants.constant(cut.analysis, touched)
         if not constant:
             return state
         tries = sizes(state, cut.analysis)
         model, folded, proof = constants.fold_into_biases(
-            cut.analysis, cut.done, constant, tries, state.job.prove, state.job.seed
+            cut.analysis, replace(cut.done, model=state.model), constant, tries, state.job.prove, state.job.seed
         )
         told = state.plan.proof if proof is None else {**(state.plan.proof or {}), "folded": proof.to_json()}
-        return replace(state, model=model, plan=replace(state.plan, folded=folded, proof=told))
+        every = _joined(state.plan.folded, cut.told(folded))
+        return replace(state, model=model, plan=replace(state.plan, folded=every, proof=told))
+
+
+def _joined(one: Mapping[str, Sequence[int]], other: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Classes by group of two rounds."""
+    return {id: sorted({*one.get(id, ()), *other.get(id, ())}) for id in dict.fromkeys([*one, *other])}

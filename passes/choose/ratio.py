@@ -30,6 +30,8 @@ Align = int | Mapping[str, int] | None
 stand for :data:`ALIGNMENTS`."""
 COPIED = "its weights are used elsewhere as a whole, so that removal would add a copy"
 """Why a group stays whose removal would add parameters."""
+STRANGE = "after the last round it is no group of the original, in whose terms the plan is told"
+"""Why a group stays that only a model that was cut has."""
 
 
 class Cause(Enum):
@@ -43,6 +45,7 @@ class Cause(Enum):
     WIDTH = "no width that is left is a multiple of what is asked for"
     EMPTY = "an axis would be left empty"
     DEAR = "others lose less"
+    STRANGE = "it is no group of the original"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def candidates(
     exclude: Sequence[str] = (),
     allow_statistical: bool = False,
     share: float = 0.5,
+    called: Mapping[str, str] | None = None,
 ) -> tuple[list[Group], list[Untouched]]:
     """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
 
@@ -101,6 +105,7 @@ def candidates(
         include, exclude: globs.
         allow_statistical: whether statistical groups will do too.
         share: how much of a group will go: groups that would then cost more in copies than they save are left out.
+        called: where the model was cut before, by id of a group what it is called in the original.
 
     Raises:
         InputError: a glob matches nothing, which is most likely a slip.
@@ -109,7 +114,7 @@ def candidates(
     untouched: list[Untouched] = []
     matched: set[str] = set()
     for group in analysis.groups:
-        names = [group.id, *_nodes(analysis, group)]
+        names = [(called or {}).get(group.id, group.id), *_nodes(analysis, group)]
         inside = [g for g in include if any(fnmatchcase(n, g) for n in names)]
         outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
         matched.update(inside + outside)
@@ -130,7 +135,7 @@ def candidates(
     groups, copied = _without_copies(analysis, groups, share)
     untouched += copied
     for glob in [*include, *exclude]:
-        if glob not in matched:
+        if glob not in matched and called is None:
             raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
     return groups, untouched
 
@@ -149,8 +154,23 @@ def _without_copies(analysis: Analysis, groups: list[Group], share: float) -> tu
     return [g for g in groups if g.id not in left], copied
 
 
-def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: float, align: Align = None) -> Chosen:
-    """Choose ``floor(ratio * classes)`` of each group.
+def going(groups: Sequence[Group], ratio: float, whole: Mapping[str, int] | None) -> float:
+    """The share of what groups have now that goes where a share of what they had in the original is to be gone."""
+    if not whole or not groups:
+        return ratio
+    had, have = (sum(sizes) for sizes in zip(*((whole.get(g.id, g.size), g.size) for g in groups), strict=True))
+    return max(0.0, 1 - (1 - ratio) * had / have)
+
+
+def select(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    scores: Scores,
+    ratio: float,
+    align: Align = None,
+    whole: Mapping[str, int] | None = None,
+) -> Chosen:
+    """Choose ``floor(ratio * classes)`` of each group, less what has gone before.
 
     Args:
         analysis: of the model.
@@ -158,6 +178,7 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
         scores: importance by group id, shape ``[classes]``.
         ratio: share of each group's classes to remove, in [0, 1).
         align: widths that remain are rounded up to a multiple of this, where the group allows it.
+        whole: by group id how many classes it had in the original, where some have gone before.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
@@ -165,13 +186,14 @@ def select(analysis: Analysis, groups: Sequence[Group], scores: Scores, ratio: f
     check_ratio(ratio, align)
     why: dict[str, tuple[str, Cause]] = {}
     numbers = {}
-    sets = ties.together(analysis, groups, ratio)
+    sets = ties.together(analysis, groups, going(groups, ratio, whole))
     for one in sets:
-        asked = min(int(ratio * one.size + 1e-9), len(one.free), one.size - 1)
+        size = (whole or {}).get(one.id, one.size)
+        asked = max(0, min(int(ratio * size + 1e-9) - (size - one.size), len(one.free), one.size - 1))
         own = _of(one, align)
         numbers[one.id] = _count(analysis, one, asked, own)
         if not asked:
-            why[one.id] = f"{ratio:g} of {one.size} classes is less than one", Cause.TOO_FEW
+            why[one.id] = f"{ratio:g} of {size} classes is less than one", Cause.TOO_FEW
         elif not numbers[one.id]:
             text = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
             why[one.id] = text, Cause.WIDTH

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
-from graphprune.passes.choose import criteria, selection
+from graphprune.passes.choose import allocation, criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
+from graphprune.passes.choose.allocation import Before
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
-from graphprune.passes.choose.ratio import Cause, Untouched
+from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
 from graphprune.passes.contract import Pass
+from graphprune.passes.rounds import Cutting, descent, joined, pending
 from graphprune.passes.state import State
+from graphprune.rewrite.lineage import Ancestor
 from graphprune.rewrite.plan import GroupPlan
 
 
@@ -39,7 +44,8 @@ class Select(Pass):
     """Choose the least important classes of groups.
 
     Attributes:
-        ratio: share of each group's classes to remove, above 0 and below 1.
+        ratio: share of each group's classes to remove, above 0 and below 1; of what the original has, so that in the
+            next round of several it says how much is gone then.
         criterion: by what classes are ranked: one of ``graphprune.passes.choose.criteria.names()``.
         uniform: take the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs say which groups give them (see ``graphprune.passes.choose.allocation``).
@@ -51,6 +57,7 @@ class Select(Pass):
     """
 
     name: ClassVar[str] = "select"
+    chooses: ClassVar[bool] = True
 
     ratio: float
     criterion: str = "magnitude"
@@ -64,7 +71,23 @@ class Select(Pass):
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
         by_ratio.check_ratio(self.ratio, self.align)
         criteria.resolve_criterion(self.criterion, state.job.calibration is not None)
-        return () if state.will("cut") else ("no pass 'cut' is ahead, so that what is chosen would stay",)
+        if not state.will("cut"):
+            return ("no pass 'cut' is ahead, so that what is chosen would stay",)
+        names = [one.name for one in state.ahead]
+        later = [
+            one
+            for one in state.ahead[names.index("cut") :]
+            if isinstance(one, Select) and self._scope() == one._scope()
+        ]
+        if all(one.ratio > self.ratio for one in later):
+            return ()
+        return (
+            f"the 'select' of a later round must have a ratio above {self.ratio:g}: it is of what the original has, so "
+            "that it says how much is gone then",
+        )
+
+    def _scope(self) -> tuple[list[str], list[str]]:
+        return sorted(self.include), sorted(self.exclude)
 
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""
@@ -73,35 +96,79 @@ class Select(Pass):
 
     def call(self, state: State) -> State:
         """Put the classes that are to go into the plan."""
-        analysis, job = state.analysis(), state.job
-        groups, left = by_ratio.candidates(
-            analysis, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5
-        )
-        taken = {entry.id for entry in state.plan.groups}  # by an earlier pass, which has the say
-        groups = [group for group in groups if group.id not in taken]
-        request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform)
+        earlier, job = state.found(Cutting), state.job
+        analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
+        groups, left = self._candidates(state, analysis, kin)
+        before = None if earlier is None or kin is None else self._before(state, earlier, kin)
+        request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform, before)
         selected = selection.select(analysis, groups, request, state.batches(state.model), job.seed, state.progress)
         untouched = left + selected.chosen.untouched
-        if not selected.chosen.selection:
+        if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
             raise InputError(_nothing(analysis, untouched, self.ratio))
         entries = [
-            _entry(analysis.group(id), classes, selected.scores) for id, classes in selected.chosen.selection.items()
+            _entry(analysis, id, classes, selected.scores, None if kin is None else kin[id])
+            for id, classes in selected.chosen.selection.items()
         ]
-        before = state.found(Chosen) or Chosen({}, {}, [])
-        chosen = {entry.id for entry in (*state.plan.groups, *entries)}
-        kept = [one for one in untouched if one.group not in chosen]
-        found = Chosen({**before.scores, **selected.scores}, {**before.constant, **selected.constant}, kept)
-        return state.having(found, plan=replace(state.plan, groups=[*state.plan.groups, *entries]))
+        known = state.found(Chosen)
+        if known is None or (earlier is not None and not pending(state)):
+            known = Chosen({}, {}, [])
+        plan = joined(state.plan, entries)
+        chosen = {entry.id for entry in plan.groups}
+        kept = [one for one in _in_terms(untouched, kin) if one.group not in chosen]
+        found = Chosen({**known.scores, **selected.scores}, {**known.constant, **selected.constant}, kept)
+        return state.having(found, plan=plan)
+
+    def _candidates(
+        self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None
+    ) -> tuple[list[Group], list[Untouched]]:
+        """Groups to choose from, and those that stay whole for a reason of their own."""
+        whole = None if kin is None else {id: one.group.size for id, one in kin.items()}
+        called = None if kin is None else {id: one.group.id for id, one in kin.items()}
+        share = by_ratio.going(analysis.groups, self.ratio or 0.5, whole)
+        groups, left = by_ratio.candidates(analysis, self.include, self.exclude, self.allow_statistical, share, called)
+        taken = {entry.id for entry in pending(state)}  # by an earlier pass, which has the say
+        if called is None:
+            return [group for group in groups if group.id not in taken], left
+        lost = [Untouched(STRANGE, group=g.id, cause=Cause.STRANGE) for g in groups if g.id not in called]
+        return [g for g in groups if called.get(g.id, "") not in {"", *taken}], left + lost
+
+    def _before(self, state: State, earlier: Cutting, kin: Mapping[str, Ancestor]) -> Before:
+        """What has gone, and how much is still to go until as much has as the same share of every group frees."""
+        first, align = earlier.analysis, self._widths(state)
+        if isinstance(align, Mapping):
+            align = {kin[id].group.id: width for id, width in align.items() if id in kin}
+        groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5)[0]
+        even = by_ratio.select(first, groups, {g.id: np.zeros(g.size) for g in groups}, self.ratio, align)
+        gone, own = earlier.done.plan.selection, {g.id for g in groups}
+        goal = {**{id: classes for id, classes in gone.items() if id not in own}, **even.selection}
+        more = allocation.left(first, gone) - allocation.left(first, goal)
+        return Before({id: one.group.size for id, one in kin.items()}, more)
 
     def _widths(self, state: State) -> by_ratio.Align:
         return self.align if self.align is not None else state.bounds() or None
 
 
-def _entry(group: Group | None, classes: Sequence[int], scores: Scores) -> GroupPlan:
+def _in_terms(untouched: Sequence[Untouched], kin: Mapping[str, Ancestor] | None) -> list[Untouched]:
+    """Groups by what they are called in the original."""
+    if kin is None:
+        return list(untouched)
+    return [replace(one, group=kin[one.group].group.id) if one.group in kin else one for one in untouched]
+
+
+def _entry(analysis: Analysis, id: str, classes: Sequence[int], scores: Scores, ancestor: Ancestor | None) -> GroupPlan:
+    """What the plan says of a group of the model as it is now, in terms of the original."""
+    group, score = analysis.group(id), told(scores, id)
     assert group is not None
-    entry = GroupPlan(group.id, group.kind, group.size, group.statistical, list(classes))
-    entry.score = told(scores, group.id)
-    return entry
+    if ancestor is None:
+        return GroupPlan(id, group.kind, group.size, group.statistical, list(classes), score=score)
+    group = ancestor.group
+    spread: list[float] | None = None
+    if score is not None:
+        spread = [0.0] * group.size
+        for place, value in zip(ancestor.classes, score, strict=False):
+            spread[int(place)] = value
+    removed = sorted(ancestor.told(classes))
+    return GroupPlan(group.id, group.kind, group.size, group.statistical, removed, score=spread)
 
 
 def told(scores: Scores, group: str) -> list[float] | None:

@@ -9,6 +9,7 @@ from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction, observe
 from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
+from graphprune.passes.choose.allocation import Before
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import Align
 from graphprune.progress import Progress
@@ -40,12 +41,14 @@ class Request:
         align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
         criterion: by what classes are ranked (see ``criteria``).
         uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
+        before: what has gone in earlier rounds.
     """
 
     ratio: float
     align: Align = None
     criterion: str = "magnitude"
     uniform: bool = False
+    before: Before | None = None
 
 
 def select(
@@ -76,10 +79,12 @@ def select(
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
-    shown = ties.joint(ties.together(analysis, groups, ratio), scores)
+    whole = None if request.before is None else request.before.whole
+    shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
     if request.uniform or not observed or batches is None:
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align), shown, constant)
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant)
     some = calibration.first(batches, sensitivity.SAMPLES)
     rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
     progress.begin("select")
-    return Selected(allocation.allocate(analysis, groups, rankings, ratio, align), shown, constant)
+    chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
+    return Selected(chosen, shown, constant)

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from graphprune.errors import InputError
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import Base
 from graphprune.passes.depth import depth, influence
 from graphprune.passes.depth.depth import Shallower
+from graphprune.passes.rounds import Base
 from graphprune.passes.state import State
 from graphprune.run.calibration import Source
 
@@ -70,6 +70,7 @@ class RemoveBlocks(Pass):
     """Take out the blocks that the plan names."""
 
     name: ClassVar[str] = "remove-blocks"
+    rebases: ClassVar[bool] = True
 
     def call(self, state: State) -> State:
         """Remove, prove, and analyse what is left at the same sizes."""

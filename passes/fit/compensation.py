@@ -69,12 +69,15 @@ class Reference:
         analysis: of the model that groups were cut from.
         batches: calibration inputs, None where there are none.
         seed: of the choice of rows.
+        again: whether weights will be fitted again: then no nodes are added for biases, behind which a product would
+            not be known again.
     """
 
     original: Model
     analysis: Analysis
     batches: Batches | None = None
     seed: int = 0
+    again: bool = False
 
 
 def compensate(
@@ -116,6 +119,7 @@ def compensate(
         name,
         thin or {},
         sparse,
+        reference.again,
     )
     found = reconstruct.reconstruct(task, done.model, progress)
     entries = [

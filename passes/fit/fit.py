@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import cutting
 from graphprune.passes.fit import compensation, reconstruct
+from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
 
 
@@ -35,15 +35,20 @@ class Fit(Pass):
     method: str = "refit"
 
     def requires(self, state: State) -> Sequence[str]:
-        """Inputs are there for methods that look at them."""
+        """Inputs are there for methods that look at them, and a cut that is ahead is of another round."""
         compensation.resolve_compensation(self.method, state.job.calibration is not None)
-        return ("'cut' is ahead, and would cut what was fitted; put it first",) if state.will("cut") else ()
+        following = next((k for k, one in enumerate(state.ahead) if one.name == "cut"), None)
+        if following is None or any(one.chooses for one in state.ahead[:following]):
+            return ()
+        return ("'cut' is ahead, and would cut what was fitted; put it first, or choose more for it to cut",)
 
     def call(self, state: State) -> State:
         """Fit, and list the weights that changed in the plan."""
-        cut = cutting(state)
-        made = compensation.compensate(self.method, reference(state), cut.done, state.progress.begin(self.name))
-        plan = replace(state.plan, compensated=state.plan.compensated + made.entries)
+        state = unfitted(state)
+        made = compensation.compensate(
+            self.method, reference(state), cutting(state).done, state.progress.begin(self.name)
+        )
+        plan = replace(state.plan, compensated=renewed(state.plan.compensated, made.entries))
         found = state.having(Fits(made.fits), model=made.model, plan=plan)
         return found if self.method == "fold" else found.noting(*_inside(state))
 
@@ -61,7 +66,14 @@ def _inside(state: State) -> list[str]:
     ]
 
 
+def renewed(entries: Sequence[dict[str, Any]], more: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the plan says of weights that were fitted: of each what its last fit came to."""
+    again = {entry["node"] for entry in more}
+    return [*(entry for entry in entries if entry["node"] not in again), *more]
+
+
 def reference(state: State) -> compensation.Reference:
     """What weights of a job are fitted towards: the original, on the calibration inputs."""
     original = state.analysis(state.original).model.runnable
-    return compensation.Reference(original, cutting(state).analysis, state.batches(state.original), state.job.seed)
+    batches, more = state.batches(state.original), any(one.name in ("cut", "sparsify") for one in state.ahead)
+    return compensation.Reference(original, cutting(state).analysis, batches, state.job.seed, more)

@@ -46,6 +46,7 @@ class Task:
         fit: ``refit``; ``repair`` gives outputs the mean and the variance of the original's; ``none`` fits nothing.
         thin: by weight what makes it sparse, of weights that one operator alone reads.
         sparse: weights that are sparse already, and stay so.
+        again: whether the result will be fitted again, so that no biases of their own come in.
     """
 
     original: Model
@@ -57,6 +58,7 @@ class Task:
     fit: str = "refit"
     thin: Mapping[str, Thinner] = field(default_factory=dict)
     sparse: Set[str] = frozenset()
+    again: bool = False
 
 
 class Pair:

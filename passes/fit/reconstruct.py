@@ -193,11 +193,10 @@ def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split
     first = product.matrix(held).astype(np.float64)
     bias = added(model, product, first.shape[0], first.shape[2])
     if thinner is not None:
-        start, stay, fitted = _thinned(product, sums, first, bias, task.fit, thinner)
+        start, stay, fitted = _thinned(product, sums, first, bias, task, thinner)
         result.kept[product.weight] = share(np.abs(first), ~stay), float(stay.mean())
     else:
-        start, sparse = first, product.weight in task.sparse
-        fitted = _fitted(product, sums, first, bias, task.fit, first != 0 if sparse else None)
+        start, fitted = first, _fitted(product, sums, first, bias, task, _zeros_stay(task, product, first))
     before = sums.held.error(start, bias)
     error, weight, shift = fitted
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
@@ -214,38 +213,44 @@ Solution = tuple[float, FloatArray, FloatArray]
 """A held-out error, and the weight and bias that it is of."""
 
 
+def _zeros_stay(task: Task, product: Product, first: FloatArray) -> Mask | None:
+    """What may be other than zero of a weight that is sparse already; None where all may."""
+    return first != 0 if product.weight in task.sparse else None
+
+
 def _thinned(
-    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, thinner: Thinner
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, task: Task, thinner: Thinner
 ) -> tuple[FloatArray, Mask, Solution]:
     """A weight with what stays of it as it was, what stays, and the best that could be made of that.
 
     With a refit the mask is chosen for the dense weight that does best on what the operator is given now: of all with a
     mask, that nearest to it in what they make is the best.
     """
-    refit = fit == "refit"
-    dense = _fitted(product, sums, first, bias, fit, None)[1] if refit else first
+    refit = task.fit == "refit"
+    dense = _fitted(product, sums, first, bias, task, _zeros_stay(task, product, first))[1] if refit else first
     gram = sums.fitting.rows.centred if refit and not product.inner else sums.fitting.rows.xx
     stay, thinned = thinner.choose(dense, gram)
     found = [(sums.held.error(thinned, bias), thinned, bias)]
-    if fit != "none":
-        found.append(_fitted(product, sums, thinned, bias, fit, stay))
+    if task.fit != "none":
+        found.append(_fitted(product, sums, thinned, bias, task, stay))
     return first * stay, stay, min(found, key=lambda one: one[0])
 
 
 def _fitted(
-    product: Product, sums: Split, first: FloatArray, bias: FloatArray, fit: str, stay: Mask | None
+    product: Product, sums: Split, first: FloatArray, bias: FloatArray, task: Task, stay: Mask | None
 ) -> Solution:
     """The best of all lambdas."""
 
     def best(given: FloatArray | None) -> Solution:
         return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
 
-    if product.inner:
-        return (sums.held.error(first, bias), first, bias) if fit == "repair" else best(bias)
-    if fit == "repair":
+    bare = product.bias is None and product.form.slot is None  # a bias would be a node more
+    if product.inner or (bare and task.again):
+        return (sums.held.error(first, bias), first, bias) if task.fit == "repair" else best(bias)
+    if task.fit == "repair":
         return repaired(sums, first)
     found = best(None)
-    if product.bias is None and product.form.slot is None:  # a bias would be a node more
+    if bare:
         plain = best(bias)
         return plain if plain[0] <= (1 + _NODE) * found[0] else found
     return found

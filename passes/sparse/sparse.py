@@ -46,6 +46,8 @@ class Request:
         permute: look for the orders of channels in which the pattern keeps most.
         amount: the share of weights that go, for patterns that do not say it themselves.
         scope: which weights.
+        steps: in how many rounds, each with more zeros than the last (see ``Pattern.growing``).
+        rewind: in each round what stays goes back to the original's values before it is fitted.
     """
 
     pattern: str = "2:4"
@@ -53,6 +55,8 @@ class Request:
     permute: bool = False
     amount: float | None = None
     scope: Scope = field(default_factory=Scope)
+    steps: int = 1
+    rewind: bool = False
 
     def resolved(self, calibrated: bool) -> Request:
         """The request with its defaults.
@@ -68,7 +72,19 @@ class Request:
             raise InputError(f"--method {method} works on activations: give inputs by --calibration")
         if self.permute and (why := pattern.lacks("permute")):
             raise InputError(f"--permute: {why}")
+        if self.steps < 1:
+            raise InputError(f"--steps {self.steps} is out of range: it must be at least 1")
+        pattern.growing(self.steps)
+        if self.rewind and not (isinstance(pattern, Unstructured) and method == METHODS[0] and calibrated):
+            raise InputError(
+                "--rewind is for --pattern unstructured by --method magnitude, with inputs to fit on by --calibration: "
+                "else weights are never elsewhere than in the original"
+            )
         return replace(self, method=method)
+
+    def rounds(self) -> list[Request]:
+        """What is asked for in each round, the last of which is what is asked for in all."""
+        return [replace(self, pattern=p, amount=a, steps=1) for p, a in self.structure.growing(self.steps)]
 
     @property
     def structure(self) -> Pattern:
@@ -89,12 +105,20 @@ class Sparse:
         thinned: every weight that is sparse now.
         skipped: products whose weights stayed dense, and why.
         ordered: groups with a new order.
+        rounds: what share of the elements of these weights went, by round that fitted what stayed.
     """
 
     request: Request
     thinned: list[Thinned] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     ordered: list[Ordered] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """What share of the elements of these weights went."""
+        whole = sum(one.target.layers[0].elements for one in self.thinned)
+        return float(sum(one.target.layers[0].elements * (1 - one.kept) for one in self.thinned) / max(whole, 1))
 
     def entries(self) -> list[dict[str, Any]]:
         """What the plan says of each weight."""
@@ -110,7 +134,11 @@ class Sparse:
                 "kept_magnitude": round(one.kept_magnitude, 6),
                 "kept": round(one.kept, 6),
             }
-            found.append(entry if self.request.amount is None else entry | {"amount": self.request.amount})
+            if self.request.amount is not None:
+                entry["amount"] = self.request.amount
+            if len(self.rounds) > 1:
+                entry["rounds"] = len(self.rounds)
+            found.append(entry)
         return found
 
 
@@ -200,6 +228,19 @@ def alignments(analysis: Analysis, found: list[Target], request: Request) -> dic
     return wanted
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier round came to.
+
+    Attributes:
+        unfitted: the model with the weights of the original.
+        sparse: weights that are sparse already.
+    """
+
+    unfitted: Model
+    sparse: frozenset[str] = frozenset()
+
+
 def make(
     request: Request,
     compensate: str,
@@ -207,6 +248,7 @@ def make(
     done: Rewritten,
     input_shapes: Mapping[str, Shape] | None = None,
     progress: Steps = unseen,
+    earlier: Earlier | None = None,
 ) -> tuple[Compensated, Sparse]:
     """Make weights of a model sparse, and let the rest make up for what went, here and in what was cut.
 
@@ -217,6 +259,7 @@ def make(
         done: the rewrite; it is not changed.
         input_shapes: sizes of inputs that cannot be guessed.
         progress: is told after each step how many of how many are done.
+        earlier: what an earlier round came to.
     """
     method, batches = request.method or METHODS[0], reference.batches
     if batches is None or (compensate not in compensation.NEED_INPUTS and method == METHODS[0]):
@@ -235,10 +278,14 @@ def make(
         if first:
             weigh = expected(here, first, partial(_fed, done, batches)) if method != METHODS[0] else None
             model, result.thinned = thinning.mask(model, here.model, first, request.structure, weigh)
-        ready = frozenset(t.weight for t in first)
+            if request.rewind and earlier is not None:
+                model = thinning.rewound(model, earlier.unfitted, first)
+        ready = frozenset(t.weight for t in first) | (frozenset() if earlier is None else earlier.sparse)
         changed = replace(done, model=model)
         made = compensation.compensate(compensate, reference, changed, progress, thin=thin, sparse=ready)
         result.thinned += [Thinned(t, *made.kept[t.weight], method) for t in found if t.weight in thin]
+    if earlier is not None and earlier.sparse:
+        result.thinned = thinning.beside(earlier.unfitted, made.model, result.thinned)
     _ensure(made.model, result, input_shapes)
     return made, result
 

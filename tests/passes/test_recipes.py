@@ -54,10 +54,23 @@ def written(folder: Path, text: str) -> Path:
     [
         ["prune", "--ratio", "0.5"],
         ["prune", "--ratio", "0.5", "--calibration", "in.npz", "--criterion", "activation", "--uniform", "--seed", "3"],
+        ["prune", "--ratio", "0.5", "--steps", "3"],
         ["prune", "--blocks", "1", "--ratio", "0.25", "--align", "4", "--validate"],
         ["prune", "--ratio", "0.25", "--pattern", "2:4", "--permute"],
         ["sparsify"],
         ["sparsify", "--pattern", "1x4", "--amount", "0.5", "--no-proof"],
+        [
+            "sparsify",
+            "--pattern",
+            "unstructured",
+            "--amount",
+            "0.8",
+            "--steps",
+            "2",
+            "--rewind",
+            "--calibration",
+            "in.npz",
+        ],
     ],
 )
 def test_a_saved_recipe_does_the_same(
@@ -150,16 +163,19 @@ def test_requirements_are_asked_before_anything_is_computed(tmp_path: Path, monk
         ("[[passes]]\nuse = 'fit'\nmethod = 'refit'\n", "--calibration"),
         ("[[passes]]\nuse = 'permute'\n", "pass 'permute': no pass 'sparsify' is ahead"),
         ("[[passes]]\nuse = 'sparsify'\npattern = '1x4'\n", "wants --amount"),
-        (CUT + CUT, "pass 'cut': a recipe cuts once"),
+        (CUT + CUT, "pass 'select': the 'select' of a later round must have a ratio above 0.5"),
+        (CUT + "[[passes]]\nuse = 'cut'\n", "pass 'cut': nothing is chosen between it and the next 'cut'"),
         ("[[passes]]\nuse = 'select'\nratio = 0.5\n", "pass 'select': "),
         ("[[passes]]\nuse = 'no_such_module:step'\n", "no_such_module"),
         ("[[passes]]\nuse = 'sparsify'\n" + CUT, "pass 'sparsify': 'cut' is ahead"),
-        ("[[passes]]\nuse = 'sparsify'\n[[passes]]\nuse = 'sparsify'\n", "pass 'sparsify': 'sparsify' is ahead"),
+        ("[[passes]]\nuse = 'sparsify'\n[[passes]]\nuse = 'sparsify'\n", "pass 'sparsify': the 'sparsify' ahead must"),
         ("[[passes]]\nuse = 'permute'\n[[passes]]\nuse = 'sparsify'\n", "pass 'permute': no pass 'cut' is ahead"),
     ):
         with pytest.raises(InputError) as wrong:
             graphprune.run_recipe(written(tmp_path, text), plain())
-        assert str(wrong.value).startswith(f"{tmp_path / 'r.toml'}:{6 if text == CUT + CUT else 3}: "), wrong.value
+        assert str(wrong.value).startswith(f"{tmp_path / 'r.toml'}:{6 if 'nothing is chosen' in words else 3}: "), (
+            wrong.value
+        )
         assert words in str(wrong.value), wrong.value
 
 

@@ -141,9 +141,9 @@ def _padded(how: Geometry, totals: Sequence[int], more_behind: bool) -> Geometry
 
 def _spatial(b: Back) -> int:
     """How many spatial axes there are."""
-    rank = next((t.rank for t in (b.x[0], b.x[1], b.y[0]) if t.rank is not None), None)
-    if rank is None:
-        raise NoGradientError("the rank of its input is not known")
+    rank = b.x[0].rank
+    if rank is None or b.x[1].rank is None:
+        raise NoGradientError("the ranks of its inputs are not known")
     return rank - 2
 
 

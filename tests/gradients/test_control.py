@@ -255,5 +255,4 @@ def test_a_branch_that_is_not_taken_may_not_fit_the_sizes() -> None:
           q = ReduceSum <keepdims = 0> (f, both)
         }>
     }"""
-    x = RNG.standard_normal((2, 4, 3))
-    check_model(_model(text), {"c": np.array(True), "x": x}, ["x"], input_shapes={"x": x.shape})
+    assert list(_ops(prepared(_model(text), {"x": (2, 4, 3)})[0].graph)).count("If") == 2

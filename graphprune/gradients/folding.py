@@ -34,6 +34,8 @@ def fold(
 ) -> None:
     """Whole numbers and booleans that follow from constants and from sizes that are known.
 
+    Branches of an If are left alone: one that is not taken may make no sense with these sizes.
+
     Args:
         graph: in an order in which it can run.
         opset: version of ONNX's own operators.
@@ -42,6 +44,10 @@ def fold(
         found: where they go.
     """
     for node in graph.node:
+        if node.op_type == "If":
+            for branch in subgraphs(node):
+                _ranks(branch, dims)
+            continue
         for inner in subgraphs(node):
             fold(inner, opset, dims, value, found)
         if node.domain in ("", "ai.onnx"):
@@ -49,6 +55,14 @@ def fold(
             result = _value(node, opset, dims, value) if node.op_type in _OPS else None
             if result is not None:
                 found[node.output[0]] = result
+
+
+def _ranks(graph: GraphProto, dims: dict[str, Dims]) -> None:
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _ranks(inner, dims)
+        if node.domain in ("", "ai.onnx"):
+            _rank(node, dims)
 
 
 def _rank(node: NodeProto, dims: dict[str, Dims]) -> None:

@@ -121,6 +121,8 @@ def infer(model: ModelProto) -> Known:
         kind = value.type.tensor_type.elem_type
         if kind:
             known.kinds.setdefault(value.name, kind)
+        if value.type.tensor_type.HasField("shape"):
+            known.dims.setdefault(value.name, (None,) * len(value.type.tensor_type.shape.dim))
     _read_constants(known, model.graph)
     fold(model.graph, opset, known.dims, known.value, known.values)
     return known

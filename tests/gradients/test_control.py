@@ -235,3 +235,24 @@ def test_states_of_half_precision() -> None:
     for half, single in zip(*found, strict=True):
         assert half.dtype == np.float32
         np.testing.assert_allclose(half, single, atol=2e-2)
+
+
+def test_a_branch_that_is_not_taken_may_not_fit_the_sizes() -> None:
+    """Nothing is decided in it: what it would squeeze has another size, and what follows takes another rank."""
+    text = """g (bool c, double[2,N,3] x) => (double y) <double[1,3,2] w = {1,2,3,4,5,6}> {
+      y = If (c) <
+        then_branch = t () => (p) { s = Sin (x) p = ReduceSum <keepdims = 0> (s) },
+        else_branch = e () => (q) {
+          size = Shape (x)
+          at = Constant <value = int64 {1}> ()
+          n = Gather (size, at)
+          one = Equal (n, at)
+          r = If (one) <
+            then_branch = a () => (k) { axis = Constant <value = int64[1] {1}> () k = Squeeze (x, axis) },
+            else_branch = b () => (m) { m = Identity (x) }>
+          f = Transpose <perm = [1, 0]> (r)
+          both = Constant <value = int64[2] {0, 1}> ()
+          q = ReduceSum <keepdims = 0> (f, both)
+        }>
+    }"""
+    assert list(_ops(prepared(_model(text), {"x": (2, 4, 3)})[0].graph)).count("If") == 2

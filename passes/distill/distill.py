@@ -24,7 +24,6 @@ from graphprune.model import Model, load
 from graphprune.model.editor import Editor
 from graphprune.model.interchange import whole
 from graphprune.passes.contract import Pass
-from graphprune.passes.cut import cutting
 from graphprune.passes.distill import durations
 from graphprune.passes.distill.augment import augmenting
 from graphprune.passes.distill.checkpoint import Checkpoint
@@ -33,6 +32,7 @@ from graphprune.passes.distill.pool import Pool, pools
 from graphprune.passes.distill.seams import find_seams
 from graphprune.passes.distill.teaching import Restrict, Teacher, seen, teacher
 from graphprune.passes.distill.train import Course, Lesson, Schedule, train
+from graphprune.passes.rounds import cutting
 from graphprune.passes.state import State
 from graphprune.proof import proof
 from graphprune.run import sizing

@@ -130,7 +130,7 @@ class Distill(Pass):
         batches = state.batches(original)
         assert batches is not None
         runs = list(batches())
-        joins = bool(sizing.free_dims(original)) and _free(student)
+        joins = _free(original) and _free(student)
         train_on, held = pools(runs, joins, self.batch)
         seams = find_seams(student, set(names), _tensors(original)) if self.seams else []
         asked = dict.fromkeys([*seams, *(o for o in student.output_names if o in _tensors(original))])
@@ -243,7 +243,5 @@ def _tensors(model: Model) -> set[str]:
 
 def _free(model: Model) -> bool:
     """Whether the model leaves the number of samples free."""
-    return all(
-        not (i.type.tensor_type.shape.dim and i.type.tensor_type.shape.dim[0].HasField("dim_value"))
-        for i in model.inputs
-    )
+    dims = sizing.free_dims(model)
+    return bool(dims) and all(own and isinstance(own[0], str) for own in dims.values())

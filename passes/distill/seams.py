@@ -44,7 +44,7 @@ def find_seams(student: Model, weights: Set[str], shared: Set[str], most: int = 
     while at != _START:
         chain.append(at)
         at = above[at]
-    last = {depth[name]: name for name in reversed(chain) if name in shared and name not in ends}
-    levels = sorted(last)
+    first = {depth[name]: name for name in chain if name in shared and name not in ends}
+    levels = sorted(first)
     picked = {levels[round(k * (len(levels) - 1) / max(most - 1, 1))] for k in range(most)} if levels else set()
-    return [last[level] for level in sorted(picked)]
+    return [first[level] for level in sorted(picked)]

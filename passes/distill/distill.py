@@ -131,7 +131,7 @@ class Distill(Pass):
         assert batches is not None
         runs = list(batches())
         joins = _free(original) and _free(student)
-        train_on, held = pools(runs, joins, self.batch)
+        train_on, held = pools(runs, joins, self.batch, state.job.seed)
         seams = find_seams(student, set(names), _tensors(original)) if self.seams else []
         asked = dict.fromkeys([*seams, *(o for o in student.output_names if o in _tensors(original))])
         with teacher(original, list(asked), student, restrict) as tutor:

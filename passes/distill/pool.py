@@ -13,7 +13,7 @@ from graphprune.run.runtime import Feeds
 from graphprune.run.samples import count
 
 HELD_OUT = 4
-"""One in so many samples chooses, and is not trained on."""
+"""One in so many samples chooses the best state, and is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ class Pool:
         return [{name: np.concatenate([one[name] for one in part]) for name in part[0]} for part in parts]
 
 
-def pools(batches: Sequence[Feeds], joins: bool, micro: int) -> tuple[Pool, Pool]:
-    """What is trained on, and what is held out: every fourth.
+def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> tuple[Pool, Pool]:
+    """What is trained on, and what is held out: a quarter.
 
     Args:
         batches: inputs, each ready to run.
         joins: whether the model leaves the number of samples free.
         micro: samples in one run, at most.
+        seed: of the choice.
 
     Raises:
         InputError: there are too few.
@@ -74,8 +75,8 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int) -> tuple[Pool, Pool
     joined = joins and _joinable(runs)
     if joined:
         runs = [{n: v[k : k + 1] for n, v in one.items()} for one in batches for k in range(count(one))]
-    held = [one for k, one in enumerate(runs) if k % HELD_OUT == HELD_OUT - 1]
-    rest = [one for k, one in enumerate(runs) if k % HELD_OUT != HELD_OUT - 1]
+    order = np.random.default_rng(seed).permutation(len(runs))  # inputs may come in turns of kinds
+    held, rest = ([runs[k] for k in sorted(part)] for part in np.split(order, [len(runs) // HELD_OUT]))
     if not held:
         raise InputError(
             f"distillation holds every fourth input out, and there are {len(runs)}: give at least {HELD_OUT}"

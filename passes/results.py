@@ -21,7 +21,7 @@ from graphprune.passes.cut import cutting
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
-from graphprune.passes.fit.reconstruct import Fit
+from graphprune.passes.fit.waved import Fit
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse

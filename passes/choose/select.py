@@ -15,6 +15,7 @@ from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import Cause, Untouched
 from graphprune.passes.contract import Pass
+from graphprune.passes.kept import content
 from graphprune.passes.state import State
 from graphprune.rewrite.plan import GroupPlan
 
@@ -80,7 +81,9 @@ class Select(Pass):
         taken = {entry.id for entry in state.plan.groups}  # by an earlier pass, which has the say
         groups = [group for group in groups if group.id not in taken]
         request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform)
-        selected = selection.select(analysis, groups, request, state.batches(state.model), job.seed, state.progress)
+        again = None if state.kept is None else state.kept.on(self.name, content(state.model))
+        batches = state.batches(state.model)
+        selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
         untouched = left + selected.chosen.untouched
         if not selected.chosen.selection:
             raise InputError(_nothing(analysis, untouched, self.ratio))

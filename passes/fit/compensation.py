@@ -15,6 +15,8 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.fit import folding, reconstruct
 from graphprune.passes.fit.paired import Task
+from graphprune.passes.fit.waved import Fit
+from graphprune.passes.kept import Kept
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.progress import Steps, unseen
 from graphprune.proof import proof
@@ -41,7 +43,7 @@ class Compensated:
 
     model: Model
     entries: list[dict[str, Any]] = field(default_factory=list)
-    fits: list[reconstruct.Fit] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
     kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -69,12 +71,14 @@ class Reference:
         analysis: of the model that groups were cut from.
         batches: calibration inputs, None where there are none.
         seed: of the choice of rows.
+        kept: where finished waves are kept for another run of the same job, None where they are not.
     """
 
     original: Model
     analysis: Analysis
     batches: Batches | None = None
     seed: int = 0
+    kept: Kept | None = None
 
 
 def compensate(
@@ -116,6 +120,9 @@ def compensate(
         name,
         thin or {},
         sparse,
+        None
+        if reference.kept is None
+        else reference.kept.on("fit", name, sorted((thin or {}).items()), sorted(sparse)),
     )
     found = reconstruct.reconstruct(task, done.model, progress)
     entries = [

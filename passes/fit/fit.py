@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import cutting
-from graphprune.passes.fit import compensation, reconstruct
+from graphprune.passes.fit import compensation, waved
 from graphprune.passes.state import State
 
 
@@ -16,7 +16,7 @@ from graphprune.passes.state import State
 class Fits:
     """Linear operators that were fitted, with their errors on what was held out."""
 
-    fits: list[reconstruct.Fit] = field(default_factory=list)
+    fits: list[waved.Fit] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,5 @@ class Fit(Pass):
 def reference(state: State) -> compensation.Reference:
     """What weights of a job are fitted towards: the original, on the calibration inputs."""
     original = state.analysis(state.original).model.runnable
-    return compensation.Reference(original, cutting(state).analysis, state.batches(state.original), state.job.seed)
+    analysis, batches = cutting(state).analysis, state.batches(state.original)
+    return compensation.Reference(original, analysis, batches, state.job.seed, state.kept)

@@ -67,7 +67,10 @@ class Moments:
     @property
     def centred(self) -> FloatArray:
         """``X^T X`` about the mean."""
-        return self.seen_from(self.mean)
+        if self.origin is None:
+            return self.about
+        step = self.origin - self.mean  # the sum of the rows as seen from the mean is zero: one term of three is left
+        return self.about - self.count * _outer(step, step)
 
 
 def _outer(a: FloatArray, b: FloatArray) -> FloatArray:

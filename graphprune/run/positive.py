@@ -10,6 +10,8 @@ import numpy as np
 
 from graphprune.relation import Values
 
+LARGE = 1024
+"""Rows from which on single precision is worth it, where what is solved for is damped enough for it to do."""
 _BLOCK = 128
 """Rows up to which LAPACK is as fast."""
 

@@ -25,7 +25,7 @@ from graphprune.analysis.contractions import Contraction
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
-from graphprune.run.positive import inverse
+from graphprune.run.positive import LARGE, inverse
 
 RIDGE = 1e-4
 """Added to the diagonal of H, beside its mean."""
@@ -52,10 +52,11 @@ class _Adjusted:
     """
 
     def __init__(self, contraction: Contraction, labels: IntArray) -> None:
-        self.weight, self.labels = contraction.matrix.copy(), labels
-        variance = float(np.einsum("gio,gio->", self.weight, contraction.gram @ self.weight))
+        self.inverse, self.labels = _inverse(contraction.gram), labels
+        self.weight = contraction.matrix.astype(self.inverse.dtype)
+        made = contraction.gram.astype(self.weight.dtype) @ self.weight
+        variance = float(np.einsum("gio,gio->", self.weight, made))
         self.scale = 1 / variance if variance > 0 else 0.0
-        self.inverse = _inverse(contraction.gram)
         self.factor, self.used = np.empty_like(self.inverse), 0
         self.members = list(_by_count(labels))
         self.blocks = [self.inverse[:, rows[:, :, None], rows[:, None, :]] for _, rows in self.members]
@@ -91,11 +92,12 @@ class _Adjusted:
         return self.scale * float(np.einsum("gro,gro->", own, own))
 
 
-def _inverse(gram: FloatArray) -> FloatArray:
-    """The inverse of second moments, damped by more where rounding has left them indefinite."""
-    for ridge in (RIDGE, 10 * RIDGE, 100 * RIDGE, 1e4 * RIDGE):
+def _inverse(gram: FloatArray) -> Values:
+    """The inverse of second moments, damped by more where rounding would leave them indefinite."""
+    single = gram.shape[1] > LARGE
+    for ridge in (10 * RIDGE, 100 * RIDGE, 1e4 * RIDGE) if single else (RIDGE, 10 * RIDGE, 100 * RIDGE, 1e4 * RIDGE):
         with suppress(np.linalg.LinAlgError):
-            return inverse(damped(gram, ridge))
+            return inverse(damped(gram, ridge).astype(np.float32 if single else np.float64))
     return np.broadcast_to(np.eye(gram.shape[1]), gram.shape).copy()  # what overflowed says nothing
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -15,6 +15,8 @@ from graphprune.run.moments import FloatArray, Moments
 
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
+_SINGLE = 1e-3
+"""Lambda from which on single precision does."""
 _COARSE = (1e-4, 1e-2, 1e-1, 1.0)
 _STEPS, _ENOUGH = 40, 1e-6
 """Steps of conjugate gradients, and the share of the squared residual at which they end."""
@@ -30,6 +32,7 @@ class Sums:
         y: sum of what is wanted.
         yy: its squares about its origin.
         origin: of what is wanted, as that of rows.
+        known: of so many rows, second moments about the means: every lambda asks for them.
     """
 
     rows: Moments
@@ -37,6 +40,7 @@ class Sums:
     y: FloatArray
     yy: FloatArray
     origin: FloatArray | None = None
+    known: tuple[int, FloatArray, FloatArray] | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> Sums:
@@ -99,7 +103,9 @@ class Sums:
     @property
     def centred(self) -> tuple[FloatArray, FloatArray]:
         """``X^T X`` and ``X^T Y`` about the means."""
-        return self.rows.centred, self._crossed(self.rows.mean, self.mean)
+        if self.known is None or self.known[0] != self.rows.count:
+            self.known = self.rows.count, self.rows.centred, self._crossed(self.rows.mean, self.mean)
+        return self.known[1:]
 
     def error(self, weight: FloatArray, bias: FloatArray) -> float:
         """Squared error, relative to the variance of what is wanted."""
@@ -171,7 +177,9 @@ def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[floa
         damped = xx.copy()
         damped[:, diagonal, diagonal] += (RIDGES[place] * scale + 1e-12)[:, None]
         try:
-            weight = first + positive.solve(damped, rest)
+            single = xx.shape[1] > positive.LARGE and RIDGES[place] >= _SINGLE
+            kind = np.float32 if single else np.float64
+            weight = first + positive.solve(damped.astype(kind, copy=False), rest.astype(kind, copy=False))
         except np.linalg.LinAlgError:  # lambda is less than what rounding left in the moments
             return np.inf, first, _offset(fitting, first) if bias is None else bias
         shift = _offset(fitting, weight) if bias is None else bias

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphprune.passes.fit.least_squares import Sums
+from graphprune.passes.fit.least_squares import Split, Sums, solve
 from graphprune.run import positive
 from graphprune.run.moments import Gathered, Moments
 
@@ -51,6 +51,21 @@ def test_rows_wait_for_each_other_and_none_is_lost() -> None:
     assert [len(part[1]) for part in taken] == [2000, 2000, 1000]
     assert np.array_equal(np.concatenate([part[0] for part in taken], 1), x)
     assert np.array_equal(np.concatenate([part[1] for part in taken]), marks)
+
+
+def test_wide_sums_are_fitted_as_well_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of which all but a few hundredths is one direction, as behind a layer that hardly tells samples apart."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((1, 900, 300)) + 30 * rng.standard_normal((1, 900, 1))).astype(np.float32)
+    y = (x @ rng.standard_normal((300, 5)) + rng.standard_normal((1, 900, 5))).astype(np.float32)
+    sums = Split.empty(1, 300, 5)
+    sums.add(x, y, np.arange(900) % 4 == 3)
+    start = np.zeros((1, 300, 5))
+    error, weight, _ = solve(sums, start, None)
+    monkeypatch.setattr(positive, "LARGE", 100)
+    single, found, _ = solve(sums, start, None)
+    assert single == pytest.approx(error, rel=1e-2) and error < 1e-3
+    assert found == pytest.approx(weight, abs=1e-2)
 
 
 @pytest.mark.parametrize("size", [5, 128, 129, 600])

@@ -260,6 +260,9 @@ def run_recipe(
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
     empty = State(loaded, loaded, Plan({}), job, progress)
+    for option, given in (("--time", job.time), ("--resume", resume)):
+        if given is not None and job.calibration is None:
+            raise InputError(f"{option} is about jobs that look at inputs: give some by --calibration")
     driver.check_requirements(recipe.passes, empty, recipe.places)
     progress.plan(driver.phases(recipe.passes, empty, output is not None), budget.COSTS)
     outputs = Outputs(output, plan, packed)

@@ -74,7 +74,7 @@ def forward(proto: Any, feeds: dict[str, np.ndarray], samples: int) -> Times:
     return since(then)
 
 
-def measure(name: str, samples: int) -> dict[str, Any]:
+def measure(name: str, samples: int, uniform: bool) -> dict[str, Any]:
     """A forward pass, and every phase of a calibrated job."""
     feeds, proto = inputs(name, samples), models.export(name)
     one = forward(proto, feeds, samples)
@@ -87,14 +87,14 @@ def measure(name: str, samples: int) -> dict[str, Any]:
             state[:] = progress.phase, now()
 
     then = now()
-    graphprune.prune(proto, ratio=0.3, calibration=feeds, progress=Progress(watch))
+    graphprune.prune(proto, ratio=0.3, calibration=feeds, uniform=uniform, progress=Progress(watch))
     whole = since(then)
     phases[state[0]] = since(state[1])
     phases.pop("")
     return {"forward": one, "whole": whole, "phases": phases, "peak": memory.peak()}
 
 
-def main(names: list[str], samples: int) -> None:
+def main(names: list[str], samples: int, uniform: bool) -> None:
     """A row for each model and phase."""
     table = Table(box=None, pad_edge=False, title=f"{samples} samples")
     table.add_column("")
@@ -102,6 +102,7 @@ def main(names: list[str], samples: int) -> None:
         table.add_column(head, justify="right")
     for name in names or MODELS:
         command = [sys.executable, __file__, "--alone", name, "--samples", str(samples)]
+        command += ["--uniform"] * uniform
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         one = found["forward"]
         peak = f" ({found['peak'] / 1e9:.1f} GB)" if found["peak"] else ""
@@ -120,9 +121,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--uniform", action="store_true", help="groups are not weighed one by one")
     parser.add_argument("--alone", metavar="MODEL", help="measure this one here, and print it as JSON")
     given = parser.parse_args()
     if given.alone:
-        print(json.dumps(measure(given.alone, given.samples)))
+        print(json.dumps(measure(given.alone, given.samples, given.uniform)))
     else:
-        main(given.models, given.samples)
+        main(given.models, given.samples, given.uniform)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,6 +79,12 @@ def test_recipes_and_commands_say_it(tmp_path: Path) -> None:
         toml.load(tmp_path / "r.toml")
     with pytest.raises(InputError, match="time is"):
         graphprune.prune(onnx.ModelProto(), ratio=0.5, time=[5])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"time": 5}, {"resume": "kept"}])
+def test_without_inputs_there_is_nothing_to_spare(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"--(time|resume) is about jobs that look at inputs"):
+        graphprune.prune(residual(), ratio=0.4, **options)
 
 
 def test_inputs_are_read_once() -> None:

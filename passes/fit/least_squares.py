@@ -45,8 +45,8 @@ class Sums:
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> Sums:
         """Of no rows yet."""
-        shapes = (groups, sums, outputs), (groups, outputs), (groups, outputs)
-        return cls(Moments.empty(groups, sums), *(np.zeros(shape) for shape in shapes))
+        cross, y, yy = (np.zeros(shape) for shape in ((groups, sums, outputs), (groups, outputs), (groups, outputs)))
+        return cls(Moments.empty(groups, sums), cross, y, yy)
 
     def add(self, x: Values, y: Values) -> None:
         """Rows ``[groups, n, sums]`` and what they are to come to ``[groups, n, outputs]``."""

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 COSTS = {
     "load": 0.1,
     "analyze": 0.2,
-    "observe": 3.0,
-    "rank": 3.0,
-    "weigh": 3.0,
+    "observe": 6.0,
+    "rank": 9.0,
+    "weigh": 20.0,
     "select": 0.1,
     "cut": 0.1,
-    "prove": 0.5,
-    "fit": 5.0,
-    "sparsify": 6.0,
+    "prove": 1.0,
+    "fit": 14.0,
+    "sparsify": 16.0,
     "permute": 2.0,
     "validate": 1.0,
     "write": 0.1,
@@ -43,7 +43,7 @@ COSTS = {
 """What phases cost, in forward passes; others are taken for one."""
 LEAST = 8
 """Samples that are looked at however short the time is."""
-_RUNS, _CUBES, _SPARED = 6.0, 6.0, 0.8
+_RUNS, _CUBES, _SPARED = 12.0, 6.0, 0.8
 """Forward passes of all phases together, multiply-accumulates of linear algebra for the cube of a sum's length, and the
 share of the time that is planned for."""
 

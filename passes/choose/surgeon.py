@@ -47,7 +47,7 @@ class _State(Protocol):
 class _Adjusted:
     """A product whose weights make up for what goes.
 
-    H^-1 is made once. What block elimination takes off it is kept as a product ``U U^T``, of which only what is looked
+    H^-1 is made once. What block elimination takes off it is kept as a product ``U^T U``, of which only what is looked
     at is ever multiplied out: the blocks of the classes, and the columns of those that go.
     """
 
@@ -70,7 +70,8 @@ class _Adjusted:
             if rows.shape[1] == 1:
                 left = np.einsum("gnro,gnro->gn", own, own) / np.maximum(blocks[:, there, 0, 0], _TINY)
             else:
-                left = np.einsum("gnrs,gnrs->gn", np.linalg.inv(blocks[:, there]), own @ own.swapaxes(2, 3))
+                apart = blocks[:, there] + _TINY * np.eye(rows.shape[1], dtype=blocks.dtype)  # none is exactly singular
+                left = np.einsum("gnrs,gnrs->gn", np.linalg.inv(apart), own @ own.swapaxes(2, 3))
             found[classes[there]] += left.sum(0)
         return self.scale * found
 
@@ -78,15 +79,16 @@ class _Adjusted:
         away = np.flatnonzero(gone[self.labels] & ~self.gone)
         if not len(away):
             return 0.0
-        before = self.factor[:, :, : self.used]
-        columns = self.inverse[:, :, away] - before @ before[:, away].swapaxes(1, 2)
-        root = np.linalg.inv(_root(columns[:, away]))
-        step, own = columns @ root.swapaxes(1, 2), root @ self.weight[:, away]
-        self.weight -= step @ own
+        before = self.factor[:, : self.used]
+        across = self.inverse[:, away] - before[:, :, away].swapaxes(1, 2) @ before
+        root = np.linalg.inv(_root(across[:, :, away]))
+        step, own = root @ across, root @ self.weight[:, away]
+        self.weight -= step.swapaxes(1, 2) @ own
+        turned = np.ascontiguousarray(step.swapaxes(1, 2))
         for (_, rows), blocks in zip(self.members, self.blocks, strict=True):
-            part = step[:, rows]
+            part = turned[:, rows]
             blocks -= part @ part.swapaxes(2, 3)
-        self.factor[:, :, self.used : self.used + len(away)] = step
+        self.factor[:, self.used : self.used + len(away)] = step
         self.used += len(away)
         self.gone[away] = True
         return self.scale * float(np.einsum("gro,gro->", own, own))

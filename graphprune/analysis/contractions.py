@@ -25,14 +25,15 @@ from graphprune.run.moments import FloatArray, Gathered, Moments
 from graphprune.run.runtime import Feeds
 from graphprune.run.staged import observed, waves
 
-ROWS, TIMES = 4096, 2
-"""Rows of one operator in all, or so many times what it sums over where that is more; further positions of an image say
-little that is new."""
+MANY, WIDE, LEAST, TIMES = 16384, 512, 4096, 2
+"""Rows of one operator in all, over all runs: so many where sums are no longer than the second; of longer sums fewer, as
+each costs more, but at least the third number, and the last times as many as a sum is long."""
 
 
 def rows_of_run(sums: int, runs: int) -> int:
     """How many rows of an operator are looked at in each of some runs of a model."""
-    return -(-max(ROWS, TIMES * sums) // max(runs, 1))
+    wanted = min(MANY, MANY * WIDE // max(sums, 1))
+    return -(-max(wanted, LEAST, TIMES * sums) // max(runs, 1))
 
 
 def chance(seed: int, name: str, run: int) -> np.random.Generator:

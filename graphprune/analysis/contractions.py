@@ -26,8 +26,8 @@ from graphprune.run.runtime import Feeds
 from graphprune.run.staged import observed, waves
 
 MANY, WIDE, LEAST, TIMES = 16384, 512, 4096, 2
-"""Rows of one operator in all, over all runs: so many where sums are no longer than the second; of longer sums fewer, as
-each costs more, but at least the third number, and the last times as many as a sum is long."""
+"""Rows of one operator in all, over all runs: the first number where sums are no longer than the second; of longer sums
+fewer, as each costs more, but at least the third number, and the fourth times as many as a sum is long."""
 
 
 def rows_of_run(sums: int, runs: int) -> int:

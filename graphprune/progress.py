@@ -32,11 +32,17 @@ class Progress:
         self.phases: list[str] = []
         self.phase = ""
         self.done = self.total = 0
-        self._start = time.monotonic()
+        self.costs: Mapping[str, float] = {}
+        self._start = self._begun = time.monotonic()
 
-    def plan(self, phases: Sequence[str]) -> None:
-        """Say what is to come, and begin the first of it."""
-        self.phases = list(phases)
+    def plan(self, phases: Sequence[str], costs: Mapping[str, float] | None = None) -> None:
+        """Say what is to come, and begin the first of it.
+
+        Args:
+            phases: in order.
+            costs: what they cost beside each other; 1 where that is not told.
+        """
+        self.phases, self.costs, self._begun = list(phases), costs or {}, time.monotonic()
         if phases:
             self.begin(phases[0])
 
@@ -74,6 +80,20 @@ class Progress:
     def left(self) -> float | None:
         """Seconds that the rest of the phase takes at the pace so far; None where that cannot be told."""
         return self.elapsed * (self.total - self.done) / self.done if self.done else None
+
+    @property
+    def left_in_all(self) -> float | None:
+        """Seconds that the whole job still takes, at the pace so far; None where that cannot be told."""
+        place, own = max(self.number - 1, 0), self._cost(self.phase)
+        behind = sum(map(self._cost, self.phases[:place])) + (own * self.done / self.total if self.total else 0)
+        if not behind:
+            return None
+        pace = (time.monotonic() - self._begun) / behind
+        rest = max(own * pace - self.elapsed, 0.0) if self.left is None else self.left
+        return rest + pace * sum(map(self._cost, self.phases[place + 1 :]))
+
+    def _cost(self, phase: str) -> float:
+        return self.costs.get(phase, 1.0)
 
 
 class Retitled(Progress):

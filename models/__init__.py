@@ -125,8 +125,8 @@ def known(*names: str) -> tuple[str, ...]:
     return names
 
 
-FULL_SIZE = ("bert-base", "gpt2-small", "llama-gqa", "resnet50", "vit-b16")
-"""Architectures that are exported at their published sizes; all others are the zoo, at small ones."""
+FULL_SIZE = ("bert-base", "detector", "gpt2-small", "llama-gqa", "resnet50", "vit-b16")
+"""Architectures that are exported at their usual sizes; all others are the zoo, at small ones."""
 
 
 def zoo() -> list[str]:

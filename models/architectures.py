@@ -122,6 +122,57 @@ class Yolo(nn.Module):
         return torch.cat([torch.einsum("bkin,i->bkn", share, self.project), score.sigmoid()], 1)
 
 
+class Detector(nn.Module):
+    """The same at the size that people use: strides of 8, 16 and 32, a neck up and down, 11 million parameters."""
+
+    def __init__(self, c: int = 32, classes: int = 80, bins: int = 16) -> None:
+        super().__init__()
+        self.classes, self.bins = classes, bins
+        widths, depths = [c * 2**k for k in range(5)], (2, 4, 4, 2)
+        self.stem = unit(3, c, s=2, act=nn.SiLU)
+        self.down = nn.ModuleList(
+            nn.Sequential(unit(i, o, s=2, act=nn.SiLU), C2f(o, n))
+            for i, o, n in zip(widths, widths[1:], depths, strict=False)
+        )
+        self.pool = SPPF(widths[4])
+        low, middle, high = widths[2:]
+        self.up = nn.ModuleList([_merge(middle + high, middle), _merge(low + middle, low)])
+        self.stride = nn.ModuleList([unit(low, low, s=2, act=nn.SiLU), unit(middle, middle, s=2, act=nn.SiLU)])
+        self.back = nn.ModuleList([_merge(low + middle, middle), _merge(middle + high, high)])
+        self.boxes, self.scores = nn.ModuleList(), nn.ModuleList()
+        for w in (low, middle, high):
+            self.boxes.append(self._head(w, 64, 4 * bins))
+            self.scores.append(self._head(w, low, classes))
+        self.project = nn.Parameter(torch.arange(bins).float(), requires_grad=False)
+
+    @staticmethod
+    def _head(i: int, c: int, o: int) -> nn.Module:
+        return nn.Sequential(unit(i, c, act=nn.SiLU), unit(c, c, act=nn.SiLU), nn.Conv2d(c, o, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, levels = self.stem(x), []
+        for stage in self.down:
+            x = stage(x)
+            levels.append(x)
+        high = self.pool(x)
+        middle = self.up[0](torch.cat([f.interpolate(high, scale_factor=2.0, mode="nearest"), levels[2]], 1))
+        low = self.up[1](torch.cat([f.interpolate(middle, scale_factor=2.0, mode="nearest"), levels[1]], 1))
+        middle = self.back[0](torch.cat([self.stride[0](low), middle], 1))
+        high = self.back[1](torch.cat([self.stride[1](middle), high], 1))
+        found = [
+            torch.cat([box(y), score(y)], 1).flatten(2)
+            for y, box, score in zip((low, middle, high), self.boxes, self.scores, strict=True)
+        ]
+        box, score = torch.cat(found, 2).split((4 * self.bins, self.classes), 1)
+        b, _, n = box.shape
+        share = box.view(b, 4, self.bins, n).softmax(2)
+        return torch.cat([torch.einsum("bkin,i->bkn", share, self.project), score.sigmoid()], 1)
+
+
+def _merge(i: int, o: int) -> nn.Module:
+    return nn.Sequential(unit(i, o, 1, act=nn.SiLU), C2f(o))
+
+
 class Pyramid(nn.Module):
     """A feature pyramid on a small backbone, with one head for all levels (RetinaNet, 2017)."""
 

@@ -2,7 +2,7 @@
 
     python -m models.make_exports [NAME ...]
 
-Five architectures stand at their published sizes; the zoo has many more at small ones. Each is exported as its entry
+Six architectures stand at their usual sizes; the zoo has many more at small ones. Each is exported as its entry
 says: ``ts9`` is the TorchScript exporter with opset 9, ``dynamo18`` the other one with opset 18, a trailing ``s`` means
 that all axes are static. Weights are random, and taken out of the file again (see ``models.strip``).
 """
@@ -187,6 +187,7 @@ LLAMA = hf.LlamaConfig(
 
 FULL_SIZE: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     "bert-base": (lambda: _encoder(hf.BertModel(hf.BertConfig())), ("ts17", "dynamo18")),
+    "detector": (lambda: _image(own.Detector(), 640), ("ts17",)),
     "gpt2-small": (lambda: _decoder(hf.GPT2LMHeadModel(hf.GPT2Config())), ("dynamo18",)),
     "llama-gqa": (lambda: _decoder(hf.LlamaForCausalLM(LLAMA)), ("dynamo18",)),
     "resnet50": (lambda: _vision(hf.ResNetForImageClassification(hf.ResNetConfig())), ("ts17", "dynamo18")),
@@ -387,7 +388,7 @@ def main(names: list[str]) -> None:
     for name, (make, variants) in {**FULL_SIZE, **ZOO}.items():
         for variant in variants if not names or name in names else ():
             torch.manual_seed(0)
-            exporter, opset = variant.rstrip("0123456789s"), int("".join(c for c in variant if c.isdigit()))
+            exporter, opset = variant.rstrip("s").rstrip("0123456789"), int("".join(c for c in variant if c.isdigit()))
             try:
                 case = make()
                 proto = _export(case, exporter, opset, static=variant.endswith("s"))

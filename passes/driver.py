@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from graphprune.errors import InputError, UserCodeError
+from graphprune.passes import budget, kept
 from graphprune.passes.contract import Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
 from graphprune.progress import Progress, Retitled
 from graphprune.rewrite import replay
 from graphprune.run import usercode
+from graphprune.run.calibration import Batches
 
 PROOF = "prove"
 LOG = logging.getLogger("graphprune")
@@ -78,6 +84,41 @@ def titles(passes: Sequence[Pass], state: State) -> list[dict[str, str]]:
         {name: f"round {own}: {name}" for name in _own_phases(one, state) if len(where[name]) > 1}
         for one, own in zip(passes, rounds, strict=True)
     ]
+
+
+def prepared(state: State, resume: str | os.PathLike[str] | None, begun: float) -> State:
+    """The state with what the time allows, and what an earlier run of the job has left.
+
+    Args:
+        state: before the first pass.
+        resume: a folder for finished parts.
+        begun: when the job began, by ``time.monotonic``.
+
+    Raises:
+        InputError: ONNX Runtime cannot run the model on the calibration inputs.
+    """
+    job, batches = state.job, state.batches(state.original)
+    allowed = None if job.time is None else budget.Budget(job.time, begun)
+    state = replace(state, budget=allowed)
+    if batches is not None and resume is not None:
+        about = kept.about(state.original, batches, job.input_shapes, job.allow_io, job.seed, job.time)
+        state = replace(state, kept=kept.Kept(Path(resume), about))
+    if batches is not None and allowed is not None:
+        measured = _measured(state, batches, allowed)
+        state = state.noting(measured.told(allowed))
+        state = replace(state, budget=replace(allowed, samples=measured.samples))
+    return state
+
+
+def _measured(state: State, batches: Batches, allowed: budget.Budget) -> budget.Measured:
+    """What the job can afford; what an interrupted run could, so that what it left fits."""
+    before = None if state.kept is None else state.kept.read("samples")
+    if before is not None:
+        return budget.Measured(int(before["samples"]), int(before["there"]), float(before["each"]))
+    found = budget.measure(state.analysis(state.original), batches, allowed)
+    if state.kept is not None:
+        state.kept.write({k: np.asarray(v) for k, v in vars(found).items()}, "samples")
+    return found
 
 
 def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:

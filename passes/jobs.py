@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 from graphprune.errors import GraphpruneError, InputError
 from graphprune.model import AnyModel, Model, files, load, paths
 from graphprune.model.arguments import InputShapes, Seed, checked
-from graphprune.passes import driver, recipes, toml
+from graphprune.passes import budget, driver, recipes, toml
 from graphprune.passes.depth import depth
 from graphprune.passes.driver import Clock
 from graphprune.passes.recipe import Recipe
@@ -56,6 +57,8 @@ def prune(
     sparsity: sparse.Request | None = None,
     packed: str | os.PathLike[str] | None = None,
     store: str = "dense",
+    time: float | str | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -90,6 +93,9 @@ def prune(
             linear operator to what the original made, ``repair`` brings back the mean and variance of its outputs alone
             (both ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did,
             ``none`` leaves weights as they are. By default ``refit`` with calibration inputs, ``none`` without.
+        time: how long it may take, in seconds or as ``5m``: with calibration inputs it is measured how many of them
+            can be looked at, and these are used.
+        resume: a folder where finished parts are kept, so that the same job goes on where it was interrupted.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
         sparsity: make what is left sparse too (see :func:`sparsify`).
         packed: where to write the sparse weights packed (see ``graphprune.rewrite.packed``).
@@ -103,10 +109,14 @@ def prune(
         VerdictError: it does not pass the checks; nothing was written.
         BackendError: the checks ask for TensorRT, which is not installed.
     """
-    job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
+    job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store)
-    return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
+    return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
+
+
+def _seconds(time: float | str | None) -> float | None:
+    return None if time is None else budget.seconds(time)
 
 
 @checked
@@ -132,6 +142,8 @@ def sparsify(
     seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
+    time: float | str | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Make the weights of products sparse: a pattern along what they sum over, or single weights.
@@ -163,6 +175,8 @@ def sparsify(
         seed: of the search for orders, of the choice of rows and of generated inputs.
         plan: where to write the plan instead.
         checks: judge the sparse model by :func:`graphprune.validate` before it is written; None does not.
+        time: how long it may take, as for :func:`prune`.
+        resume: a folder where finished parts are kept, as for :func:`prune`.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
@@ -186,6 +200,8 @@ def sparsify(
         seed=seed,
         plan=plan,
         checks=checks,
+        time=time,
+        resume=resume,
         progress=progress,
     )
 
@@ -231,6 +247,7 @@ def run_recipe(
     plan: str | os.PathLike[str] | None = None,
     packed: str | os.PathLike[str] | None = None,
     input_shapes: InputShapes | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Do what a recipe says to a model.
@@ -242,6 +259,7 @@ def run_recipe(
         plan: where to write the plan instead.
         packed: where to write sparse weights packed (see ``graphprune.rewrite.packed``).
         input_shapes: sizes for inputs, beside those of the recipe.
+        resume: a folder where finished parts are kept, as for :func:`prune`.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
@@ -252,13 +270,16 @@ def run_recipe(
     """
     recipe = recipe if isinstance(recipe, Recipe) else toml.load(recipe)
     progress = progress or Progress()
-    clock = Clock(progress)
+    clock, begun = Clock(progress), monotonic()
     loaded = load(model)
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
     empty = State(loaded, loaded, Plan({}), job, progress)
+    for option, given in (("--time", job.time), ("--resume", resume)):
+        if given is not None and job.calibration is None:
+            raise InputError(f"{option} is about jobs that look at inputs: give some by --calibration")
     driver.check_requirements(recipe.passes, empty, recipe.places)
-    progress.plan(driver.phases(recipe.passes, empty, output is not None))
+    progress.plan(driver.phases(recipe.passes, empty, output is not None), budget.COSTS)
     outputs = Outputs(output, plan, packed)
     sources = _declare(recipe, loaded, job, outputs)
     clock.lap("load")
@@ -269,6 +290,7 @@ def run_recipe(
     state = replace(empty, plan=Plan(described(analysis)))
     for source in sources:
         samples.check_pictures(source, loaded, job.input_shapes)
+    state = driver.prepared(state, resume, begun)
     clock.lap("analyze")
     return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
 
@@ -296,6 +318,7 @@ def run_all(
     output: Path | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
     progress: Progress | None = None,
+    resume: Path | None = None,
 ) -> list[Outcome]:
     """Do what a recipe says to several models; one that fails does not stop the others.
 
@@ -305,6 +328,7 @@ def run_all(
         output: of one model the file of its result; of several a folder, where each keeps its name.
         input_shapes: sizes for inputs, beside those of the recipe.
         progress: is told of every phase and of its steps.
+        resume: a folder where finished parts are kept, as for :func:`prune`.
 
     Raises:
         InputError: several models have one name, or the output is no folder.
@@ -313,7 +337,7 @@ def run_all(
     found = []
     for model, place in zip(models, places, strict=True):
         try:
-            result = run_recipe(recipe, model, place, input_shapes=input_shapes, progress=progress)
+            result = run_recipe(recipe, model, place, input_shapes=input_shapes, resume=resume, progress=progress)
         except GraphpruneError as error:
             found.append(Outcome(model, None, str(error), error.exit_status))
         else:

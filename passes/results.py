@@ -20,7 +20,7 @@ from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
-from graphprune.passes.fit.reconstruct import Fit
+from graphprune.passes.fit.waved import Fit
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.rounds import cutting
 from graphprune.passes.smaller import costs

@@ -20,6 +20,7 @@ _JOB = {
     "calibration": {"type": "string"},
     "allow_io": {"type": "boolean"},
     "prove": {"type": "boolean"},
+    "time": {"type": ["number", "string"]},
     "input_shapes": {
         "type": "object",
         "additionalProperties": {"type": "array", "items": {"type": "integer", "minimum": 1}},

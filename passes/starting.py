@@ -49,6 +49,7 @@ def _job(analysis: Analysis) -> str:
         "# them classes go by magnitude and nothing is fitted: a trained model then loses accuracy quickly.",
         '# calibration = "inputs.npz"',
         "# seed = 0",
+        '# time = "5m"  # use as many inputs as this is enough for',
     ]
     if any(group.interface for group in [*analysis.groups, *analysis.fixed]):
         lines += ["# Let states shrink that callers carry round (caches of keys and values).", "# allow_io = true"]

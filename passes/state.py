@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.model import Model
+from graphprune.passes.budget import Budget
+from graphprune.passes.kept import Kept
 from graphprune.progress import Progress
 from graphprune.relation import Shape
 from graphprune.rewrite.plan import Plan
@@ -34,6 +36,7 @@ class Job:
         prove: compare what was removed with the masked original before anything is written.
         calibration: unlabelled inputs (see ``graphprune.run.samples``), or ``generated``; None where there are none.
         seed: of generated inputs, and of everything that is drawn by chance.
+        time: seconds that it may take: with calibration inputs they say how many of these are used.
     """
 
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -41,6 +44,7 @@ class Job:
     prove: bool = True
     calibration: Source | None = None
     seed: int = 0
+    time: float | None = None
 
     def __post_init__(self) -> None:
         # passes go through the inputs again and again, and a generator is used up by the first
@@ -61,6 +65,9 @@ class State:
         ahead: the passes that are still to come.
         findings: what passes have found, by type; one of each.
         analyses: of models met so far, with the model itself, by its identity.
+        inputs: calibration inputs of models met so far, by the identity of the model.
+        budget: the time that is left, None where there is no end.
+        kept: where finished parts are kept for another run of the same job, None where they are not.
     """
 
     original: Model
@@ -71,6 +78,9 @@ class State:
     ahead: Sequence[Pass] = ()
     findings: Mapping[type, Any] = field(default_factory=dict)
     analyses: dict[int, tuple[Model, Analysis]] = field(default_factory=dict, repr=False, compare=False)
+    inputs: dict[int, Batches] = field(default_factory=dict, repr=False, compare=False)
+    budget: Budget | None = None
+    kept: Kept | None = None
 
     def analysis(self, model: Model | None = None) -> Analysis:
         """The analysis of the model as it is now, or of another; made once.
@@ -125,8 +135,13 @@ class State:
         """
         if self.job.calibration is None:
             return None
-        runnable = self.analysis(model).model.runnable
-        return calibration.batches(self.job.calibration, runnable, self.job.input_shapes, self.job.seed)
+        if id(model) not in self.inputs:
+            runnable = self.analysis(model).model.runnable
+            made = calibration.batches(self.job.calibration, runnable, self.job.input_shapes, self.job.seed)
+            self.inputs[id(model)] = calibration.Held(made)
+        most = None if self.budget is None else self.budget.samples
+        found = self.inputs[id(model)]
+        return found if most is None else lambda: calibration.first(found, most)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from graphprune.errors import InputError
+from graphprune.passes import budget
 from graphprune.passes.contract import Pass
 from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
 from graphprune.passes.state import Job
@@ -95,14 +96,26 @@ def _recipe(data: Mapping[str, Any], text: str, file: Path) -> Recipe:
             raise InputError(f"{file}{_at(text, keys)}: {error}") from error
         except InputError as error:
             raise InputError(f"{file}{_at(text, ['passes', place, 'use'])}: {error}") from error
-    models = {glob: _job(_placed(section, file.parent, _from)) for glob, section in data.get("models", {}).items()}
+    models = {
+        glob: _job(_placed(section, file.parent, _from), f"{file}{_at(text, ['models', glob, 'time'])}")
+        for glob, section in data.get("models", {}).items()
+    }
+    job = _job(_placed(data.get("job", {}), file.parent, _from), f"{file}{_at(text, ['job', 'time'])}")
     places = tuple(f"{file}{_at(text, ['passes', place, 'use'])}" for place in range(len(passes)))
-    return Recipe(tuple(passes), Job(**_job(_placed(data.get("job", {}), file.parent, _from))), models, places)
+    return Recipe(tuple(passes), Job(**job), models, places)
 
 
-def _job(section: Mapping[str, Any]) -> dict[str, Any]:
-    shapes = {name: tuple(sizes) for name, sizes in section.get("input_shapes", {}).items()}
-    return {**section, "input_shapes": shapes} if shapes else dict(section)
+def _job(section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a section says of the job; its time is told by the line that it stands at where it is none."""
+    found = dict(section)
+    if "input_shapes" in found:
+        found["input_shapes"] = {name: tuple(sizes) for name, sizes in found["input_shapes"].items()}
+    if "time" in found:
+        try:
+            found["time"] = budget.seconds(found["time"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    return found
 
 
 def dump(recipe: Recipe, path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ by element.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
@@ -20,12 +21,24 @@ from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.spans import Span, span
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Axes, IntArray
-from graphprune.run.moments import FloatArray, Moments
+from graphprune.run.moments import FloatArray, Gathered, Moments
 from graphprune.run.runtime import Feeds
 from graphprune.run.staged import observed, waves
 
-ROWS = 2048
-"""Rows of one operator in one run of the model; more positions of an image say little that is new."""
+MANY, WIDE, LEAST, TIMES = 16384, 512, 4096, 2
+"""Rows of one operator in all, over all runs: the first number where sums are no longer than the second; of longer sums
+fewer, as each costs more, but at least the third number, and the fourth times as many as a sum is long."""
+
+
+def rows_of_run(sums: int, runs: int) -> int:
+    """How many rows of an operator are looked at in each of some runs of a model."""
+    wanted = min(MANY, MANY * WIDE // max(sums, 1))
+    return -(-max(wanted, LEAST, TIMES * sums) // max(runs, 1))
+
+
+def chance(seed: int, name: str, run: int) -> np.random.Generator:
+    """What chooses rows of a tensor in a run: the same ones for all that reads it, whatever else is chosen."""
+    return np.random.default_rng((seed, zlib.crc32(name.encode()), run))
 
 
 @dataclass(frozen=True)
@@ -59,19 +72,18 @@ class _Weighted:
     def __init__(self, analysis: Analysis, product: Product) -> None:
         self.product, self.node, self.reads, self.output = product, product.node, [product.input], product.output
         self.summed = analysis.rulings.span(product.output, product.form, product.form.sums)
-        self.moments: Moments | None = None
+        self.moments = Moments.empty(*self.product.widths)
+        self.rows = Gathered(self.moments.add, self.product.widths[1])
 
-    def add(self, values: Feeds, rng: np.random.Generator) -> None:
+    def add(self, values: Feeds, seed: int, run: int, runs: int) -> None:
         x = values[self.product.input]
-        rows = self.product.rows(x, self.product.choose(x, ROWS, rng)[0])
-        self.moments = self.moments or Moments.empty(rows.shape[0], rows.shape[2])
-        self.moments.add(rows)
+        most = rows_of_run(self.product.widths[1], runs)
+        self.rows.add(self.product.rows(x, self.product.choose(x, most, chance(seed, self.product.input, run))[0]))
 
     def finish(self, analysis: Analysis) -> Contraction:
-        assert self.moments is not None
+        self.rows.finish()
         matrix = self.product.matrix(analysis.model.array(self.product.weight)).astype(np.float64)
-        mean = self.moments.x / max(self.moments.count, 1)
-        return Contraction(self.node, self.summed, mean, self.moments.centred, matrix, True)
+        return Contraction(self.node, self.summed, self.moments.mean, self.moments.centred, matrix, True)
 
 
 class _Paired:
@@ -81,7 +93,7 @@ class _Paired:
         self.node, self.summed, self.reads, self.output, self.axes = node, summed, reads, output, axes
         self.gram: FloatArray | None = None
 
-    def add(self, values: Feeds, rng: np.random.Generator) -> None:
+    def add(self, values: Feeds, seed: int, run: int, runs: int) -> None:
         grams = []
         for name, (batch, others, summed) in zip(self.reads, self.axes, strict=True):
             x = values[name].astype(np.float32).transpose(batch + others + summed)
@@ -124,11 +136,11 @@ def observe(
         if c.summed.touches(wanted) and c.output in model.producer and there.issuperset(c.reads)
     }
     steps = waves(analysis.model, pending)
-    rng = np.random.default_rng(seed)
     made = [{c.output: c.reads for c in step} for step in steps]
-    for number, values in observed(model, made, batches, progress):
+    runs = sum(1 for _ in batches())
+    for number, run, values in observed(model, made, batches, progress):
         for contraction in steps[number]:
-            contraction.add(values, rng)
+            contraction.add(values, seed, run, runs)
     return [pending[node].finish(analysis) for node in sorted(pending)]
 
 

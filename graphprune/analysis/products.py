@@ -70,6 +70,12 @@ class Product:
         return prod(self.form.places.values())
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Groups, and what a row of one sums over."""
+        form = self.form
+        return prod(self.sizes[n] for n in form.groups), prod(self.sizes[n] for n in form.sums)
+
+    @property
     def layout(self) -> tuple[object, ...]:
         """How the weight is read: alike where it becomes the same matrix."""
         form, roles = self.form, dict[Letter, tuple[str, int]]()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from graphprune.cli.boundary import printing
 from graphprune.model import files, paths
+from graphprune.passes import budget
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
 from graphprune.verdict.trt import CAPABILITIES
@@ -124,6 +125,28 @@ def seed_option(function: F) -> F:
     return click.option(
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the generated inputs."
     )(function)
+
+
+def time_options(function: F) -> F:
+    """``--time`` and ``--resume``."""
+    resume = click.option(
+        "--resume",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Keep finished parts there; the same job, interrupted and run again, goes on from them.",
+    )
+    limit = click.option(
+        "--time",
+        "seconds",
+        metavar="5m",
+        callback=_time,
+        help="How long it may take: as many calibration samples are used as that allows.",
+    )
+    return limit(resume(function))
+
+
+def _time(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else budget.seconds(text)
 
 
 def proof_options(function: F) -> F:

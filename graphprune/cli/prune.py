@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graphprune.cli import report
-from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
+from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show, time_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
@@ -57,6 +57,7 @@ from graphprune.verdict.checks import Checks
 @recipe_option
 @shape_options
 @proof_options
+@time_options
 @output_options
 def command(
     model: Path,
@@ -89,6 +90,8 @@ def command(
     input_shapes: dict[str, Shape],
     no_proof: bool,
     seed: int,
+    seconds: float | None,
+    resume: Path | None,
     json_to: str | None,
     verbose: bool,
     quiet: bool,
@@ -101,7 +104,7 @@ def command(
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
-    job = Job(input_shapes, allow_io, not no_proof, calibration, seed)
+    job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps)
     recipe = recipes.pruning(
         wish,
@@ -114,6 +117,6 @@ def command(
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:
-        result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
+        result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli import report
-from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.passes import jobs, toml
@@ -23,12 +24,15 @@ from graphprune.relation import Shape
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The result; of several models a folder.")
 @shape_options
+@time_options
 @output_options
 def command(
     recipe: Path,
     models: tuple[Path, ...],
     output: Path | None,
     input_shapes: dict[str, Shape],
+    seconds: float | None,
+    resume: Path | None,
     json_to: str | None,
     verbose: bool,
     quiet: bool,
@@ -38,8 +42,10 @@ def command(
     The exit status is that of the worst. A recipe to start from is written by 'graphprune init'.
     """
     read = toml.load(recipe)
+    if seconds is not None:
+        read = replace(read, job=replace(read.job, time=seconds))
     with watched(quiet) as progress:
-        outcomes = jobs.run_all(read, models, output, input_shapes=input_shapes, progress=progress)
+        outcomes = jobs.run_all(read, models, output, input_shapes=input_shapes, progress=progress, resume=resume)
     status = max(one.status for one in outcomes)
     data = {
         "format": "graphprune-run/1",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graphprune.cli import report
-from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show
+from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show, time_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
@@ -50,6 +50,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @recipe_option
 @shape_options
 @proof_options
+@time_options
 @output_options
 def command(
     model: Path,
@@ -75,6 +76,8 @@ def command(
     input_shapes: dict[str, Shape],
     no_proof: bool,
     seed: int,
+    seconds: float | None,
+    resume: Path | None,
     json_to: str | None,
     verbose: bool,
     quiet: bool,
@@ -86,7 +89,7 @@ def command(
     scope = Scope(include, exclude, also)
     recipe = recipes.pruning(
         recipes.Wish(),
-        Job(input_shapes, False, not no_proof, calibration, seed),
+        Job(input_shapes, False, not no_proof, calibration, seed, seconds),
         None,
         sparse.Request(pattern, method, permute, amount, scope, steps, rewind),
         "none" if no_compensate else compensate,
@@ -95,6 +98,6 @@ def command(
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:
-        result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
+        result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))

@@ -16,6 +16,8 @@ from graphprune.progress import Progress
 
 PAUSE = 10.0
 """Seconds between two lines."""
+FIRST = 1.0
+"""Seconds before the first."""
 
 
 @contextmanager
@@ -69,12 +71,14 @@ def _bar() -> Iterator[Progress]:
 
 @contextmanager
 def _lines() -> Iterator[Progress]:
-    """A line every :data:`PAUSE` seconds, also while nothing is told: a single step may take long."""
+    """A line soon, and one every :data:`PAUSE` seconds, also while nothing is told: a single step may take long."""
     progress, over = Progress(), threading.Event()
 
     def tell() -> None:
-        while not over.wait(PAUSE):
+        pause = min(FIRST, PAUSE)
+        while not over.wait(pause):
             print(f"graphprune: {line(progress)}", file=sys.stderr, flush=True)
+            pause = PAUSE
 
     def run() -> None:
         with suppress(OSError, ValueError):  # standard error may be closed
@@ -100,10 +104,13 @@ def _title(progress: Progress) -> str:
 
 
 def _pace(progress: Progress) -> str:
-    """What share of a phase is done, how long that took, and how long the rest will."""
+    """What share of a phase is done, how long that took, how long its rest will, and the rest of the job."""
     share = f"{100 * progress.done // progress.total} %, " if progress.total else ""
     left = "" if progress.left is None else f", {_time(progress.left)} left of it"
-    return f"{share}{_time(progress.elapsed)} so far{left}"
+    whole = progress.left_in_all if progress.number < len(progress.phases) else None
+    return (
+        f"{share}{_time(progress.elapsed)} so far{left}{'' if whole is None else f', about {_time(whole)} left in all'}"
+    )
 
 
 def _time(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write(path: Path | IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write arrays under their names, as ``numpy.load`` reads them."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from graphprune.model import Model
 from graphprune.relation import Shape
 from graphprune.run import samples, sizing, synthetic
 from graphprune.run.runtime import Feeds
+from graphprune.run.shelf import Shelf
 
 Source = samples.Source
 Batches = Callable[[], Iterable[Feeds]]
@@ -32,6 +35,31 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
         return lambda: synthetic.inputs(model, sizes, seed)
     held = samples.kept(source)
     return lambda: samples.load(held, model, input_shapes=input_shapes)
+
+
+class Held:
+    """Batches that are read once: the first time that they are gone through, they are kept (see ``shelf``).
+
+    Args:
+        batches: gives the inputs.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.folder = tempfile.TemporaryDirectory()
+        self.shelf = Shelf(Path(self.folder.name))
+        self.count: int | None = None
+
+    def __call__(self) -> Iterator[Feeds]:
+        """The inputs from the start."""
+        if self.count is not None:
+            yield from (self.shelf.get(run) for run in range(self.count))
+            return
+        place = -1
+        for place, feeds in enumerate(self.batches()):
+            self.shelf.put(place, feeds)
+            yield self.shelf.get(place)
+        self.count = place + 1
 
 
 def first(batches: Batches, count: int) -> list[Feeds]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,34 +11,97 @@ import numpy.typing as npt
 from graphprune.relation import Values
 
 FloatArray = npt.NDArray[np.float64]
+_LEAST = 1024
 
 
 @dataclass
 class Moments:
     """Sums over rows of separate products, one for each group of a convolution.
 
+    Products are of single precision, and about an origin near the mean: where rows vary little beside their mean, what
+    rounding leaves of products about zero says nothing of how they vary.
+
     Attributes:
-        xx: ``X^T X``, shape ``[groups, sums, sums]``.
+        about: second moments about the origin, shape ``[groups, sums, sums]``.
         x: sum of the rows, shape ``[groups, sums]``.
         count: number of rows.
+        origin: shape ``[groups, sums]``; the mean of the first rows.
     """
 
-    xx: FloatArray
+    about: FloatArray
     x: FloatArray
     count: int = 0
+    origin: FloatArray | None = None
 
     @classmethod
     def empty(cls, groups: int, sums: int) -> Moments:
         """Of no rows yet."""
         return cls(np.zeros((groups, sums, sums)), np.zeros((groups, sums)))
 
-    def add(self, rows: Values) -> None:
-        """Add rows, shape ``[groups, n, sums]``."""
-        self.xx += rows.transpose(0, 2, 1) @ rows
-        self.x += rows.sum(1)
+    def add(self, rows: Values) -> Values:
+        """Add rows, shape ``[groups, n, sums]``; returns them as seen from the origin."""
+        if self.origin is None:
+            self.origin = np.asarray(rows.mean(1), np.float64)
+        seen = rows - self.origin.astype(rows.dtype)[:, None]
+        self.about += seen.transpose(0, 2, 1) @ seen
+        self.x += rows.sum(1, dtype=np.float64)
         self.count += rows.shape[1]
+        return seen
+
+    def seen_from(self, origin: FloatArray) -> FloatArray:
+        """Second moments about another origin."""
+        own = np.zeros_like(self.x) if self.origin is None else self.origin
+        step, apart = own - origin, self.x - self.count * own
+        return self.about + _outer(step, apart) + _outer(apart, step) + self.count * _outer(step, step)
+
+    @property
+    def xx(self) -> FloatArray:
+        """``X^T X``."""
+        return self.seen_from(np.zeros_like(self.x))
+
+    @property
+    def mean(self) -> FloatArray:
+        """The mean of the rows."""
+        return self.x / max(self.count, 1)
 
     @property
     def centred(self) -> FloatArray:
         """``X^T X`` about the mean."""
-        return self.xx - np.einsum("gi,gj->gij", self.x, self.x) / max(self.count, 1)
+        if self.origin is None:
+            return self.about
+        step = self.origin - self.mean  # the sum of the rows as seen from the mean is zero: one term of three is left
+        return self.about - self.count * _outer(step, step)
+
+
+def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
+    return a[:, :, None] * b[:, None, :]
+
+
+class Gathered:
+    """Rows that wait until there are so many that a product over them costs more than to add it up.
+
+    Args:
+        take: is given arrays of rows, which run along the last axis but one, or along the only one.
+        enough: how many are waited for.
+    """
+
+    def __init__(self, take: Callable[..., object], enough: int) -> None:
+        self.take, self.enough = take, max(enough, _LEAST)
+        self.waiting: list[tuple[Values, ...]] = []
+        self.count = 0
+
+    def add(self, *arrays: Values) -> None:
+        """More rows of each array."""
+        self.waiting.append(arrays)
+        self.count += arrays[0].shape[-2]
+        if self.count >= self.enough:
+            self.finish()
+
+    def finish(self) -> None:
+        """Give away what waits."""
+        if self.waiting:
+            joined = (
+                np.concatenate(parts, axis=max(parts[0].ndim - 2, 0)) for parts in zip(*self.waiting, strict=True)
+            )
+            self.take(*joined)
+        self.waiting, self.count = [], 0

@@ -1,7 +1,8 @@
 """A model run in stages: up to its first linear operators, from there to the next, and so on.
 
-Between stages, what later ones need lies on disk, for every batch of inputs; so a model whose weights change from stage
-to stage runs once in all, and memory does not grow with the number of batches.
+Between stages, what later ones need is kept for every batch of inputs (see ``shelf``); so a model whose weights change
+from stage to stage runs once in all, and memory does not grow with the number of batches. A model whose weights stay is
+run as a whole, unless these would fill memory.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Values
-from graphprune.run import arrays
-from graphprune.run.runtime import Feeds, part, run, session
+from graphprune.run.runtime import Feeds, part, run, session, upto
+from graphprune.run.shelf import Shelf
 
 T = TypeVar("T")
+_HEAVY = 2 << 30
+"""Bytes of weights from which on a model is never held as a whole."""
 
 
 def waves(model: Model, marked: Mapping[int, T]) -> list[list[T]]:
@@ -53,11 +56,11 @@ class Staged:
         model: the model as it is at first; what is run may have other weights.
         waves: by tensor the number of its wave: what it is made of belongs to that stage at the latest.
         behind: whether the maker of such a tensor runs one stage later, when its weights have been changed.
-        folder: for what is kept between stages.
+        folder: for what is kept between stages, where memory has no room.
     """
 
     def __init__(self, model: Model, waves: Mapping[str, int], behind: bool, folder: Path) -> None:
-        self.folder = folder
+        self.shelf = Shelf(folder)
         self.constants = model.constant_names
         self.stage: dict[str, int] = {i.name: 0 for i in model.inputs}  # where each tensor is made
         self.last: dict[str, int] = {}  # the last stage that reads it
@@ -79,7 +82,7 @@ class Staged:
 
     def start(self, batch: int, feeds: Mapping[str, Values]) -> None:
         """Keep the inputs of a batch."""
-        arrays.write(self._file(batch), feeds)
+        self.shelf.put(batch, feeds)
 
     def run(
         self, model: Model, number: int, batches: int, names: Sequence[str], again: bool = False
@@ -104,7 +107,7 @@ class Staged:
         with ExitStack() as stack:
             active, shapes = None, None
             for batch in range(batches):
-                kept = arrays.read(self._file(batch))
+                kept = self.shelf.get(batch)
                 found = {n: v.shape for n, v in kept.items()}
                 if fresh and found != shapes:  # sizes are declared: without them inference goes wrong on some models
                     stack.close()
@@ -114,8 +117,9 @@ class Staged:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
                     kept |= zip(fresh, run(active, given, fresh), strict=True)
                 if not again:
-                    later = {n: v for n, v in kept.items() if self.last.get(n, -1) > number}
-                    arrays.write(self._file(batch), later)
+                    later = {n for n in kept if self.last.get(n, -1) > number}
+                    self.shelf.put(batch, {n: kept[n] for n in fresh if n in later})
+                    self.shelf.drop(batch, kept.keys() - later)
                 yield {n: kept[n] for n in names}
 
     def _part(self, model: Model, number: int, fresh: Sequence[str], kept: Mapping[str, Values]) -> Model:
@@ -133,9 +137,6 @@ class Staged:
         inputs = [helper.make_tensor_value_info(n, kinds[n], v.shape) for n, v in there.items()]
         return part(model, nodes[::-1], wanted, inputs, fresh)
 
-    def _file(self, batch: int) -> Path:
-        return self.folder / f"{batch}.npz"
-
 
 def _only_tensors(active: ort.InferenceSession, model: Model) -> None:
     """Raise InputError where a sequence or the like would have to be kept between stages."""
@@ -151,21 +152,52 @@ def observed(
     steps: Sequence[Mapping[str, Sequence[str]]],
     batches: Callable[[], Iterable[Feeds]],
     progress: Steps = unseen,
-) -> Iterator[tuple[int, Feeds]]:
+) -> Iterator[tuple[int, int, Feeds]]:
     """What is read at every step of a model whose weights stay, for every batch; the model runs once in all.
 
     Args:
         model: as it runs.
         steps: by tensor that is made at the step, what is read to make it.
         batches: gives the inputs.
-        progress: is told after each step how many of how many are done.
+        progress: is told how many of how many parts are done.
 
     Yields:
-        The number of the step, ascending, and the values of one batch.
+        The number of the step, the number of the batch, and the values.
 
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
+    heavy = sum(len(t.raw_data) for t in model.graph.initializer) > _HEAVY
+    yield from (_by_stages if heavy else _as_a_whole)(model, steps, batches, progress)
+
+
+def _as_a_whole(
+    model: Model,
+    steps: Sequence[Mapping[str, Sequence[str]]],
+    batches: Callable[[], Iterable[Feeds]],
+    progress: Steps,
+) -> Iterator[tuple[int, int, Feeds]]:
+    reads = [list(dict.fromkeys(name for reads in step.values() for name in reads)) for step in steps]
+    made = [n for n in dict.fromkeys(n for names in reads for n in names) if n in model.producer]
+    total = sum(1 for _ in batches())
+    with ExitStack() as stack:
+        active = stack.enter_context(session(upto(model, made))) if made else None
+        for batch, feeds in enumerate(batches()):
+            values = dict(feeds)
+            if active is not None:
+                given = {i.name: feeds[i.name] for i in active.get_inputs()}
+                values |= zip(made, run(active, given, made), strict=True)
+            for number, names in enumerate(reads):
+                yield number, batch, {n: values[n] for n in names}
+            progress(batch + 1, total)
+
+
+def _by_stages(
+    model: Model,
+    steps: Sequence[Mapping[str, Sequence[str]]],
+    batches: Callable[[], Iterable[Feeds]],
+    progress: Steps,
+) -> Iterator[tuple[int, int, Feeds]]:
     with tempfile.TemporaryDirectory() as folder:
         numbers = {output: number for number, step in enumerate(steps) for output in step}
         staged, count = Staged(model, numbers, True, Path(folder)), 0
@@ -174,6 +206,6 @@ def observed(
             count += 1
         for number, step in enumerate(steps):
             names = list(dict.fromkeys(name for reads in step.values() for name in reads))
-            for values in staged.run(model, number, count, names):
-                yield number, values
+            for batch, values in enumerate(staged.run(model, number, count, names)):
+                yield number, batch, values
             progress(number + 1, len(steps))

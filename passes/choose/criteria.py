@@ -104,6 +104,7 @@ def rank(
     contractions: Sequence[Contraction] = (),
     seed: int = 0,
     progress: Steps = unseen,
+    most: float = 1.0,
 ) -> dict[str, Ranking]:
     """Rank the classes of groups.
 
@@ -122,6 +123,7 @@ def rank(
         contractions: of the model on calibration inputs, for those that need them.
         seed: of ``random``.
         progress: is told after each group how many of how many are done.
+        most: the share of the classes of a group that may go; ``obs`` looks no further.
     """
     rng = np.random.default_rng(seed)
     by_weights = magnitude.score(analysis, groups) if criterion != "random" else {}
@@ -131,7 +133,7 @@ def rank(
 
     match criterion:
         case "obs":
-            found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)), progress)
+            found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)), most, progress)
             return {g.id: Ranking(found[g.id], _errors(g, found[g.id])) for g in groups}
         case "activation":
             scores = {g.id: _contributed(g, contractions) for g in groups}

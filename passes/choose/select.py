@@ -18,6 +18,7 @@ from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
 from graphprune.passes.contract import Pass
+from graphprune.passes.kept import content
 from graphprune.passes.rounds import Cutting, descent, joined, pending
 from graphprune.passes.state import State
 from graphprune.rewrite.lineage import Ancestor
@@ -101,7 +102,9 @@ class Select(Pass):
         groups, left = self._candidates(state, analysis, kin)
         before = None if earlier is None or kin is None else self._before(state, earlier, kin)
         request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform, before)
-        selected = selection.select(analysis, groups, request, state.batches(state.model), job.seed, state.progress)
+        again = None if state.kept is None else state.kept.on(self.name, content(state.model))
+        batches = state.batches(state.model)
+        selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
         untouched = left + selected.chosen.untouched
         if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
             raise InputError(_nothing(analysis, untouched, self.ratio))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction, observe
 from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Before
+from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import Align
+from graphprune.passes.kept import Kept
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
@@ -58,6 +62,7 @@ def select(
     batches: Batches | None,
     seed: int = 0,
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> Selected:
     """Choose the classes of groups that are to go.
 
@@ -68,23 +73,47 @@ def select(
         batches: calibration inputs, None where there are none.
         seed: of what is random.
         progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
+        kept: where rankings are kept for another run of the same job.
     """
     ratio, align, criterion = request.ratio, request.align, request.criterion
     progress = progress or Progress()
+    looks = criteria.needs_inputs(criterion) and batches is not None
+    weighed, most = looks and not request.uniform, max(allocation.MOST, ratio)
+    kept = None if kept is None else kept.on(criterion, most, [g.id for g in groups])
+    before = _read(kept, "weighed" if weighed else "ranked")
     observed: list[Contraction] = []
-    if criteria.needs_inputs(criterion) and batches is not None:
+    if looks and before is None and batches is not None:
         observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
-    rankings = criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"))
+    rankings = before or criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"), most)
+    _write(kept if looks and not before else None, "ranked", rankings)
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
     whole = None if request.before is None else request.before.whole
     shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
-    if request.uniform or not observed or batches is None:
+    if not weighed or not (observed or before) or batches is None:
         return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant)
-    some = calibration.first(batches, sensitivity.SAMPLES)
-    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+    if before is None:
+        some = calibration.first(batches, sensitivity.SAMPLES)
+        rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+        _write(kept, "weighed", rankings)
     progress.begin("select")
     chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
     return Selected(chosen, shown, constant)
+
+
+def _write(kept: Kept | None, stage: str, rankings: Mapping[str, Ranking]) -> None:
+    if kept is not None:
+        found = {"groups": np.asarray(list(rankings))}
+        for k, one in enumerate(rankings.values()):
+            found |= {f"{k}/scores": one.scores, f"{k}/errors": one.errors}
+        kept.write(found, stage)
+
+
+def _read(kept: Kept | None, stage: str) -> dict[str, Ranking] | None:
+    """Rankings of an earlier run of the same job."""
+    found = None if kept is None else kept.read(stage)
+    if found is None:
+        return None
+    return {str(id): Ranking(found[f"{k}/scores"], found[f"{k}/errors"]) for k, id in enumerate(found["groups"])}

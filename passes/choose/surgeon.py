@@ -15,6 +15,7 @@ Products of activations have no weights to adjust: of them the error is what goe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -22,13 +23,15 @@ import numpy as np
 from graphprune.analysis import Group
 from graphprune.analysis.contractions import Contraction
 from graphprune.progress import Steps, unseen
-from graphprune.relation import IntArray
+from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
+from graphprune.run.positive import LARGE, inverse
 
 RIDGE = 1e-4
 """Added to the diagonal of H, beside its mean."""
 ROUNDS = 64
 """Blocks in which classes go; scores are new after each."""
+_TINY = 1e-30
 
 
 class _State(Protocol):
@@ -42,35 +45,72 @@ class _State(Protocol):
 
 
 class _Adjusted:
-    """A product whose weights make up for what goes."""
+    """A product whose weights make up for what goes.
+
+    H^-1 is made once. What block elimination takes off it is kept as a product ``U^T U``, of which only what is looked
+    at is ever multiplied out: the blocks of the classes, and the columns of those that go.
+    """
 
     def __init__(self, contraction: Contraction, labels: IntArray) -> None:
-        gram, self.weight, self.labels = contraction.gram, contraction.matrix, labels
-        variance = float(np.einsum("gio,gio->", self.weight, gram @ self.weight))
+        self.inverse, self.labels = _inverse(contraction.gram), labels
+        self.weight = contraction.matrix.astype(self.inverse.dtype)
+        made = contraction.gram.astype(self.weight.dtype) @ self.weight
+        variance = float(np.einsum("gio,gio->", self.weight, made))
         self.scale = 1 / variance if variance > 0 else 0.0
-        self.inverse = np.linalg.inv(damped(gram))
+        self.factor, self.used = np.empty_like(self.inverse), 0
+        self.members = list(_by_count(labels))
+        self.blocks = [self.inverse[:, rows[:, :, None], rows[:, None, :]] for _, rows in self.members]
+        self.gone = np.zeros(len(labels), bool)
 
     def lost(self, size: int) -> FloatArray:
         found = np.zeros(size)
-        for classes, rows in _by_count(self.labels):
-            own = self.weight[:, rows]
-            blocks = self.inverse[:, rows[:, :, None], rows[:, None, :]]
-            found[classes] += np.einsum("gnro,gnro->n", own, np.linalg.solve(blocks, own))
+        for (classes, rows), blocks in zip(self.members, self.blocks, strict=True):
+            there = np.flatnonzero(~self.gone[rows[:, 0]])
+            own = self.weight[:, rows[there]]
+            if rows.shape[1] == 1:
+                left = np.einsum("gnro,gnro->gn", own, own) / np.maximum(blocks[:, there, 0, 0], _TINY)
+            else:
+                apart = blocks[:, there] + _TINY * np.eye(rows.shape[1], dtype=blocks.dtype)  # none is exactly singular
+                left = np.einsum("gnrs,gnrs->gn", np.linalg.inv(apart), own @ own.swapaxes(2, 3))
+            found[classes[there]] += left.sum(0)
         return self.scale * found
 
     def remove(self, gone: np.ndarray) -> float:
-        away, kept = np.flatnonzero(gone[self.labels]), np.flatnonzero(~gone[self.labels])
+        away = np.flatnonzero(gone[self.labels] & ~self.gone)
         if not len(away):
             return 0.0
-        own, across = self.weight[:, away], self.inverse[:, kept[:, None], away]
-        both = np.concatenate([own, across.transpose(0, 2, 1)], axis=2)
-        solved = np.linalg.solve(self.inverse[:, away[:, None], away], both)
-        outputs = own.shape[2]
-        error = float(np.einsum("gro,gro->", own, solved[:, :, :outputs]))
-        self.weight = self.weight[:, kept] - across @ solved[:, :, :outputs]
-        self.inverse = self.inverse[:, kept[:, None], kept] - across @ solved[:, :, outputs:]
-        self.labels = self.labels[kept]
-        return self.scale * error
+        before = self.factor[:, : self.used]
+        across = self.inverse[:, away] - before[:, :, away].swapaxes(1, 2) @ before
+        root = np.linalg.inv(_root(across[:, :, away]))
+        step, own = root @ across, root @ self.weight[:, away]
+        self.weight -= step.swapaxes(1, 2) @ own
+        turned = np.ascontiguousarray(step.swapaxes(1, 2))
+        for (_, rows), blocks in zip(self.members, self.blocks, strict=True):
+            part = turned[:, rows]
+            blocks -= part @ part.swapaxes(2, 3)
+        self.factor[:, self.used : self.used + len(away)] = step
+        self.used += len(away)
+        self.gone[away] = True
+        return self.scale * float(np.einsum("gro,gro->", own, own))
+
+
+def _inverse(gram: FloatArray) -> Values:
+    """The inverse of second moments, damped by more where rounding would leave them indefinite."""
+    single = gram.shape[1] > LARGE
+    for ridge in (10 * RIDGE, 100 * RIDGE, 1e4 * RIDGE) if single else (RIDGE, 10 * RIDGE, 100 * RIDGE, 1e4 * RIDGE):
+        with suppress(np.linalg.LinAlgError):
+            return inverse(damped(gram, ridge).astype(np.float32 if single else np.float64))
+    return np.broadcast_to(np.eye(gram.shape[1]), gram.shape).copy()  # what overflowed says nothing
+
+
+def _root(matrix: Values) -> Values:
+    """The Cholesky factor of what is positive definite but for rounding."""
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix)
+        least = np.maximum(1e-6 * values.max(-1, keepdims=True), _TINY)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, least))[:, None, :])
 
 
 class _Fixed:
@@ -113,12 +153,13 @@ def damped(gram: FloatArray, ridge: float = RIDGE) -> FloatArray:
     return np.asarray(gram + damping[:, None, None] * np.eye(rows), np.float64)
 
 
-def score(group: Group, contractions: Sequence[Contraction]) -> FloatArray:
+def score(group: Group, contractions: Sequence[Contraction], most: float = 1.0) -> FloatArray:
     """Score the classes of one group.
 
     Args:
         group: the group.
         contractions: all contractions over it.
+        most: the share of the classes that may go; the others are scored as if all went at once behind these.
 
     Returns:
         For each class the error once it and all classes with lower scores are gone, as a share of the variance of what
@@ -132,9 +173,14 @@ def score(group: Group, contractions: Sequence[Contraction]) -> FloatArray:
     scores = np.full(group.size, np.inf)
     alive = np.flatnonzero(~group.pinned)
     step, error = max(1, group.size // ROUNDS), 0.0
+    enough = len(alive) - int(most * group.size)
     while len(alive):
         lost = sum((state.lost(group.size) for state in states), np.zeros(group.size))
-        chosen = alive[np.argsort(lost[alive], kind="stable")[:step]]
+        rest = len(alive) <= enough
+        chosen = alive[np.argsort(lost[alive], kind="stable")[: None if rest else step]]
+        if rest:
+            scores[chosen] = error + np.cumsum(np.maximum(lost[chosen], 0.0) + 1e-15)
+            break
         gone = np.zeros(group.size + 1, bool)
         gone[chosen] = True
         added = max(sum(state.remove(gone) for state in states), 0.0)
@@ -149,6 +195,7 @@ def score_all(
     groups: Sequence[Group],
     contractions: Sequence[Contraction],
     otherwise: Callable[[Group], FloatArray],
+    most: float = 1.0,
     progress: Steps = unseen,
 ) -> dict[str, FloatArray]:
     """Score many groups.
@@ -157,11 +204,12 @@ def score_all(
         groups: the groups.
         contractions: of the model.
         otherwise: scores a group that nothing in these sums over.
+        most: the share of the classes of a group that may go.
         progress: is told after each group how many of how many are done.
     """
     found = {}
     for number, group in enumerate(groups):
         own = [c for c in contractions if c.summed.touches(group.labels)]
-        found[group.id] = score(group, own) if own else otherwise(group)
+        found[group.id] = score(group, own, most) if own else otherwise(group)
         progress(number + 1, len(groups))
     return found

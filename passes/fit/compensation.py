@@ -15,6 +15,8 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.fit import folding, reconstruct
 from graphprune.passes.fit.paired import Task
+from graphprune.passes.fit.waved import Fit
+from graphprune.passes.kept import Kept
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.progress import Steps, unseen
 from graphprune.proof import proof
@@ -41,7 +43,7 @@ class Compensated:
 
     model: Model
     entries: list[dict[str, Any]] = field(default_factory=list)
-    fits: list[reconstruct.Fit] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
     kept: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -71,6 +73,7 @@ class Reference:
         seed: of the choice of rows.
         again: whether weights will be fitted again: then no nodes are added for biases, behind which a product would
             not be known again.
+        kept: where finished waves are kept for another run of the same job, None where they are not.
     """
 
     original: Model
@@ -78,6 +81,7 @@ class Reference:
     batches: Batches | None = None
     seed: int = 0
     again: bool = False
+    kept: Kept | None = None
 
 
 def compensate(
@@ -120,6 +124,7 @@ def compensate(
         thin or {},
         sparse,
         reference.again,
+        _kept(reference, done, name, thin or {}, sparse),
     )
     found = reconstruct.reconstruct(task, done.model, progress)
     entries = [
@@ -128,6 +133,16 @@ def compensate(
         if f.kept
     ]
     return Compensated(found.model, entries, found.fits, found.kept)
+
+
+def _kept(
+    reference: Reference, done: Rewritten, name: str, thin: Mapping[str, Thinner], sparse: Set[str]
+) -> Kept | None:
+    """Where finished waves of a fit are kept: apart for everything that they follow from beside the pruned model."""
+    if reference.kept is None:
+        return None
+    chosen = sorted((id, list(classes)) for id, classes in done.plan.selection.items())
+    return reference.kept.on("fit", name, reference.again, chosen, sorted(thin.items()), sorted(sparse))
 
 
 def cut(removal: Removal, value: Values, product: Product) -> Values:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
-from graphprune.passes.fit import compensation, reconstruct
+from graphprune.passes.fit import compensation, waved
 from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
 
@@ -17,7 +17,7 @@ from graphprune.passes.state import State
 class Fits:
     """Linear operators that were fitted, with their errors on what was held out."""
 
-    fits: list[reconstruct.Fit] = field(default_factory=list)
+    fits: list[waved.Fit] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,5 +75,6 @@ def renewed(entries: Sequence[dict[str, Any]], more: Sequence[dict[str, Any]]) -
 def reference(state: State) -> compensation.Reference:
     """What weights of a job are fitted towards: the original, on the calibration inputs."""
     original = state.analysis(state.original).model.runnable
-    batches, more = state.batches(state.original), any(one.name in ("cut", "sparsify") for one in state.ahead)
-    return compensation.Reference(original, cutting(state).analysis, batches, state.job.seed, more)
+    analysis, batches = cutting(state).analysis, state.batches(state.original)
+    more = any(one.name in ("cut", "sparsify") for one in state.ahead)
+    return compensation.Reference(original, analysis, batches, state.job.seed, more, state.kept)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 from graphprune.analysis.patterns import Mask
 from graphprune.relation import Values
+from graphprune.run import positive
 from graphprune.run.moments import FloatArray, Moments
 
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
+_SINGLE = 1e-3
+"""Lambda from which on single precision does."""
 _COARSE = (1e-4, 1e-2, 1e-1, 1.0)
 _STEPS, _ENOUGH = 40, 1e-6
 """Steps of conjugate gradients, and the share of the squared residual at which they end."""
@@ -19,46 +24,96 @@ _STEPS, _ENOUGH = 40, 1e-6
 
 @dataclass
 class Sums:
-    """Second moments of rows and of what they are to come to."""
+    """Second moments of rows and of what they are to come to.
+
+    Attributes:
+        rows: of the rows.
+        cross: ``X^T Y``, each about its origin.
+        y: sum of what is wanted.
+        yy: its squares about its origin.
+        origin: of what is wanted, as that of rows.
+        known: of so many rows, second moments about the means: every lambda asks for them.
+    """
 
     rows: Moments
-    xy: FloatArray
+    cross: FloatArray
     y: FloatArray
     yy: FloatArray
+    origin: FloatArray | None = None
+    known: tuple[int, FloatArray, FloatArray] | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> Sums:
         """Of no rows yet."""
-        shapes = (groups, sums, outputs), (groups, outputs), (groups, outputs)
-        return cls(Moments.empty(groups, sums), *(np.zeros(shape) for shape in shapes))
+        cross, y, yy = (np.zeros(shape) for shape in ((groups, sums, outputs), (groups, outputs), (groups, outputs)))
+        return cls(Moments.empty(groups, sums), cross, y, yy)
 
     def add(self, x: Values, y: Values) -> None:
         """Rows ``[groups, n, sums]`` and what they are to come to ``[groups, n, outputs]``."""
-        self.rows.add(x)
-        self.xy += x.transpose(0, 2, 1) @ y
-        self.y += y.sum(1)
-        self.yy += np.einsum("gno,gno->go", y, y)
+        if not x.shape[1]:
+            return
+        if self.origin is None:
+            self.origin = np.asarray(y.mean(1), np.float64)
+        seen = y - self.origin.astype(y.dtype)[:, None]
+        self.cross += self.rows.add(x).transpose(0, 2, 1) @ seen
+        self.y += y.sum(1, dtype=np.float64)
+        self.yy += np.einsum("gno,gno->go", seen, seen)
 
     def joined(self, other: Sums) -> Sums:
         """The rows of both."""
-        rows = Moments(self.rows.xx + other.rows.xx, self.rows.x + other.rows.x, self.rows.count + other.rows.count)
-        return Sums(rows, self.xy + other.xy, self.y + other.y, self.yy + other.yy)
+        if self.origin is None or self.rows.origin is None:
+            return other
+        rows = Moments(
+            self.rows.about + other.rows.seen_from(self.rows.origin),
+            self.rows.x + other.rows.x,
+            self.rows.count + other.rows.count,
+            self.rows.origin,
+        )
+        cross = self.cross + other._crossed(self.rows.origin, self.origin)
+        return Sums(rows, cross, self.y + other.y, self.yy + other._squares(self.origin), self.origin)
+
+    def _crossed(self, x: FloatArray, y: FloatArray) -> FloatArray:
+        """``X^T Y`` about other origins."""
+        n, own = self.rows.count, (self.rows.origin, self.origin)
+        first, second = (np.zeros_like(to) if o is None else o for o, to in zip(own, (x, y), strict=True))
+        steps = first - x, second - y
+        found = self.cross + steps[0][:, :, None] * (self.y - n * y)[:, None]
+        return np.asarray(found + (self.rows.x - n * first)[:, :, None] * steps[1][:, None], np.float64)
+
+    def _squares(self, origin: FloatArray) -> FloatArray:
+        own = np.zeros_like(origin) if self.origin is None else self.origin
+        step = own - origin
+        return np.asarray(self.yy + 2 * step * (self.y - self.rows.count * own) + self.rows.count * step**2, np.float64)
+
+    @property
+    def xy(self) -> FloatArray:
+        """``X^T Y``."""
+        return self._crossed(np.zeros_like(self.rows.x), np.zeros_like(self.y))
+
+    @property
+    def mean(self) -> FloatArray:
+        """The mean of what is wanted."""
+        return self.y / max(self.rows.count, 1)
+
+    @property
+    def variance(self) -> FloatArray:
+        """Squares of what is wanted about its mean, summed."""
+        return self._squares(self.mean)
 
     @property
     def centred(self) -> tuple[FloatArray, FloatArray]:
         """``X^T X`` and ``X^T Y`` about the means."""
-        means = self.y / max(self.rows.count, 1)
-        return self.rows.centred, self.xy - np.einsum("gi,go->gio", self.rows.x, means)
+        if self.known is None or self.known[0] != self.rows.count:
+            self.known = self.rows.count, self.rows.centred, self._crossed(self.rows.mean, self.mean)
+        return self.known[1:]
 
     def error(self, weight: FloatArray, bias: FloatArray) -> float:
         """Squared error, relative to the variance of what is wanted."""
-        n = max(self.rows.count, 1)
-        square = np.einsum("gio,gio->", weight, self.rows.xx @ weight)
-        square += self.yy.sum() + n * (bias**2).sum()
-        square -= 2 * np.einsum("gio,gio->", weight, self.xy)
-        square += 2 * np.einsum("gio,gi,go->", weight, self.rows.x, bias, optimize=True)
-        square -= 2 * (self.y * bias).sum()
-        spread = self.yy.sum() - (self.y**2).sum() / n
+        xx, xy = self.centred
+        spread = float(self.variance.sum())
+        square = np.einsum("gio,gio->", weight, xx @ weight - 2 * xy) + spread
+        apart = np.einsum("gi,gio->go", self.rows.mean, weight) + bias - self.mean
+        square += self.rows.count * np.square(apart).sum()
         return float(max(square, 0.0) / spread) if spread > 0 else float(square > 0)
 
 
@@ -93,7 +148,7 @@ def repaired(sums: Split, first: FloatArray) -> tuple[float, FloatArray, FloatAr
     """Each output scaled and shifted to the mean and variance that are wanted (REPAIR, Jordan et al., ICLR 2023)."""
     fitting = sums.fitting
     now = np.einsum("gio,gio->go", first, fitting.rows.centred @ first)
-    wanted = fitting.yy - fitting.y**2 / max(fitting.rows.count, 1)
+    wanted = fitting.variance
     scale = np.sqrt(np.maximum(wanted, 0) / np.maximum(now, 1e-30))
     weight = first * np.where(now > 1e-12 * now.max(initial=0), scale, 1.0)[:, None, :]
     shift = _offset(fitting, weight)
@@ -115,13 +170,34 @@ def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[floa
         xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
     scale = np.einsum("gii->g", xx) / xx.shape[1]
     rest = xy - xx @ first
-    found = []
-    for ridge in RIDGES:
-        damped = xx + (ridge * scale + 1e-12)[:, None, None] * np.eye(xx.shape[1])
-        weight = first + np.linalg.solve(damped, rest)
+    diagonal = np.arange(xx.shape[1])
+
+    @cache
+    def at(place: int) -> tuple[float, FloatArray, FloatArray]:
+        damped = xx.copy()
+        damped[:, diagonal, diagonal] += (RIDGES[place] * scale + 1e-12)[:, None]
+        try:
+            single = xx.shape[1] > positive.LARGE and RIDGES[place] >= _SINGLE
+            kind = np.float32 if single else np.float64
+            weight = first + positive.solve(damped.astype(kind, copy=False), rest.astype(kind, copy=False))
+        except np.linalg.LinAlgError:  # lambda is less than what rounding left in the moments
+            return np.inf, first, _offset(fitting, first) if bias is None else bias
         shift = _offset(fitting, weight) if bias is None else bias
-        found.append((sums.held.error(weight, shift), weight, shift))
-    return min(found, key=lambda one: one[0])
+        return sums.held.error(weight, shift), weight, shift
+
+    return at(_lowest(lambda place: at(place)[0]))
+
+
+def _lowest(error: Callable[[int], float]) -> int:
+    """The place of the least error, downhill from the middle: it falls up to the best lambda, then it rises."""
+    place = len(RIDGES) // 2
+    for step in (1, -1):
+        begun = place
+        while 0 <= place + step < len(RIDGES) and error(place + step) < error(place):
+            place += step
+        if place != begun:
+            break
+    return place
 
 
 def masked(sums: Split, first: FloatArray, bias: FloatArray | None, stay: Mask) -> tuple[float, FloatArray, FloatArray]:
@@ -189,5 +265,4 @@ def _share(a: Values, b: Values, where: Mask) -> Values:
 
 def _offset(sums: Sums, weight: FloatArray) -> FloatArray:
     """The bias that goes with a weight."""
-    n = max(sums.rows.count, 1)
-    return np.asarray(sums.y / n - np.einsum("gi,gio->go", sums.rows.x / n, weight), np.float64)
+    return np.asarray(sums.mean - np.einsum("gi,gio->go", sums.rows.mean, weight), np.float64)

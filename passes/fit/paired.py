@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from graphprune.analysis.contractions import ROWS
+from graphprune.analysis.contractions import chance, rows_of_run
 from graphprune.analysis.products import Product, find_products, joined
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model
 from graphprune.passes.fit.least_squares import Split
+from graphprune.passes.kept import Kept
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.relation import IntArray, Values
-from graphprune.run.moments import FloatArray
+from graphprune.run.moments import FloatArray, Gathered
 from graphprune.run.runtime import Feeds
 from graphprune.run.samples import count
 from graphprune.run.staged import Staged
@@ -47,6 +48,7 @@ class Task:
         thin: by weight what makes it sparse, of weights that one operator alone reads.
         sparse: weights that are sparse already, and stay so.
         again: whether the result will be fitted again, so that no biases of their own come in.
+        kept: where finished waves are kept for another run of the same job.
     """
 
     original: Model
@@ -59,6 +61,7 @@ class Task:
     thin: Mapping[str, Thinner] = field(default_factory=dict)
     sparse: Set[str] = frozenset()
     again: bool = False
+    kept: Kept | None = None
 
 
 class Pair:
@@ -113,24 +116,34 @@ class Pair:
             other = _beside(self.task.rulings, pruned, product, number, self.given, self.wanted)
             if other is not None:
                 beside[product.output] = other
-        rng = np.random.default_rng(self.task.seed)
         found: dict[str, Split] = {}
-        seen = 0
-        for (inputs, outputs), size in zip(
-            self._runs(pruned, number, products, beside, again), self.sizes, strict=True
+        rows: dict[str, Gathered] = {}
+        seen, runs = 0, len(self.sizes)
+        for run, ((inputs, outputs), size) in enumerate(
+            zip(self._runs(pruned, number, products, beside, again), self.sizes, strict=True)
         ):
             for product in products:
-                chosen, sample = product.choose(inputs[product.input], ROWS, rng)
+                rng, most = chance(self.task.seed, product.input, run), rows_of_run(product.widths[1], runs)
+                chosen, sample = product.choose(inputs[product.input], most, rng)
                 x = product.rows(inputs[product.input], chosen)
                 y = self._results(product, outputs, chosen)
                 if product.output in beside:
                     y = y + _missing(product, beside[product.output], inputs, outputs, self.task.restrict, chosen)
                 if bare:
                     y = y - bias(pruned, product, x.shape[0], y.shape[2])[:, None].astype(np.float32)
-                total = found.setdefault(product.output, Split.empty(x.shape[0], x.shape[2], y.shape[2]))
-                total.add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
+                if product.output not in found:
+                    found[product.output] = Split.empty(x.shape[0], x.shape[2], y.shape[2])
+                    rows[product.output] = Gathered(found[product.output].add, x.shape[2])
+                rows[product.output].add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
             seen += size
+        for one in rows.values():
+            one.finish()
         return [found[product.output] for product in products]
+
+    def pass_by(self, pruned: Model, number: int) -> None:
+        """Run one wave, of which nothing is to be known, for the sake of those behind it."""
+        for _ in self._runs(pruned, number, (), {}, False):
+            pass
 
     def _runs(
         self, pruned: Model, number: int, products: Sequence[Product], beside: Mapping[str, str], again: bool

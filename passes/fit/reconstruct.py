@@ -35,9 +35,12 @@ from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
+from graphprune.passes.fit import waved
 from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
 from graphprune.passes.fit.paired import Pair, Task
 from graphprune.passes.fit.paired import bias as added
+from graphprune.passes.fit.waved import Fit, Settled
+from graphprune.passes.kept import content
 from graphprune.passes.sparse.masks import Thinner
 from graphprune.passes.sparse.thinning import share
 from graphprune.progress import Steps, unseen
@@ -51,24 +54,6 @@ _NODE = 0.02
 """A bias that needs a node of its own must win this share more."""
 MOMENTS = 1 << 30
 """Bytes of second moments that are held at once."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One operator, before and after; errors are squared, held out, relative to the variance of what is wanted.
-
-    Attributes:
-        node: name of the node.
-        weight: name of its weight in the pruned model.
-        before, after: errors.
-        kept: whether the fit was kept.
-    """
-
-    node: str
-    weight: str
-    before: float
-    after: float
-    kept: bool
 
 
 @dataclass
@@ -121,20 +106,54 @@ def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     if task.fit == "none":
         own = {weight: n for weight, n in own.items() if weight in task.thin}
     steps = waves(pruned, {n.node: n for n in own.values()})
+    kept = None if task.kept is None else task.kept.on(content(pruned))
+    before = waved.read_all(kept, len(steps))
+    if len(before) == len(steps):  # nothing is left to be run
+        for step, settled in zip(steps, before, strict=True):
+            _change(result, task, step, settled)
+        return result
     with Pair(task, pruned, steps) as pair:
         for number, step in enumerate(steps):
-            names = {product.output for product in step}
-            now = find_products(result.model, task.rulings)  # nodes move as biases are added
-            products = [n for n in now if n.output in names]
-            editor = Editor(result.model)
-            parts = portions(result.model, products)
-            for part in parts:
-                found = pair.sums(result.model, number, part, again=part is not parts[-1])
-                for product, sums in zip(part, found, strict=True):
-                    _settle(editor, result, product, sums, task)
-            result.model = editor.finish()
+            now = result.model
+            settled = before[number] if number < len(before) else _wave(task, pair, now, number, step)
+            if number < len(before):
+                pair.pass_by(now, number)
+            else:
+                waved.write(kept, number, settled)
+            _change(result, task, step, settled)
             progress(number + 1, len(steps))
     return result
+
+
+def _products(task: Task, model: Model, step: Sequence[Product]) -> list[Product]:
+    """The operators of a wave as they are now: nodes move as biases are added."""
+    names = {product.output for product in step}
+    return [n for n in find_products(model, task.rulings) if n.output in names]
+
+
+def _wave(task: Task, pair: Pair, model: Model, number: int, step: Sequence[Product]) -> list[Settled]:
+    """What becomes of the operators of one wave."""
+    found: list[Settled] = []
+    parts = portions(model, _products(task, model, step))
+    for part in parts:
+        sums = pair.sums(model, number, part, again=part is not parts[-1])
+        found += [_settle(model, product, own, task) for product, own in zip(part, sums, strict=True)]
+    return found
+
+
+def _change(result: Reconstructed, task: Task, step: Sequence[Product], settled: Sequence[Settled]) -> None:
+    """Write into the model what has become of the operators of a wave."""
+    editor = Editor(result.model)
+    for product, one in zip(_products(task, result.model, step), settled, strict=True):
+        if one.weight is not None:
+            editor.renew(product.weight, one.weight)
+        if one.shift is not None:
+            product.shift(editor, result.model, one.shift)
+        if one.stayed is not None:
+            result.kept[product.weight] = one.stayed
+        if one.fit is not None:
+            result.fits.append(one.fit)
+    result.model = editor.finish()
 
 
 def portions(model: Model, products: Sequence[Product]) -> list[list[Product]]:
@@ -186,27 +205,24 @@ def _same(one: IntArray | None, other: IntArray | None) -> bool:
     return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
-def _settle(editor: Editor, result: Reconstructed, product: Product, sums: Split, task: Task) -> None:
+def _settle(model: Model, product: Product, sums: Split, task: Task) -> Settled:
     """Make the weight of one operator sparse where that is asked for, and fit it."""
-    model, thinner = result.model, task.thin.get(product.weight)
+    thinner, stayed = task.thin.get(product.weight), None
     held = model.array(product.weight)
     first = product.matrix(held).astype(np.float64)
     bias = added(model, product, first.shape[0], first.shape[2])
     if thinner is not None:
         start, stay, fitted = _thinned(product, sums, first, bias, task, thinner)
-        result.kept[product.weight] = share(np.abs(first), ~stay), float(stay.mean())
+        stayed = share(np.abs(first), ~stay), float(stay.mean())
     else:
         start, fitted = first, _fitted(product, sums, first, bias, task, _zeros_stay(task, product, first))
     before = sums.held.error(start, bias)
     error, weight, shift = fitted
     kept = error < (1 - _GAIN) * before and before > _EXACT and sums.enough
-    if kept or thinner is not None:
-        editor.renew(product.weight, product.weight_of(weight if kept else start, held))
-    if kept and (shift != bias).any():
-        product.shift(editor, model, shift - bias)
-    if task.fit != "none":
-        name = node_name(model, product.node)
-        result.fits.append(Fit(name, product.weight, before, error if kept else before, kept))
+    renewed = product.weight_of(weight if kept else start, held) if kept or thinner is not None else None
+    fit = Fit(node_name(model, product.node), product.weight, before, error if kept else before, kept)
+    moved = shift - bias if kept and (shift != bias).any() else None
+    return Settled(None if task.fit == "none" else fit, renewed, moved, stayed)
 
 
 Solution = tuple[float, FloatArray, FloatArray]

@@ -51,7 +51,7 @@ def squares(model: Model, net: Web, layers: Sequence[Layer], batches: Batches) -
     counts: dict[Key, int] = {}
     every = [[read for own in step for read in own] for step in steps]
     made = [{read.output: [r.input for r in step if r.output == read.output] for read in step} for step in every]
-    for number, values in observed(runs, made, batches):
+    for number, _, values in observed(runs, made, batches):
         for read in every[number]:
             x = np.moveaxis(values[read.input], read.axis, 0)
             channels = x.reshape(len(x), -1).astype(np.float32)

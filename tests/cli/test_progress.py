@@ -111,6 +111,20 @@ def test_words() -> None:
     assert watching.line(progress) == "fit (phase 2 of 2), 25 %, 1 min 10 s so far, 3 min 30 s left of it"
 
 
+def test_the_whole_is_foreseen_by_what_phases_cost_beside_each_other() -> None:
+    progress = Progress()
+    progress.plan(["load", "fit", "judge"], {"load": 1, "fit": 8, "judge": 1})
+    assert progress.left_in_all is None, "nothing is done yet"
+    progress.begin("fit")
+    progress._begun -= 10
+    assert progress.left_in_all == pytest.approx(90, abs=1), "load took ten seconds"
+    progress.step(1, 4)
+    progress._begun -= 20
+    progress._start -= 20
+    assert progress.left_in_all == pytest.approx(60 + 10, abs=1)
+    assert watching.line(progress).endswith("25 %, 20 s so far, 1 min left of it, about 1 min 10 s left in all")
+
+
 def test_a_terminal_has_a_bar(tmp_path: Path) -> None:
     onnx.save(residual(), tmp_path / "m.onnx")
     own, other = pytest.importorskip("pty").openpty()

@@ -142,7 +142,7 @@ def test_inputs_that_overflow_leave_the_weight_as_it_was() -> None:
     x, weight = case(sums=16, rows=400)
     sums = Split.empty(1, 16, 5)
     sums.add(x.astype(np.float32), (x @ weight).astype(np.float32), np.arange(400) % 4 == 3)
-    sums.fitting.rows.xx[0, 0, 0] = np.inf
+    sums.fitting.rows.about[0, 0, 0] = np.inf
     stay, start = Thinner("sparsegpt", PATTERN).choose(weight, sums.fitting.rows.xx)
     assert PATTERN.follows(start, 1)
     assert (masked(sums, start, np.zeros((1, 5)), stay)[1] == start).all()

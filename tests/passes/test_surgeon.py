@@ -92,6 +92,24 @@ def test_all_readers_count() -> None:
     assert sorted(both)[-1] == pytest.approx(2, rel=1e-2) and both.min() > 0.05
 
 
+def test_wide_sums_are_ranked_alike_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single precision is damped ten times as much, and loses nothing else."""
+    contraction, group = made(np.random.default_rng(0), np.arange(20).repeat(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(surgeon, "RIDGE", 10 * surgeon.RIDGE)
+        scores = surgeon.score(group, [contraction])
+    monkeypatch.setattr(surgeon, "LARGE", 10)
+    assert surgeon.score(group, [contraction]) == pytest.approx(scores, rel=1e-3)
+
+
+def test_of_what_cannot_go_only_the_order_is_told() -> None:
+    contraction, group = made(np.random.default_rng(0), np.arange(20))
+    scores, part = surgeon.score(group, [contraction]), surgeon.score(group, [contraction], most=0.5)
+    order = np.argsort(scores)
+    assert part[order[:10]] == pytest.approx(scores[order[:10]], rel=1e-9)
+    assert part[order[10:]].min() > part[order[9]] and np.isfinite(part).all()
+
+
 def test_pinned_classes_never_go() -> None:
     contraction, group = made(np.random.default_rng(0), np.arange(6))
     group.pinned[[0, 3]] = True

@@ -1,0 +1,107 @@
+"""What finished parts of a job have found, kept in a folder: an interrupted job that is run again goes on from there.
+
+Entries are addressed by content: by a hash of everything that they follow from (versions, model, inputs, options). So
+nothing has to be told apart or cleaned up, several jobs may share a folder, and what is found there is what would be
+computed again. An entry begins with a hash of itself: one that is damaged is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto
+
+from graphprune import __version__
+from graphprune.errors import InputError
+from graphprune.model import Model
+from graphprune.relation import Values
+from graphprune.run.arrays import write
+from graphprune.run.runtime import Feeds
+
+Arrays = Mapping[str, Values]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of entries.
+
+    Attributes:
+        folder: it is made when the first entry is written.
+        about: what all entries of the job follow from, hashed.
+    """
+
+    folder: Path
+    about: str = ""
+
+    def on(self, *parts: object) -> Kept:
+        """Entries that follow from more."""
+        return Kept(self.folder, _hashed(self.about, *map(repr, parts)))
+
+    def read(self, *parts: object) -> dict[str, Values] | None:
+        """An entry; None where there is none, or it is damaged."""
+        try:
+            held = self._place(*parts).read_bytes()
+        except OSError:
+            return None
+        digest, body = held[:32], held[32:]
+        if hashlib.sha256(body).digest() != digest:
+            return None
+        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def write(self, arrays: Arrays, *parts: object) -> None:
+        """Keep an entry; it appears whole or not at all.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        body = io.BytesIO()
+        write(body, arrays)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(body.getbuffer()).digest())
+                file.write(body.getbuffer())
+            Path(name).replace(self._place(*parts))
+        except OSError as error:
+            raise InputError(f"--resume {self.folder}: cannot be written ({error.strerror or error})") from error
+
+    def _place(self, *parts: object) -> Path:
+        return self.folder / f"{_hashed(self.about, *map(repr, parts))}.part"
+
+
+def about(model: Model, batches: Callable[[], Iterable[Feeds]], *options: object) -> str:
+    """What a job's entries follow from: versions, the model with its weights, all inputs, and options."""
+    versions = __version__, np.__version__, onnx.__version__, ort.__version__
+    digest = hashlib.sha256()
+    for feeds in batches():
+        for name, value in sorted(feeds.items()):
+            digest.update(repr((name, value.shape, value.dtype.str)).encode())
+            digest.update(repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).data)
+    return _hashed(*versions, content(model), digest.hexdigest(), *map(repr, options))
+
+
+def content(model: Model) -> str:
+    """A hash of a model with all of its weights, wherever they lie."""
+    digest = hashlib.sha256(model.proto.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            digest.update(np.ascontiguousarray(model.tensor_array(tensor)).tobytes())
+    return digest.hexdigest()
+
+
+def _hashed(*parts: str) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()

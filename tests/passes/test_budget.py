@@ -1,0 +1,101 @@
+"""Jobs with an end: how many samples they look at, and what passes may take."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import graphprune
+from graphprune.analysis import analyze
+from graphprune.errors import InputError
+from graphprune.model import load
+from graphprune.passes import budget, toml
+from graphprune.passes.budget import LEAST, Budget
+from graphprune.passes.cut import Cut
+from graphprune.passes.fit.fit import Fit
+from graphprune.passes.recipe import Recipe
+from graphprune.passes.state import Job, State
+from graphprune.rewrite.plan import Plan
+from graphprune.run.calibration import Held
+from models.small import residual
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("1.5m", 90), (45.5, 45.5), (2, 2)]
+)
+def test_times(text: str | float, seconds: float) -> None:
+    assert budget.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "5 minutes", "m", "-3", "5m1h"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(InputError, match="--time"):
+        budget.seconds(text)
+
+
+def test_the_time_says_how_many_samples_are_used() -> None:
+    analysis = analyze(residual())
+    batches = [{"x": np.ones((8, 3, 8, 8), np.float32)}] * 6
+    enough = budget.measure(analysis, lambda: batches, Budget(1000, time.monotonic()))
+    assert (enough.samples, enough.there) == (48, 48) and enough.each > 0
+    none = budget.measure(analysis, lambda: batches, Budget(1e-6, time.monotonic()))
+    assert none.samples == LEAST and "may not do" in none.told(Budget(1e-6, 0))
+    assert "may not do" not in enough.told(Budget(1000, 0))
+
+
+def test_only_these_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {"x": np.random.default_rng(0).standard_normal((64, 3, 8, 8), dtype=np.float32)}
+    options = {"ratio": 0.4, "align": 1, "prove": False}
+    fewer = graphprune.prune(residual(), calibration={"x": inputs["x"][:16]}, **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(budget, "measure", lambda *_: budget.Measured(16, 64, 0.01))
+    timed = graphprune.prune(residual(), calibration=inputs, time="1m", **options)  # type: ignore[arg-type]
+    assert [f.after for f in timed.fits] == [f.after for f in fewer.fits] and timed.fits
+    assert timed.notes == ["16 of 64 samples are used: one takes 10 ms to run, and all may take 60 s"]
+
+
+def test_passes_share_what_is_left() -> None:
+    model = load(residual())
+    state = State(model, model, Plan({}), Job(calibration="generated"), ahead=(Fit(),))
+    found = Budget(100, time.monotonic())
+    assert found.share(Cut(), state) + found.share(Fit(), state) < 101
+    assert found.share(Cut(), state) < 5 < found.share(Fit(), State(model, model, Plan({})))
+    assert Budget(1, time.monotonic() - 5).share(Fit(), state) == 0
+
+
+def test_recipes_and_commands_say_it(tmp_path: Path) -> None:
+    text = 'format = "graphprune-recipe/1"\n[job]\ntime = "5m"\n[[passes]]\nuse = "cut"\n'
+    (tmp_path / "r.toml").write_text(text)
+    recipe = toml.load(tmp_path / "r.toml")
+    assert recipe.job.time == 300
+    (tmp_path / "again.toml").write_text(toml.dump(Recipe(recipe.passes, recipe.job), tmp_path / "again.toml"))
+    assert toml.load(tmp_path / "again.toml").job.time == 300
+    (tmp_path / "r.toml").write_text(text.replace("5m", "soon"))
+    with pytest.raises(InputError, match=r"r.toml:3: --time soon: is no time"):
+        toml.load(tmp_path / "r.toml")
+    with pytest.raises(InputError, match="time is"):
+        graphprune.prune(onnx.ModelProto(), ratio=0.5, time=[5])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"time": 5}, {"resume": "kept"}])
+def test_without_inputs_there_is_nothing_to_spare(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"--(time|resume) is about jobs that look at inputs"):
+        graphprune.prune(residual(), ratio=0.4, **options)
+
+
+def test_inputs_are_read_once() -> None:
+    read: list[int] = []
+
+    def batches() -> list[dict[str, np.ndarray]]:
+        read.append(0)
+        return [{"x": np.full((2, 3), k)} for k in range(3)]
+
+    held = Held(batches)
+    next(iter(held()))
+    for _ in range(3):
+        assert [int(feeds["x"][0, 0]) for feeds in held()] == [0, 1, 2]
+    assert len(read) == 2, "the first time it was not gone through"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from graphprune.errors import GraphpruneError, InputError
 from graphprune.model import AnyModel, Model, files, load, paths
-from graphprune.model.arguments import InputShapes, Seed, checked
+from graphprune.model.arguments import InputShapes, Seed, Size, checked
 from graphprune.passes import driver, recipes, toml
 from graphprune.passes.depth import depth
+from graphprune.passes.distill.distill import Distill
 from graphprune.passes.driver import Clock
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Outputs, Result, conclude
@@ -56,6 +58,7 @@ def prune(
     sparsity: sparse.Request | None = None,
     packed: str | os.PathLike[str] | None = None,
     store: str = "dense",
+    distill: bool | Size | str = False,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -95,6 +98,8 @@ def prune(
         packed: where to write the sparse weights packed (see ``graphprune.rewrite.packed``).
         store: how weights are stored in the file: ``dense``; as ONNX's sparse tensors, with ``sparse`` what this run
             makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
+        distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
+            for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -105,7 +110,7 @@ def prune(
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps)
-    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store)
+    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress)
 
 
@@ -132,6 +137,7 @@ def sparsify(
     seed: Seed = 0,
     plan: str | os.PathLike[str] | None = None,
     checks: Checks | None = None,
+    distill: bool | Size | str = False,
     progress: Progress | None = None,
 ) -> Result:
     """Make the weights of products sparse: a pattern along what they sum over, or single weights.
@@ -163,6 +169,7 @@ def sparsify(
         seed: of the search for orders, of the choice of rows and of generated inputs.
         plan: where to write the plan instead.
         checks: judge the sparse model by :func:`graphprune.validate` before it is written; None does not.
+        distill: train what stays towards the original, as for :func:`prune`; zeros stay zero.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
@@ -186,8 +193,76 @@ def sparsify(
         seed=seed,
         plan=plan,
         checks=checks,
+        distill=distill,
         progress=progress,
     )
+
+
+@checked
+def distill(
+    student: AnyModel,
+    teacher: AnyModel,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    calibration: Source,
+    steps: Size | None = None,
+    time: str | None = None,
+    loss: str | Callable[..., Any] = "auto",
+    train: str = "weights",
+    rate: float | None = None,
+    batch: Size = 16,
+    augment: bool = True,
+    seams: float = 0.1,
+    labels: float = 0.5,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    plan: str | os.PathLike[str] | Plan | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    input_shapes: InputShapes | None = None,
+    seed: Seed = 0,
+    checks: Checks | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Train a model towards another one, on unlabelled inputs; zeros stay zero, and shapes stay as they are.
+
+    Args:
+        student: the model that is trained, as for :func:`prune`; it is not changed.
+        teacher: the model that it should do as: the one that it was made of.
+        output: where to write what was trained; its plan goes beside it as ``<output without .onnx>.plan.json``.
+        calibration: inputs of the teacher (see ``graphprune.run.samples``), or ``generated``. Arrays that are called
+            ``label:`` and an output's name are what is known to be right of it, and are learnt too.
+        steps: how many steps; 100 where neither steps nor time are given.
+        time: how long, as ``90s``, ``5m`` or ``1h``, in place of steps.
+        loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine``, ``squares``, or ``auto``, by what each holds.
+            One's own takes the place of all other terms: an ONNX file, or a function or ``module:function`` from two
+            dicts of arrays by output, the student's and the teacher's, to the loss and a dict of its gradients.
+        train: ``weights`` of products, or ``all`` float constants.
+        rate: of learning; by default it is found by short trials.
+        batch: samples of a step.
+        augment: shift, crop and light pictures otherwise at each step; not where there are labels.
+        seams: how much tensors on the way count beside the outputs.
+        labels: the share of labels in what is learnt, where there are any.
+        include, exclude: globs on names of weights.
+        plan: the plan by which the student was made of the teacher: tensors are compared without what went. Without it
+            those are that have one name and shape in both.
+        checkpoint: a file that the training is kept in, and that an interrupted one goes on from.
+        input_shapes: sizes for inputs whose free dims the program cannot guess.
+        seed: of what is drawn by chance.
+        checks: judge the result beside the student by :func:`graphprune.validate` before it is written.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
+
+    Raises:
+        InputError: bad models or arguments, or nothing can be trained.
+        VerdictError: it does not pass the checks; nothing was written.
+    """
+    one = Distill(
+        steps, time, loss, train, rate, batch, augment, seams, labels,
+        teacher=os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher,
+        plan=os.fspath(plan) if isinstance(plan, os.PathLike) else plan,
+        checkpoint=None if checkpoint is None else os.fspath(checkpoint), include=include, exclude=exclude,
+    )  # fmt: skip
+    job = Job(dict(input_shapes or {}), calibration=calibration, seed=seed)
+    return run_recipe(recipes.distilling(one, job, checks), student, output, progress=progress)
 
 
 @checked
@@ -345,6 +420,8 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
         packing.check_place(Path(outputs.packed))
     files.declare(model, outputs.model, outputs.plan)
     paths.writes("the packed weights", outputs.packed)
+    for one in recipe.passes:
+        one.declares()
     given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
     sources = [source for source in given if source is not None and source != synthetic.NAME]
     for source in sources:

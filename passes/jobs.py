@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphprune.errors import GraphpruneError, InputError
+from graphprune.errors import InputError
 from graphprune.model import AnyModel, Model, files, load, paths
 from graphprune.model.arguments import InputShapes, Seed, Size, checked
 from graphprune.passes import driver, recipes, toml
@@ -22,7 +22,6 @@ from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job, State
 from graphprune.progress import Progress
-from graphprune.relation import Shape
 from graphprune.rewrite import packed as packing
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -346,70 +345,6 @@ def run_recipe(
         samples.check_pictures(source, loaded, job.input_shapes)
     clock.lap("analyze")
     return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one model of several.
-
-    Attributes:
-        model: its file.
-        result: None where it failed.
-        error: why it failed, in one line.
-        status: the exit status that stands for it.
-    """
-
-    model: Path
-    result: Result | None = None
-    error: str | None = None
-    status: int = 0
-
-
-def run_all(
-    recipe: Recipe,
-    models: Sequence[Path],
-    output: Path | None = None,
-    input_shapes: Mapping[str, Shape] | None = None,
-    progress: Progress | None = None,
-) -> list[Outcome]:
-    """Do what a recipe says to several models; one that fails does not stop the others.
-
-    Args:
-        recipe: the recipe.
-        models: files.
-        output: of one model the file of its result; of several a folder, where each keeps its name.
-        input_shapes: sizes for inputs, beside those of the recipe.
-        progress: is told of every phase and of its steps.
-
-    Raises:
-        InputError: several models have one name, or the output is no folder.
-    """
-    places = _places(models, output)
-    found = []
-    for model, place in zip(models, places, strict=True):
-        try:
-            result = run_recipe(recipe, model, place, input_shapes=input_shapes, progress=progress)
-        except GraphpruneError as error:
-            found.append(Outcome(model, None, str(error), error.exit_status))
-        else:
-            found.append(Outcome(model, result))
-    return found
-
-
-def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None]:
-    """Where each result goes."""
-    if output is None:
-        return [None] * len(models)
-    if len(models) == 1 and not output.is_dir():
-        return [output]
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; the results of several models go to a folder")
-    names = [model.stem for model in models]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{output}: two models are called {twice}, and their results would be one file")
-    output.mkdir(parents=True, exist_ok=True)
-    return [output / f"{name}.onnx" for name in names]
 
 
 def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:

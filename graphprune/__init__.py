@@ -1,7 +1,8 @@
 """graphprune: a pruning compiler for ONNX.
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
-right, ``sparsify`` gives weights a pattern that sparse kernels read, ``apply`` replays a plan, ``validate`` says
+right, ``sparsify`` gives weights a pattern that sparse kernels read, ``distill`` trains what is left towards the
+original, ``apply`` replays a plan, ``validate`` says
 whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster. ``run_recipe`` does what a file
 of passes says. What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
-    from graphprune.passes.jobs import apply, prune, run_recipe, sparsify
+    from graphprune.passes.jobs import apply, distill, prune, run_recipe, sparsify
     from graphprune.passes.results import Result
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
@@ -26,7 +27,7 @@ _HOMES = {
     "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
     "passes.results": ("Result",),
-    "passes.jobs": ("apply", "prune", "run_recipe", "sparsify"),
+    "passes.jobs": ("apply", "distill", "prune", "run_recipe", "sparsify"),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -49,6 +50,7 @@ __all__ = [
     "analyze",
     "apply",
     "bench",
+    "distill",
     "prune",
     "run_recipe",
     "sparsify",

@@ -36,6 +36,14 @@ class Pass(ABC):
         """
         return ()
 
+    def declares(self) -> None:
+        """Declare files that it will read and write, the job's own apart (see ``graphprune.model.paths``).
+
+        Raises:
+            InputError: one of them cannot be written, or is another of the job's.
+        """
+        return None
+
     def bounds(self, state: State) -> Mapping[str, int]:
         """What it asks of earlier passes: by group id what widths must stay multiples of."""
         return {}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from graphprune.errors import GraphpruneError, InputError
+from graphprune.errors import InputError
 from graphprune.model import AnyModel, Model, files, load, paths
-from graphprune.model.arguments import InputShapes, Seed, checked
+from graphprune.model.arguments import InputShapes, Seed, Size, checked
 from graphprune.passes import budget, driver, recipes, toml
 from graphprune.passes.depth import depth
+from graphprune.passes.distill.distill import Distill
 from graphprune.passes.driver import Clock
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Outputs, Result, conclude
@@ -21,7 +23,6 @@ from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job, State
 from graphprune.progress import Progress
-from graphprune.relation import Shape
 from graphprune.rewrite import packed as packing
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -59,6 +60,7 @@ def prune(
     store: str = "dense",
     time: float | str | None = None,
     resume: str | os.PathLike[str] | None = None,
+    distill: bool | Size | str = False,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -101,6 +103,8 @@ def prune(
         packed: where to write the sparse weights packed (see ``graphprune.rewrite.packed``).
         store: how weights are stored in the file: ``dense``; as ONNX's sparse tensors, with ``sparse`` what this run
             makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
+        distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
+            for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -111,7 +115,7 @@ def prune(
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps)
-    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store)
+    recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 
 
@@ -144,6 +148,7 @@ def sparsify(
     checks: Checks | None = None,
     time: float | str | None = None,
     resume: str | os.PathLike[str] | None = None,
+    distill: bool | Size | str = False,
     progress: Progress | None = None,
 ) -> Result:
     """Make the weights of products sparse: a pattern along what they sum over, or single weights.
@@ -177,6 +182,7 @@ def sparsify(
         checks: judge the sparse model by :func:`graphprune.validate` before it is written; None does not.
         time: how long it may take, as for :func:`prune`.
         resume: a folder where finished parts are kept, as for :func:`prune`.
+        distill: train what stays towards the original, as for :func:`prune`; zeros stay zero.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
@@ -202,8 +208,76 @@ def sparsify(
         checks=checks,
         time=time,
         resume=resume,
+        distill=distill,
         progress=progress,
     )
+
+
+@checked
+def distill(
+    student: AnyModel,
+    teacher: AnyModel,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    calibration: Source,
+    steps: Size | None = None,
+    time: str | None = None,
+    loss: str | Callable[..., Any] = "auto",
+    train: str = "weights",
+    rate: float | None = None,
+    batch: Size = 16,
+    augment: bool = True,
+    seams: float = 0.1,
+    labels: float = 0.5,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    plan: str | os.PathLike[str] | Plan | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    input_shapes: InputShapes | None = None,
+    seed: Seed = 0,
+    checks: Checks | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Train a model towards another one, on unlabelled inputs; zeros stay zero, and shapes stay as they are.
+
+    Args:
+        student: the model that is trained, as for :func:`prune`; it is not changed.
+        teacher: the model that it should do as: the one that it was made of.
+        output: where to write what was trained; its plan goes beside it as ``<output without .onnx>.plan.json``.
+        calibration: inputs of the teacher (see ``graphprune.run.samples``), or ``generated``. Arrays that are called
+            ``label:`` and an output's name are what is known to be right of it, and are learnt too.
+        steps: how many steps; 100 where neither steps nor time are given.
+        time: how long, as ``90s``, ``5m`` or ``1h``, in place of steps.
+        loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine``, ``squares``, or ``auto``, by what each holds.
+            One's own takes the place of all other terms: an ONNX file, or a function or ``module:function`` from two
+            dicts of arrays by output, the student's and the teacher's, to the loss and a dict of its gradients.
+        train: ``weights`` of products, or ``all`` float constants.
+        rate: of learning; by default it is found by short trials.
+        batch: samples of a step.
+        augment: shift, crop and light pictures otherwise at each step; not where there are labels.
+        seams: how much tensors on the way count beside the outputs.
+        labels: the share of labels in what is learnt, where there are any.
+        include, exclude: globs on names of weights.
+        plan: the plan by which the student was made of the teacher: tensors are compared without what went. Without it
+            those are that have one name and shape in both.
+        checkpoint: a file that the training is kept in, and that an interrupted one goes on from.
+        input_shapes: sizes for inputs whose free dims the program cannot guess.
+        seed: of what is drawn by chance.
+        checks: judge the result beside the student by :func:`graphprune.validate` before it is written.
+        progress: is told of every phase and of its steps (see ``graphprune.progress``).
+
+    Raises:
+        InputError: bad models or arguments, or nothing can be trained.
+        VerdictError: it does not pass the checks; nothing was written.
+    """
+    one = Distill(
+        steps, time, loss, train, rate, batch, augment, seams, labels,
+        teacher=os.fspath(teacher) if isinstance(teacher, os.PathLike) else teacher,
+        plan=os.fspath(plan) if isinstance(plan, os.PathLike) else plan,
+        checkpoint=None if checkpoint is None else os.fspath(checkpoint), include=include, exclude=exclude,
+    )  # fmt: skip
+    job = Job(dict(input_shapes or {}), calibration=calibration, seed=seed)
+    return run_recipe(recipes.distilling(one, job, checks), student, output, progress=progress)
 
 
 @checked
@@ -295,72 +369,6 @@ def run_recipe(
     return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one model of several.
-
-    Attributes:
-        model: its file.
-        result: None where it failed.
-        error: why it failed, in one line.
-        status: the exit status that stands for it.
-    """
-
-    model: Path
-    result: Result | None = None
-    error: str | None = None
-    status: int = 0
-
-
-def run_all(
-    recipe: Recipe,
-    models: Sequence[Path],
-    output: Path | None = None,
-    input_shapes: Mapping[str, Shape] | None = None,
-    progress: Progress | None = None,
-    resume: Path | None = None,
-) -> list[Outcome]:
-    """Do what a recipe says to several models; one that fails does not stop the others.
-
-    Args:
-        recipe: the recipe.
-        models: files.
-        output: of one model the file of its result; of several a folder, where each keeps its name.
-        input_shapes: sizes for inputs, beside those of the recipe.
-        progress: is told of every phase and of its steps.
-        resume: a folder where finished parts are kept, as for :func:`prune`.
-
-    Raises:
-        InputError: several models have one name, or the output is no folder.
-    """
-    places = _places(models, output)
-    found = []
-    for model, place in zip(models, places, strict=True):
-        try:
-            result = run_recipe(recipe, model, place, input_shapes=input_shapes, resume=resume, progress=progress)
-        except GraphpruneError as error:
-            found.append(Outcome(model, None, str(error), error.exit_status))
-        else:
-            found.append(Outcome(model, result))
-    return found
-
-
-def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None]:
-    """Where each result goes."""
-    if output is None:
-        return [None] * len(models)
-    if len(models) == 1 and not output.is_dir():
-        return [output]
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; the results of several models go to a folder")
-    names = [model.stem for model in models]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{output}: two models are called {twice}, and their results would be one file")
-    output.mkdir(parents=True, exist_ok=True)
-    return [output / f"{name}.onnx" for name in names]
-
-
 def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:
     """Say what will be read and written, before anything is computed; returns the sources of inputs."""
     if outputs.packed is not None:
@@ -369,6 +377,8 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
         packing.check_place(Path(outputs.packed))
     files.declare(model, outputs.model, outputs.plan)
     paths.writes("the packed weights", outputs.packed)
+    for one in recipe.passes:
+        one.declares()
     given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
     sources = [source for source in given if source is not None and source != synthetic.NAME]
     for source in sources:

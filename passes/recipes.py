@@ -17,6 +17,8 @@ from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Cut
 from graphprune.passes.depth import depth
 from graphprune.passes.depth.remove import RemoveBlocks, SelectBlocks
+from graphprune.passes.distill import durations
+from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.fit import compensation
 from graphprune.passes.fit.fit import Fit
 from graphprune.passes.judge import Validate
@@ -68,6 +70,7 @@ def pruning(
     compensate: str | None = None,
     checks: Checks | None = None,
     store: str = STORES[0],
+    distill: str | int | bool = False,
 ) -> Recipe:
     """Remove blocks, then classes, make what is left sparse, make up for what went, and judge: as far as asked for.
 
@@ -79,6 +82,7 @@ def pruning(
         compensate: one of ``compensation.COMPENSATIONS``: by default ``refit`` with calibration inputs.
         checks: judge the result; None does not.
         store: how weights are stored: one of ``graphprune.passes.sparse.store.STORES``.
+        distill: train what is left towards the original: in so many steps, for a time as ``5m``, or by default.
 
     Raises:
         InputError: a value is out of range.
@@ -88,6 +92,7 @@ def pruning(
     criterion = criteria.resolve_criterion(wish.criterion, calibrated)
     compensate = compensation.resolve_compensation(compensate, calibrated)
     request = None if sparsity is None else sparsity.resolved(calibrated)
+    short, full = _distilled(distill, calibrated)
     check_store(store)
     if store == "sparse" and request is None:
         raise InputError("--store sparse is for weights that the run makes sparse: give --pattern, or --store auto")
@@ -100,18 +105,32 @@ def pruning(
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
     chosen = [_select(wish, share, criterion) for share in wish.shares()] if wish.ratio else []
     for one in chosen[:-1]:
-        passes += [one, Cut(), FoldConstants(), *_fitted(compensate)]
+        passes += [one, Cut(), FoldConstants(), *_fitted(compensate), *short]
     passes += chosen[-1:]
     if request is not None and request.permute:
         passes.append(Permute())
     if wish.ratio or (request is not None and request.permute):
         passes += [Cut(), FoldConstants()] if wish.ratio else [Cut()]
-    passes += _fitted(compensate) if request is None else [_sparse(one, compensate) for one in request.rounds()]
+    thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
+    for earlier in thinned[:-1]:
+        passes += [earlier, *short]
+    passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *full]
     if wish.ratio:
         passes.append(Smaller())
     if store != STORES[0]:
         passes.append(Store(store))
     return Recipe(tuple(passes + _judged(checks)), job)
+
+
+def distilling(one: Distill, job: Job, checks: Checks | None = None) -> Recipe:
+    """Train a model towards another one, and judge it.
+
+    Args:
+        one: towards which, and how.
+        job: what holds for the whole.
+        checks: judge the result; None does not.
+    """
+    return Recipe((one, *_judged(checks)), job)
 
 
 def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Recipe:
@@ -148,6 +167,23 @@ def _select(wish: Wish, share: float, criterion: str) -> Select:
 def _fitted(compensate: str) -> list[Pass]:
     """What makes up for what a round has cut, behind each of several: what else is to be done there goes here."""
     return [] if compensate == "none" else [Fit(compensate)]
+
+
+SHORT = 4
+"""The distillation between rounds is so many times shorter than the one behind the last."""
+
+
+def _distilled(asked: str | int | bool, calibrated: bool) -> tuple[list[Pass], list[Pass]]:
+    """The distillation between rounds, and the one behind the last; none where none is asked for."""
+    if asked is False:
+        return [], []
+    if not calibrated:
+        raise InputError("--distill learns on inputs: give them by --calibration")
+    steps, time = durations.asked(asked)
+    full = Distill(steps, time)
+    if time is not None:
+        return [Distill(time=f"{durations.seconds(time) / SHORT:g}s")], [full]
+    return [Distill(max((steps or STEPS) // SHORT, 1))], [full]
 
 
 def _sparse(request: sparse.Request, compensate: str) -> Sparsify:

@@ -109,6 +109,9 @@ def _left_out(plan: Plan) -> list[str]:
         notes.append(
             f"the plan fitted {len(plan.compensated)} weights to calibration inputs; they stay as they are here"
         )
+    if plan.distilled is not None:
+        count = len(plan.distilled["weights"])
+        notes.append(f"the plan distilled {count} weights on calibration inputs; they stay as they are here")
     methods = sorted({entry["method"] for entry in plan.sparsity if not replay.masks_again(entry)})
     if methods:
         notes.append(

@@ -18,6 +18,7 @@ from graphprune.model import Model, files, interchange
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
+from graphprune.passes.distill.distill import Distilled
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.waved import Fit
@@ -74,6 +75,7 @@ class Result:
         stored: which weights are stored sparse, and what that saves; None where it was not asked for.
         notes: what else the user should know.
         rounds: where it was cut in rounds, what was left after each.
+        distilled: what the last distillation did; None where none was asked for.
     """
 
     model: Model
@@ -93,6 +95,7 @@ class Result:
     stored: Stored | None = None
     notes: list[str] = field(default_factory=list)
     rounds: list[Cost] = field(default_factory=list)
+    distilled: Distilled | None = None
 
     @property
     def proto(self) -> ModelProto:
@@ -135,7 +138,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
             compressed = files.deflated(state.original), files.deflated(state.model)
         clock.lap("write")
     chosen, fits, notes = state.found(Chosen), state.found(Fits), state.found(Notes)
-    if state.model is state.original:
+    if state.model is state.original and state.found(Distilled) is None:
         state = state.noting("nothing was changed: no pass chose anything")
         notes = state.found(Notes)
     if state.original.stored and not state.found(Stored):
@@ -162,6 +165,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         state.found(Stored),
         [*said, *([] if notes is None else notes.lines)],
         list(cut.costs) if cut.rounds > 1 else [],
+        state.found(Distilled),
     )
 
 

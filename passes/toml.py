@@ -41,8 +41,10 @@ from graphprune.passes.step import Step
 from graphprune.run import synthetic, usercode
 from graphprune.schema import schema
 
-_PATHS = ("calibration", "inputs", "plan")
+_PATHS = ("calibration", "checkpoint", "inputs", "plan", "teacher")
 """Options that hold a path where they hold no word of another kind."""
+_MODELS = ("loss",)
+"""Options that hold a word, or the path of a model."""
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:
@@ -157,7 +159,7 @@ def _briefly(value: Any) -> dict[str, Any]:
             found[name] = _item(own, name)
         except InputError:
             found[name] = "in memory"
-        if name in _PATHS and _is_path(found[name]):
+        if _is_path(name, found[name]):
             found[name] = Path(found[name]).name
     return found
 
@@ -197,11 +199,13 @@ def _item(value: Any, what: str) -> Any:
 
 def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, Any]:
     """Options with their paths told from another folder."""
-    return {k: place(v, folder) if k in _PATHS and _is_path(v) else v for k, v in options.items()}
+    return {k: place(v, folder) if _is_path(k, v) else v for k, v in options.items()}
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != synthetic.NAME and not usercode.names_one(value)
+def _is_path(name: str, value: Any) -> bool:
+    if not isinstance(value, str) or value == synthetic.NAME or usercode.names_one(value):
+        return False
+    return name in _PATHS or (name in _MODELS and value.endswith(".onnx"))
 
 
 def _from(value: str, folder: Path) -> str:

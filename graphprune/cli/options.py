@@ -189,6 +189,19 @@ def _capabilities(_: click.Context, __: click.Parameter, text: str | None) -> li
     return [(int(part[:-1]), int(part[-1])) for part in parts]
 
 
+def distill_option(function: F) -> F:
+    """``--distill``, as ``distill``: False where it is left out."""
+    return click.option(
+        "--distill",
+        is_flag=False,
+        flag_value="",
+        default=None,
+        metavar="[STEPS|TIME]",
+        help="Train what is left towards the original on --calibration: 300 steps, 5m; 100 steps if not given.",
+        callback=lambda context, parameter, text: False if text is None else text,
+    )(function)
+
+
 def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable[[Console], None]) -> None:
     """Write a result as JSON where asked, let all files appear that were written, and print a table."""
     if json_to is not None and json_to != "-":

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from graphprune.cli import report
-from graphprune.cli.options import model_argument, output_options, proof_options, shape_options, show, time_options
+from graphprune.cli.options import (
+    distill_option,
+    model_argument,
+    output_options,
+    proof_options,
+    shape_options,
+    show,
+    time_options,
+)
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
@@ -54,6 +62,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--plan", type=click.Path(path_type=Path), help="Where to write the plan instead.")
 @click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
 @click.option("--trt", is_flag=True, help="TensorRT must build the result; implies --validate.")
+@distill_option
 @recipe_option
 @shape_options
 @proof_options
@@ -86,6 +95,7 @@ def command(
     plan: Path | None,
     validated: bool,
     trt: bool,
+    distill: str | bool,
     saved: Path | None,
     input_shapes: dict[str, Shape],
     no_proof: bool,
@@ -114,6 +124,7 @@ def command(
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
         store,
+        distill,
     )
     paths.writes("the recipe", saved)
     with watched(quiet) as progress:

@@ -156,6 +156,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
+        "distilled": distilled_data(result),
         "stored": stored_data(result),
         "notes": result.notes,
         "verdict": None if result.verdict is None else result.verdict.to_json(),
@@ -198,6 +199,28 @@ def sparse_data(result: Result) -> dict[str, Any] | None:
         if ordered else None,
         "deflated": None if result.compressed is None else list(result.compressed),
     }  # fmt: skip
+
+
+def distilled_data(result: Result) -> dict[str, Any] | None:
+    """What was trained, and what that came to; None where it was not asked for."""
+    found = result.distilled
+    if found is None:
+        return None
+    course = found.course
+    return {
+        "kept": found.kept,
+        "steps": course.steps,
+        "best": course.best,
+        "rate": course.rate,
+        "before": course.before,
+        "after": course.after,
+        "looks": [list(look) for look in course.looks],
+        "seconds": round(course.seconds, 3),
+        "losses": dict(found.losses),
+        "skipped": dict(found.skipped),
+        "weights": found.weights,
+        "untrained": [vars(one) for one in found.untrained],
+    }
 
 
 def stored_data(result: Result) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
 
 _REASONS = 6
+_WEIGHTS = 3
 
 
 def print_result(out: Console, result: Result, verbose: bool) -> None:
@@ -46,6 +47,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     _print_sparse(out, result, verbose)
     _print_stored(out, result, verbose)
     _print_fits(out, result, verbose)
+    _print_distilled(out, result, verbose)
     for note in result.notes:
         out.print(Text(f"note: {note}"))
     if result.verdict is not None:
@@ -170,6 +172,35 @@ def _print_fits(out: Console, result: Result, verbose: bool) -> None:
     for fit in result.fits if verbose else ():
         state = "" if fit.kept else ", left as it was"
         out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))
+
+
+def _print_distilled(out: Console, result: Result, verbose: bool) -> None:
+    found = result.distilled
+    if found is None:
+        return
+    course = found.course
+    if course.steps:
+        best = f"now {course.after:.3g} (step {course.best})" if found.kept else "and never less"
+        weights = "1 weight" if len(found.weights) == 1 else f"{len(found.weights)} weights"
+        out.print(
+            Text(
+                f"distilled: {weights}, {course.steps} steps in {course.seconds:.1f} s at rate {course.rate:.2g}; "
+                f"held-out loss {course.before:.3g}, {best}"
+            )
+        )
+    ways = Counter(found.losses.values())
+    out.print(Text(f"  compared: {', '.join(f'{count} by {loss}' for loss, count in ways.items())}"))
+    for name, why in found.skipped.items():
+        out.print(Text(f"  not compared: output {name!r}: {why}"))
+    for one in found.untrained if verbose else found.untrained[:_WEIGHTS]:
+        out.print(Text(f"  not trained: {one}"))
+    if len(found.untrained) > _WEIGHTS and not verbose:
+        out.print(Text(f"  ... and {len(found.untrained) - _WEIGHTS} more (-v lists all)"))
+    if verbose:
+        for name, way in found.losses.items():
+            out.print(Text(f"  {name}: by {way}"))
+        for step, held in course.looks:
+            out.print(Text(f"  step {step}: held-out loss {held:.4g}"))
 
 
 def _rounded(found: Rounded) -> str:

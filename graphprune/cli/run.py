@@ -15,7 +15,7 @@ from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
-from graphprune.passes import jobs, toml
+from graphprune.passes import several, toml
 from graphprune.relation import Shape
 
 
@@ -45,7 +45,7 @@ def command(
     if seconds is not None:
         read = replace(read, job=replace(read.job, time=seconds))
     with watched(quiet) as progress:
-        outcomes = jobs.run_all(read, models, output, input_shapes=input_shapes, progress=progress, resume=resume)
+        outcomes = several.run_all(read, models, output, input_shapes=input_shapes, progress=progress, resume=resume)
     status = max(one.status for one in outcomes)
     data = {
         "format": "graphprune-run/1",
@@ -62,12 +62,12 @@ def command(
         sys.exit(status)
 
 
-def _data(outcome: jobs.Outcome) -> dict[str, Any]:
+def _data(outcome: several.Outcome) -> dict[str, Any]:
     found: dict[str, Any] = {"file": str(outcome.model), "status": outcome.status, "error": outcome.error}
     return found if outcome.result is None else found | report.result_data(outcome.result)
 
 
-def _print(out: Console, outcomes: list[jobs.Outcome], verbose: bool) -> None:
+def _print(out: Console, outcomes: list[several.Outcome], verbose: bool) -> None:
     """A line for each model; of a single one all that there is to say."""
     if len(outcomes) == 1 and outcomes[0].result is not None:
         print_result(out, outcomes[0].result, verbose)

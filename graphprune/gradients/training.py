@@ -5,8 +5,9 @@ Weights and gradients are passed without copies on processors; a step is one run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,7 +17,7 @@ from graphprune.gradients.adam import Adam
 from graphprune.gradients.errors import Stop
 from graphprune.gradients.known import constant
 from graphprune.gradients.table import GRADIENT
-from graphprune.gradients.vjp import PREFIX, differentiate
+from graphprune.gradients.vjp import PREFIX, Gradients, differentiate
 from graphprune.model import Model
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds, session
@@ -72,7 +73,7 @@ class Trainer:
     adam: Adam
     forward: ort.InferenceSession
     backward: ort.InferenceSession
-    kinds: Mapping[str, np.dtype]
+    kinds: Mapping[str, np.dtype[Any]]
     stopped: tuple[Stop, ...] = ()
 
     def weights(self) -> dict[str, Values]:
@@ -97,10 +98,52 @@ class Trainer:
         return total
 
 
+Judge = Callable[[Feeds, Mapping[str, Values]], tuple[float, Mapping[str, Values]]]
+"""A loss outside of the model, by the inputs of a run and the outputs that it gave; with its gradient by outputs."""
+
+
+@dataclass
+class Judged(Trainer):
+    """The same for a loss that is computed outside of the model.
+
+    Attributes:
+        outputs: of the model that are judged, in the order in which ``forward`` gives them.
+        judge: computes the loss and its gradient.
+    """
+
+    outputs: Sequence[str] = ()
+    judge: Judge = lambda feeds, outputs: (0.0, {})
+
+    def loss(self, batches: Iterable[Feeds]) -> float:
+        """The mean of the loss over batches."""
+        held = self.weights()
+        return float(np.mean([self._judged(feeds, held)[0] for feeds in batches]))
+
+    def step(self, batches: Sequence[Feeds], rate: float) -> float:
+        """One step over micro-batches of like size; returns the loss before it."""
+        held, total = self.weights(), 0.0
+        for feeds in batches:
+            loss, seeds = self._judged(feeds, held)
+            given = {**self._own(feeds), **held, **{PREFIX + name: seed for name, seed in seeds.items()}}
+            total += loss / len(batches)
+            self.adam.add(dict(zip(self.adam.weights, self.backward.run(None, given), strict=True)), 1 / len(batches))
+        self.adam.step(rate)
+        return total
+
+    def _own(self, feeds: Feeds) -> Feeds:
+        inputs = {i.name for i in self.forward.get_inputs()}
+        return {name: value for name, value in feeds.items() if name in inputs}
+
+    def _judged(self, feeds: Feeds, held: Feeds) -> tuple[float, Mapping[str, Values]]:
+        found = self.forward.run(list(self.outputs), {**self._own(feeds), **held})
+        return self.judge(feeds, dict(zip(self.outputs, found, strict=True)))
+
+
 def trainer(
     model: ModelProto,
     names: Sequence[str],
     *,
+    free: Collection[str] = (),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     provider: str = "CPUExecutionProvider",
     threads: int = 0,
@@ -110,6 +153,7 @@ def trainer(
     Args:
         model: it has a scalar output ``loss``; it is not changed.
         names: float constants that are to be trained.
+        free: those of them whose zeros may change; of others what is zero stays zero.
         input_shapes: sizes of a batch; without them the model's own hold.
         provider: of ONNX Runtime.
         threads: within an operator; 0 leaves it to ONNX Runtime.
@@ -118,23 +162,64 @@ def trainer(
         GradientError: a name is none of the model's float constants.
     """
     found = differentiate(model, [LOSS], names, keep=[LOSS], input_shapes=input_shapes)
-    kept = [o.name.removeprefix(PREFIX) for o in found.model.graph.output][1:]
+    return Trainer(*_ready(model, found, free, provider, threads), found.stopped)
+
+
+def judged(
+    model: ModelProto,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    judge: Judge,
+    *,
+    free: Collection[str] = (),
+    threads: int = 0,
+) -> Judged:
+    """Make a model's weights ready for training towards a loss that is computed outside of it.
+
+    Args:
+        model: it is not changed.
+        names: float constants that are to be trained.
+        outputs: that the loss looks at.
+        judge: computes the loss.
+        free: weights whose zeros may change.
+        threads: within an operator; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        GradientError: a name is none of the model's float constants.
+    """
+    found = differentiate(model, outputs, names)
+    ready = _ready(model, found, free, "CPUExecutionProvider", threads)
+    return Judged(*ready, found.stopped, list(outputs), judge)
+
+
+def _ready(
+    model: ModelProto, found: Gradients, free: Collection[str], provider: str, threads: int
+) -> tuple[Adam, ort.InferenceSession, ort.InferenceSession, dict[str, np.dtype[Any]]]:
+    """The weights that have a gradient, both sessions, and types as the model has them."""
+    made = [o.name for o in found.model.graph.output if o.name.startswith(PREFIX)]
     there = float_constants(model)
-    held = {name: there[name] for name in kept}
+    held = {name: there[name] for name in (one.removeprefix(PREFIX) for one in made)}
     values = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
-    adam = Adam(values, tied=_tied(values))
+    adam = Adam(values, tied=tied(values))
+    if adam.stays is not None:
+        for name in (n for n in free if n in values):
+            adam.stays[adam.span[adam.owner[name]]] = True
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
     def loaded(proto: ModelProto) -> ort.InferenceSession:
         with session(Model(with_weights_as_inputs(proto, held)), level, threads=threads, provider=provider) as active:
             return active
 
-    return Trainer(adam, loaded(model), loaded(found.model), {n: v.dtype for n, v in values.items()}, found.stopped)
+    return adam, loaded(model), loaded(found.model), {n: v.dtype for n, v in values.items()}
 
 
-def _tied(values: Mapping[str, Values]) -> list[list[str]]:
-    """Names of weights that are equal, and so were one before they were exported."""
+def tied(values: Mapping[str, Values]) -> list[list[str]]:
+    """Names of weights that are equal, and so were one before they were exported.
+
+    Weights of one value throughout (scales of ones, biases of zeros) are equal by chance.
+    """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, value in values.items():
-        groups.setdefault((value.shape, value.dtype.str, value.tobytes()), []).append(name)
+        if value.size and not (value == value.flat[0]).all():
+            groups.setdefault((value.shape, value.dtype.str, value.tobytes()), []).append(name)
     return [names for names in groups.values() if len(names) > 1]

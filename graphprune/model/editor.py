@@ -81,6 +81,7 @@ class Editor:
         if source is None:
             return False
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        self.lazy.pop(name, None)  # what was yet to be made is not wanted any more
         if source.kind == "initializer":
             before = self.initializers[name]
             if before.HasField("doc_string"):

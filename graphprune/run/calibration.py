@@ -17,7 +17,14 @@ Batches = Callable[[], Iterable[Feeds]]
 """Gives the inputs from the start at each call, each ready to run."""
 
 
-def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Batches:
+def batches(
+    source: Source,
+    model: Model,
+    input_shapes: Mapping[str, Shape] | None = None,
+    seed: int = 0,
+    *,
+    labels: bool = False,
+) -> Batches:
     """The calibration inputs of a model.
 
     Args:
@@ -25,6 +32,7 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
         model: the model, as it runs.
         input_shapes: sizes of images, and of generated inputs that the program cannot guess.
         seed: of generated inputs.
+        labels: whether labels are given along (see ``graphprune.run.samples``).
 
     Raises:
         InputError: inputs are to be generated, and the model runs at no size that was tried.
@@ -34,7 +42,7 @@ def batches(source: Source, model: Model, input_shapes: Mapping[str, Shape] | No
         sizes = {n: tuple(v.shape) for n, v in accepted.items()}
         return lambda: synthetic.inputs(model, sizes, seed)
     held = samples.kept(source)
-    return lambda: samples.load(held, model, input_shapes=input_shapes)
+    return lambda: samples.load(held, model, input_shapes=input_shapes, labels=labels)
 
 
 class Held:

@@ -9,6 +9,9 @@ Four forms. All but the last are read a few samples at a time, so that memory do
 - in memory: a dict with one array for each input name, an iterable of dicts that are ready to run, or a function that
   gives one.
 
+Beside inputs there may be labels, arrays that are called ``label:`` and an output's name, samples along the first axis
+too: they are read where they are asked for. Other arrays are passed over.
+
 Numbers must be numbers: what is not finite would make NaN of every statistic. -inf is taken in inputs that hold nothing
 else but zeros, which are masks.
 
@@ -36,6 +39,8 @@ from graphprune.relation import Shape, Values
 from graphprune.run import pictures, usercode
 from graphprune.run.runtime import Feeds, RefusedError
 
+LABEL = "label:"
+"""In front of an output's name: what is known to be right of it."""
 BATCH = 8
 """Samples in one run, where the model leaves their number free."""
 
@@ -62,6 +67,7 @@ def load(
     input_shapes: Mapping[str, Shape] | None = None,
     *,
     finite: bool = True,
+    labels: bool = False,
 ) -> Iterator[Feeds]:
     """Inputs from a source, each ready to run.
 
@@ -71,34 +77,41 @@ def load(
         batch: samples in one run, where the model leaves their number free.
         input_shapes: sizes that images are brought to, where the model leaves theirs free.
         finite: whether NaN and infinities are an error.
+        labels: whether labels are given along.
 
     Raises:
         InputError: no such source, or one that does not fit the model; says which input, and of what is not finite
             which sample.
     """
     if not isinstance(source, str | os.PathLike):
-        return _fitted(((_MEMORY, one) for one in _held(source, model, batch)), model, _MEMORY, finite)
+        return _fitted(((_MEMORY, one) for one in _held(source, model, batch, labels)), model, _MEMORY, finite, labels)
     path = Path(source)
     paths.reads("the inputs that are read", path)
     if path.is_dir():
-        parts = _folder(path, model, batch, input_shapes)
+        parts = _folder(path, model, batch, input_shapes, labels)
     elif path.is_file():
-        parts = _file(path, model, batch)
+        parts = _file(path, model, batch, labels)
     elif usercode.names_one(str(source)):
         parts = ((str(source), one) for one in usercode.items(str(source)))
     else:
         raise InputError(f"{source}: no such file or folder, and not like module:function")
-    return _fitted(parts, model, str(source), finite)
+    return _fitted(parts, model, str(source), finite, labels)
 
 
 _MEMORY = "calibration"
 """What inputs in memory are called in messages."""
 
 
-def _held(source: Any, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+def _held(source: Any, model: Model, batch: int, labels: bool) -> Iterator[Mapping[str, Any]]:
     """Inputs in memory: one array for each input, or dicts that are ready to run."""
     if isinstance(source, Mapping):
-        yield from _chunks({name: _Array(np.asarray(value)) for name, value in source.items()}, model, batch, _MEMORY)
+        own = {i.name for i in model.inputs}
+        arrays = {
+            name: _Array(np.asarray(value))
+            for name, value in source.items()
+            if labels or name in own or not _is_label(name)
+        }
+        yield from _chunks(arrays, model, batch, _MEMORY)
         return
     for one in usercode.through(source() if callable(source) else source, _MEMORY):
         if not isinstance(one, Mapping):
@@ -106,11 +119,11 @@ def _held(source: Any, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
         yield one
 
 
-def _fitted(parts: Iterator[Part], model: Model, source: str, finite: bool) -> Iterator[Feeds]:
+def _fitted(parts: Iterator[Part], model: Model, source: str, finite: bool, labels: bool) -> Iterator[Feeds]:
     last, start = None, 0
     for where, one in parts:
         start = start if where == last else 0
-        feeds = _fitting(one, model, where)
+        feeds = {**_fitting(one, model, where), **(_labels(one, model, where) if labels else {})}
         if finite:
             _check_finite(feeds, where, start)
         last, start = where, start + count(feeds)
@@ -160,16 +173,18 @@ def _pictured(path: Path) -> bool:
     return any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir())
 
 
-def _folder(path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None) -> Iterator[Part]:
+def _folder(
+    path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None, labels: bool
+) -> Iterator[Part]:
     for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
-        yield from _file(file, model, batch)
+        yield from _file(file, model, batch, labels)
     if _pictured(path):
         yield from ((str(path), one) for one in pictures.images(path, model, input_shapes))
 
 
-def _file(path: Path, model: Model, batch: int) -> Iterator[Part]:
+def _file(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:
     try:
-        found = _single(path, model) if path.suffix == ".npy" else _archive(path, model, batch)
+        found = _single(path, model) if path.suffix == ".npy" else _archive(path, model, batch, labels)
         yield from ((str(path), one) for one in found)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -189,12 +204,13 @@ def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
     yield {name: value[None] if value.ndim == rank - 1 else value}
 
 
-def _archive(path: Path, model: Model, batch: int) -> Iterator[Mapping[str, Any]]:
+def _archive(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Mapping[str, Any]]:
     """The arrays of a ``.npz`` file, some samples at a time, without reading any of them whole."""
     wanted = {i.name for i in model.inputs}
     with zipfile.ZipFile(path) as archive:
         there = [n.removesuffix(".npy") for n in archive.namelist()]
-        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in there if name in wanted}
+        read = [name for name in there if name in wanted or (labels and _is_label(name))]
+        streams = {name: _Stream(archive.open(f"{name}.npy")) for name in read}
         yield from _chunks(streams, model, batch, str(path), there)
 
 
@@ -214,19 +230,22 @@ def _chunks(
     if missing := [name for name in wanted if name not in streams]:
         names = ", ".join(sorted(there or streams))
         raise InputError(f"{where}: holds no array for input {missing[0]!r}; it has {names}")
-    streams = {name: streams[name] for name in wanted}
+    labels = {name: stream for name, stream in streams.items() if _is_label(name) and name not in wanted}
+    streams = {**{name: streams[name] for name in wanted}, **labels}
     if flat := next((name for name, stream in streams.items() if not stream.shape), None):
-        raise InputError(f"{where}: the array of input {flat!r} is a single number, and has no samples along an axis")
+        raise InputError(f"{where}: the array {flat!r} is a single number, and has no samples along an axis")
     counts = {name: stream.shape[0] for name, stream in streams.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{where}: its arrays hold different numbers of samples: {counts}")
-    steps = [_step(wanted[name], stream, batch) for name, stream in streams.items()]
+    steps = [_step(value, streams[name], batch) for name, value in wanted.items()]
+    single = {name for name, value in wanted.items() if len(streams[name].shape) == _rank(value) + 1}
+    single.update(labels if single else ())
     step, total = min(steps), min(counts.values())
     # what the model takes in batches of a fixed size it cannot take less of
     exact = any(_declared(value) > 1 for value in wanted.values())
     for start in range(0, total - (total % step if exact else 0), step):
         chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
-        yield {n: v[0] if v.ndim == _rank(wanted[n]) + 1 else v for n, v in chunk.items()}
+        yield {n: v[0] if n in single else v for n, v in chunk.items()}
 
 
 class _Array:
@@ -304,6 +323,27 @@ def _fitting(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
             )
         with np.errstate(over="ignore"):  # what the type cannot hold is infinite, and told as that
             found[value.name] = array.astype(dtype, copy=False)
+    return found
+
+
+def _is_label(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(LABEL)
+
+
+def _labels(feeds: Mapping[str, Any], model: Model, source: str) -> Feeds:
+    """The labels beside inputs.
+
+    Raises:
+        InputError: one is of no output, or holds no numbers.
+    """
+    own = {i.name for i in model.inputs}
+    found = {n: np.asarray(v) for n, v in feeds.items() if _is_label(n) and n not in own}
+    for name, value in found.items():
+        if name.removeprefix(LABEL) not in model.output_names:
+            outputs = ", ".join(model.output_names)
+            raise InputError(f"{source}: {name!r} is a label of no output; the model has {outputs}")
+        if value.dtype.kind not in "fiub":
+            raise InputError(f"{source}: {name!r} is of type {value.dtype}; labels are numbers")
     return found
 
 

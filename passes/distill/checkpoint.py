@@ -40,18 +40,27 @@ class Checkpoint:
     _last: float = field(default_factory=time.monotonic, repr=False)
 
     def load(self, adam: Adam) -> Course | None:
-        """Put what was kept into the weights; None where there is nothing, or it is of another training or broken."""
+        """Put what was kept into the weights; None where there is no such file.
+
+        Raises:
+            InputError: the file is of another training, or something else: it is not written over.
+        """
         from graphprune.passes.distill.train import Course
 
+        if not self.path.exists():
+            return None
         try:
             with np.load(self.path, allow_pickle=False) as held:
                 if str(held["key"]) != self.key or held["flat"].shape != adam.flat.shape:
-                    return None
+                    raise InputError(
+                        f"{self.path}: is the checkpoint of another training (another model, other inputs or options); "
+                        "remove it, or give another path"
+                    )
                 course = Course(**json.loads(str(held["course"])))
                 adam.flat[:], adam.moments[:], self.best = held["flat"], held["moments"], held["best"]
                 adam.steps = int(held["steps"])
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self.path}: is no checkpoint of a training; remove it, or give another path") from error
         course.looks = [(int(step), float(loss)) for step, loss in course.looks]
         return course
 
@@ -71,6 +80,23 @@ class Checkpoint:
             raise InputError(f"{self.path}: the training cannot be kept ({error.strerror or error})") from error
         self._last = time.monotonic()
 
+    def check(self) -> None:
+        """See before anything is computed that the file is a checkpoint, or that there is none yet.
+
+        Raises:
+            InputError: it is something else.
+        """
+        if self.path.exists() and not _is_one(self.path):
+            raise InputError(f"{self.path}: is no checkpoint of a training; remove it, or give another path")
+
     def drop(self) -> None:
         """The training has ended."""
         self.path.unlink(missing_ok=True)
+
+
+def _is_one(path: Path) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return {"key", "course", "flat"} <= set(held.files)
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        return False

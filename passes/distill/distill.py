@@ -1,48 +1,48 @@
 """The pass that trains what is left of a model towards the original, on unlabelled inputs.
 
 Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network (2015); with tensors on the way (Romero et al.,
-FitNets, ICLR 2015), restricted to what the student has of them.
+FitNets, ICLR 2015), restricted to what the student has of them. Where inputs have labels, these are learnt too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from graphprune.analysis.products import find_products
+from graphprune.analysis import Analysis
 from graphprune.errors import InputError
-from graphprune.gradients.errors import Stop
 from graphprune.gradients.expansion import prepared
-from graphprune.gradients.training import float_constants, trainer
-from graphprune.model import Model, load
-from graphprune.model.editor import Editor
+from graphprune.model import AnyModel, Model, load, paths
 from graphprune.model.interchange import whole
 from graphprune.passes.contract import Pass
-from graphprune.passes.distill import durations
+from graphprune.passes.distill import checkpoint, custom, durations, goals, labels
 from graphprune.passes.distill.augment import augmenting
 from graphprune.passes.distill.checkpoint import Checkpoint
-from graphprune.passes.distill.losses import LOSSES, Measure, measure, with_loss
+from graphprune.passes.distill.goals import Goal
+from graphprune.passes.distill.losses import LOSSES, Measure, measure
 from graphprune.passes.distill.pool import Pool, pools
 from graphprune.passes.distill.seams import find_seams
-from graphprune.passes.distill.teaching import Restrict, Teacher, seen, teacher
+from graphprune.passes.distill.subjects import TRAINED, Subjects, Untrained, changed, find
+from graphprune.passes.distill.teaching import Restrict, Teacher, by_plan, by_removal, seen
 from graphprune.passes.distill.train import Course, Lesson, Schedule, train
-from graphprune.passes.rounds import cutting
+from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
-from graphprune.proof import proof
-from graphprune.run import sizing
+from graphprune.rewrite.plan import Plan
+from graphprune.run import calibration, sizing
 from graphprune.run.runtime import Feeds
 
 STEPS = 100
 """Unless something else is asked for."""
 _SAMPLES = 4
 """Runs of the original that tell how its outputs are to be compared."""
-TRAINED = ("weights", "all")
+_NOTHING = 1e-8
+"""A loss below this is rounding, from which nothing can be learnt."""
+_UNDOING = ("cut", "fit", "sparsify")
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,18 @@ class Distilled:
     Attributes:
         course: of the training.
         weights: that were trained.
-        stopped: weights that have no gradient, with the reason.
-        losses: by tensor how it was compared.
+        untrained: weights that were not, with the reason.
+        losses: by tensor how it was compared; ``label:`` and an output's name for labels.
+        skipped: outputs that were not compared, with the reason.
         kept: whether anything was gained; else the model is as it was.
     """
 
     course: Course
     weights: list[str]
-    stopped: tuple[Stop, ...]
-    losses: Mapping[str, str]
-    kept: bool
+    untrained: tuple[Untrained, ...] = ()
+    losses: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,16 @@ class Distill(Pass):
     Attributes:
         steps: how many steps; 100 where neither steps nor time are given.
         time: how long, as ``5m``, ``90s`` or ``1h``, in place of steps.
-        loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine`` or ``squares``; ``auto`` looks at each.
+        loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine`` or ``squares``; ``auto`` looks at each. Or
+            one's own, in place of all other terms: an ONNX file, or ``module:function`` (see ``custom``).
         train: ``weights`` of products alone, or ``all`` float constants that have a gradient.
         rate: of learning; found by a short search where it is not given.
         batch: samples of a step.
-        augment: whether pictures are shifted, cropped and lit otherwise.
+        augment: whether pictures are shifted, cropped and lit otherwise; not where there are labels.
         seams: how much tensors on the way count beside the outputs.
+        labels: the share of labels in the loss, where inputs have any (see ``graphprune.run.samples``).
         teacher: the file of another original.
+        plan: the plan by which the model was made of that; without it tensors of equal name and shape are compared.
         checkpoint: a file that an interrupted training goes on from.
         include, exclude: globs on names of weights.
     """
@@ -86,108 +91,126 @@ class Distill(Pass):
 
     steps: int | None = None
     time: str | None = None
-    loss: str = "auto"
+    loss: str | Callable[..., Any] = "auto"
     train: str = "weights"
     rate: float | None = None
     batch: int = 16
     augment: bool = True
     seams: float = 0.1
-    teacher: str | None = None
+    labels: float = 0.5
+    teacher: str | AnyModel | None = None
+    plan: str | Plan | None = None
     checkpoint: str | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
 
     def requires(self, state: State) -> Sequence[str]:
         """Inputs are there, and options go together."""
-        found = []
-        if state.job.calibration is None:
-            found.append("it learns on inputs: give them by --calibration")
-        if self.steps is not None and self.time is not None:
-            found.append("give steps or time, not both")
-        if self.steps is not None and self.steps < 1:
-            found.append(f"steps must be at least 1, not {self.steps}")
-        if self.loss not in LOSSES:
-            found.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
-        if self.train not in TRAINED:
-            found.append(f"train is {' or '.join(TRAINED)}, not {self.train!r}")
-        if self.rate is not None and not self.rate > 0:
-            found.append(f"rate must be above 0, not {self.rate}")
-        if self.batch < 1:
-            found.append(f"batch must be at least 1, not {self.batch}")
+        found = [why for wrong, why in self._wrong(state) if wrong]
+        if custom.is_function(self.loss):
+            custom.function(self.loss)
+        elif custom.is_file(self.loss):
+            custom.File.read(str(self.loss))
+        elif self.loss not in LOSSES:
+            found.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}, FILE.onnx, module:function")
         if self.time is not None:
             durations.seconds(self.time)
-        ahead = next((one for one in ("cut", "fit", "sparsify") if state.will(one)), None)
-        if ahead is not None:
+        if isinstance(self.teacher, str) and not Path(self.teacher).is_file():
+            raise InputError(f"{self.teacher}: no such file")
+        if self.checkpoint is not None:
+            Checkpoint(Path(self.checkpoint), "").check()
+        ahead = next((one.name for one in state.ahead if one.name in _UNDOING), None)
+        if ahead is not None and not state.will(self.name):
             found.append(f"{ahead!r} is ahead, and would undo what was learnt; put it first")
         return found
 
+    def _wrong(self, state: State) -> list[tuple[bool, str]]:
+        """What may be wrong with the options, each with whether it is."""
+        return [
+            (state.job.calibration is None, "it learns on inputs: give them by --calibration"),
+            (self.steps is not None and self.time is not None, "give steps or time, not both"),
+            (self.steps is not None and self.steps < 1, f"steps must be at least 1, not {self.steps}"),
+            (self.train not in TRAINED, f"train is {' or '.join(TRAINED)}, not {self.train!r}"),
+            (self.rate is not None and not self.rate > 0, f"rate must be above 0, not {self.rate}"),
+            (self.batch < 1, f"batch must be at least 1, not {self.batch}"),
+            (not 0 <= self.labels <= 1, f"labels must be between 0 and 1, not {self.labels}"),
+            (not self.seams >= 0, f"seams must not be below 0, but is {self.seams}"),
+            (
+                self.plan is not None and self.teacher is None,
+                "plan is of the teacher: give that too",
+            ),
+        ]
+
+    def declares(self) -> None:
+        """The teacher, a plan and a loss are read, a checkpoint is written."""
+        if self.teacher is not None:
+            load(self.teacher)  # which declares its files, weights outside of it too
+        paths.reads("the plan of the student", self.plan if isinstance(self.plan, str) else None)
+        paths.reads("the loss", str(self.loss) if custom.is_file(self.loss) else None)
+        paths.writes("the checkpoint", self.checkpoint)
+
     def call(self, state: State) -> State:
         """Train, and list what was trained in the plan."""
+        state = unfitted(state)
         progress = state.progress.begin(self.name)
         original = state.original if self.teacher is None else load(self.teacher)
-        student, restrict = state.model, self._restriction(state)
-        names = self._trained(state)
-        batches = state.batches(original)
-        assert batches is not None
-        runs = list(batches())
+        student, analysis = state.model, state.analysis()
+        subjects = find(analysis, prepared(whole(student))[0], self.train, self.include, self.exclude)
+        runs = list(self._batches(state, original))
         joins = _free(original) and _free(student)
-        train_on, held = pools(runs, joins, self.batch, state.job.seed)
-        seams = find_seams(student, set(names), _tensors(original)) if self.seams else []
-        asked = dict.fromkeys([*seams, *(o for o in student.output_names if o in _tensors(original))])
-        with teacher(original, list(asked), student, restrict) as tutor:
-            measures = self._measures(tutor, held.all()[:_SAMPLES], student, seams)
-            lesson, stopped = self._lesson(student, names, measures, tutor, train_on, held)
-            course = train(lesson, self._schedule(state), self._checkpoint(state), progress)
+        tutor = Teacher(original, student, self._restriction(state, original))
+        lesson, goal = self._lesson(student, subjects, tutor, pools(runs, joins, self.batch, state.job.seed), runs)
+        stopped = [Untrained.of(stop) for stop in lesson.trainer.stopped]
+        kept = self._checkpoint(state, original, runs)
+        before = lesson.trainer.loss(lesson.held)
+        if before < _NOTHING:
+            course = Course(0.0, 0, before, before, looks=[(0, before)])
+        else:
+            course = train(lesson, self._schedule(state), kept, progress)
         weights = lesson.trainer.weights()
-        losses = {name: one.loss for name, one in measures.items()}
-        kept = course.best > 0
-        done = Distilled(course, sorted(weights), stopped, losses, kept)
-        if not kept:
+        untrained = (*subjects.untrained, *stopped)
+        done = Distilled(course, sorted(weights), untrained, goal.losses, goal.skipped, course.best > 0)
+        if kept is not None:
+            kept.drop()
+        return self._after(state, analysis, done, weights)
+
+    def _after(self, state: State, analysis: Analysis, done: Distilled, weights: Feeds) -> State:
+        """The state with what was learnt, where anything was."""
+        course = done.course
+        if not course.steps:
+            return state.having(done).noting("distillation: the model makes what the teacher makes: nothing to learn")
+        if not done.kept:
             return state.having(done).noting(
                 f"distillation gained nothing in {course.steps} steps, and the model stays as it was: "
                 "give it more inputs or more steps"
             )
-        editor = Editor(student)
-        for name, value in weights.items():
-            editor.replace(name, value)
         entry = {
             "steps": course.steps,
             "best": course.best,
             "rate": course.rate,
-            "losses": losses,
+            "losses": dict(done.losses),
             "before": round(course.before, 6),
             "after": round(course.after, 6),
-            "weights": sorted(weights),
+            "weights": done.weights,
         }
-        return state.having(done, model=editor.finish(), plan=replace(state.plan, distilled=entry))
+        model = changed(state.model, analysis.model, weights)
+        return state.having(done, model=model, plan=replace(state.plan, distilled=entry))
 
-    def _restriction(self, state: State) -> Restrict:
+    def _batches(self, state: State, original: Model) -> Iterable[Feeds]:
+        job = state.job
+        assert job.calibration is not None
+        runnable = original if self.teacher is not None else state.analysis(original).model.runnable
+        return calibration.batches(job.calibration, runnable, job.input_shapes, job.seed, labels=True)()
+
+    def _restriction(self, state: State, original: Model) -> Restrict:
+        if self.plan is not None:
+            return by_plan(self.plan, original, state.job)
         if self.teacher is not None:
             return lambda value, name: value
-        removal = cutting(state).done.removal
-        return lambda value, name: proof.restrict(np.asarray(value), name, removal)
-
-    def _trained(self, state: State) -> list[str]:
-        """Names of the constants that are trained."""
-        opened, _ = prepared(whole(state.model))
-        there = float_constants(opened)
-        if self.train == "weights":
-            rulings = cutting(state).analysis.rulings
-            products = {p.weight for p in find_products(state.model, rulings, shared=True)}
-            found = [name for name in there if name in products]
-        else:
-            found = [name for name, tensor in there.items() if np.prod(tensor.dims) > 1]
-        chosen = [n for n in found if self._asked(n)]
-        if not chosen:
-            raise InputError(f"{state.original.name}: it has no float weight that could be trained")
-        return chosen
-
-    def _asked(self, name: str) -> bool:
-        wanted = not self.include or any(fnmatchcase(name, glob) for glob in self.include)
-        return wanted and not any(fnmatchcase(name, glob) for glob in self.exclude)
+        return by_removal(cutting(state).done.removal)
 
     def _measures(
-        self, tutor: Teacher, runs: Sequence[Feeds], student: Model, seams: Sequence[str]
+        self, tutor: Teacher, runs: Sequence[Feeds], student: Model, seams: Sequence[str], labelled: bool
     ) -> dict[str, Measure]:
         """How each tensor is compared."""
         found = {}
@@ -196,10 +219,10 @@ class Distill(Pass):
             if values[0].shape != shapes[name]:
                 continue
             inner = name in seams
-            one = measure(values, "squares" if inner else self.loss)
+            one = measure(values, "squares" if inner else str(self.loss))
             if one is not None:
                 found[name] = replace(one, weight=self.seams / len(seams)) if inner else one
-        if not any(name not in seams for name in found):
+        if not labelled and not any(name not in seams for name in found):
             raise InputError(
                 f"{student.name}: none of its outputs holds floats that could be learnt from the original's"
             )
@@ -208,33 +231,66 @@ class Distill(Pass):
     def _lesson(
         self,
         student: Model,
-        names: Sequence[str],
-        measures: Mapping[str, Measure],
+        subjects: Subjects,
         tutor: Teacher,
-        train_on: Pool,
-        held: Pool,
-    ) -> tuple[Lesson, tuple[Stop, ...]]:
-        tutor.names = list(measures)
-        shapes = held.shapes()
-        proto = with_loss(whole(student), measures, shapes)
-        made = trainer(proto, names, input_shapes=None)
-        if not made.adam.weights:
-            raise InputError(f"{student.name}: {made.stopped[0]}")
-        augment = augmenting(student) if self.augment else None
-        lesson = Lesson(made, tutor.teach, train_on, [tutor.teach(one) for one in held.all()], augment)
-        return lesson, made.stopped
+        parts: tuple[Pool, Pool],
+        runs: Sequence[Feeds],
+    ) -> tuple[Lesson, Goal]:
+        train_on, held = parts
+        goal = self._goal(student, subjects, tutor, held, runs)
+        shapes = held.shapes() if held.shapes() == train_on.shapes() else None
+        shapes = shapes and {name: value.shape for name, value in tutor.own(held.all()[0]).items()}
+        made = goal.trainer(student, subjects, shapes)
+        augment = augmenting(student) if self.augment and not _labelled(goal) else None
+
+        def teach(feeds: Feeds) -> Feeds:
+            return goal.teach(tutor, feeds)
+
+        return Lesson(made, teach, train_on, [teach(one) for one in held.all()], augment), goal
+
+    def _goal(self, student: Model, subjects: Subjects, tutor: Teacher, held: Pool, runs: Sequence[Feeds]) -> Goal:
+        """What is to be learnt; the tutor is asked for as much from then on."""
+        there, some = _tensors(tutor.original), held.all()[:_SAMPLES]
+        shared = [name for name in student.output_names if name in there]
+        if custom.is_file(self.loss) or custom.is_function(self.loss):
+            goal = goals.of_own(self.loss, tutor.answers(student, student.output_names, some), sorted(there), runs)
+            tutor.ask(shared if goal.file is None else goal.file.teacher)
+            return goal
+        seams = find_seams(student, set(subjects.names), there) if self.seams else []
+        tutor.ask(list(dict.fromkeys([*seams, *shared])))
+        made = tutor.answers(student, [*dict.fromkeys([*tutor.names, *student.output_names])], some)
+        known = labels.read(some, {name: made[name] for name in student.output_names}) if self.labels else None
+        if known is not None:
+            known.check(runs)
+        measures, taught = self._measures(tutor, some, student, seams, known is not None), seen(tutor, some)
+        measures, known = goals.weighed(goals.steady(measures, made, taught), known, self.labels)
+        tutor.ask(list(measures))
+        left = [name for name in student.output_names if name not in measures]
+        return Goal(measures, known, skipped=goals.skipped(left, made, taught))
 
     def _schedule(self, state: State) -> Schedule:
         steps = self.steps if self.time is not None or self.steps is not None else STEPS
         seconds = durations.seconds(self.time) if self.time is not None else None
         return Schedule(steps, seconds, self.rate, self.batch, state.job.seed)
 
-    def _checkpoint(self, state: State) -> Checkpoint | None:
+    def _checkpoint(self, state: State, original: Model, runs: Sequence[Feeds]) -> Checkpoint | None:
+        """Where the training is kept, for this model, these inputs and these options alone."""
         if self.checkpoint is None:
             return None
-        said = hashlib.sha256(repr((replace(self, checkpoint=None), state.job.seed)).encode())
+        loss = custom.function(self.loss)[1] if custom.is_function(self.loss) else self.loss
+        plain = replace(self, checkpoint=None, teacher=None, plan=None, loss=loss)
+        said = hashlib.sha256(repr((plain, state.job.seed, original.sha256)).encode())
         said.update(whole(state.model).SerializeToString(deterministic=True))
-        return Checkpoint(Path(self.checkpoint), said.hexdigest())
+        for feeds in runs:
+            for name, value in sorted(feeds.items()):
+                said.update(f"{name} {value.dtype} {value.shape}".encode())
+                said.update(np.ascontiguousarray(value).tobytes())
+        return Checkpoint(Path(self.checkpoint), said.hexdigest(), checkpoint.SECONDS)
+
+
+def _labelled(goal: Goal) -> bool:
+    """Whether anything that is learnt is of inputs as they are, which pictures that were moved are not."""
+    return goal.labels is not None or (goal.file is not None and bool(goal.file.labels))
 
 
 def _tensors(model: Model) -> set[str]:

@@ -6,7 +6,7 @@ What an output is shows in its values: probabilities along an axis sum to one, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from onnx import ModelProto, TensorProto, helper
 
 from graphprune.errors import InputError
 from graphprune.gradients.expansion import prepared
+from graphprune.gradients.known import Known
 from graphprune.gradients.terms import Tape, Term
 from graphprune.gradients.training import LOSS
 from graphprune.relation import Values
+from graphprune.run.samples import LABEL
 
 LOSSES = ("auto", "kl", "bernoulli", "cosine", "squares")
 TEACHER = "teacher:"
@@ -35,7 +37,7 @@ class Measure:
     """How one tensor is compared.
 
     Attributes:
-        loss: one of :data:`LOSSES`, but ``auto``.
+        loss: one of :data:`LOSSES`, but ``auto``; of labels also ``entropy`` (of probabilities) and ``logits``.
         axis: that probabilities sum over, or that vectors lie along.
         scale: what differences are divided by, broadcast to the tensor.
         weight: of this tensor among all.
@@ -112,17 +114,28 @@ def _deviation(values: Sequence[Values], axis: int | None) -> Values:
     return np.maximum(found, max(float(np.sqrt(np.mean(square))) * 1e-3, 1e-12))
 
 
+Own = Callable[[ModelProto, Known, Tape], Term]
+"""Writes a loss of the user's beside a model, on a tape, and adds the inputs that it reads; gives the scalar."""
+
+
 def with_loss(
-    model: ModelProto, measures: Mapping[str, Measure], input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: ModelProto,
+    measures: Mapping[str, Measure],
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    labels: Mapping[str, Measure] | None = None,
+    own: Own | None = None,
 ) -> ModelProto:
     """A model that computes how far it is from the original.
 
-    Its output is ``loss``; for each tensor of ``measures`` it has an input ``teacher:<tensor>``.
+    Its output is ``loss``; for each tensor of ``measures`` it has an input ``teacher:<tensor>``, for each of ``labels``
+    one that is called ``label:<tensor>``.
 
     Args:
         model: it is not changed.
         measures: by tensor, how it is compared.
         input_shapes: sizes of inputs.
+        labels: by output, how it is compared with what is known to be right.
+        own: a loss besides.
 
     Raises:
         InputError: the model does not have such a tensor.
@@ -130,14 +143,17 @@ def with_loss(
     proto, known = prepared(model, input_shapes)
     tape = Tape.beside(proto.graph)
     total: list[Term] = []
-    for name, one in measures.items():
-        if name not in known.kinds:
-            raise InputError(f"the model has no tensor {name!r} that could be compared")
-        dims = known.dims.get(name)
-        proto.graph.input.append(helper.make_tensor_value_info(TEACHER + name, TensorProto.FLOAT, dims))
-        student = Term(tape, name, known.kinds[name], dims).cast(TensorProto.FLOAT)
-        teacher = Term(tape, TEACHER + name, TensorProto.FLOAT, dims)
-        total.append(_loss(student, teacher, one) * one.weight)
+    for prefix, asked in ((TEACHER, measures), (LABEL, labels or {})):
+        for name, one in asked.items():
+            if name not in known.kinds:
+                raise InputError(f"the model has no tensor {name!r} that could be compared")
+            dims = known.dims.get(name)
+            proto.graph.input.append(helper.make_tensor_value_info(prefix + name, TensorProto.FLOAT, dims))
+            student = Term(tape, name, known.kinds[name], dims).cast(TensorProto.FLOAT)
+            wanted = Term(tape, prefix + name, TensorProto.FLOAT, dims)
+            total.append(_loss(student, wanted, one) * one.weight)
+    if own is not None:
+        total.append(own(proto, known, tape))
     whole = tape.total(total)
     proto.graph.node.extend(tape.nodes)
     proto.graph.node.append(helper.make_node("Identity", [whole.name], [LOSS]))
@@ -154,6 +170,8 @@ def _loss(s: Term, t: Term, one: Measure) -> Term:
         "bernoulli": lambda: t * (_log(t) - _log(s)) + (1 - t) * (_log(1 - t) - _log(1 - s)),
         "cosine": lambda: 1 - (_unit(s, one.axis) * _unit(t, one.axis)).sum([one.axis], keep=False),
         "squares": lambda: _square(s, t, one),
+        "entropy": lambda: -(t * _log(s)).sum([one.axis], keep=False),
+        "logits": lambda: -(t * s.tape.op("LogSoftmax", s, dims=s.dims, axis=one.axis)).sum([one.axis], keep=False),
     }[one.loss]()
     return mean.tape.op("ReduceMean", mean, keepdims=0, dims=())
 

@@ -34,7 +34,7 @@ class Pool:
         return len(self.runs)
 
     def shapes(self) -> dict[str, tuple[int, ...]] | None:
-        """Sizes of each run that is drawn, None where they differ."""
+        """Sizes of each run that is drawn, labels too, None where they differ."""
         if not self.joins and len({_sizes(one) for one in self.runs}) > 1:
             return None
         first = self.runs[0]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
 
+from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.passes.contract import Pass
+from graphprune.passes.cut import Cut
+from graphprune.passes.depth.remove import RemoveBlocks
 from graphprune.passes.distill.losses import TEACHER
+from graphprune.passes.replay import ReplayBlocks, ReplayGroups
+from graphprune.passes.rounds import cutting
+from graphprune.passes.state import Job, State
+from graphprune.proof import proof
 from graphprune.relation import Values
+from graphprune.rewrite import replay
+from graphprune.rewrite.plan import Plan
+from graphprune.rewrite.plan import load as load_plan
+from graphprune.rewrite.removal import Removal
 from graphprune.run.runtime import Feeds, exposing, run, session
 
 Restrict = Callable[[Values, str], Values]
@@ -21,48 +33,61 @@ class Teacher:
     """A model that is run for what another should make.
 
     Args:
-        active: its session.
-        names: tensors that are asked for.
-        inputs: of the student.
+        original: the teacher.
+        student: the model in training.
         restrict: takes off what the student has lost.
+
+    Raises:
+        InputError: the student reads what the teacher does not.
     """
 
-    def __init__(
-        self, active: ort.InferenceSession, names: Sequence[str], inputs: Sequence[str], restrict: Restrict
-    ) -> None:
-        self.active, self.names, self.inputs, self.restrict = active, list(names), set(inputs), restrict
+    def __init__(self, original: Model, student: Model, restrict: Restrict) -> None:
+        self.original, self.restrict, self.names = original, restrict, list[str]()
+        self.inputs, self.reads = ({i.name for i in model.inputs} for model in (student, original))
+        if strange := next((i.name for i in student.inputs if i.name not in self.reads), None):
+            there = ", ".join(sorted(self.reads))
+            raise InputError(
+                f"{student.name}: its input {strange!r} is none of the teacher's ({original.name}), which has {there}"
+            )
+        self._active: ort.InferenceSession | None = None
+        self._gives: set[str] = set()
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Say which tensors are wanted from now on."""
+        self.names = list(names)
+        if not self._gives.issuperset(names):
+            self._gives = set(names)
+            with session(exposing(self.original, names), ort.GraphOptimizationLevel.ORT_ENABLE_ALL) as active:
+                self._active = active
+
+    def own(self, feeds: Feeds) -> Feeds:
+        """The inputs of the student, without labels."""
+        return {name: self.restrict(value, name) for name, value in feeds.items() if name in self.inputs}
 
     def values(self, feeds: Feeds) -> dict[str, Values]:
         """What the original makes, by tensor."""
-        found = run(self.active, feeds, self.names)
+        if not self.names or self._active is None:
+            return {}
+        found = run(self._active, {n: v for n, v in feeds.items() if n in self.reads}, self.names)
         return {name: self.restrict(value, name) for name, value in zip(self.names, found, strict=True)}
 
     def student_shapes(self, student: Model, feeds: Feeds) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors as the student makes them."""
-        own = {name: self.restrict(value, name) for name, value in feeds.items() if name in self.inputs}
-        with session(exposing(student, self.names)) as active:
-            return {name: v.shape for name, v in zip(self.names, run(active, own, self.names), strict=True)}
+        return {name: found[0].shape for name, found in self.answers(student, self.names, [feeds]).items()}
+
+    def answers(self, student: Model, names: Sequence[str], runs: Sequence[Feeds]) -> dict[str, list[Values]]:
+        """What the student makes of some inputs, by tensor."""
+        found: dict[str, list[Values]] = {name: [] for name in names}
+        with session(exposing(student, names)) as active:
+            for feeds in runs:
+                for name, value in zip(names, run(active, self.own(feeds), names), strict=True):
+                    found[name].append(value)
+        return found
 
     def teach(self, feeds: Feeds) -> Feeds:
         """Inputs of the student, with what the original makes of them."""
-        own = {name: self.restrict(value, name) for name, value in feeds.items() if name in self.inputs}
         made = self.values(feeds)
-        return {**own, **{TEACHER + n: np.asarray(v, np.float32) for n, v in made.items()}}
-
-
-@contextmanager
-def teacher(original: Model, names: Sequence[str], student: Model, restrict: Restrict) -> Iterator[Teacher]:
-    """A teacher of a student.
-
-    Args:
-        original: the teacher.
-        names: tensors of it that are asked for.
-        student: the model in training.
-        restrict: takes off what the student has lost.
-    """
-    level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with session(exposing(original, names), level) as active:
-        yield Teacher(active, names, [i.name for i in student.inputs], restrict)
+        return {**self.own(feeds), **{TEACHER + n: np.asarray(v, np.float32) for n, v in made.items()}}
 
 
 def seen(teacher: Teacher, runs: Sequence[Feeds]) -> Mapping[str, list[Values]]:
@@ -72,3 +97,32 @@ def seen(teacher: Teacher, runs: Sequence[Feeds]) -> Mapping[str, list[Values]]:
         for name, value in teacher.values(feeds).items():
             found.setdefault(name, []).append(value)
     return found
+
+
+def by_plan(plan: str | Plan, original: Model, job: Job) -> Restrict:
+    """What a tensor of a model comes to without what a plan removes from it.
+
+    Args:
+        plan: the plan, or its file.
+        original: the model that it is of.
+        job: what holds for the whole.
+
+    Raises:
+        InputError: the plan does not fit the model; says at which group.
+    """
+    read = load_plan(plan)
+    shapes = {name: tuple(sizes) for name, sizes in read.model["witness"].items()}
+    passes: list[Pass] = [ReplayBlocks(read), *([RemoveBlocks()] if read.blocks else [])]
+    passes += [ReplayGroups(), Cut()] if read.groups else []
+    own = replace(job, input_shapes=shapes, allow_io=bool(read.interface), prove=False)
+    with replay.naming(read):
+        replay.check_inputs(read, original)
+        state = State(original, original, Plan({}), own)
+        for place, one in enumerate(passes):
+            state = one.ensures(state, one.call(replace(state, ahead=passes[place + 1 :])))
+    return by_removal(cutting(state).done.removal)
+
+
+def by_removal(removal: Removal) -> Restrict:
+    """What a tensor comes to without what was removed from it."""
+    return lambda value, name: proof.restrict(np.asarray(value), name, removal)

@@ -1,0 +1,80 @@
+"""One recipe, several models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphprune.errors import GraphpruneError, InputError
+from graphprune.passes.jobs import run_recipe
+from graphprune.passes.recipe import Recipe
+from graphprune.passes.results import Result
+from graphprune.progress import Progress
+from graphprune.relation import Shape
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one model of several.
+
+    Attributes:
+        model: its file.
+        result: None where it failed.
+        error: why it failed, in one line.
+        status: the exit status that stands for it.
+    """
+
+    model: Path
+    result: Result | None = None
+    error: str | None = None
+    status: int = 0
+
+
+def run_all(
+    recipe: Recipe,
+    models: Sequence[Path],
+    output: Path | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    progress: Progress | None = None,
+    resume: Path | None = None,
+) -> list[Outcome]:
+    """Do what a recipe says to several models; one that fails does not stop the others.
+
+    Args:
+        recipe: the recipe.
+        models: files.
+        output: of one model the file of its result; of several a folder, where each keeps its name.
+        input_shapes: sizes for inputs, beside those of the recipe.
+        progress: is told of every phase and of its steps.
+        resume: a folder where finished parts are kept, as for :func:`graphprune.prune`.
+
+    Raises:
+        InputError: several models have one name, or the output is no folder.
+    """
+    places = _places(models, output)
+    found = []
+    for model, place in zip(models, places, strict=True):
+        try:
+            result = run_recipe(recipe, model, place, input_shapes=input_shapes, resume=resume, progress=progress)
+        except GraphpruneError as error:
+            found.append(Outcome(model, None, str(error), error.exit_status))
+        else:
+            found.append(Outcome(model, result))
+    return found
+
+
+def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None]:
+    """Where each result goes."""
+    if output is None:
+        return [None] * len(models)
+    if len(models) == 1 and not output.is_dir():
+        return [output]
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; the results of several models go to a folder")
+    names = [model.stem for model in models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{output}: two models are called {twice}, and their results would be one file")
+    output.mkdir(parents=True, exist_ok=True)
+    return [output / f"{name}.onnx" for name in names]

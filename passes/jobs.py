@@ -246,7 +246,7 @@ def distill(
         output: where to write what was trained; its plan goes beside it as ``<output without .onnx>.plan.json``.
         calibration: inputs of the teacher (see ``graphprune.run.samples``), or ``generated``. Arrays that are called
             ``label:`` and an output's name are what is known to be right of it, and are learnt too.
-        steps: how many steps; 100 where neither steps nor time are given.
+        steps: how many steps; 300 where neither steps nor time are given.
         time: how long, as ``90s``, ``5m`` or ``1h``, in place of steps.
         loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine``, ``squares``, or ``auto``, by what each holds.
             One's own takes the place of all other terms: an ONNX file, or a function or ``module:function`` from two

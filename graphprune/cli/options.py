@@ -197,7 +197,7 @@ def distill_option(function: F) -> F:
         flag_value="",
         default=None,
         metavar="[STEPS|TIME]",
-        help="Train what is left towards the original on --calibration: 300 steps, 5m; 100 steps if not given.",
+        help="Train what is left towards the original on --calibration: 500 steps, 5m; 300 steps if not given.",
         callback=lambda context, parameter, text: False if text is None else text,
     )(function)
 

@@ -36,7 +36,7 @@ from graphprune.rewrite.plan import Plan
 from graphprune.run import calibration, sizing
 from graphprune.run.runtime import Feeds
 
-STEPS = 100
+STEPS = 300
 """Unless something else is asked for."""
 _SAMPLES = 4
 """Runs of the original that tell how its outputs are to be compared."""
@@ -71,7 +71,7 @@ class Distill(Pass):
     """Train the model towards the original's outputs, and its tensors on the way.
 
     Attributes:
-        steps: how many steps; 100 where neither steps nor time are given.
+        steps: how many steps; 300 where neither steps nor time are given.
         time: how long, as ``5m``, ``90s`` or ``1h``, in place of steps.
         loss: how outputs are compared: ``kl``, ``bernoulli``, ``cosine`` or ``squares``; ``auto`` looks at each. Or
             one's own, in place of all other terms: an ONNX file, or ``module:function`` (see ``custom``).

@@ -1,7 +1,8 @@
 """How long a job may take: what of it a pass may have, and how many samples it can afford.
 
 What phases cost beside each other was measured (``tests/benchmarks/bench_calibration.py``), in forward passes of the
-calibration inputs. One forward pass of some of them, and one product of matrices, are timed before anything else.
+calibration inputs; passes say what depends on their options. One forward pass of some of them, and one product of
+matrices, are timed before anything else.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ COSTS = {
     "prove": 1.0,
     "fit": 14.0,
     "sparsify": 16.0,
+    "distill": 140.0,
     "permute": 2.0,
     "validate": 1.0,
     "write": 0.1,
@@ -43,9 +45,9 @@ COSTS = {
 """What phases cost, in forward passes; others are taken for one."""
 LEAST = 8
 """Samples that are looked at however short the time is."""
-_RUNS, _CUBES, _SPARED = 12.0, 6.0, 0.8
-"""Forward passes of all phases together, multiply-accumulates of linear algebra for the cube of a sum's length, and the
-share of the time that is planned for."""
+_RUNS, _CUBES, _SPARED, _LOOKED = 12.0, 6.0, 0.8, 0.25
+"""Forward passes of all phases of a round, multiply-accumulates of its linear algebra for the cube of a sum's length,
+the share of the time that is planned for, and of that what looking at samples has, whatever passes spend."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,15 @@ class Budget:
 
     def share(self, one: Pass, state: State) -> float:
         """Seconds that a pass may take, with those ahead of it in view."""
-        own = sum(COSTS.get(phase, 1.0) for phase in one.phases(state))
-        ahead = sum(COSTS.get(phase, 1.0) for other in state.ahead for phase in other.phases(state))
+        own = sum(costs(one, state).values())
+        ahead = sum(cost for other in state.ahead for cost in costs(other, state).values())
         return max(self.left, 0.0) * own / max(own + ahead, 1e-9)
+
+
+def costs(one: Pass, state: State) -> dict[str, float]:
+    """What the phases of a pass cost, in forward passes."""
+    known = {**COSTS, **one.costs(state)}
+    return {phase: known.get(phase, 1.0) for phase in one.phases(state)}
 
 
 def seconds(text: str | float) -> float:
@@ -108,8 +116,17 @@ class Measured:
         return f"{self.samples} of {self.there} samples are used: {took}{short}"
 
 
-def measure(analysis: Analysis, batches: Batches, budget: Budget) -> Measured:
+def measure(
+    analysis: Analysis, batches: Batches, budget: Budget, passes: Sequence[Pass] = (), rounds: int = 1
+) -> Measured:
     """How many samples the time is enough for.
+
+    Args:
+        analysis: of the model.
+        batches: its inputs.
+        budget: the time.
+        passes: those of the job, of which some take time that samples do not decide about.
+        rounds: how often samples are looked at for a choice and a fit.
 
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
@@ -121,8 +138,10 @@ def measure(analysis: Analysis, batches: Batches, budget: Budget) -> Measured:
         run(active, feeds)
     each = (time.perf_counter() - begun) / max(count(feeds), 1)
     there = sum(count(one) for one in batches())
-    left = _SPARED * budget.left - _algebra(analysis)
-    return Measured(min(there, max(LEAST, int(left / (_RUNS * each)))), there, each)
+    planned = _SPARED * budget.left
+    spent = sum(one.spends(planned, each) for one in passes)
+    left = max(planned - spent, _LOOKED * planned) - rounds * _algebra(analysis)
+    return Measured(min(there, max(LEAST, int(left / (_RUNS * rounds * each)))), there, each)
 
 
 def _algebra(analysis: Analysis) -> float:

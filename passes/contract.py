@@ -52,6 +52,19 @@ class Pass(ABC):
         """What users are told that it is doing, in order."""
         return (self.name,)
 
+    def costs(self, state: State) -> Mapping[str, float]:
+        """What phases cost where they depend on options, in forward passes (see ``graphprune.passes.budget``)."""
+        return {}
+
+    def spends(self, left: float, each: float) -> float:
+        """Seconds that it takes of a job with an end however many samples are used.
+
+        Args:
+            left: seconds that are planned for the job.
+            each: seconds that the model takes to run one sample.
+        """
+        return 0.0
+
     def proves(self, state: State) -> bool:
         """Whether making sure of it takes a phase of its own."""
         return False

@@ -65,17 +65,32 @@ def _own_phases(one: Pass, state: State) -> list[str]:
     return [*one.phases(state), *([PROOF] if one.proves(state) else [])]
 
 
+def costs(passes: Sequence[Pass], state: State) -> dict[str, float]:
+    """What phases cost beside each other, by what they are called in the job."""
+    found = dict(budget.COSTS)
+    for one, own in zip(passes, titles(passes, state), strict=True):
+        told = {PROOF: budget.COSTS[PROOF], **budget.costs(one, state)}
+        found |= {own.get(phase, phase): cost for phase, cost in told.items()}
+    return found
+
+
+def _rounds(passes: Sequence[Pass]) -> list[int]:
+    """For each pass the number of its round, from 1 on."""
+    number, ended, found = 1, "", []
+    for one in passes:
+        if (one.chooses and ended == "cut") or (one.name == "sparsify" and ended == "sparsify"):
+            number, ended = number + 1, ""
+        ended = one.name if one.name in ("cut", "sparsify") else ended
+        found.append(number)
+    return found
+
+
 def titles(passes: Sequence[Pass], state: State) -> list[dict[str, str]]:
     """For each pass what its phases are called, where other rounds have them too.
 
     A round ends where more is chosen behind a cut, or where weights become sparse again.
     """
-    number, ended, rounds = 1, "", []
-    for one in passes:
-        if (one.chooses and ended == "cut") or (one.name == "sparsify" and ended == "sparsify"):
-            number, ended = number + 1, ""
-        ended = one.name if one.name in ("cut", "sparsify") else ended
-        rounds.append(number)
+    rounds = _rounds(passes)
     where: dict[str, set[int]] = {}
     for one, own in zip(passes, rounds, strict=True):
         for name in _own_phases(one, state):
@@ -86,10 +101,11 @@ def titles(passes: Sequence[Pass], state: State) -> list[dict[str, str]]:
     ]
 
 
-def prepared(state: State, resume: str | os.PathLike[str] | None, begun: float) -> State:
+def prepared(passes: Sequence[Pass], state: State, resume: str | os.PathLike[str] | None, begun: float) -> State:
     """The state with what the time allows, and what an earlier run of the job has left.
 
     Args:
+        passes: the passes.
         state: before the first pass.
         resume: a folder for finished parts.
         begun: when the job began, by ``time.monotonic``.
@@ -104,20 +120,21 @@ def prepared(state: State, resume: str | os.PathLike[str] | None, begun: float) 
         about = kept.about(state.original, batches, job.input_shapes, job.allow_io, job.seed, job.time)
         state = replace(state, kept=kept.Kept(Path(resume), about))
     if batches is not None and allowed is not None:
-        measured = _measured(state, batches, allowed)
+        measured = _measured(passes, state, batches, allowed)
         state = state.noting(measured.told(allowed))
         state = replace(state, budget=replace(allowed, samples=measured.samples))
     return state
 
 
-def _measured(state: State, batches: Batches, allowed: budget.Budget) -> budget.Measured:
+def _measured(passes: Sequence[Pass], state: State, batches: Batches, allowed: budget.Budget) -> budget.Measured:
     """What the job can afford; what an interrupted run could, so that what it left fits."""
-    before = None if state.kept is None else state.kept.read("samples")
+    where = "samples", *passes
+    before = None if state.kept is None else state.kept.read(*where)
     if before is not None:
         return budget.Measured(int(before["samples"]), int(before["there"]), float(before["each"]))
-    found = budget.measure(state.analysis(state.original), batches, allowed)
+    found = budget.measure(state.analysis(state.original), batches, allowed, passes, max(_rounds(passes), default=1))
     if state.kept is not None:
-        state.kept.write({k: np.asarray(v) for k, v in vars(found).items()}, "samples")
+        state.kept.write({k: np.asarray(v) for k, v in vars(found).items()}, *where)
     return found
 
 

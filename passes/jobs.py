@@ -353,7 +353,7 @@ def run_recipe(
         if given is not None and job.calibration is None:
             raise InputError(f"{option} is about jobs that look at inputs: give some by --calibration")
     driver.check_requirements(recipe.passes, empty, recipe.places)
-    progress.plan(driver.phases(recipe.passes, empty, output is not None), budget.COSTS)
+    progress.plan(driver.phases(recipe.passes, empty, output is not None), driver.costs(recipe.passes, empty))
     outputs = Outputs(output, plan, packed)
     sources = _declare(recipe, loaded, job, outputs)
     clock.lap("load")
@@ -364,7 +364,7 @@ def run_recipe(
     state = replace(empty, plan=Plan(described(analysis)))
     for source in sources:
         samples.check_pictures(source, loaded, job.input_shapes)
-    state = driver.prepared(state, resume, begun)
+    state = driver.prepared(recipe.passes, state, resume, begun)
     clock.lap("analyze")
     return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
 

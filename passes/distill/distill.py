@@ -19,6 +19,7 @@ from graphprune.errors import InputError
 from graphprune.gradients.expansion import prepared
 from graphprune.model import AnyModel, Model, load, paths
 from graphprune.model.interchange import whole
+from graphprune.passes.budget import COSTS
 from graphprune.passes.contract import Pass
 from graphprune.passes.distill import checkpoint, custom, durations, goals, labels
 from graphprune.passes.distill.augment import augmenting
@@ -38,6 +39,11 @@ from graphprune.run.runtime import Feeds
 
 STEPS = 300
 """Unless something else is asked for."""
+_SHARE, _SPARED, _LEAST = 0.5, 0.9, 1.0
+"""Where a job has an end: the share of its time that training gets, what of that is planned for, since steps are
+foreseen by a few of them, and seconds that it has at least."""
+_RUNS = 6.0
+"""A step takes as long as so many runs of its samples, with the search for a rate and the teacher's runs."""
 _SAMPLES = 4
 """Runs of the original that tell how its outputs are to be compared."""
 _NOTHING = 1e-8
@@ -269,9 +275,22 @@ class Distill(Pass):
         return Goal(measures, known, skipped=goals.skipped(left, made, taught))
 
     def _schedule(self, state: State) -> Schedule:
-        steps = self.steps if self.time is not None or self.steps is not None else STEPS
-        seconds = durations.seconds(self.time) if self.time is not None else None
+        steps, seconds = self.steps, durations.seconds(self.time) if self.time is not None else None
+        if steps is None and seconds is None and state.budget is not None:
+            seconds = max(_SPARED * state.budget.share(self, state), _LEAST)
+        elif steps is None and seconds is None:
+            steps = STEPS
         return Schedule(steps, seconds, self.rate, self.batch, state.job.seed)
+
+    def costs(self, state: State) -> Mapping[str, float]:
+        """As many steps as there are, beside those by default."""
+        return {self.name: COSTS[self.name] * (self.steps or STEPS) / STEPS}
+
+    def spends(self, left: float, each: float) -> float:
+        """What its steps take; where neither steps nor time are given, its share of the job."""
+        if self.time is not None:
+            return durations.seconds(self.time)
+        return _SHARE * left if self.steps is None else self.steps * self.batch * _RUNS * each
 
     def _checkpoint(self, state: State, original: Model, runs: Sequence[Feeds]) -> Checkpoint | None:
         """Where the training is kept, for this model, these inputs and these options alone."""

@@ -14,8 +14,14 @@ import pytest
 
 import graphprune
 from graphprune.cli import watching
+from graphprune.model import load
+from graphprune.passes import driver
+from graphprune.passes.budget import COSTS
 from graphprune.passes.depth.depth import Request
+from graphprune.passes.distill.distill import Distill
+from graphprune.passes.state import State
 from graphprune.progress import Progress
+from graphprune.rewrite.plan import Plan
 from graphprune.verdict import verdict
 from models.small import attention, chain, residual
 from tests.helpers import command as run
@@ -123,6 +129,16 @@ def test_the_whole_is_foreseen_by_what_phases_cost_beside_each_other() -> None:
     progress._start -= 20
     assert progress.left_in_all == pytest.approx(60 + 10, abs=1)
     assert watching.line(progress).endswith("25 %, 20 s so far, 1 min left of it, about 1 min 10 s left in all")
+
+
+def test_phases_of_rounds_cost_what_they_cost_in_one() -> None:
+    seen: list[Progress] = []
+    graphprune.prune(chain(), ratio=0.5, steps=2, calibration="generated", progress=Progress(seen.append))
+    costs = {phase: seen[-1].costs[phase] for phase in seen[-1].phases}
+    assert costs == {phase: COSTS[phase.rpartition(": ")[2]] for phase in costs} and "round 2: weigh" in costs
+    model = load(chain())
+    state = State(model, model, Plan({}))
+    assert driver.costs((Distill(steps=50),), state)["distill"] == COSTS["distill"] / 2
 
 
 def test_a_terminal_has_a_bar(tmp_path: Path) -> None:

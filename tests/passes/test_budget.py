@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from graphprune.model import load
 from graphprune.passes import budget, toml
 from graphprune.passes.budget import LEAST, Budget
 from graphprune.passes.cut import Cut
+from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.fit.fit import Fit
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.state import Job, State
@@ -46,6 +50,35 @@ def test_the_time_says_how_many_samples_are_used() -> None:
     none = budget.measure(analysis, lambda: batches, Budget(1e-6, time.monotonic()))
     assert none.samples == LEAST and "may not do" in none.told(Budget(1e-6, 0))
     assert "may not do" not in enough.told(Budget(1000, 0))
+
+
+def test_rounds_and_what_passes_spend_leave_time_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = (0.008 * k for k in itertools.count())  # all that is timed takes 8 ms, and no time goes by
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=lambda: 0.0))
+    analysis, batches = analyze(residual()), [{"x": np.ones((8, 3, 8, 8), np.float32)}] * 1000
+
+    def samples(*given: Any) -> int:
+        return budget.measure(analysis, lambda: batches, Budget(75, 0.0), *given).samples
+
+    assert samples() == pytest.approx(5000, rel=0.01), "60 s are planned for, and each is run 12 times"
+    assert samples((), 4) == pytest.approx(1250, rel=0.01)
+    assert samples((Distill(),)) == pytest.approx(2500, rel=0.01), "training has half"
+    assert samples((Distill(time="15s"),)) == pytest.approx(3750, rel=0.01)
+    assert samples((Distill(time="1h"),)) == pytest.approx(1250, rel=0.01), "not all of it"
+
+
+def test_training_has_the_share_of_a_job_with_an_end() -> None:
+    model = load(residual())
+    state = State(model, model, Plan({}), Job(calibration="generated"))
+    timed = replace(state, budget=Budget(100, time.monotonic()))
+    assert Distill()._schedule(state).steps == STEPS
+    found = Distill()._schedule(timed)
+    assert found.steps is None and found.seconds is not None and 80 < found.seconds < 100
+    behind = Distill()._schedule(replace(timed, ahead=(Distill(),))).seconds
+    assert behind is not None and 40 < behind < 50, "there is as much to do yet"
+    assert (Distill(steps=7)._schedule(timed).steps, Distill(time="9s")._schedule(timed).seconds) == (7, 9)
+    assert Distill(steps=50).spends(100, 0.01) == 10 * Distill(steps=5).spends(100, 0.01) > 0
+    assert Distill().spends(100, 0.01) == 50
 
 
 def test_only_these_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,16 @@ import pytest
 import graphprune
 import models
 from graphprune.errors import InputError
+from graphprune.passes import budget
 from graphprune.passes.choose import criteria, sensitivity
 from graphprune.passes.fit import paired
 from graphprune.passes.kept import Kept
+from graphprune.passes.sparse.sparse import Request
+from graphprune.passes.sparse.targets import Scope
 from models.small import residual
 
 SIZES = (32, 3, 8, 8)
+SPARSE = Request("unstructured", amount=0.5, scope=Scope(also=["*"]))
 
 
 @pytest.fixture
@@ -58,17 +62,32 @@ def test_what_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert before < {p.name for p in (tmp_path / "kept").glob("*.part")}
 
 
-def test_finished_parts_are_not_done_again(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = made(inputs, tmp_path / "kept")
+@pytest.mark.parametrize("options", [{}, {"steps": 2}, {"time": "1h"}, {"sparsity": SPARSE}])
+def test_finished_parts_are_not_done_again(
+    options: dict[str, Any], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = made(inputs, tmp_path / "kept", **options)
     count = len(list((tmp_path / "kept").iterdir()))
     with monkeypatch.context() as patch:
         patch.setattr(criteria, "rank", None)
         patch.setattr(sensitivity, "weigh", None)
         patch.setattr(paired.Pair, "sums", None)
-        assert made(inputs, tmp_path / "kept") == first
-    assert made(inputs, None) == first
-    made(inputs, tmp_path / "kept", seed=1)
+        patch.setattr(budget, "measure", None)
+        assert made(inputs, tmp_path / "kept", **options) == first
+    if "time" not in options:
+        assert made(inputs, None, **options) == first
+    made(inputs, tmp_path / "kept", seed=1, **options)
     assert len(list((tmp_path / "kept").iterdir())) == 2 * count, "another seed is another job"
+
+
+def test_rounds_that_are_killed_go_on_in_the_midst(inputs: Path, tmp_path: Path) -> None:
+    first = made(inputs, tmp_path / "kept", steps=2)
+    entries = sorted((tmp_path / "kept").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for stop in (len(entries) // 4, 3 * len(entries) // 4):  # in the first round's fit, and in the second's
+        for entry in entries[stop:]:
+            entry.unlink()
+        assert made(inputs, tmp_path / "kept", steps=2) == first
+    assert sorted((tmp_path / "kept").iterdir()) == sorted(entries)
 
 
 def test_another_input_or_weight_is_another_job(inputs: Path, tmp_path: Path) -> None:

@@ -157,9 +157,8 @@ class Distill(Pass):
         student, analysis = state.model, state.analysis()
         subjects = find(analysis, prepared(whole(student))[0], self.train, self.include, self.exclude)
         runs = list(self._batches(state, original))
-        joins = bool(sizing.free_dims(original)) and _free(student)
         tutor = Teacher(original, student, self._restriction(state, original))
-        lesson, goal = self._lesson(student, subjects, tutor, pools(runs, joins, self.batch), runs)
+        lesson, goal = self._lesson(student, subjects, tutor, self._parts(student, tutor, runs), runs)
         stopped = [Untrained.of(stop) for stop in lesson.trainer.stopped]
         kept = self._checkpoint(state, original, runs)
         before = lesson.trainer.loss(lesson.held)
@@ -228,6 +227,20 @@ class Distill(Pass):
             )
         return found
 
+    def _parts(self, student: Model, tutor: Teacher, runs: Sequence[Feeds]) -> tuple[Pool, Pool]:
+        """What is trained on, and what is held out; joined where both models run on what is."""
+        parts = pools(runs, bool(sizing.free_dims(tutor.original)) and _free(student), self.batch)
+        if not parts[1].joins:
+            return parts
+        shared = [name for name in student.output_names if name in _tensors(tutor.original)]
+        try:
+            tutor.ask(shared)
+            tutor.values(parts[1].all()[0])
+            tutor.answers(student, shared, parts[1].all()[:1])
+        except InputError:  # free as it is declared, it takes some numbers of samples only
+            return pools(runs, False, self.batch)
+        return parts
+
     def _lesson(
         self,
         student: Model,
@@ -250,23 +263,25 @@ class Distill(Pass):
 
     def _goal(self, student: Model, subjects: Subjects, tutor: Teacher, held: Pool, runs: Sequence[Feeds]) -> Goal:
         """What is to be learnt; the tutor is asked for as much from then on."""
-        there, some = _tensors(tutor.original), held.all()[:_SAMPLES]
+        others = _others(student)
+        there, some = _tensors(tutor.original).difference(others), held.all()[:_SAMPLES]
+        outputs = [name for name in student.output_names if name not in others]
         shared = [name for name in student.output_names if name in there]
         if custom.is_file(self.loss) or custom.is_function(self.loss):
-            goal = goals.of_own(self.loss, tutor.answers(student, student.output_names, some), sorted(there), runs)
+            goal = goals.of_own(self.loss, tutor.answers(student, outputs, some), sorted(there), runs)
             tutor.ask(shared if goal.file is None else goal.file.teacher)
             return goal
         seams = find_seams(student, set(subjects.names), there) if self.seams else []
         tutor.ask(list(dict.fromkeys([*seams, *shared])))
-        made = tutor.answers(student, [*dict.fromkeys([*tutor.names, *student.output_names])], some)
-        known = labels.read(some, {name: made[name] for name in student.output_names}) if self.labels else None
+        made = tutor.answers(student, [*dict.fromkeys([*tutor.names, *outputs])], some)
+        known = labels.read(some, {name: made[name] for name in outputs}) if self.labels else None
         if known is not None:
             known.check(runs)
         measures, taught = self._measures(tutor, some, student, seams, known is not None), seen(tutor, some)
         measures, known = goals.weighed(goals.steady(measures, made, taught), known, self.labels)
         tutor.ask(list(measures))
-        left = [name for name in student.output_names if name not in measures]
-        return Goal(measures, known, skipped=goals.skipped(left, made, taught))
+        left = goals.skipped([name for name in outputs if name not in measures], made, taught)
+        return Goal(measures, known, skipped={**left, **dict.fromkeys(others, "it is no tensor")})
 
     def _schedule(self, state: State) -> Schedule:
         steps = self.steps if self.time is not None or self.steps is not None else STEPS
@@ -295,6 +310,11 @@ def _labelled(goal: Goal) -> bool:
 
 def _tensors(model: Model) -> set[str]:
     return {o for node in model.nodes for o in node.output if o}
+
+
+def _others(model: Model) -> list[str]:
+    """Outputs that are no tensors: sequences, maps."""
+    return [o.name for o in model.graph.output if not o.type.HasField("tensor_type")]
 
 
 def _free(model: Model) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 
 import graphprune
+import models
 from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.passes.distill import checkpoint
@@ -259,18 +260,31 @@ g (bool c, float[n,4] x) => (float[n,4] y) <float[4,4] w = {%s}> {
 }"""
 
 
-def test_weights_in_bodies_get_back_into_them() -> None:
+def weights_of(graph: onnx.GraphProto) -> list[np.ndarray]:
+    """Weights of a graph and of its bodies, wherever they stand, in order."""
+    found = [numpy_helper.to_array(t) for t in graph.initializer]
+    for attribute in (a for node in graph.node for a in node.attribute):
+        found += [numpy_helper.to_array(attribute.t)] if attribute.HasField("t") else []
+        found += weights_of(attribute.g) if attribute.HasField("g") else []
+    return found
+
+
+@pytest.mark.parametrize("node", [False, True])
+def test_weights_in_bodies_get_back_into_them(node: bool) -> None:
     rng = np.random.default_rng(0)
-    teacher = parser.parse_model(BRANCH % tuple(", ".join(map(str, rng.standard_normal(16).round(3))) for _ in "ab"))
+    numbers = tuple(", ".join(map(str, rng.standard_normal(16).round(3))) for _ in "ab")
+    text = BRANCH
+    if node:  # the same weight as a node
+        text = text.replace("<float[4,4] w = {%s}> { p", "{ w = Constant <value = float[4,4] {%s}> () p")
+        text = text.replace("w = Constant", "v = Constant").replace("p = MatMul (t, w)", "p = MatMul (t, v)")
+    teacher = parser.parse_model(text % numbers)
     onnx.checker.check_model(teacher)
     student = worse(teacher)
     feeds = [{"c": np.array(True), "x": rng.standard_normal((4, 4)).astype(np.float32)} for _ in range(12)]
     result = distilled(student, teacher, calibration=feeds)
     assert result.distilled is not None and result.distilled.kept and len(result.distilled.weights) == 2
-    before, after = ([m.graph.initializer, m.graph.node[2].attribute[0].g.initializer] for m in (student, result.proto))
-    for old, new in zip(before, after, strict=True):
-        assert len(old) == len(new) == 1
-        assert not np.array_equal(*(numpy_helper.to_array(t[0]) for t in (old, new)))
+    for old, new in zip(weights_of(student.graph), weights_of(result.proto.graph), strict=True):
+        assert not np.array_equal(old, new)
     wanted = run(teacher, feeds[0])[0]
     assert relative(wanted, run(result.proto, feeds[0])[0]) < relative(wanted, run(student, feeds[0])[0])
 
@@ -430,3 +444,20 @@ def test_what_would_undo_it_comes_first(tmp_path: Path) -> None:
     path.write_text(text % ("distill", "fit"))
     with pytest.raises(InputError, match=r"r\.toml:5: pass 'distill': 'fit' is ahead, and would undo"):
         graphprune.run_recipe(path, load(plain()))
+
+
+def test_a_batch_that_only_looks_free_is_not_joined() -> None:
+    net = Net()
+    x = net.op("Reshape", net.input("x", ["batch", 8]), net.ints(1, 8))
+    model = net.model(net.linear(net.op("Tanh", net.linear(x, 8, 12)), 12, 4), rank=2)
+    single = [{"x": inputs(16)["x"][k : k + 1]} for k in range(16)]
+    result = distilled(worse(model), model, calibration=single)
+    assert result.distilled is not None and result.distilled.kept
+
+
+def test_outputs_that_are_no_tensors_are_told() -> None:
+    model = models.export("sklearn-classifier-skl17")
+    x = np.random.default_rng(0).standard_normal((32, model.graph.input[0].type.tensor_type.shape.dim[1].dim_value))
+    given = {model.graph.input[0].name: x.astype(np.float32)}
+    with pytest.raises(InputError, match="none of its outputs holds floats that could be learnt"):
+        distilled(worse(model), model, calibration=given)

@@ -162,7 +162,7 @@ class Distill(Pass):
         stopped = [Untrained.of(stop) for stop in lesson.trainer.stopped]
         kept = self._checkpoint(state, original, runs)
         before = lesson.trainer.loss(lesson.held)
-        if before < _NOTHING:
+        if goal.distance and before < _NOTHING:
             course = Course(0.0, 0, before, before, looks=[(0, before)])
         else:
             course = train(lesson, self._schedule(state), kept, progress)
@@ -278,9 +278,10 @@ class Distill(Pass):
         if known is not None:
             known.check(runs)
         measures, taught = self._measures(tutor, some, student, seams, known is not None), seen(tutor, some)
-        measures, known = goals.weighed(goals.steady(measures, made, taught), known, self.labels)
-        tutor.ask(list(measures))
+        measures = goals.steady(measures, made, taught)
         left = goals.skipped([name for name in outputs if name not in measures], made, taught)
+        measures, known = goals.weighed(measures, known, self.labels)
+        tutor.ask(list(measures))
         return Goal(measures, known, skipped={**left, **dict.fromkeys(others, "it is no tensor")})
 
     def _schedule(self, state: State) -> Schedule:

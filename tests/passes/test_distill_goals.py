@@ -66,7 +66,7 @@ def test_labels_are_learnt_beside_the_teacher(softmax: bool) -> None:
     both = learnt(teacher, teacher, calibration={"x": X, label: right})
     alone = learnt(teacher, teacher, calibration={"x": X, label: right}, labels=1.0)
     assert both.distilled is not None and both.distilled.losses[label] == "cross entropy"
-    assert alone.distilled is not None and list(alone.distilled.losses) == [label]
+    assert alone.distilled is not None and list(alone.distilled.losses) == [label] and not alone.distilled.skipped
     assert likelihood(alone.proto) < likelihood(both.proto) < likelihood(teacher)
     course = alone.distilled.course
     held = np.arange(3, 64, 4)
@@ -226,6 +226,10 @@ def distance(student, teacher):
         gradients[name] = 2 * away / away.size
     return found, gradients
 
+def below_zero(student, teacher):
+    found, gradients = distance(student, teacher)
+    return found - 1000, gradients
+
 def raises(student, teacher):
     return {}["nothing"]
 
@@ -254,7 +258,9 @@ def test_a_loss_that_is_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again = learnt(student, teacher, loss=custom.function("ownloss:distance")[0])
     for name, value in constants(result.proto).items():
         np.testing.assert_array_equal(constants(again.proto)[name], value)
-    with pytest.raises(UserCodeError, match=r"ownloss:raises: raised KeyError: 'nothing', at .*ownloss\.py:13"):
+    lower = learnt(student, teacher, loss="ownloss:below_zero").distilled
+    assert lower is not None and lower.course.steps == 40 and lower.kept  # no distance: less than nothing can be learnt
+    with pytest.raises(UserCodeError, match=r"ownloss:raises: raised KeyError: 'nothing', at .*ownloss\.py:17"):
         learnt(student, teacher, loss="ownloss:raises")
     for name, words in (
         ("alone", r"must give the loss, and by output its gradient"),

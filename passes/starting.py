@@ -26,6 +26,7 @@ def starting(analysis: Analysis) -> str:
         _select(analysis),
         _FIT,
         _SPARSE,
+        _DISTILL,
         _STORE,
         _VALIDATE,
     ]
@@ -150,6 +151,12 @@ _SPARSE = """
 # pattern = "2:4"
 # method = "sparsegpt"
 # compensate = "refit"
+"""
+_DISTILL = """
+# What is left is trained towards the original, end to end; needs calibration inputs.
+# [[passes]]
+# use = "distill"
+# steps = 100
 """
 _STORE = """
 # Weights as ONNX's sparse tensors where that is smaller: ONNX Runtime reads them, TensorRT does not.

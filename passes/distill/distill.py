@@ -163,13 +163,13 @@ class Distill(Pass):
         student, analysis = state.model, state.analysis()
         subjects = find(analysis, prepared(whole(student))[0], self.train, self.include, self.exclude)
         runs = list(self._batches(state, original))
-        joins = _free(original) and _free(student)
         tutor = Teacher(original, student, self._restriction(state, original))
-        lesson, goal = self._lesson(student, subjects, tutor, pools(runs, joins, self.batch, state.job.seed), runs)
+        parts = self._parts(student, tutor, runs, state.job.seed)
+        lesson, goal = self._lesson(student, subjects, tutor, parts, runs)
         stopped = [Untrained.of(stop) for stop in lesson.trainer.stopped]
         kept = self._checkpoint(state, original, runs)
         before = lesson.trainer.loss(lesson.held)
-        if before < _NOTHING:
+        if goal.distance and before < _NOTHING:
             course = Course(0.0, 0, before, before, looks=[(0, before)])
         else:
             course = train(lesson, self._schedule(state), kept, progress)
@@ -234,6 +234,20 @@ class Distill(Pass):
             )
         return found
 
+    def _parts(self, student: Model, tutor: Teacher, runs: Sequence[Feeds], seed: int) -> tuple[Pool, Pool]:
+        """What is trained on, and what is held out; joined where both models run on what is."""
+        parts = pools(runs, _free(tutor.original) and _free(student), self.batch, seed)
+        if not parts[1].joins:
+            return parts
+        shared = [name for name in student.output_names if name in _tensors(tutor.original)]
+        try:
+            tutor.ask(shared)
+            tutor.values(parts[1].all()[0])
+            tutor.answers(student, shared, parts[1].all()[:1])
+        except InputError:  # free as it is declared, it takes some numbers of samples only
+            return pools(runs, False, self.batch, seed)
+        return parts
+
     def _lesson(
         self,
         student: Model,
@@ -256,23 +270,26 @@ class Distill(Pass):
 
     def _goal(self, student: Model, subjects: Subjects, tutor: Teacher, held: Pool, runs: Sequence[Feeds]) -> Goal:
         """What is to be learnt; the tutor is asked for as much from then on."""
-        there, some = _tensors(tutor.original), held.all()[:_SAMPLES]
+        others = _others(student)
+        there, some = _tensors(tutor.original).difference(others), held.all()[:_SAMPLES]
+        outputs = [name for name in student.output_names if name not in others]
         shared = [name for name in student.output_names if name in there]
         if custom.is_file(self.loss) or custom.is_function(self.loss):
-            goal = goals.of_own(self.loss, tutor.answers(student, student.output_names, some), sorted(there), runs)
+            goal = goals.of_own(self.loss, tutor.answers(student, outputs, some), sorted(there), runs)
             tutor.ask(shared if goal.file is None else goal.file.teacher)
             return goal
         seams = find_seams(student, set(subjects.names), there) if self.seams else []
         tutor.ask(list(dict.fromkeys([*seams, *shared])))
-        made = tutor.answers(student, [*dict.fromkeys([*tutor.names, *student.output_names])], some)
-        known = labels.read(some, {name: made[name] for name in student.output_names}) if self.labels else None
+        made = tutor.answers(student, [*dict.fromkeys([*tutor.names, *outputs])], some)
+        known = labels.read(some, {name: made[name] for name in outputs}) if self.labels else None
         if known is not None:
             known.check(runs)
         measures, taught = self._measures(tutor, some, student, seams, known is not None), seen(tutor, some)
-        measures, known = goals.weighed(goals.steady(measures, made, taught), known, self.labels)
+        measures = goals.steady(measures, made, taught)
+        left = goals.skipped([name for name in outputs if name not in measures], made, taught)
+        measures, known = goals.weighed(measures, known, self.labels)
         tutor.ask(list(measures))
-        left = [name for name in student.output_names if name not in measures]
-        return Goal(measures, known, skipped=goals.skipped(left, made, taught))
+        return Goal(measures, known, skipped={**left, **dict.fromkeys(others, "it is no tensor")})
 
     def _schedule(self, state: State) -> Schedule:
         steps, seconds = self.steps, durations.seconds(self.time) if self.time is not None else None
@@ -314,6 +331,11 @@ def _labelled(goal: Goal) -> bool:
 
 def _tensors(model: Model) -> set[str]:
     return {o for node in model.nodes for o in node.output if o}
+
+
+def _others(model: Model) -> list[str]:
+    """Outputs that are no tensors: sequences, maps."""
+    return [o.name for o in model.graph.output if not o.type.HasField("tensor_type")]
 
 
 def _free(model: Model) -> bool:

@@ -43,6 +43,11 @@ class Goal:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def distance(self) -> bool:
+        """Whether it is a distance from the teacher alone, which is zero where there is nothing to learn."""
+        return self.file is None and self.function is None and self.labels is None
+
+    @property
     def losses(self) -> dict[str, str]:
         """By tensor how it is compared; of the user's losses what they are called."""
         if self.file is not None:

@@ -7,7 +7,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import graphprune
 from graphprune.errors import InputError
-from graphprune.model import Use, load
+from graphprune.model import Model, Use, load
+from graphprune.model.editor import Editor
 from models.small import Net, chain, residual
 
 
@@ -152,3 +153,12 @@ def test_nodes_in_any_order_are_sorted() -> None:
     assert result.proof is not None and result.proof.worst < 1e-5
     onnx.checker.check_model(result.model.proto, full_check=True)
     assert [n.name for n in load(shuffled).nodes].index(model.graph.node[-1].name) == len(model.graph.node) - 1
+
+
+def test_a_new_value_takes_the_place_of_one_that_is_yet_to_be_made() -> None:
+    net = Net()
+    weight = net.weight(4, 4)
+    proto = net.model(net.op("MatMul", net.input("x", [2, 4]), weight))
+    editor = Editor(Model(proto, lazy={weight: lambda: np.zeros((4, 4), np.float32)}))
+    assert editor.replace(weight, np.ones((4, 4), np.float32))
+    assert editor.finish().array(weight).all()

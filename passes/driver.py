@@ -75,7 +75,10 @@ def costs(passes: Sequence[Pass], state: State) -> dict[str, float]:
 
 
 def _rounds(passes: Sequence[Pass]) -> list[int]:
-    """For each pass the number of its round, from 1 on."""
+    """For each pass the number of its round, from 1 on.
+
+    A round ends where more is chosen behind a cut, or where weights become sparse again.
+    """
     number, ended, found = 1, "", []
     for one in passes:
         if (one.chooses and ended == "cut") or (one.name == "sparsify" and ended == "sparsify"):
@@ -86,10 +89,7 @@ def _rounds(passes: Sequence[Pass]) -> list[int]:
 
 
 def titles(passes: Sequence[Pass], state: State) -> list[dict[str, str]]:
-    """For each pass what its phases are called, where other rounds have them too.
-
-    A round ends where more is chosen behind a cut, or where weights become sparse again.
-    """
+    """For each pass what its phases are called, where other rounds have them too."""
     rounds = _rounds(passes)
     where: dict[str, set[int]] = {}
     for one, own in zip(passes, rounds, strict=True):

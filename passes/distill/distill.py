@@ -292,7 +292,8 @@ class Distill(Pass):
         return Goal(measures, known, skipped={**left, **dict.fromkeys(others, "it is no tensor")})
 
     def _schedule(self, state: State) -> Schedule:
-        steps, seconds = self.steps, durations.seconds(self.time) if self.time is not None else None
+        steps = self.steps
+        seconds = None if self.time is None else durations.seconds(self.time)
         if steps is None and seconds is None and state.budget is not None:
             seconds = max(_SPARED * state.budget.share(self, state), _LEAST)
         elif steps is None and seconds is None:

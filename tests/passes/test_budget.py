@@ -17,8 +17,9 @@ import graphprune
 from graphprune.analysis import analyze
 from graphprune.errors import InputError
 from graphprune.model import load
-from graphprune.passes import budget, toml
+from graphprune.passes import budget, driver, toml
 from graphprune.passes.budget import LEAST, Budget
+from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Cut
 from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.fit.fit import Fit
@@ -89,6 +90,20 @@ def test_only_these_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = graphprune.prune(residual(), calibration=inputs, time="1m", **options)  # type: ignore[arg-type]
     assert [f.after for f in timed.fits] == [f.after for f in fewer.fits] and timed.fits
     assert timed.notes == ["16 of 64 samples are used: one takes 10 ms to run, and all may take 60 s"]
+
+
+def test_what_was_measured_is_of_the_same_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(8)
+    monkeypatch.setattr(budget, "measure", lambda *_: budget.Measured(next(numbers), 64, 0.01))
+    model = load(residual())
+
+    def samples(*passes: Pass) -> int | None:
+        inputs = {"x": np.ones((8, 3, 8, 8), np.float32)}
+        state = State(model, model, Plan({}), Job(calibration=inputs, time=60))
+        found = driver.prepared(passes, state, tmp_path, 0.0).budget
+        return None if found is None else found.samples
+
+    assert [samples(Fit()), samples(Fit(), Distill()), samples(Fit())] == [8, 9, 8]
 
 
 def test_passes_share_what_is_left() -> None:

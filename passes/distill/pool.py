@@ -75,14 +75,20 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
     joined = joins and _joinable(runs)
     if joined:
         runs = [{n: v[k : k + 1] for n, v in one.items()} for one in batches for k in range(count(one))]
-    order = np.random.default_rng(seed).permutation(len(runs))  # inputs may come in turns of kinds
-    held, rest = ([runs[k] for k in sorted(part)] for part in np.split(order, [len(runs) // HELD_OUT]))
+    held, rest = ([runs[k] for k in part] for part in split(len(runs), seed))
     if not held:
         raise InputError(
             f"distillation holds every fourth input out, and there are {len(runs)}: give at least {HELD_OUT}"
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)
+
+
+def split(count: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Which of so many are held out, and which are not; drawn, since inputs may come in turns of kinds."""
+    order = np.random.default_rng(seed).permutation(count)
+    held, rest = np.split(order, [count // HELD_OUT])
+    return sorted(held.tolist()), sorted(rest.tolist())
 
 
 def _joinable(runs: Sequence[Feeds]) -> bool:

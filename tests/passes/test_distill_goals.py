@@ -17,6 +17,7 @@ from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
 from graphprune.passes.distill import custom, labels
 from graphprune.passes.distill.losses import Measure
+from graphprune.passes.distill.pool import split
 from graphprune.passes.state import Job
 from graphprune.run import calibration, samples
 from models.small import Net
@@ -69,7 +70,7 @@ def test_labels_are_learnt_beside_the_teacher(softmax: bool) -> None:
     assert alone.distilled is not None and list(alone.distilled.losses) == [label] and not alone.distilled.skipped
     assert likelihood(alone.proto) < likelihood(both.proto) < likelihood(teacher)
     course = alone.distilled.course
-    held = np.arange(3, 64, 4)
+    held = split(64)[0]
     made = run(teacher, {"x": X[held]})[0]
     made = made if softmax else np.exp(made) / np.exp(made).sum(-1, keepdims=True)
     assert course.before == pytest.approx(-np.log(made[np.arange(16), right[held]]).mean(), rel=1e-4)
@@ -184,7 +185,7 @@ def test_a_loss_that_is_a_file(kind: str, opset: int, tmp_path: Path) -> None:
     marks = np.random.default_rng(2).integers(0, 4, (64, 1))
     given = {"x": X, f"label:{name}": marks} if kind == "labelled" else {"x": X}
     result = learnt(student, teacher, calibration=given, loss=str(place))
-    done, held = result.distilled, np.arange(3, 64, 4)
+    done, held = result.distilled, split(64)[0]
     assert done is not None and done.kept and done.losses == {name: "own.onnx"}
     for model, loss in ((student, done.course.before), (result.proto, done.course.after)):
         away = np.abs(run(model, {"x": X[held]})[0] - run(teacher, {"x": X[held]})[0])
@@ -250,7 +251,7 @@ def test_a_loss_that_is_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     teacher = classifier(softmax=False)
     student = noisy(teacher)
     result = learnt(student, teacher, loss="ownloss:distance")
-    done, held = result.distilled, np.arange(3, 64, 4)
+    done, held = result.distilled, split(64)[0]
     assert done is not None and done.kept and done.losses == {output(teacher): "ownloss:distance"}
     for model, loss in ((student, done.course.before), (result.proto, done.course.after)):
         away = run(model, {"x": X[held]})[0] - run(teacher, {"x": X[held]})[0]

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,7 @@ def agreed(
         errors.append(abs((ends[0] - ends[1]) / (2 * step) / expected - 1))
         if len(errors) > 1 and max(errors[-2:]) < 1e-3:
             break
-    pairs = [max(p) for p in zip(errors, errors[1:], strict=False) if np.isfinite(p).all()]
+    pairs = [max(p) for p in pairwise(errors) if np.isfinite(p).all()]
     return min(pairs, default=float("nan"))
 
 

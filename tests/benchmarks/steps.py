@@ -1,9 +1,9 @@
 """Whole steps of training beside PyTorch's: ``python tests/benchmarks/bench_gradients.py step [THREADS] [MODEL ...]``.
 
 Each model is a PyTorch module and its export; a step is forward, backward and Adam over all its parameters, ours by
-``graphprune.gradients.training``. Both are loaded with equal weights and take steps by turns in one process; each figure
-is the least of all repeats. With one thread, time is that of the processor. Memory is the peak of a process of its own
-for each, above what it held before the first step. ``--profile MODEL`` says where ONNX Runtime spends our step.
+``graphprune.gradients.training``. Both have equal weights and take steps by turns in one process; each figure is the
+least of all repeats. With one thread, time is that of the processor. Memory is the peak of a process of its own for
+each, above what it held before the first step. ``--profile MODEL`` says where ONNX Runtime spends our step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 import torch

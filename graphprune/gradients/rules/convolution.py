@@ -80,6 +80,19 @@ def _conv_transpose(b: Back) -> Sequence[Gradient]:
     return [image, correlation(g, x, w, how) if b.needs(1) else None, _bias(b)]
 
 
+@rule("Col2Im")
+def _columns(b: Back) -> Sequence[Gradient]:
+    """Columns are added up in an image; the gradient of each is what a window sees: a kernel for each of its places."""
+    block, tape = b.value(2), b.tape
+    if block is None:
+        raise NoGradientError("the size of its blocks is not known before the run")
+    sizes, taps = [int(k) for k in block], int(np.prod(block))
+    held = {n: v for n, v in b.attributes.items() if n in ("dilations", "pads", "strides")}
+    one = tape.constant(np.eye(taps).reshape([taps, 1, *sizes]), b.g0.kind)
+    images = b.g0.reshape(tape.join([tape.constant([-1, 1]), b.raw[1]]))
+    return [tape.op("Conv", images, one, **held).reshape(b.x[0].shape())]
+
+
 def _bias(b: Back) -> Term | None:
     if not b.needs(2):
         return None

@@ -192,6 +192,7 @@ def _scaler(b: Back) -> Sequence[Gradient]:
 
 
 @rule("Range")
+@rule("Range", domain="com.microsoft")
 def _range(b: Back) -> Sequence[Gradient]:
     """Of ``start + k * delta``; the number of elements counts only."""
     g, tape = b.g0, b.tape

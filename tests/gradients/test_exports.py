@@ -58,7 +58,7 @@ def test_the_derivative_along_the_gradient(name: str) -> None:
         return
     found: Outcome = compare(read(name), name in SMOOTH)
     assert found.error < 1e-2
-    assert found.share > 0.35  # the others have a gradient of zero: rows that nothing looks up, what is cut off
+    assert found.share > 0.3  # the others have a gradient of zero: rows that nothing looks up, what is cut off
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -58,7 +58,7 @@ pointwise(
         "Sub": lambda g, a, b, y: (g, -g),
         "Tan": lambda g, x, y: g * (y * y + 1),
         "Tanh": lambda g, x, y: g * (1 - y * y),
-        "PRelu": lambda g, x, a, y: ((x > 0).where(g, g * a), (x <= 0).kept(g * x)),
+        "PRelu": lambda g, x, a, y: (_bent(g, x, g * a), (x <= 0).kept(g * x)),
         "Where": lambda g, c, a, b, y: (None, c.kept(g), (~c).kept(g)),
     }
 )
@@ -72,6 +72,11 @@ def shaped(table: Mapping[str, Callable[..., Term]], domain: str = "") -> None:
             return [derivative(b.g0, b.x[0], b.y[0], **b.attributes)]
 
         rule(op, domain=domain)(back)
+
+
+def _bent(g: Term, x: Term, below: Term) -> Term:
+    """A gradient above zero, and another below."""
+    return (x > 0).where(g, below) if g.tape.steep else (x > 0).kept(g) + (x <= 0).kept(below)
 
 
 def _hard_swish(x: Term) -> Term:
@@ -134,7 +139,7 @@ shaped(
         "Celu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y / alpha + 1),
         "Elu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y + alpha),
         "HardSigmoid": lambda g, x, y, alpha=0.2, beta=0.5: ((y > 0) & (y < 1)).kept(g * alpha),
-        "LeakyRelu": lambda g, x, y, alpha=0.01: (x > 0).where(g, g * alpha),
+        "LeakyRelu": lambda g, x, y, alpha=0.01: _bent(g, x, g * alpha),
         "Selu": lambda g, x, y, alpha=_SELU, gamma=_SELU_GAIN: g * (x > 0).where(gamma, y + alpha * gamma),
         "Shrink": lambda g, x, y, bias=0.0, lambd=0.5: (x.unary("Abs") > lambd).kept(g),
         "ThresholdedRelu": lambda g, x, y, alpha=1.0: (x > alpha).kept(g),

@@ -51,7 +51,7 @@ def _upgrade(nodes: MutableSequence[NodeProto], tape: Tape, known: Known, opset:
     for node in nodes:
         for graph in subgraphs(node):
             _upgrade(graph.node, tape, known, opset)
-        before, change = _CHANGES.get(node.op_type if node.domain in ("", "ai.onnx") else "", (0, None))
+        before, change = CHANGES.get(node.op_type if node.domain in ("", "ai.onnx") else "", (0, None))
         if change is not None and opset < before:
             change(node, tape, known)
             written.extend(tape.nodes)
@@ -164,7 +164,7 @@ def _scan(node: NodeProto, tape: Tape, known: Known) -> None:
 
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod SumSquare"
 
-_CHANGES: dict[str, tuple[int, Change]] = {
+CHANGES: dict[str, tuple[int, Change]] = {
     "BatchNormalization": (14, _batch_normalization),
     "Clip": (11, _inputs("min", "max", own=True)),
     "Dropout": (12, _dropout),

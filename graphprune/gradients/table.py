@@ -49,6 +49,18 @@ INTEGERS = frozenset(
 )
 """Types of whole numbers."""
 
+_STEEP = """
+    Acos Acosh Asin Atanh GlobalLpPool IsInf IsNaN Log LpNormalization LpPool Reciprocal ReduceL2 ReduceLogSum
+    ReduceLogSumExp Sqrt Tan
+"""
+STEEP: dict[str, Callable[[Array | None], bool]] = {
+    **dict.fromkeys(_STEEP.split(), lambda value: True),
+    "Div": lambda value: value is None or not value.all(),
+    "Pow": lambda value: value is None or bool((value < 1).any()),
+}
+"""Operators whose derivative has no bound, by the value of their second input, where it is a small constant; those too
+that tell of a model in which numbers are infinite."""
+
 
 @dataclass(frozen=True)
 class Barred:

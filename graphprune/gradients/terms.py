@@ -37,11 +37,13 @@ class Tape:
         taken: names that are in use; new ones are added.
         nodes: the nodes.
         constants: by name.
+        steep: whether gradients may be infinite where nothing is wrong, so that none may be multiplied by zero.
     """
 
     taken: set[str]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, TensorProto] = field(default_factory=dict)
+    steep: bool = True
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -51,7 +53,7 @@ class Tape:
 
     def inner(self) -> Tape:
         """A tape for a body of a node on this one: it shares names and constants, and has nodes of its own."""
-        return Tape(self.taken, [], self.constants, self._known)
+        return Tape(self.taken, [], self.constants, self.steep, self._known)
 
     def fresh(self, stem: str) -> str:
         """A name that nothing has yet."""
@@ -245,6 +247,13 @@ class Term:
         a, b = (v if isinstance(v, Term) else one.like(v) for v in (yes, no))
         dims = broadcast(self.dims, broadcast(a.dims, b.dims))
         return self.tape.op("Where", self, a, b, kind=one.kind, dims=dims)
+
+    def kept(self, g: Term) -> Term:
+        """Elements of a gradient where this one is true, else zero.
+
+        A product where all gradients are finite: ONNX Runtime takes seven times as long to choose.
+        """
+        return self.where(g, 0) if g.tape.steep else g * self.cast(g.kind)
 
     def cast(self, kind: int) -> Term:
         """The same elements in another type."""

@@ -12,7 +12,7 @@ from graphprune.gradients.expansion import prepared
 from graphprune.gradients.known import Known
 from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.terms import Tape, Term
-from graphprune.gradients.walk import Blame, gradient_kind, needed, reads, reverse, zeros
+from graphprune.gradients.walk import Blame, gradient_kind, needed, reads, reverse, steep, zeros
 from graphprune.model.bodies import reread
 
 PREFIX = "d:"
@@ -85,6 +85,7 @@ def differentiate(
     keep = list(dict.fromkeys(keep))
     _check(known, keep, floats=False)
     tape = Tape.beside(graph)
+    tape.steep = steep(graph.node, known)
     renamed = _freed(graph, known, tape, chosen, asked, keep)
     seeds = {renamed.get(name, name): _seed(tape, name, known) for name in chosen}
     found = reverse(graph.node, known, tape, seeds, asked)

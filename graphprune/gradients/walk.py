@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto
 
 from graphprune.gradients.errors import NoGradientError
 from graphprune.gradients.known import Known
-from graphprune.gradients.table import FLAT, GRADIENT, RULES, Back, Barred, domain_of
+from graphprune.gradients.table import FLAT, GRADIENT, RULES, STEEP, Back, Barred, domain_of
 from graphprune.gradients.terms import Tape, Term
 from graphprune.model.bodies import free_names, subgraphs
 
@@ -114,6 +114,17 @@ def depending(nodes: Sequence[NodeProto], known: Known, wanted: Iterable[str]) -
             continue
         active.update(o for o in node.output if o and known.kinds.get(o) not in _COUNTING)
     return active
+
+
+def steep(nodes: Iterable[NodeProto], known: Known) -> bool:
+    """Whether gradients may be infinite behind some node, those of bodies included."""
+    for node in nodes:
+        second = known.value(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        if node.op_type in STEEP and STEEP[node.op_type](second):
+            return True
+        if any(steep(graph.node, known) for graph in subgraphs(node)):
+            return True
+    return False
 
 
 def needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto]:

@@ -37,6 +37,7 @@ def session(
     *,
     threads: int = 0,
     provider: str = "CPUExecutionProvider",
+    planned: bool = True,
 ) -> Iterator[ort.InferenceSession]:
     """An ONNX Runtime session; bfloat16 is run as float32.
 
@@ -45,6 +46,7 @@ def session(
         level: of optimisation, by default basic ones only.
         threads: within one operator; 0 leaves it to ONNX Runtime.
         provider: that executes it.
+        planned: whether memory is laid out before a run; then what is needed at different times shares less of it.
 
     Raises:
         RefusedError: ONNX Runtime refuses the model.
@@ -53,6 +55,7 @@ def session(
     options.log_severity_level = 4
     options.graph_optimization_level = level
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = planned
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes

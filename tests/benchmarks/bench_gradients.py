@@ -1,5 +1,7 @@
 """Time of gradients of convolutions beside PyTorch's: ``python tests/benchmarks/bench_gradients.py [THREADS]``.
 
+(Whole steps of training: ``bench_gradients.py step``, see ``tests/benchmarks/steps.py``.)
+
 For each layer: forward, the gradient of the image, and that of the kernel, in milliseconds, ours (ONNX Runtime runs
 what ``graphprune.gradients`` writes) and PyTorch's, and the ratio of the sums. Both run by turns in one process; each
 figure is the least of all its repeats. With one thread, time is that of the processor, which others on the machine do
@@ -183,5 +185,9 @@ def main(threads: int, all_ways: bool) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["step"]:
+        from tests.benchmarks import steps
+
+        sys.exit(steps.main(sys.argv[2:]))
     numbers = [int(a) for a in sys.argv[1:] if a.isdigit()]
     main(numbers[0] if numbers else 2, "--ways" in sys.argv)

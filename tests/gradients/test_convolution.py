@@ -119,3 +119,15 @@ def test_conv_as_torch(layer: tuple[int, int, tuple[int, int], int, int, int, in
         for i, tensor in enumerate(tensors):
             expected = tensor.grad.numpy()
             assert np.abs(found[f"d:x{i}"] - expected).max() <= 1e-5 * np.abs(expected).max() + 1e-5
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_columns(data: st.DataObject) -> None:
+    block, strides, dilations = ([data.draw(st.integers(1, 2)) for _ in range(2)] for _ in range(3))
+    size, pads = [4, 5], [data.draw(st.integers(0, 1)) for _ in range(4)]
+    spans = [d * (k - 1) + 1 for d, k in zip(dilations, block, strict=True)]
+    count = [(n + pads[k] + pads[k + 2] - spans[k]) // strides[k] + 1 for k, n in enumerate(size)]
+    x = np.random.default_rng(0).standard_normal((2, 3 * int(np.prod(block)), int(np.prod(count))))
+    held = {"strides": strides, "dilations": dilations, "pads": pads}
+    check("Col2Im", x, np.asarray(size), np.asarray(block), wrt=[0], opset=18, static_only=True, **held)

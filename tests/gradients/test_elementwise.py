@@ -5,7 +5,7 @@ import onnx.parser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from graphprune.gradients import GradientError, differentiate, vjp
 from tests.gradients.checking import check, evaluate, gradients, one_node
@@ -117,3 +117,17 @@ def test_casts_to_integers_cut() -> None:
     found = differentiate(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 18]> g {text}'), wrt=["x"])
     x = np.asarray([0.4, 1.6, 3], np.float32)
     assert evaluate(found.model, {"x": x, "d:y": x}, False)[0].tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("steep", [False, True])
+def test_what_is_cut_off_has_no_gradient_even_where_that_would_be_infinite(steep: bool) -> None:
+    """A root of zero has an infinite slope, and zero times infinity is no number; elsewhere a product is faster."""
+    x = np.asarray([-1.0, 4.0], np.float32)
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Sqrt" if steep else "Neg", ["r"], ["y"])]
+    declared = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "cut", declared[:1], declared[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    found = vjp(model, wrt=["x"])
+    assert ("Where" in {n.op_type for n in found.graph.node}) == steep
+    (grad,) = evaluate(found, {"x": x, "d:y": np.ones(2, np.float32)}, exact=False)
+    assert grad.tolist() == ([0, 0.25] if steep else [0, -1])

@@ -79,3 +79,9 @@ def test_global_norm(power: int) -> None:
 def test_lrn(size: int) -> None:
     x = np.random.default_rng(0).standard_normal((2, 5, 2, 2))
     check("LRN", x, exact=False, tolerance=1e-2, size=size, alpha=0.3, beta=0.6, bias=1.2)
+
+
+def test_what_was_pooled_goes_back() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 2, 2))
+    at = np.asarray([[[[0, 3], [8, 11]], [[17, 19], [24, 30]]]])
+    check("MaxUnpool", x, at, wrt=[0], exact=False, tolerance=1e-2, opset=22, kernel_shape=[2, 2], strides=[2, 2])

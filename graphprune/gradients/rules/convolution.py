@@ -80,6 +80,19 @@ def _conv_transpose(b: Back) -> Sequence[Gradient]:
     return [image, correlation(g, x, w, how) if b.needs(1) else None, _bias(b)]
 
 
+@rule("Col2Im")
+def _columns(b: Back) -> Sequence[Gradient]:
+    """Columns are added up in an image; the gradient of each is what a window sees: a kernel for each of its places."""
+    block, tape = b.value(2), b.tape
+    if block is None:
+        raise NoGradientError("the size of its blocks is not known before the run")
+    sizes, taps = [int(k) for k in block], int(np.prod(block))
+    held = {n: v for n, v in b.attributes.items() if n in ("dilations", "pads", "strides")}
+    one = tape.constant(np.eye(taps).reshape([taps, 1, *sizes]), b.g0.kind)
+    images = b.g0.reshape(tape.join([tape.constant([-1, 1]), b.raw[1]]))
+    return [tape.op("Conv", images, one, **held).reshape(b.x[0].shape())]
+
+
 def _bias(b: Back) -> Term | None:
     if not b.needs(2):
         return None
@@ -199,9 +212,16 @@ def spread(g: Term, w: Term, x: Term, how: Geometry) -> Term:
 
 
 def _turned(w: Term, how: Geometry) -> Term:
-    """A kernel with its window turned round, and inputs and outputs exchanged within groups."""
+    """A kernel with its window turned round, and inputs and outputs exchanged within groups.
+
+    A product with a permutation, which moves elements faster than a slice with steps back.
+    """
     assert how.kernel is not None
-    count = len(how.kernel)
+    count, taps = len(how.kernel), int(np.prod(how.kernel))
+    whole = _numbers(w.dims)
+    if taps > 1 and whole is not None:
+        turn = w.tape.constant(np.eye(taps)[::-1], w.kind)
+        w = (w.reshape([-1, taps]) @ turn).reshape(list(whole))
     if how.group == 1:
         w = w.transpose([1, 0, *range(2, count + 2)])
     else:
@@ -209,7 +229,7 @@ def _turned(w: Term, how: Geometry) -> Term:
         parts = w.reshape([how.group, outs // how.group, ins, *how.kernel])
         order = [0, 2, 1, *range(3, count + 3)]
         w = parts.transpose(order).reshape([how.group * ins, outs // how.group, *how.kernel])
-    long = [a for a, k in enumerate(how.kernel, 2) if k > 1]
+    long = [a for a, k in enumerate(how.kernel, 2) if k > 1 and whole is None]
     return window(w, [-1] * len(long), [-_END] * len(long), long, [-1] * len(long)) if long else w
 
 

@@ -40,7 +40,7 @@ pointwise(
         "Div": lambda g, a, b, y: (g / b, -g * y / b),
         "Erf": lambda g, x, y: g * _ROOT_PI * (-x * x).unary("Exp"),
         "Exp": lambda g, x, y: g * y,
-        "HardSwish": lambda g, x, y: g * (x > 3).where(1, ((x <= -3).where(0, x / 3 + 0.5))),
+        "HardSwish": lambda g, x, y: _hard_swish(x).kept(g * (x / 3 + 0.5)) + (x >= 3).kept(g),
         "Identity": lambda g, x, y: g,
         "Log": lambda g, x, y: g / x,
         "Mod": lambda g, a, b, y: (g, -g * ((a - y) / b).unary("Round")),
@@ -48,7 +48,7 @@ pointwise(
         "Mul": lambda g, a, b, y: (g * b, g * a),
         "Neg": lambda g, x, y: -g,
         "Reciprocal": lambda g, x, y: -g * y * y,
-        "Relu": lambda g, x, y: (y > 0).where(g, 0),
+        "Relu": lambda g, x, y: (y > 0).kept(g),
         "Sigmoid": lambda g, x, y: g * y * (1 - y),
         "Sin": lambda g, x, y: g * x.unary("Cos"),
         "Sinh": lambda g, x, y: g * x.unary("Cosh"),
@@ -58,8 +58,8 @@ pointwise(
         "Sub": lambda g, a, b, y: (g, -g),
         "Tan": lambda g, x, y: g * (y * y + 1),
         "Tanh": lambda g, x, y: g * (1 - y * y),
-        "PRelu": lambda g, x, a, y: ((x > 0).where(g, g * a), (x > 0).where(0, g * x)),
-        "Where": lambda g, c, a, b, y: (None, c.where(g, 0), c.where(0, g)),
+        "PRelu": lambda g, x, a, y: (_bent(g, x, g * a), (x <= 0).kept(g * x)),
+        "Where": lambda g, c, a, b, y: (None, c.kept(g), (~c).kept(g)),
     }
 )
 
@@ -72,6 +72,16 @@ def shaped(table: Mapping[str, Callable[..., Term]], domain: str = "") -> None:
             return [derivative(b.g0, b.x[0], b.y[0], **b.attributes)]
 
         rule(op, domain=domain)(back)
+
+
+def _bent(g: Term, x: Term, below: Term) -> Term:
+    """A gradient above zero, and another below."""
+    return (x > 0).where(g, below) if g.tape.steep else (x > 0).kept(g) + (x <= 0).kept(below)
+
+
+def _hard_swish(x: Term) -> Term:
+    """Where it is curved."""
+    return x.unary("Abs") < 3
 
 
 def _mish(x: Term) -> Term:
@@ -115,9 +125,9 @@ def _clip(b: Back) -> Sequence[Gradient]:
     high = x > b.x[2] if b.has(2) else None
     inner = g
     for out in (low, high):
-        inner = out.where(0, inner) if out is not None else inner
+        inner = (~out).kept(inner) if out is not None else inner
     bounds = [
-        out.where(g, 0).sum_to(b.x[i]) if out is not None and b.needs(i) else None for i, out in ((1, low), (2, high))
+        out.kept(g).sum_to(b.x[i]) if out is not None and b.needs(i) else None for i, out in ((1, low), (2, high))
     ]
     return [inner, *bounds]
 
@@ -128,11 +138,11 @@ shaped(
     {
         "Celu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y / alpha + 1),
         "Elu": lambda g, x, y, alpha=1.0: g * (x > 0).where(1, y + alpha),
-        "HardSigmoid": lambda g, x, y, alpha=0.2, beta=0.5: ((y > 0) & (y < 1)).where(g * alpha, 0),
-        "LeakyRelu": lambda g, x, y, alpha=0.01: (x > 0).where(g, g * alpha),
+        "HardSigmoid": lambda g, x, y, alpha=0.2, beta=0.5: ((y > 0) & (y < 1)).kept(g * alpha),
+        "LeakyRelu": lambda g, x, y, alpha=0.01: _bent(g, x, g * alpha),
         "Selu": lambda g, x, y, alpha=_SELU, gamma=_SELU_GAIN: g * (x > 0).where(gamma, y + alpha * gamma),
-        "Shrink": lambda g, x, y, bias=0.0, lambd=0.5: (x.unary("Abs") > lambd).where(g, 0),
-        "ThresholdedRelu": lambda g, x, y, alpha=1.0: (x > alpha).where(g, 0),
+        "Shrink": lambda g, x, y, bias=0.0, lambd=0.5: (x.unary("Abs") > lambd).kept(g),
+        "ThresholdedRelu": lambda g, x, y, alpha=1.0: (x > alpha).kept(g),
     }
 )
 
@@ -168,7 +178,7 @@ def _dropout(b: Back) -> Sequence[Gradient]:
     scale = 1 / (1 - ratio)
     if trains is None:
         scale = b.raw[2].where(scale, 1)
-    return [b.y[1].where(b.g0 * scale, 0)]
+    return [b.y[1].kept(b.g0 * scale)]
 
 
 @rule("Cast", "CastLike")
@@ -187,6 +197,7 @@ def _scaler(b: Back) -> Sequence[Gradient]:
 
 
 @rule("Range")
+@rule("Range", domain="com.microsoft")
 def _range(b: Back) -> Sequence[Gradient]:
     """Of ``start + k * delta``; the number of elements counts only."""
     g, tape = b.g0, b.tape

@@ -27,6 +27,14 @@ def _max_pool(b: Back) -> Sequence[Gradient]:
     return [sums.shaped_as(x)]
 
 
+@rule("MaxUnpool")
+def _max_unpool(b: Back) -> Sequence[Gradient]:
+    """Elements are put where indices of the whole output say."""
+    if b.has(2):
+        raise NoGradientError("its indices are those of another shape than its output has")
+    return [b.g0.reshape([-1]).take(b.raw[1])]
+
+
 def _spatial(x: Term) -> list[int]:
     if x.rank is None:
         raise NoGradientError("the rank of its input is not known")

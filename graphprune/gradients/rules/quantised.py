@@ -75,7 +75,7 @@ def _quantise(b: Back) -> Sequence[Gradient]:
     if b.has(2):
         place = place + _spread(b, b.raw[2].cast(x.kind))
     low, high = limits(b.y[0].kind)
-    inside = ((place >= low) & (place <= high)).where(b.g0 / scale, 0)
+    inside = ((place >= low) & (place <= high)).kept(b.g0 / scale)
     return [inside, Barred("how rounding follows its scale is not told") if b.needs(1) else None]
 
 

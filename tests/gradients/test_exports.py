@@ -1,0 +1,93 @@
+"""Gradients of whole models, against differences along them.
+
+By default of some exports that hold most operators between them. All exports and packaged models take some minutes:
+``GRAPHPRUNE_GRADIENTS=whole pytest tests/gradients/test_exports.py``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from graphprune.gradients import differentiate
+from models import PACKAGED, known, zoo
+from tests.gradients.directional import (
+    SMOOTH,
+    NothingToCompareError,
+    Outcome,
+    compare,
+    directions,
+    inputs,
+    read,
+    session,
+    tensors,
+    with_values,
+)
+
+WHOLE = os.environ.get("GRAPHPRUNE_GRADIENTS") == "whole"
+FEW = known(
+    "bert-ts11",
+    "conv3d-ts9",
+    "dcgan-ts9",
+    "deberta-ts17",
+    "gru-tagger-ts13",
+    "lstm-tagger-dynamo18s",
+    "mamba-like-dynamo23",
+    "mobilenet-v3-ts14",
+    "moe-ts12",
+    "segformer-ts14",
+    "shufflenet-v2-ts11",
+    "yolo-int8-ort18",
+)
+SMALL = known(
+    "conv3d-ts9", "gru-tagger-ts13", "llama-dynamo18", "lstm-tagger-ts9", "mamba-like-dynamo23", "resnext-ts9"
+)
+"""Of which most weights do enough by themselves to be seen in single precision."""
+NOTHING = {"sklearn-classifier-skl17": "no output is a float"}
+"""Models of which no derivative is taken, and why."""
+
+
+@pytest.mark.parametrize("name", (*zoo(), *PACKAGED) if WHOLE else FEW)
+def test_the_derivative_along_the_gradient(name: str) -> None:
+    if name in NOTHING:
+        with pytest.raises(NothingToCompareError, match=NOTHING[name]):
+            compare(read(name))
+        return
+    found: Outcome = compare(read(name), name in SMOOTH)
+    assert found.error < 1e-2
+    assert found.share > 0.3  # the others have a gradient of zero: rows that nothing looks up, what is cut off
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_weight_by_itself(name: str) -> None:
+    """One derivative of all weights at once hides a wrong one that is small."""
+    model, rng = read(name), np.random.default_rng(0)
+    feeds = inputs(model)
+    found = differentiate(model, input_shapes={k: v.shape for k, v in feeds.items()})
+    names = sorted(i.name[2:] for i in found.model.graph.input if i.name.startswith("d:"))
+    values = session(model).run(names, feeds)
+    cotangents = [rng.standard_normal(v.shape).astype(np.float32) for v in values]
+    given = {f"d:{n}": c for n, c in zip(names, cotangents, strict=True)}
+    made = session(found.model).run(None, {**feeds, **given})
+    grads = {o.name[2:]: g.astype(np.float64) for o, g in zip(found.model.graph.output, made, strict=True)}
+    base = {n: numpy_helper.to_array(t).astype(np.float64) for n, t in tensors(model) if n in grads}
+    ways = directions(model, base, grads)
+    expected = {n: float((grads[n] * way).sum()) for n, way in ways.items()}
+    floor = 2e-4 * max(expected.values())  # what single precision resolves in the outputs
+
+    def difference(weight: str, step: float) -> float:
+        ends = []
+        for sign in (1, -1):
+            moved = with_values(model, {weight: base[weight] + sign * step * ways[weight]})
+            out = session(moved).run(names, feeds)
+            ends.append(sum(float((c * v.astype(np.float64)).sum()) for c, v in zip(cotangents, out, strict=True)))
+        return (ends[0] - ends[1]) / (2 * step)
+
+    for weight, value in expected.items():
+        errors = (abs(difference(weight, step) - value) - floor for step in (1e-2, 3e-3, 3e-2))
+        assert any(error < 1e-2 * value for error in errors), weight
+    seen = [n for n, value in expected.items() if value > 10 * floor]
+    assert len(seen) > 0.7 * len(base), sorted(base.keys() - seen)

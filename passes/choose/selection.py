@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphprune.analysis import Analysis, Group
@@ -15,6 +15,7 @@ from graphprune.passes.choose.ratio import Align
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
+from graphprune.run.runtime import Feeds
 
 
 @dataclass
@@ -25,11 +26,13 @@ class Selected:
         chosen: the classes, and what stays whole.
         scores: by group id, shape ``[classes]``; of groups that go together their sum.
         constant: classes that no input changes; they went first.
+        notes: groups whose gradients stop, and what was done about it.
     """
 
     chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
     scores: Scores = field(default_factory=dict)
     constant: constants.Constant = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,30 @@ def select(
     ratio, align, criterion = request.ratio, request.align, request.criterion
     progress = progress or Progress()
     observed: list[Contraction] = []
+    some: list[Feeds] = []
     if criteria.needs_inputs(criterion) and batches is not None:
         observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
-    rankings = criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"))
+        some = calibration.first(batches, sensitivity.SAMPLES)
+    given = criteria.Given(analysis, observed, seed, some)
+    rankings, why = criteria.rank(given, groups, criterion, progress.begin("rank"))
+    notes = [_told(f"ranked by magnitude, not by {criterion}", why)] if why else []
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
     whole = None if request.before is None else request.before.whole
     shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
-    if request.uniform or not observed or batches is None:
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant)
-    some = calibration.first(batches, sensitivity.SAMPLES)
-    rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+    if request.uniform or not observed:
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant, notes)
+    rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))
+    notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
     progress.begin("select")
     chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
-    return Selected(chosen, shown, constant)
+    return Selected(chosen, shown, constant, notes)
+
+
+def _told(what: str, why: Mapping[str, str]) -> str:
+    """A note on groups whose gradients stop."""
+    group, reason = next(iter(why.items()))
+    more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+    return f"group {group!r}{more} was {what}: {reason}"

@@ -113,6 +113,15 @@ def damped(gram: FloatArray, ridge: float = RIDGE) -> FloatArray:
     return np.asarray(gram + damping[:, None, None] * np.eye(rows), np.float64)
 
 
+def change(contraction: Contraction, rows: IntArray) -> FloatArray:
+    """How weights change when some rows go and the others make up for them by least squares, shape of the matrix."""
+    kept = np.setdiff1d(np.arange(contraction.matrix.shape[1]), rows)
+    gram = damped(contraction.gram)
+    found = -contraction.matrix
+    found[:, kept] += np.linalg.solve(gram[:, kept[:, None], kept], gram[:, kept] @ contraction.matrix)
+    return np.asarray(found, np.float64)
+
+
 def score(group: Group, contractions: Sequence[Contraction]) -> FloatArray:
     """Score the classes of one group.
 

@@ -90,7 +90,9 @@ def _read(
     parts: dict[str, dict[str, Told]] = {}
     for contraction in contractions:
         node = analysis.model.nodes[contraction.node]
-        name, reading, sums = node.input[0], partial(_along, name=node.input[0], axis=contraction.axis or 0), np.asarray
+        name: str = node.input[0]
+        reading: Reading = partial(_along, name=name, axis=contraction.axis or 0)
+        sums: Callable[[Values], Values] = np.asarray
         if contraction.adjustable:
             product = products[first(node)]
             name, reading, sums = product.weight, _itself, partial(_rows, product, contraction.matrix)
@@ -126,8 +128,7 @@ def _itself(gradient: Term, _: Scene) -> Term:
 def _along(gradient: Term, scene: Scene, name: str, axis: int) -> Term:
     """The sum of what an activation contributes, along one of its axes."""
     made = gradient * scene.tensor(name)
-    assert made.rank is not None
-    return made.sum([a for a in range(made.rank) if a != axis], keep=False)
+    return made.sum([a for a in range(made.rank or 0) if a != axis], keep=False)
 
 
 def _rows(product: Product, matrix: FloatArray, gradient: Values) -> Values:
@@ -143,4 +144,4 @@ def _marginal(weight: Values, axis: int, of: Callable[[Values], Values], gradien
 
 def _classes(sums: Callable[[Values], Values], labels: IntArray, size: int, gradient: Values) -> FloatArray:
     held = labels >= 0
-    return np.bincount(labels[held], sums(gradient)[held], minlength=size)
+    return np.bincount(labels[held], sums(gradient)[held], minlength=size).astype(np.float64)

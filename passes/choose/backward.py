@@ -32,7 +32,7 @@ from graphprune.relation import Shape, Values
 from graphprune.run import samples
 from graphprune.run.runtime import Feeds, RefusedError, run, session
 
-_COTANGENT, _LOSS = "cotangent:", "cotangents"
+_COTANGENT = _LOSS = "cotangent:"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,13 @@ class Scene:
     samples: int
 
     def tensor(self, name: str) -> Term:
-        """A tensor of the model, in the type of the gradient."""
+        """A tensor of the model, in the type of the gradient.
+
+        Raises:
+            GradientError: nothing is known of its dimensions.
+        """
+        if name and self.known.dims.get(name) is None:
+            raise GradientError(f"the number of axes of {name!r} is not known")
         kind = self.known.kinds.get(name, self.kind)
         term = Term(self.tape, name, kind, self.known.dims.get(name))
         return term.cast(self.kind) if kind in GRADIENT else term

@@ -24,6 +24,7 @@ from graphprune.analysis import Analysis
 from graphprune.analysis.contractions import Contraction
 from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.rulings import first
+from graphprune.errors import InputError
 from graphprune.gradients.terms import Term
 from graphprune.model import node_name
 from graphprune.passes.choose import surgeon
@@ -50,9 +51,6 @@ def reached(
         feeds: some calibration inputs.
         seed: of random directions.
         progress: is told after each run how many of how many are done.
-
-    Raises:
-        InputError: ONNX Runtime cannot run the model on these inputs.
     """
     errors, why = _errors(analysis, gone, contractions)
     asked = {name: _Read(tuple(own.values())) for name, own in errors.items()}
@@ -61,15 +59,18 @@ def reached(
         if name in found.stopped:
             why.update((id, found.stopped[name]) for id in own if id not in why)
     total, count = dict.fromkeys((id for id in gone if id not in why), 0.0), 0
-    for values in found.runs:
-        parts: dict[str, list[Values]] = {}
-        for name, value in values.items():
-            for id, row in zip(errors[name], value.astype(np.float64), strict=True):
-                parts.setdefault(id, []).append(row)
-        count += 1
-        progress(count, len(feeds))
-        for id in total:
-            total[id] += _squared(parts[id])
+    try:
+        for values in found.runs:
+            parts: dict[str, list[Values]] = {}
+            for name, value in values.items():
+                for id, row in zip(errors[name], value.astype(np.float64), strict=True):
+                    parts.setdefault(id, []).append(row)
+            count += 1
+            progress(count, len(feeds))
+            for id in total:
+                total[id] += _squared(parts[id])
+    except InputError as error:  # there is another way, which says whether the model itself fails
+        return {}, {**dict.fromkeys(total, str(error)), **why}
     why.update((id, "its gradient is not finite") for id, value in total.items() if not np.isfinite(value))
     return {id: value / max(count, 1) for id, value in total.items() if id not in why}, why
 
@@ -103,8 +104,8 @@ class _Error:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if self.product is None:
             factor = inputs[0]
-            assert factor is not None and factor.rank is not None
-            shape = [len(self.gone) if k == self.contraction.axis else 1 for k in range(factor.rank)]
+            assert factor is not None
+            shape = [len(self.gone) if k == self.contraction.axis else 1 for k in range(factor.rank or 0)]
             inputs[0] = factor * scene.constant(-self.gone.reshape(shape).astype(np.float64))
             return scene.tape.op(node.op_type, *inputs, domain=node.domain, **attributes)
         change, form = surgeon.change(self.contraction, np.flatnonzero(self.gone)), self.product.form

@@ -114,11 +114,19 @@ def damped(gram: FloatArray, ridge: float = RIDGE) -> FloatArray:
 
 
 def change(contraction: Contraction, rows: IntArray) -> FloatArray:
-    """How weights change when some rows go and the others make up for them by least squares, shape of the matrix."""
-    kept = np.setdiff1d(np.arange(contraction.matrix.shape[1]), rows)
-    gram = damped(contraction.gram)
+    """How weights change when some rows go and the others make up for them by least squares, shape of the matrix.
+
+    Single precision will do for the estimates that are made of it, in half the time.
+    """
     found = -contraction.matrix
-    found[:, kept] += np.linalg.solve(gram[:, kept[:, None], kept], gram[:, kept] @ contraction.matrix)
+    kept = np.setdiff1d(np.arange(found.shape[1]), rows)
+    found[:, kept] = 0
+    for gram, matrix, own in zip(contraction.gram, contraction.matrix, found, strict=True):
+        mean = max(float(np.trace(gram)) / len(gram), 1e-30)
+        inside = (gram[np.ix_(kept, kept)] / mean).astype(np.float32)
+        inside[np.diag_indices_from(inside)] += np.float32(RIDGE)
+        across = gram[np.ix_(kept, rows)] @ matrix[rows] / mean
+        own[kept] = np.linalg.solve(inside, across.astype(np.float32))
     return np.asarray(found, np.float64)
 
 

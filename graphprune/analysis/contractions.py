@@ -52,6 +52,7 @@ class Contraction:
         gram: second moments, shape ``[groups, sums, sums]``.
         matrix: what rows are multiplied by, shape ``[groups, sums, outputs]``.
         adjustable: whether the matrix is a weight, which can make up for rows that go.
+        axis: of a product of activations, the axis of the first of them that is summed over.
     """
 
     node: int
@@ -60,6 +61,7 @@ class Contraction:
     gram: FloatArray
     matrix: FloatArray
     adjustable: bool
+    axis: int | None = None
 
     def labels(self, group: Group) -> IntArray | None:
         """The class of each row, None where the group has none here."""
@@ -105,7 +107,8 @@ class _Paired:
     def finish(self, analysis: Analysis) -> Contraction:
         assert self.gram is not None
         size = len(self.gram)
-        return Contraction(self.node, self.summed, np.zeros((1, size)), self.gram[None], np.ones((1, size, 1)), False)
+        mean, gram, ones = np.zeros((1, size)), self.gram[None], np.ones((1, size, 1))
+        return Contraction(self.node, self.summed, mean, gram, ones, False, axis=self.axes[0][2][0])
 
 
 def observe(

@@ -105,13 +105,17 @@ class Product:
         turned = apart.transpose([letters.index(n) for part in wanted for n in part])
         return turned.reshape([prod(sizes[n] for n in part) for part in wanted])
 
-    def weight_of(self, matrix: Values, like: Values) -> Values:
-        """The inverse of :meth:`matrix`, in the shape and type of another weight."""
+    def read_of(self, matrix: Values) -> Values:
+        """A matrix as a weight that the node reads."""
         letters = _flat(self.form.held)
         wanted = [*self.form.groups, *self.form.sums, *self.form.outputs]
         apart = matrix.reshape([self.sizes[n] for n in wanted])
         made: Values = apart.transpose([wanted.index(n) for n in letters]).reshape(self.shape)
-        made = self.form.window.turned(made) if self.form.window is not None else made
+        return self.form.window.turned(made) if self.form.window is not None else made
+
+    def weight_of(self, matrix: Values, like: Values) -> Values:
+        """The inverse of :meth:`matrix`, in the shape and type of another weight."""
+        made = self.read_of(matrix)
         if self.order is not None:
             back = np.empty_like(made.reshape(-1))
             back[self.order.reshape(-1)] = made.reshape(-1)
@@ -192,6 +196,10 @@ class Product:
             value = value.reshape([self.sizes[n] for n in made]).transpose([made.index(n) for n in letters])
         return value.reshape(prod(self.sizes[n] for n in self.form.groups), -1)
 
+    def beside(self, change: Values) -> Values:
+        """Numbers for each output, ``[groups, outputs of a group]``, as the node takes them or one adds them to it."""
+        return change.reshape(-1) if self.form.slot is not None else _beside(self.form, self.sizes, change)
+
     def shift(self, editor: Editor, model: Model, change: Values) -> None:
         """Add to the bias; where there is none, one is made.
 
@@ -201,7 +209,7 @@ class Product:
             change: shape ``[groups, outputs of a group]``, in any order that is flat.
         """
         node = self.node if self.adder is None else self.adder
-        change = change.reshape(-1) if self.form.slot is not None else _beside(self.form, self.sizes, change)
+        change = self.beside(change)
         if self.bias is not None:
             before = model.array(model.root(self.bias))
             value = (before.astype(np.float64) + change.reshape(before.shape)).astype(before.dtype)

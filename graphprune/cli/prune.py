@@ -43,7 +43,9 @@ from graphprune.verdict.checks import Checks
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option(
-    "--criterion", metavar="NAME", help="obs (with --calibration), activation, magnitude, random, or another's."
+    "--criterion",
+    metavar="NAME",
+    help="obs (with --calibration), activation, fisher, taylor, snip, magnitude, random, or another's.",
 )
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")

@@ -70,8 +70,8 @@ def differentiate(
     Args:
         model: any model; it is not changed. Its external data stays where it is.
         outputs: tensors that are differentiated, by default all outputs of float type.
-        wrt: constants (initializers, values of Constant nodes) and inputs of float type that gradients are asked for,
-            by default all float constants that can have one.
+        wrt: tensors of float type that gradients are asked for: constants (initializers, values of Constant nodes),
+            inputs, and what nodes of the main graph make; by default all float constants that can have one.
         keep: tensors to have as outputs too, in front.
         input_shapes: sizes of inputs; without them the model's own hold, symbolic ones at run time.
 
@@ -115,10 +115,10 @@ def _wrt(graph: GraphProto, known: Known, wrt: Sequence[str] | None) -> list[str
     if wrt is None:
         return [name for name in known.own if known.constants[name].data_type in GRADIENT]
     _check(known, wrt)
-    given = {*known.constants, *(i.name for i in graph.input)}
+    given = {*known.constants, *(i.name for i in graph.input), *(o for node in graph.node for o in node.output)}
     for name in wrt:
         if name not in given:
-            raise GradientError(f"{name!r} is neither a constant nor an input, and no gradient is taken by it")
+            raise GradientError(f"{name!r} lies in a body of a node, and no gradient is taken by it")
     return list(dict.fromkeys(wrt))
 
 

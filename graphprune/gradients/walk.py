@@ -65,7 +65,8 @@ def reverse(
         blame = next((stopped[o] for o in node.output if o in stopped), None)
         if not any(needs) or (blame is None and not any(o in parts for o in node.output)):
             continue
-        grads = tuple(tape.total(parts[o]) if o in parts else None for o in node.output)
+        parts.update((o, [tape.total(parts[o])]) for o in node.output if o in parts)
+        grads = tuple(parts[o][0] if o in parts else None for o in node.output)
         if blame is None:
             blame = _apply(Back(tape, node, known, grads, needs, captured), parts, stopped)
         if blame is not None:

@@ -12,14 +12,15 @@ import numpy as np
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction
 from graphprune.errors import InputError
-from graphprune.passes.choose import magnitude, surgeon
+from graphprune.passes.choose import attribution, magnitude, surgeon
 from graphprune.progress import Steps, unseen
 from graphprune.run import usercode
 from graphprune.run.moments import FloatArray
+from graphprune.run.runtime import Feeds
 
-CRITERIA = ("obs", "activation", "magnitude", "random")
+CRITERIA = ("obs", "activation", *attribution.CRITERIA, "magnitude", "random")
 """The default first where there are calibration inputs; without them ``magnitude`` is."""
-NEED_INPUTS = ("obs", "activation")
+NEED_INPUTS = ("obs", "activation", *attribution.CRITERIA)
 GROUP = "graphprune.criteria"
 """Entry points of other packages' criteria: functions from what is given and a group to scores."""
 
@@ -32,11 +33,13 @@ class Given:
         analysis: of the model.
         contractions: of the model on calibration inputs, for criteria that have an attribute ``needs_inputs``.
         seed: of what is random.
+        feeds: some calibration inputs, for the same; ``graphprune.passes.choose.backward`` reads off gradients on them.
     """
 
     analysis: Analysis
     contractions: Sequence[Contraction] = ()
     seed: int = 0
+    feeds: Sequence[Feeds] = ()
 
 
 Criterion = Callable[[Given, Group], FloatArray]
@@ -98,34 +101,30 @@ def resolve_criterion(criterion: str | None, calibrated: bool) -> str:
 
 
 def rank(
-    analysis: Analysis,
-    groups: Sequence[Group],
-    criterion: str,
-    contractions: Sequence[Contraction] = (),
-    seed: int = 0,
-    progress: Steps = unseen,
-    most: float = 1.0,
-) -> dict[str, Ranking]:
+    given: Given, groups: Sequence[Group], criterion: str, progress: Steps = unseen, most: float = 1.0
+) -> tuple[dict[str, Ranking], dict[str, str]]:
     """Rank the classes of groups.
 
     - ``obs``: the error of what reads a group once the rest has made up for what went (see ``surgeon``);
     - ``activation``: the same without making up, each class by itself: the norm of what it contributes (as in Wanda,
       Sun et al., ICLR 2024, for structures);
+    - ``fisher``, ``taylor``, ``snip``: by gradients (see ``attribution``);
     - ``magnitude``: the norm of the weights (see ``magnitude``);
     - ``random``: for comparison.
 
-    A group that nothing in the contractions sums over goes by magnitude.
+    A group that nothing in the contractions sums over goes by magnitude, as does one whose gradients stop.
 
     Args:
-        analysis: of the model.
+        given: what may be looked at.
         groups: the groups.
         criterion: one of :func:`names`.
-        contractions: of the model on calibration inputs, for those that need them.
-        seed: of ``random``.
         progress: is told after each group how many of how many are done.
         most: the share of the classes of a group that may go; ``obs`` looks no further.
+
+    Returns:
+        Rankings by group id; and for groups of which there are no gradients where these are asked for, why not.
     """
-    rng = np.random.default_rng(seed)
+    rng, analysis, contractions = np.random.default_rng(given.seed), given.analysis, given.contractions
     by_weights = magnitude.score(analysis, groups) if criterion != "random" else {}
 
     def squared(group: Group) -> FloatArray:
@@ -134,17 +133,20 @@ def rank(
     match criterion:
         case "obs":
             found = surgeon.score_all(groups, contractions, lambda g: _summed(g, squared(g)), most, progress)
-            return {g.id: Ranking(found[g.id], _errors(g, found[g.id])) for g in groups}
+            return {g.id: Ranking(found[g.id], _errors(g, found[g.id])) for g in groups}, {}
         case "activation":
             scores = {g.id: _contributed(g, contractions) for g in groups}
-            return {g.id: _independent(g, squared(g) if (s := scores[g.id]) is None else s) for g in groups}
+            return {g.id: _independent(g, squared(g) if (s := scores[g.id]) is None else s) for g in groups}, {}
+        case name if name in attribution.CRITERIA:
+            found, why = attribution.score(analysis, groups, name, contractions, given.feeds, given.seed)
+            return {g.id: _independent(g, found[g.id] if g.id in found else squared(g)) for g in groups}, why
         case "random":
-            return {g.id: _independent(g, rng.permuted(np.arange(1.0, g.size + 1))) for g in groups}
+            return {g.id: _independent(g, rng.permuted(np.arange(1.0, g.size + 1))) for g in groups}, {}
         case name if name in _foreign():
-            score, given = _loaded(name), Given(analysis, contractions, seed)
+            score = _loaded(name)
             with usercode.told(f"criterion {name!r} of {_foreign()[name].value}"):
-                return {g.id: _independent(g, np.asarray(score(given, g), np.float64)) for g in groups}
-    return {g.id: Ranking(by_weights[g.id], _errors(g, _summed(g, squared(g)))) for g in groups}
+                return {g.id: _independent(g, np.asarray(score(given, g), np.float64)) for g in groups}, {}
+    return {g.id: Ranking(by_weights[g.id], _errors(g, _summed(g, squared(g)))) for g in groups}, {}
 
 
 def _independent(group: Group, scores: FloatArray) -> Ranking:

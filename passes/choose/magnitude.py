@@ -35,9 +35,7 @@ def score(analysis: Analysis, groups: Iterable[Group]) -> Scores:
     wanted = list(groups)
     by_root: dict[str, list[tuple[Group, Use, int]]] = {}
     for group in wanted:
-        weights = analysis.weights(group)
-        multiplying = [(u, a) for u, a in weights if _multiplies(analysis, u)]
-        for use, axis in multiplying or weights:
+        for use, axis in counting(analysis, group):
             by_root.setdefault(analysis.root(use), []).append((group, use, axis))
     sums: Scores = {g.id: np.zeros(g.size) for g in wanted}
     for root, entries in by_root.items():  # each constant is read once, whatever the number of its groups
@@ -56,6 +54,12 @@ def score(analysis: Analysis, groups: Iterable[Group]) -> Scores:
             held = labels >= 0
             sums[group.id] += np.bincount(labels[held], marginals[axis][held], minlength=group.size)
     return {id: _normalised(np.sqrt(total)) for id, total in sums.items()}
+
+
+def counting(analysis: Analysis, group: Group) -> list[tuple[Use, int]]:
+    """Weights of a group that count: those that multiply an activation, where it has any, each with its axis."""
+    weights = analysis.weights(group)
+    return [(u, a) for u, a in weights if _multiplies(analysis, u)] or weights
 
 
 def _squares(array: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.float64]:

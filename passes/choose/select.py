@@ -119,7 +119,7 @@ class Select(Pass):
         chosen = {entry.id for entry in plan.groups}
         kept = [one for one in _in_terms(untouched, kin) if one.group not in chosen]
         found = Chosen({**known.scores, **selected.scores}, {**known.constant, **selected.constant}, kept)
-        return state.having(found, plan=plan)
+        return state.having(found, plan=plan).noting(*selected.notes)
 
     def _candidates(
         self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None

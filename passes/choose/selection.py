@@ -19,6 +19,7 @@ from graphprune.passes.kept import Kept
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
+from graphprune.run.runtime import Feeds
 
 
 @dataclass
@@ -29,11 +30,13 @@ class Selected:
         chosen: the classes, and what stays whole.
         scores: by group id, shape ``[classes]``; of groups that go together their sum.
         constant: classes that no input changes; they went first.
+        notes: groups whose gradients stop, and what was done about it.
     """
 
     chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
     scores: Scores = field(default_factory=dict)
     constant: constants.Constant = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,32 @@ def select(
     kept = None if kept is None else kept.on(criterion, most, [g.id for g in groups])
     before = _read(kept, "weighed" if weighed else "ranked")
     observed: list[Contraction] = []
+    some: list[Feeds] = []
     if looks and before is None and batches is not None:
         observed = observe(analysis, groups, batches, seed, progress.begin("observe"))
-    rankings = before or criteria.rank(analysis, groups, criterion, observed, seed, progress.begin("rank"), most)
-    _write(kept if looks and not before else None, "ranked", rankings)
+        some = calibration.first(batches, sensitivity.SAMPLES)
+    given = criteria.Given(analysis, observed, seed, some)
+    rankings = before
+    why: Mapping[str, str] = {}
+    if rankings is None:
+        rankings, why = criteria.rank(given, groups, criterion, progress.begin("rank"), most)
+        _write(kept if looks else None, "ranked", rankings)
+    notes = [_told(f"ranked by magnitude, not by {criterion}", why)] if why else []
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
     whole = None if request.before is None else request.before.whole
     shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
-    if not weighed or not (observed or before) or batches is None:
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant)
+    if not weighed or not (observed or before):
+        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant, notes)
     if before is None:
-        some = calibration.first(batches, sensitivity.SAMPLES)
-        rankings = sensitivity.weigh(analysis, groups, rankings, observed, some, progress.begin("weigh"))
+        rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))
+        notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
         _write(kept, "weighed", rankings)
     progress.begin("select")
     chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
-    return Selected(chosen, shown, constant)
+    return Selected(chosen, shown, constant, notes)
 
 
 def _write(kept: Kept | None, stage: str, rankings: Mapping[str, Ranking]) -> None:
@@ -117,3 +127,10 @@ def _read(kept: Kept | None, stage: str) -> dict[str, Ranking] | None:
     if found is None:
         return None
     return {str(id): Ranking(found[f"{k}/scores"], found[f"{k}/errors"]) for k, id in enumerate(found["groups"])}
+
+
+def _told(what: str, why: Mapping[str, str]) -> str:
+    """A note on groups whose gradients stop."""
+    group, reason = next(iter(why.items()))
+    more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+    return f"group {group!r}{more} was {what}: {reason}"

@@ -1,9 +1,10 @@
-"""Sensitivity: how far the outputs of a model go when one group alone loses some of its classes.
+"""Sensitivity: how much of what a group loses reaches the outputs of the model.
 
 The error that a criterion foresees stands beside what reads a group; how much of it reaches the outputs depends on all
-that lies behind. So a share of each group is removed for once, its readers adjusted in closed form, and the outputs are
-compared on a few inputs. The root of the ratio of both errors weights the group: the ratio itself is taken at one point
-only, and trusting it fully (or not at all) keeps less (``tests/benchmarks/bench_accuracy.py``).
+that lies behind. For the quarter of a group that would go first, the error at the outputs is predicted from gradients
+(see ``reach``); where an operator stops these, that quarter is removed for once (see ``trial``). The ratio of both
+errors, to a power, weights the group: it is taken at one point only, and trusting it fully (or not at all) keeps less
+(``tests/benchmarks/bench_accuracy.py``).
 """
 
 from __future__ import annotations
@@ -12,108 +13,51 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphprune.analysis import Analysis, Group
-from graphprune.analysis.contractions import Contraction
-from graphprune.analysis.products import find_products
-from graphprune.analysis.rulings import first
-from graphprune.model import Model
-from graphprune.model.editor import Editor
-from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.surgeon import damped
+from graphprune.analysis import Group
+from graphprune.passes.choose import reach, trial
+from graphprune.passes.choose.criteria import Given, Ranking
 from graphprune.progress import Steps, unseen
-from graphprune.relation import IntArray, Values
-from graphprune.rewrite.rewrite import rewrite
-from graphprune.run.moments import FloatArray
-from graphprune.run.runtime import Feeds, run, session
+from graphprune.relation import IntArray
 
 SHARE = 0.25
-"""Of a group that is removed for once."""
-SAMPLES = 16
-"""On which outputs are compared."""
+"""Of a group whose loss is looked at."""
+POWER = 0.5
+"""Of the ratio of both errors."""
+SAMPLES = 64
+"""That are looked at: where outputs are probabilities, few of them are not sure, and these alone say anything."""
 _LEAST = 1e-9
 
 
 def weigh(
-    analysis: Analysis,
-    groups: Sequence[Group],
-    rankings: Mapping[str, Ranking],
-    contractions: Sequence[Contraction],
-    feeds: Sequence[Feeds],
-    progress: Steps = unseen,
-) -> dict[str, Ranking]:
+    given: Given, groups: Sequence[Group], rankings: Mapping[str, Ranking], progress: Steps = unseen
+) -> tuple[dict[str, Ranking], dict[str, str]]:
     """Rankings whose errors are weighted by how much of them reaches the outputs.
 
     Args:
-        analysis: of the model.
+        given: the model, what was observed on calibration inputs, and some of these.
         groups: the groups.
         rankings: by group id.
-        contractions: of the model on calibration inputs.
-        feeds: some calibration inputs.
-        progress: is told after each group how many of how many are done.
+        progress: is told how many of how many steps are done.
+
+    Returns:
+        Rankings by group id; and for groups whose gradients stop, why.
 
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    wanted = _outputs(analysis.model.runnable, feeds)
+    gone = {group.id: _first(group, rankings[group.id]) for group in groups}
+    reached, why = reach.reached(given.analysis, gone, given.contractions, given.feeds, given.seed, progress)
+    reached |= trial.tried(given.analysis, {id: gone[id] for id in why}, given.contractions, given.feeds, progress)
     found = {}
-    for number, group in enumerate(groups):
-        free = np.flatnonzero(~group.pinned)
-        count = min(max(1, int(SHARE * group.size)), len(free), group.size - 1)
-        gone = free[np.argsort(rankings[group.id].scores[free], kind="stable")][:count]
-        reached = _distance(wanted, _outputs(_without(analysis, group, gone, contractions), feeds))
-        foreseen = max(float(rankings[group.id].errors[count]), _LEAST)
-        weight = np.sqrt(max(reached, _LEAST) / foreseen)
-        found[group.id] = Ranking(rankings[group.id].scores, rankings[group.id].errors * weight)
-        progress(number + 1, len(groups))
-    return found
+    for id, ranking in rankings.items():
+        foreseen = max(float(ranking.errors[len(gone[id])]), _LEAST)
+        weight = (max(reached[id], _LEAST) / foreseen) ** POWER
+        found[id] = Ranking(ranking.scores, ranking.errors * weight)
+    return found, why
 
 
-def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Sequence[Contraction]) -> Model:
-    """The model without some classes of one group, its readers adjusted."""
-    pruned = rewrite(analysis, {group.id: [int(c) for c in gone]}).model
-    products = {product.output: product for product in find_products(pruned, analysis.rulings)}
-    editor = Editor(pruned)
-    marks = np.zeros(group.size + 1, bool)
-    marks[gone] = True
-    for contraction in contractions:
-        labels = contraction.labels(group)
-        product = products.get(first(analysis.model.nodes[contraction.node]))
-        if labels is None or product is None or not contraction.adjustable:
-            continue
-        kept = np.flatnonzero(~marks[labels])
-        held = pruned.array(product.weight)
-        weight = _adjusted(contraction, kept)
-        if product.matrix(held).shape == weight.shape:
-            editor.renew(product.weight, product.weight_of(weight, held))
-            if not product.inner:
-                product.shift(editor, pruned, _shift(contraction, kept, weight))
-    return editor.finish()
-
-
-def _adjusted(contraction: Contraction, kept: IntArray) -> FloatArray:
-    """Weights of the rows that stay, by least squares towards what all rows make."""
-    gram = damped(contraction.gram)
-    found = np.linalg.solve(gram[:, kept[:, None], kept], gram[:, kept] @ contraction.matrix)
-    return np.asarray(found, np.float64)
-
-
-def _shift(contraction: Contraction, kept: IntArray, weight: FloatArray) -> FloatArray:
-    """What the bias gains: the mean of what all rows make, less that of what stays."""
-    whole = np.einsum("gi,gio->go", contraction.mean, contraction.matrix)
-    return np.asarray(whole - np.einsum("gi,gio->go", contraction.mean[:, kept], weight), np.float64)
-
-
-def _outputs(model: Model, feeds: Sequence[Feeds]) -> list[list[Values]]:
-    with session(model) as active:
-        return [[np.asarray(v, np.float64) for v in run(active, one)] for one in feeds]
-
-
-def _distance(wanted: list[list[Values]], found: list[list[Values]]) -> float:
-    """Mean squared error of all outputs, each beside its variance; outputs whose shapes change say nothing."""
-    errors = [
-        float(np.square(a - b).sum() / max(np.square(a - a.mean()).sum(), 1e-30))
-        for one, other in zip(wanted, found, strict=True)
-        for a, b in zip(one, other, strict=True)
-        if a.shape == b.shape and a.size
-    ]
-    return float(np.mean(errors)) if errors else _LEAST
+def _first(group: Group, ranking: Ranking) -> IntArray:
+    """The classes that would go first."""
+    free = np.flatnonzero(~group.pinned)
+    count = min(max(1, int(SHARE * group.size)), len(free), group.size - 1)
+    return np.asarray(free[np.argsort(ranking.scores[free], kind="stable")][:count], np.int64)

@@ -20,8 +20,8 @@ from graphprune.model import Model
 from graphprune.model.canonical import canonicalize
 from graphprune.passes.fit import compensation, reconstruct
 from graphprune.passes.fit.compensation import Compensated, Reference
-from graphprune.passes.sparse import permutation, targets, thinning
-from graphprune.passes.sparse.masks import METHODS, Thinner
+from graphprune.passes.sparse import gradients, permutation, targets, thinning
+from graphprune.passes.sparse.masks import BY_GRADIENTS, METHODS, Thinner
 from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.squares import squares
 from graphprune.passes.sparse.targets import Scope, Skipped, Target
@@ -31,6 +31,7 @@ from graphprune.proof.proof import restrict
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.removal import Selection
 from graphprune.rewrite.rewrite import Rewritten
+from graphprune.run import calibration
 from graphprune.run.calibration import Batches, still
 from graphprune.run.runtime import Feeds
 
@@ -186,9 +187,9 @@ def order(
     pattern = request.structure
     if not isinstance(pattern, OfEvery):
         raise InputError(f"permute: {pattern.lacks('permute')}")
-    if batches is None or request.method == METHODS[0]:
+    errors = None if batches is None else _worth(analysis, found, request.method or METHODS[0], batches, seed)
+    if errors is None:
         return permutation.permute(analysis, found, selection, pattern, seed, progress=progress)
-    errors = expected(analysis, found, batches)
 
     def weigh(layer: Layer, real: Values) -> Values:
         own = errors(layer, real)
@@ -276,8 +277,9 @@ def make(
         model = done.model
         first = [t for t in found if t.weight not in thin]
         if first:
-            weigh = expected(here, first, partial(_fed, done, batches)) if method != METHODS[0] else None
-            model, result.thinned = thinning.mask(model, here.model, first, request.structure, weigh)
+            weigh = _worth(here, first, method, partial(_fed, done, batches), reference.seed)
+            used = "wanda" if weigh is not None and method not in BY_GRADIENTS else method
+            model, result.thinned = thinning.mask(model, here.model, first, request.structure, weigh, used)
             if request.rewind and earlier is not None:
                 model = thinning.rewound(model, earlier.unfitted, first)
         ready = frozenset(t.weight for t in first) | (frozenset() if earlier is None else earlier.sparse)
@@ -288,6 +290,14 @@ def make(
         result.thinned = thinning.beside(earlier.unfitted, made.model, result.thinned)
     _ensure(made.model, result, input_shapes)
     return made, result
+
+
+def _worth(here: Analysis, found: list[Target], method: str, batches: Batches, seed: int) -> Weigh | None:
+    """What weights are worth at the start; None where it is their magnitude."""
+    if method in BY_GRADIENTS:
+        some = calibration.first(batches, gradients.SAMPLES)
+        return gradients.attributed(here.model, [n for t in found for n in t.layers], method, some, seed)
+    return expected(here, found, batches) if method != METHODS[0] else None
 
 
 def _here(
@@ -304,7 +314,7 @@ def _thinners(
     request: Request, found: Sequence[Target], original: Model, analysis: Analysis, model: Model
 ) -> dict[str, Thinner]:
     """What makes weights sparse on the way, those that one operator alone reads and a fit comes by."""
-    if isinstance(request.structure, Unstructured) and request.method == METHODS[0]:
+    if request.method in BY_GRADIENTS or (isinstance(request.structure, Unstructured) and request.method == METHODS[0]):
         return {}  # layers compete by what they are at the start
     products = reconstruct.reached(original, model, analysis.rulings)
     return {

@@ -23,6 +23,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.model.canonical import canonicalize
 from graphprune.model.editor import Editor
+from graphprune.passes.sparse.masks import BY_GRADIENTS
 from graphprune.passes.sparse.targets import Target
 from graphprune.relation import Values
 
@@ -53,6 +54,7 @@ def mask(
     targets: Sequence[Target],
     pattern: Pattern,
     weigh: Weigh | None = None,
+    method: str = "magnitude",
 ) -> tuple[Model, list[Thinned]]:
     """Set the smallest weights to zero.
 
@@ -61,12 +63,14 @@ def mask(
         flat: the same in canonical form.
         targets: the weights.
         pattern: the pattern; of single weights by magnitude each layer has a share of its own.
-        weigh: what else a weight is worth than its magnitude (Wanda's score).
+        weigh: what else a weight is worth than its magnitude.
+        method: what this is; by gradients layers compete, and each has a share of its own.
     """
-    counts = _adaptive(flat, targets, pattern.amount) if isinstance(pattern, Unstructured) and weigh is None else {}
+    counts: Mapping[str, int] = {}
+    if isinstance(pattern, Unstructured) and (weigh is None or method in BY_GRADIENTS):
+        counts = _adaptive(flat, targets, pattern.amount, weigh)
     base = model if all(t.weight in model.sources for t in targets) else flat
     editor, found = Editor(base), []
-    method = "magnitude" if weigh is None else "wanda"
 
     def one(target: Target) -> tuple[Thinned, Callable[[], Values]]:
         choice = partial(_gone, target=target, pattern=pattern, count=counts.get(target.weight), weigh=weigh)
@@ -135,12 +139,17 @@ def share(real: Values, gone: Mask) -> float:
 
 
 def _gone(real: Values, target: Target, pattern: Pattern, count: int | None, weigh: Weigh | None) -> Mask:
+    scores = _scores(real, target, weigh)
     if count is None:
-        scores = real if weigh is None else np.sum([weigh(layer, real) for layer in target.layers], axis=0)
         return ~pattern.kept(scores, target.layers[0].axis or 0)
     found = np.zeros(real.size, bool)
-    found[np.argpartition(real.reshape(-1), count - 1)[:count] if count else []] = True
+    found[np.argpartition(scores.reshape(-1), count - 1)[:count] if count else []] = True
     return found.reshape(real.shape)
+
+
+def _scores(real: Values, target: Target, weigh: Weigh | None) -> Values:
+    """What weights are worth, by their magnitudes, to all that reads them."""
+    return real if weigh is None else np.asarray(np.sum([weigh(layer, real) for layer in target.layers], axis=0))
 
 
 def _again(model: Model, target: Target, choice: partial[Mask]) -> Values:
@@ -153,13 +162,16 @@ def _written(model: Model, target: Target, gone: Mask) -> Values:
     return origin.write(model.array(target.weight), gone)
 
 
-def _adaptive(model: Model, targets: Sequence[Target], amount: float) -> Mapping[str, int]:
-    """How many elements of each weight go, by LAMP."""
+def _adaptive(model: Model, targets: Sequence[Target], amount: float, weigh: Weigh | None = None) -> Mapping[str, int]:
+    """How many elements of each weight go: by LAMP, or those of all that are worth least."""
     scores: dict[str, npt.NDArray[np.float32]] = {}
     for target in targets:
-        squares = np.sort(sparsity.real(model, target.layers[0]).reshape(-1)).astype(np.float64) ** 2
-        above = np.cumsum(squares[::-1])[::-1]
-        scores[target.weight] = (squares / np.maximum(above, 1e-300)).astype(np.float32)
+        own = np.sort(_scores(sparsity.real(model, target.layers[0]), target, weigh).reshape(-1))
+        if weigh is None:
+            squares = own.astype(np.float64) ** 2
+            above = np.cumsum(squares[::-1])[::-1]
+            own = squares / np.maximum(above, 1e-300)
+        scores[target.weight] = own.astype(np.float32)
     every = np.concatenate(list(scores.values()))
     count = int(amount * len(every))
     if not count:

@@ -1,0 +1,224 @@
+"""What inner tensors do to a model's outputs, read off gradients of random cotangents.
+
+Outputs y are multiplied by random signs r, each beside the deviation of its output, and ``L = sum r_k y_k / s_k`` is
+differentiated. A change d of an inner tensor t changes the outputs by ``J d``, and
+
+    E_r [(dL/dt . d)^2] = sum_k (J d)_k^2 / s_k^2
+
+is their squared error, each output beside its variance: signs are independent, so that nothing between two outputs (or
+two samples) is left. It is the Gauss-Newton matrix seen from t, which for squares is Fisher's (Martens, New insights
+and perspectives on the natural gradient method, 2020; that random signs do: Hutchinson, 1990).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.gradients.errors import GradientError, Stop
+from graphprune.gradients.expansion import prepared
+from graphprune.gradients.known import Known
+from graphprune.gradients.table import GRADIENT
+from graphprune.gradients.terms import Tape, Term
+from graphprune.gradients.vjp import PREFIX, differentiate
+from graphprune.gradients.walk import needed, reads
+from graphprune.model import Model
+from graphprune.model.interchange import whole
+from graphprune.relation import Shape, Values
+from graphprune.run import samples
+from graphprune.run.runtime import Feeds, RefusedError, run, session
+
+_COTANGENT = _LOSS = "cotangent:"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The model around a gradient.
+
+    Attributes:
+        tape: where nodes are written.
+        kind: of the gradient.
+        known: of the model's tensors.
+        makers: by tensor the node that makes it.
+        samples: how many the inputs hold.
+    """
+
+    tape: Tape
+    kind: int
+    known: Known
+    makers: Mapping[str, NodeProto]
+    samples: int
+
+    def tensor(self, name: str) -> Term:
+        """A tensor of the model, in the type of the gradient.
+
+        Raises:
+            GradientError: nothing is known of its dimensions.
+        """
+        if name and self.known.dims.get(name) is None:
+            raise GradientError(f"the number of axes of {name!r} is not known")
+        kind = self.known.kinds.get(name, self.kind)
+        term = Term(self.tape, name, kind, self.known.dims.get(name))
+        return term.cast(self.kind) if kind in GRADIENT else term
+
+    def like(self, node: NodeProto) -> NodeProto:
+        """A node of the model as it is written in the version of ONNX's operators that this one has."""
+        now = next((self.makers[o] for o in node.output if o in self.makers), node)
+        return now if (now.domain, now.op_type) == (node.domain, node.op_type) else node  # else it was laid open
+
+    def constant(self, value: Values) -> Term:
+        """A constant of the type of the gradient, for this place alone."""
+        name = self.tape.fresh("given")
+        array = np.asarray(value, helper.tensor_dtype_to_np_dtype(self.kind))
+        self.tape.constants[name] = numpy_helper.from_array(array, name)
+        return Term(self.tape, name, self.kind, array.shape)
+
+
+Reading = Callable[[Term, Scene], Term]
+"""What is wanted of a gradient, from it and what is around it."""
+
+
+@dataclass
+class Backward:
+    """Gradients of a model's outputs by some of its tensors.
+
+    Attributes:
+        runs: for each run and each draw what was read, by tensor that was asked for; to be gone through once.
+        stopped: tensors whose gradient is not to be had, and why.
+    """
+
+    runs: Iterator[dict[str, Values]] = field(default_factory=lambda: iter(()))
+    stopped: dict[str, str] = field(default_factory=dict)
+
+
+def backward(
+    model: Model, feeds: Sequence[Feeds], asked: Mapping[str, Reading], seed: int = 0, draws: int = 1
+) -> Backward:
+    """Differentiate the outputs of a model by some of its tensors, in random directions.
+
+    Args:
+        model: as it runs.
+        feeds: inputs.
+        asked: by tensor what is read off its gradient.
+        seed: of the directions.
+        draws: how many directions for each run.
+
+    Raises:
+        InputError: ONNX Runtime cannot run the model on these inputs.
+    """
+    alike = _alike(feeds)
+    proto, known = prepared(whole(model), alike)
+    ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
+    there = {name: reading for name, reading in asked.items() if known.kinds.get(name) in GRADIENT}
+    result = Backward(stopped={name: f"{name!r} is not known to be a float" for name in asked if name not in there})
+    if not ends or not there:
+        result.stopped.update(dict.fromkeys(there, "no output is a float"))
+        return result
+    try:
+        built, stopped = _differentiated(proto, known, ends, there, samples.count(feeds[0]) if alike else 1)
+        result.stopped.update((stop.tensor, _told(stop)) for stop in stopped)
+        names = [name for name in there if name not in result.stopped]
+        if built is not None:
+            often, rng = [one for one in feeds for _ in range(draws)], np.random.default_rng(seed)
+            result.runs = _runs(*_loaded(model, built), ends, names, often, rng)
+    except (GradientError, RefusedError) as error:
+        result.stopped.update(dict.fromkeys(there, str(error)))
+    return result
+
+
+def _alike(feeds: Sequence[Feeds]) -> dict[str, Shape] | None:
+    """Shapes of inputs where they are the same in all runs."""
+    found = [{name: value.shape for name, value in one.items()} for one in feeds]
+    return found[0] if all(one == found[0] for one in found) else None
+
+
+def _told(stop: Stop) -> str:
+    return f"{stop.op} node {stop.node!r} stops its gradient: {stop.reason}"
+
+
+def _differentiated(
+    proto: ModelProto, known: Known, ends: Sequence[str], asked: Mapping[str, Reading], count: int
+) -> tuple[ModelProto | None, Sequence[Stop]]:
+    """The model that reads what is asked for off gradients; None where all stop."""
+    tape = Tape.beside(proto.graph)
+    parts = []
+    for name in ends:
+        dims = known.dims.get(name)
+        proto.graph.input.append(helper.make_tensor_value_info(_COTANGENT + name, TensorProto.FLOAT, dims))
+        kind = known.kinds[name]
+        directed = Term(tape, name, kind, dims).cast(TensorProto.FLOAT) * Term(tape, _COTANGENT + name, 1, dims)
+        parts.append(tape.op("ReduceSum", directed, keepdims=0, dims=()))
+    total = tape.total(parts)
+    proto.graph.node.extend(tape.nodes)
+    proto.graph.node.append(helper.make_node("Identity", [total.name], [_LOSS]))
+    proto.graph.initializer.extend(tape.constants.values())
+    proto.graph.output.append(helper.make_tensor_value_info(_LOSS, TensorProto.FLOAT, ()))
+    found = differentiate(proto, [_LOSS], list(asked))
+    kept = [o.name.removeprefix(PREFIX) for o in found.model.graph.output]
+    if not kept:
+        return None, found.stopped
+    return _reading(found.model, proto, known, {name: asked[name] for name in kept}, count), found.stopped
+
+
+def _reading(
+    model: ModelProto, whole: ModelProto, known: Known, asked: Mapping[str, Reading], count: int
+) -> ModelProto:
+    """The model with what is read off gradients in place of these, in their order."""
+    graph = model.graph
+    tape = Tape(Tape.beside(graph).taken | Tape.beside(whole.graph).taken)
+    makers = {o: node for node in whole.graph.node for o in node.output}
+    declared = {o.name: o.type.tensor_type.elem_type for o in graph.output}
+    outputs = []
+    for name, reading in asked.items():
+        scene = Scene(tape, declared[PREFIX + name], known, makers, count)
+        made = reading(Term(tape, PREFIX + name, scene.kind, known.dims.get(name)), scene)
+        outputs.append(helper.make_tensor_value_info(made.name, made.kind, made.dims))
+    there = {t.name for t in graph.initializer} | {i.name for i in graph.input}
+    there |= {o for node in graph.node for o in node.output}
+    more = needed(whole.graph.node, {name for node in tape.nodes for name in node.input})
+    more = [node for node in more if there.isdisjoint(node.output)]
+    read = {name for node in (*more, *tape.nodes) for name in reads(node)}
+    graph.node.extend([*more, *tape.nodes])
+    graph.initializer.extend(tape.constants.values())
+    graph.initializer.extend(t for t in whole.graph.initializer if t.name in read - there)
+    del graph.output[:]
+    graph.output.extend(outputs)
+    return model
+
+
+def _loaded(model: Model, built: ModelProto) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+    """Sessions of the model and of its gradients."""
+    level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    with session(model, level) as forward, session(Model(built, model.path), level) as active:
+        return forward, active
+
+
+def _runs(
+    forward: ort.InferenceSession,
+    active: ort.InferenceSession,
+    ends: Sequence[str],
+    names: Sequence[str],
+    feeds: Iterable[Feeds],
+    rng: np.random.Generator,
+) -> Iterator[dict[str, Values]]:
+    there, outputs = {i.name for i in active.get_inputs()}, [o.name for o in active.get_outputs()]
+    before, made = None, dict[str, Values]()
+    for one in feeds:
+        if one is not before:
+            before, made = one, dict(zip(ends, run(forward, one, ends), strict=True))
+        given = {_COTANGENT + n: _cotangent(v, len(ends), rng) for n, v in made.items()}
+        fed = {**one, **given, PREFIX + _LOSS: np.ones((), np.float32)}
+        values = run(active, {n: v for n, v in fed.items() if n in there}, outputs)
+        yield dict(zip(names, values, strict=True))
+
+
+def _cotangent(value: Values, among: int, rng: np.random.Generator) -> Values:
+    """Random signs, so that a squared error is beside the variance of its output, and the mean over all outputs."""
+    wide = value.astype(np.float64)
+    spread = float(np.square(wide - wide.mean()).sum()) * among if value.size else 0.0
+    signs = rng.integers(0, 2, value.shape, np.int8) * 2 - 1
+    return np.asarray(signs * (spread**-0.5 if spread > 1e-30 else 0.0), np.float32)

@@ -1,0 +1,152 @@
+"""What gradients say of a removal is what the removal does, where that is linear; and where they stop, it is tried."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+import graphprune
+from graphprune.analysis import Analysis, analyze
+from graphprune.analysis.contractions import observe
+from graphprune.passes.choose import attribution, reach, trial
+from graphprune.relation import Values
+from graphprune.run.runtime import Feeds
+from models.small import Net
+
+
+def deep(opset: int = 17) -> ModelProto:
+    """Convolutions and products of matrices in a row, with nothing between that bends."""
+    net = Net(opset=opset)
+    y = net.conv(net.input("x", ["batch", 3, 6, 6]), 3, 8)
+    y = net.conv(net.conv(y, 8, 8, group=8), 8, 12, strides=[2, 2])
+    y = net.op("Transpose", net.op("Reshape", y, net.ints(0, 12, -1)), perm=[0, 2, 1])
+    return net.model(net.linear(net.linear(y, 12, 10), 10, 5))
+
+
+def gemms() -> ModelProto:
+    """Rows of all samples in one axis, and weights that are read as they lie or turned."""
+    net = Net(3)
+    y = net.op("Reshape", net.input("x", ["batch", 4, 6]), net.ints(-1, 6))
+    y = net.op("Gemm", y, net.weight(8, 6), net.weight(8), transB=1)
+    y = net.op("Gemm", y, net.op("Transpose", net.weight(9, 8), perm=[1, 0]), net.weight(9))
+    return net.model(net.op("Gemm", y, net.weight(9, 4)))
+
+
+def pooled() -> ModelProto:
+    """Convolutions before and behind an operator that stops gradients."""
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", [2, 3, 8, 8]), 3, 8))
+    y = net.op("Relu", net.conv(y, 8, 8))
+    rois = net.constant(np.array([[0, 0, 0, 7, 7], [1, 2, 2, 5, 5]], np.float32))
+    return net.model(net.conv(net.op("MaxRoiPool", y, rois, pooled_shape=[3, 3]), 8, 4))
+
+
+def at_hand(model: ModelProto, count: int = 512) -> tuple[Analysis, list[Feeds], dict[str, Values]]:
+    """The analysis, random inputs for single runs, and 64 of them as one array."""
+    declared = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(1).standard_normal((count, *declared[1:])).astype(np.float32)
+    step = declared[0] or 64
+    return analyze(model), [{"x": x[k : k + step]} for k in range(0, count, step)], {"x": x[:64]}
+
+
+@pytest.mark.parametrize("made", [deep, gemms])
+def test_of_linear_models_it_is_what_a_trial_measures(made: object) -> None:
+    analysis, feeds, _ = at_hand(made())  # type: ignore[operator]
+    contractions = observe(analysis, analysis.groups, lambda: feeds)
+    gone = {group.id: np.arange(2) for group in analysis.groups}
+    found, why = reach.reached(analysis, gone, contractions, feeds)
+    tried = trial.tried(analysis, gone, contractions, feeds)
+    assert not why and len(found) == len(analysis.groups) > 1
+    for id, error in tried.items():
+        assert found[id] == pytest.approx(error, rel=0.35), id
+
+
+def test_a_query_without_some_of_its_elements() -> None:
+    """Products of activations: what goes is lost."""
+    net = Net(5)
+    x = net.input("x", ["batch", 7, 6])
+    q, k = net.linear(x, 6, 8), net.op("Transpose", net.linear(x, 6, 8), perm=[0, 2, 1])
+    analysis, feeds, _ = at_hand(net.model(net.op("MatMul", q, k)))
+    (group,) = analysis.groups
+    contractions, gone = observe(analysis, analysis.groups, lambda: feeds), {group.id: np.array([1, 4])}
+    found, _ = reach.reached(analysis, gone, contractions, feeds)
+    assert found[group.id] == pytest.approx(trial.tried(analysis, gone, contractions, feeds)[group.id], rel=0.35)
+
+
+def test_what_reaches_no_output_is_free_and_what_stops_is_tried() -> None:
+    model = pooled()
+    analysis, feeds, x = at_hand(model, 8)
+    contractions = observe(analysis, analysis.groups, lambda: feeds)
+    gone = {group.id: np.arange(2) for group in analysis.groups}
+    found, why = reach.reached(analysis, gone, contractions, feeds)
+    first, second = (group.id for group in analysis.groups)
+    assert list(found) == [second] and list(why) == [first] and "MaxRoiPool" in why[first]
+    assert found[second] == pytest.approx(trial.tried(analysis, gone, contractions, feeds)[second], rel=0.5)
+    result = graphprune.prune(model, ratio=0.25, calibration=x)
+    assert any("weighed by removing" in note and "MaxRoiPool" in note for note in result.notes)
+
+
+def fading(scale: float = 0.0) -> ModelProto:
+    """Hidden features of which the first four reach outputs that hardly count."""
+    net = Net(2)
+    y = net.op("Relu", net.linear(net.input("x", ["batch", 6]), 6, 8))
+    first = np.zeros((8, 6), np.float32)
+    first[:4, :3] = net.rng.standard_normal((4, 3)) * 9
+    first[4:, 3:] = net.rng.standard_normal((4, 3))
+    y = net.op("Mul", net.op("MatMul", y, net.constant(first)), net.constant(np.float32([scale] * 3 + [1] * 3)))
+    return net.model(net.op("MatMul", y, net.weight(6, 6)))
+
+
+@pytest.mark.parametrize("criterion", attribution.CRITERIA)
+def test_gradients_see_what_lies_behind(criterion: str) -> None:
+    """Features that feed what is scaled down are large, and worth little."""
+    _, _, x = at_hand(fading(1e-3))
+    result = graphprune.prune(fading(1e-3), ratio=0.5, calibration=x, criterion=criterion, align=1, uniform=True)
+    removed = {entry.id: entry.removed for entry in result.plan.groups}
+    assert [0, 1, 2, 3] in removed.values()
+    by_norm = graphprune.prune(fading(1e-3), ratio=0.5, calibration=x, criterion="activation", align=1, uniform=True)
+    assert [0, 1, 2, 3] not in [entry.removed for entry in by_norm.plan.groups]
+
+
+def test_a_group_without_gradients_is_told() -> None:
+    _, _, x = at_hand(pooled(), 8)
+    result = graphprune.prune(pooled(), ratio=0.25, calibration=x, criterion="fisher", uniform=True)
+    assert any("ranked by magnitude, not by fisher" in note and "MaxRoiPool" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("method", ["taylor", "snip"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_single_weights_by_gradients(method: str, pattern: str) -> None:
+    """All layers compete, and of each those go that lead to what is scaled down."""
+    _, _, x = at_hand(fading(1e-3))
+    amount = 0.5 if pattern == "unstructured" else None
+    model = graphprune.sparsify(
+        fading(1e-3), calibration=x, pattern=pattern, method=method, amount=amount, compensate="none", also=("*",)
+    )
+    values = [numpy_helper.to_array(t) for t in model.proto.graph.initializer]
+    first, matrix, last = (v for v in values if v.ndim == 2)
+    if pattern == "unstructured":
+        assert first[:, 4:].all() and matrix[4:, 3:].all() and last[3:].all()
+    assert [entry["method"] for entry in model.plan.sparsity] == [method] * 3
+
+
+def test_weights_without_gradients_are_refused() -> None:
+    _, _, x = at_hand(pooled(), 8)
+    with pytest.raises(graphprune.errors.InputError, match=r"--method taylor asks for gradients.*MaxRoiPool"):
+        graphprune.sparsify(pooled(), calibration=x, pattern="unstructured", amount=0.5, method="taylor", also=("*",))
+
+
+def test_inputs_of_different_sizes() -> None:
+    """Runs of different shapes, and outputs that hold no floats beside those that do."""
+    net = Net(7)
+    y = net.linear(net.op("Relu", net.linear(net.input("x", ["batch", "tokens", 6]), 6, 8)), 8, 5)
+    model = net.model(y)
+    model.graph.node.append(helper.make_node("ArgMax", [y], ["best"], axis=-1))
+    model.graph.output.append(helper.make_tensor_value_info("best", 7, ["batch", "tokens", 1]))
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((2, n, 6)).astype(np.float32)} for n in (3, 5, 4, 9)]
+    analysis = analyze(model)
+    contractions = observe(analysis, analysis.groups, lambda: feeds)
+    found, why = reach.reached(analysis, {g.id: np.arange(2) for g in analysis.groups}, contractions, feeds)
+    assert not why and all(error > 0 for error in found.values())

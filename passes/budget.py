@@ -31,7 +31,7 @@ COSTS = {
     "analyze": 0.2,
     "observe": 6.0,
     "rank": 9.0,
-    "weigh": 20.0,
+    "weigh": 6.0,
     "select": 0.1,
     "cut": 0.1,
     "prove": 1.0,

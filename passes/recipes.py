@@ -9,6 +9,7 @@ from glob import escape
 from typing import Any
 
 from graphprune.errors import InputError
+from graphprune.passes import budget
 from graphprune.passes.choose import criteria
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.fold import FoldConstants
@@ -182,7 +183,7 @@ def _distilled(asked: str | int | bool, calibrated: bool) -> tuple[list[Pass], l
     steps, time = durations.asked(asked)
     full = Distill(steps, time)
     if time is not None:
-        return [Distill(time=f"{durations.seconds(time) / SHORT:g}s")], [full]
+        return [Distill(time=f"{budget.seconds(time) / SHORT:g}s")], [full]
     return [Distill(max((steps or STEPS) // SHORT, 1))], [full]
 
 

@@ -19,9 +19,10 @@ from graphprune.errors import InputError
 from graphprune.gradients.expansion import prepared
 from graphprune.model import AnyModel, Model, load, paths
 from graphprune.model.interchange import whole
+from graphprune.passes import budget
 from graphprune.passes.budget import COSTS
 from graphprune.passes.contract import Pass
-from graphprune.passes.distill import checkpoint, custom, durations, goals, labels
+from graphprune.passes.distill import checkpoint, custom, goals, labels
 from graphprune.passes.distill.augment import augmenting
 from graphprune.passes.distill.checkpoint import Checkpoint
 from graphprune.passes.distill.goals import Goal
@@ -120,7 +121,7 @@ class Distill(Pass):
         elif self.loss not in LOSSES:
             found.append(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}, FILE.onnx, module:function")
         if self.time is not None:
-            durations.seconds(self.time)
+            budget.seconds(self.time)
         if isinstance(self.teacher, str) and not Path(self.teacher).is_file():
             raise InputError(f"{self.teacher}: no such file")
         if self.checkpoint is not None:
@@ -206,7 +207,9 @@ class Distill(Pass):
         job = state.job
         assert job.calibration is not None
         runnable = original if self.teacher is not None else state.analysis(original).model.runnable
-        return calibration.batches(job.calibration, runnable, job.input_shapes, job.seed, labels=True)()
+        found = calibration.batches(job.calibration, runnable, job.input_shapes, job.seed, labels=True)
+        most = None if state.budget is None else state.budget.samples
+        return found() if most is None else calibration.first(found, most)
 
     def _restriction(self, state: State, original: Model) -> Restrict:
         if self.plan is not None:
@@ -293,7 +296,7 @@ class Distill(Pass):
 
     def _schedule(self, state: State) -> Schedule:
         steps = self.steps
-        seconds = None if self.time is None else durations.seconds(self.time)
+        seconds = None if self.time is None else budget.seconds(self.time)
         if steps is None and seconds is None and state.budget is not None:
             seconds = max(_SPARED * state.budget.share(self, state), _LEAST)
         elif steps is None and seconds is None:
@@ -307,7 +310,7 @@ class Distill(Pass):
     def spends(self, left: float, each: float) -> float:
         """What its steps take; where neither steps nor time are given, its share of the job."""
         if self.time is not None:
-            return durations.seconds(self.time)
+            return budget.seconds(self.time)
         return _SHARE * left if self.steps is None else self.steps * self.batch * _RUNS * each
 
     def _checkpoint(self, state: State, original: Model, runs: Sequence[Feeds]) -> Checkpoint | None:

@@ -1,25 +1,9 @@
-"""Durations as users write them: ``90s``, ``5m``, ``1h``."""
+"""What ``--distill`` takes: steps, or a time as ``90s``, ``5m``, ``1h30m``."""
 
 from __future__ import annotations
 
-import re
-
 from graphprune.errors import InputError
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)([smh])")
-
-
-def seconds(text: str) -> float:
-    """A duration in seconds.
-
-    Raises:
-        InputError: it is not a number with a unit.
-    """
-    found = _FORM.fullmatch(text.strip())
-    if found is None or float(found[1]) <= 0:
-        raise InputError(f"{text!r} is no duration: write it as 90s, 5m or 1h")
-    return float(found[1]) * _UNITS[found[2]]
+from graphprune.passes.budget import seconds
 
 
 def asked(text: str | int | bool) -> tuple[int | None, str | None]:
@@ -37,5 +21,5 @@ def asked(text: str | int | bool) -> tuple[int | None, str | None]:
     try:
         seconds(text)
     except InputError as error:
-        raise InputError(f"--distill {text}: give steps as 300, or a time as 90s, 5m or 1h") from error
+        raise InputError(f"--distill {text}: give steps as 300, or a time as 90s, 5m or 1h30m") from error
     return None, text

@@ -429,7 +429,7 @@ def test_biases_that_a_fit_has_added_hide_no_weight() -> None:
             "--distill soon: give steps",
         ),
         (lambda: distilled(plain(), plain(), time="5m"), "give steps or time, not both"),
-        (lambda: distilled(plain(), plain(), steps=None, time="5"), "'5' is no duration"),
+        (lambda: distilled(plain(), plain(), steps=None, time="5x"), "--time 5x: is no time"),
         (lambda: distilled(plain(), plain(), loss="cubes"), "there is no loss 'cubes'"),
         (lambda: distilled(plain(), plain(), train="half"), "train is weights or all, not 'half'"),
         (lambda: distilled(plain(), plain(), rate=0.0), "rate must be above 0"),

@@ -154,7 +154,7 @@ def compare(model: ModelProto, smooth: bool = False) -> Outcome:
     error = agreed(_single(model, steady, feeds, names, total), base, ways, expected, STEPS)
     if error < 1e-2 or steady.unrounded:
         return Outcome(error, share, found.stopped)
-    exact = agreed(_double(model, feeds, names, total), base, ways, expected, FINE)
+    exact = agreed(double(model, feeds, names, total), base, ways, expected, FINE)
     return Outcome(exact, share, found.stopped, precise=True)
 
 
@@ -213,7 +213,7 @@ def _single(model: ModelProto, steady: Steady, feeds: Feeds, names: list[str], t
     return loss
 
 
-def _double(model: ModelProto, feeds: Feeds, names: list[str], total: Total) -> Loss:
+def double(model: ModelProto, feeds: Feeds, names: list[str], total: Total) -> Loss:
     """In double precision, by ONNX's reference, which misreads a few operators of old opsets."""
     wide = doubled(upgrade(model))
     given = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}

@@ -20,6 +20,7 @@ from tests.gradients.directional import (
     Outcome,
     compare,
     directions,
+    double,
     inputs,
     read,
     session,
@@ -91,3 +92,24 @@ def test_each_weight_by_itself(name: str) -> None:
         assert any(error < 1e-2 * value for error in errors), weight
     seen = [n for n, value in expected.items() if value > 10 * floor]
     assert len(seen) > 0.7 * len(base), sorted(base.keys() - seen)
+
+
+@pytest.mark.parametrize("name", known("vgg-ts9", *(["mobilenet-v3-ts14", "unet-ts10"] if WHOLE else [])))
+def test_each_weight_in_double_precision(name: str) -> None:
+    """Where steps in single precision cross kinks, or are lost in its digits: every weight, the smallest too."""
+    model, rng = read(name), np.random.default_rng(0)
+    feeds = inputs(model)
+    found = differentiate(model, input_shapes={k: v.shape for k, v in feeds.items()})
+    names = sorted(i.name[2:] for i in found.model.graph.input if i.name.startswith("d:"))
+    values = session(model).run(names, feeds)
+    cotangents = {n: rng.standard_normal(v.shape).astype(np.float32) for n, v in zip(names, values, strict=True)}
+    made = session(found.model).run(None, {**feeds, **{f"d:{n}": c for n, c in cotangents.items()}})
+    grads = {o.name[2:]: g.astype(np.float64) for o, g in zip(found.model.graph.output, made, strict=True)}
+    base = {n: numpy_helper.to_array(t).astype(np.float64) for n, t in tensors(model) if n in grads}
+    loss = double(model, feeds, names, lambda out: sum(float((c * out[n]).sum()) for n, c in cotangents.items()))
+    ways = directions(model, base, grads)
+    expected = {n: float((grads[n] * way).sum()) for n, way in ways.items()}
+    floor, step = 1e-6 * max(expected.values()), 1e-7
+    for weight, way in ways.items():
+        ends = [loss({weight: base[weight] + sign * step * way}) for sign in (1, -1)]
+        assert abs((ends[0] - ends[1]) / (2 * step) - expected[weight]) < 1e-3 * expected[weight] + floor, weight

@@ -1,4 +1,9 @@
-"""Pictures made different by what a model should not mind: shifts, crops, brightness and contrast."""
+"""Pictures made different by what a model should not mind, and mixed.
+
+Shifts, crops, brightness and contrast; and pictures laid over each other (mixup), of which the teacher says what they
+are: with few inputs that keeps most (Beyer et al., Knowledge distillation: a good teacher is patient and consistent,
+CVPR 2022).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,8 @@ _SHIFT, _ZOOM = 0.06, 0.1
 """At most so much of the sides."""
 _BRIGHTNESS, _CONTRAST = 0.15, 0.2
 """At most so much of the deviation of a picture's elements."""
-MIX = 0.5
+_MIX = 0.5
+"""At most so much of another picture."""
 _LEAST = 8
 """Shorter sides are of no picture."""
 
@@ -48,7 +54,7 @@ def augmenting(model: Model) -> Augment | None:
 
 
 def changed(pictures: Values, channels: int, rng: np.random.Generator) -> Values:
-    """Pictures moved, zoomed and lit otherwise, each by itself.
+    """Pictures moved, zoomed and lit otherwise, each by itself, and each mixed with another.
 
     Args:
         pictures: of four axes, samples first.
@@ -63,8 +69,8 @@ def changed(pictures: Values, channels: int, rng: np.random.Generator) -> Values
         deviation, mean = float(picture.std()), float(picture.mean())
         light = deviation * rng.uniform(-_BRIGHTNESS, _BRIGHTNESS)
         made[k] = (picture - mean) * (1 + rng.uniform(-_CONTRAST, _CONTRAST)) + mean + light
-    if MIX and len(made) > 1:
-        share = rng.uniform(0, MIX, (len(made), 1, 1, 1)).astype(made.dtype)
+    if len(made) > 1:
+        share = rng.uniform(0, _MIX, (len(made), 1, 1, 1)).astype(made.dtype)
         made += share * (made[rng.permutation(len(made))] - made)
     return made
 

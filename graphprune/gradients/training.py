@@ -20,7 +20,7 @@ from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.vjp import PREFIX, Gradients, differentiate
 from graphprune.model import Model
 from graphprune.relation import Values
-from graphprune.run.runtime import Feeds, session
+from graphprune.run.runtime import Feeds, fastest, session
 
 LOSS = "loss"
 """What the scalar that is made small is called."""
@@ -145,7 +145,7 @@ def trainer(
     *,
     free: Collection[str] = (),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    provider: str = "CPUExecutionProvider",
+    provider: str | None = None,
     threads: int = 0,
 ) -> Trainer:
     """Make a model's weights ready for training.
@@ -155,14 +155,14 @@ def trainer(
         names: float constants that are to be trained.
         free: those of them whose zeros may change; of others what is zero stays zero.
         input_shapes: sizes of a batch; without them the model's own hold.
-        provider: of ONNX Runtime.
+        provider: of ONNX Runtime; by default CUDA where there is one.
         threads: within an operator; 0 leaves it to ONNX Runtime.
 
     Raises:
         GradientError: a name is none of the model's float constants.
     """
     found = differentiate(model, [LOSS], names, keep=[LOSS], input_shapes=input_shapes)
-    return Trainer(*_ready(model, found, free, provider, threads), found.stopped)
+    return Trainer(*_ready(model, found, free, provider or fastest(), threads), found.stopped)
 
 
 def judged(
@@ -188,7 +188,7 @@ def judged(
         GradientError: a name is none of the model's float constants.
     """
     found = differentiate(model, outputs, names)
-    ready = _ready(model, found, free, "CPUExecutionProvider", threads)
+    ready = _ready(model, found, free, fastest(), threads)
     return Judged(*ready, found.stopped, list(outputs), judge)
 
 

@@ -66,10 +66,23 @@ def session(
         else:
             source = (interchange.stored(model) if model.stored else model.proto).SerializeToString()
         try:
-            active = ort.InferenceSession(source, options, providers=[provider])
+            active = ort.InferenceSession(source, options, providers=_exact(provider))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
         yield active
+
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def fastest() -> str:
+    """The provider for long work: CUDA where this ONNX Runtime has it, else the processor."""
+    return _CUDA if _CUDA in ort.get_available_providers() else _CPU
+
+
+def _exact(provider: str) -> list[Any]:
+    """A provider as a session takes it, the processor behind it; CUDA without TF32, which rounds what it multiplies."""
+    return [provider] if provider == _CPU else [(provider, {"use_tf32": 0} if provider == _CUDA else {}), _CPU]
 
 
 def exposing(model: Model, names: Sequence[str]) -> Model:

@@ -23,7 +23,7 @@ from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.plan import load as load_plan
 from graphprune.rewrite.removal import Removal
-from graphprune.run.runtime import Feeds, exposing, run, session
+from graphprune.run.runtime import Feeds, exposing, fastest, run, session
 
 Restrict = Callable[[Values, str], Values]
 """A tensor of the original, by its values and its name, without what the student has lost."""
@@ -57,7 +57,8 @@ class Teacher:
         self.names = list(names)
         if not self._gives.issuperset(names):
             self._gives = set(names)
-            with session(exposing(self.original, names), ort.GraphOptimizationLevel.ORT_ENABLE_ALL) as active:
+            level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+            with session(exposing(self.original, names), level, provider=fastest()) as active:
                 self._active = active
 
     def own(self, feeds: Feeds) -> Feeds:

@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ValueInfoProto, helper
 
 from graphprune.errors import InputError
 from graphprune.model import Model, paths
-from graphprune.relation import Shape, Values
+from graphprune.relation import IntArray, Shape, Values
 from graphprune.run import pictures, usercode
 from graphprune.run.runtime import Feeds, RefusedError
 
@@ -48,6 +49,25 @@ Source = (
     str | os.PathLike[str] | Mapping[str, Any] | Callable[[], Iterable[Mapping[str, Any]]] | Iterable[Mapping[str, Any]]
 )
 """Where inputs come from: a path or a name; or in memory."""
+
+
+HELD_OUT = 4
+"""One in so many samples is not learnt from, and judges what was learnt."""
+
+
+def held_out(numbers: IntArray, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Whether samples are held out, by their numbers: of every four in a row one.
+
+    Which one is drawn, since samples may come in turns of kinds; it depends on number and seed alone, so that all who
+    hold out hold out the same.
+    """
+    blocks = np.asarray(numbers, np.uint64) // np.uint64(HELD_OUT)
+    mixed = (blocks + np.uint64(1 + seed % 2**32)) * np.uint64(0x9E3779B97F4A7C15)  # wraps round, as hashes do
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    found: npt.NDArray[np.bool_] = np.asarray(numbers, np.uint64) % np.uint64(HELD_OUT) == mixed % np.uint64(HELD_OUT)
+    return found
 
 
 Part = tuple[str, Mapping[str, Any]]

@@ -10,10 +10,7 @@ import numpy as np
 from graphprune.errors import InputError
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds
-from graphprune.run.samples import count
-
-HELD_OUT = 4
-"""One in so many samples chooses the best state, and is not trained on."""
+from graphprune.run.samples import HELD_OUT, count, held_out
 
 
 @dataclass(frozen=True)
@@ -76,19 +73,18 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
     if joined:
         runs = [{n: v[k : k + 1] for n, v in one.items()} for one in batches for k in range(count(one))]
     held, rest = ([runs[k] for k in part] for part in split(len(runs), seed))
-    if not held:
+    if not held or not rest:
         raise InputError(
-            f"distillation holds every fourth input out, and there are {len(runs)}: give at least {HELD_OUT}"
+            f"distillation holds a quarter of the inputs out, and there are {len(runs)}: give at least {2 * HELD_OUT}"
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)
 
 
 def split(count: int, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Which of so many are held out, and which are not; drawn, since inputs may come in turns of kinds."""
-    order = np.random.default_rng(seed).permutation(count)
-    held, rest = np.split(order, [count // HELD_OUT])
-    return sorted(held.tolist()), sorted(rest.tolist())
+    """Which of so many are held out, and which are not: as the fit before it did, so that they are new to both."""
+    out = held_out(np.arange(count), seed)
+    return np.flatnonzero(out).tolist(), np.flatnonzero(~out).tolist()
 
 
 def _joinable(runs: Sequence[Feeds]) -> bool:

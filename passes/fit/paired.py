@@ -23,13 +23,11 @@ from graphprune.passes.sparse.masks import Thinner
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray, Gathered
 from graphprune.run.runtime import Feeds
-from graphprune.run.samples import count
+from graphprune.run.samples import count, held_out
 from graphprune.run.staged import Staged
 
 Restrict = Callable[[Values, str], Values]
 Cut = Callable[[Values, Product], Values]
-HELD_OUT = 4
-"""One sample in this many is held out."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Pair:
                 if product.output not in found:
                     found[product.output] = Split.empty(x.shape[0], x.shape[2], y.shape[2])
                     rows[product.output] = Gathered(found[product.output].add, x.shape[2])
-                rows[product.output].add(x, y, (seen + sample) % HELD_OUT == HELD_OUT - 1)
+                rows[product.output].add(x, y, held_out(seen + sample, self.task.seed))
             seen += size
         for one in rows.values():
             one.finish()

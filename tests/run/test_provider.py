@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 import pytest
+
 from graphprune.run import runtime
 
 

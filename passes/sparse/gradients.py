@@ -78,7 +78,7 @@ def _moved(flat: Model, layers: Sequence[Layer], feeds: Sequence[Feeds], seed: i
     least = min(float(value.min(initial=0)) for value in found.worth.values())
 
     def worth(layer: Layer, real: Values) -> Values:
-        own, order = found.worth[layer.weight], layer.origin and layer.origin.order
+        own, order = found.worth[layer.weight], None if layer.origin is None else layer.origin.order
         seen = own if order is None else own.reshape(-1)[order]
         return np.asarray(np.where(real == 0, 0, seen - least) / readers[layer.weight], np.float32)
 

@@ -22,12 +22,14 @@ from graphprune.gradients.table import GRADIENT
 from graphprune.gradients.training import Trainer, float_constants, trainer
 from graphprune.model import Model
 from graphprune.model.interchange import whole
+from graphprune.passes.choose.backward import alike
 from graphprune.passes.distill.losses import TEACHER, Measure, measure, with_loss
 from graphprune.relation import Values
 from graphprune.run import samples
-from graphprune.run.runtime import Feeds, run, session
+from graphprune.run.runtime import Feeds, RefusedError, run, session
 
 STEPS = 30
+"""Of the training."""
 RATE = 1e-2
 """How far a step goes, beside the size of what a weight's tensor holds."""
 BATCH = 16
@@ -61,7 +63,8 @@ def moved(model: Model, feeds: Sequence[Feeds], names: Collection[str], seed: in
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    proto = prepared(whole(model))[0]
+    shapes = alike(feeds)
+    proto = prepared(whole(model), shapes)[0]
     there = float_constants(proto)
     stopped = {name: f"{name!r} is no float constant" for name in names if name not in there}
     asked = [name for name in names if name in there]
@@ -69,8 +72,8 @@ def moved(model: Model, feeds: Sequence[Feeds], names: Collection[str], seed: in
     if not measures or not asked:
         return Moved({}, {**stopped, **dict.fromkeys(asked, "no output holds floats that could be learnt")})
     try:
-        one = trainer(with_loss(proto, measures), asked)
-    except GradientError as error:
+        one = trainer(with_loss(proto, measures, shapes), asked)
+    except (GradientError, RefusedError) as error:
         return Moved({}, {**stopped, **dict.fromkeys(asked, str(error))})
     stopped |= {stop.tensor: str(stop) for stop in one.stopped}
     worth = _course(one, taught, seed) if one.adam.weights else {}

@@ -197,3 +197,5 @@ def test_inputs_of_different_sizes() -> None:
     contractions = observe(analysis, analysis.groups, lambda: feeds)
     found, why = reach.reached(analysis, {g.id: np.arange(2) for g in analysis.groups}, contractions, feeds)
     assert not why and all(error > 0 for error in found.values())
+    moved, why = attribution.score(analysis, analysis.groups, "movement", contractions, feeds)
+    assert not why and all(scores.min() == 0 < scores.max() for scores in moved.values())

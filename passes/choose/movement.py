@@ -84,6 +84,8 @@ def moved(model: Model, feeds: Sequence[Feeds], names: Collection[str], seed: in
 def _taught(model: Model, feeds: Sequence[Feeds]) -> tuple[list[Feeds], dict[str, Measure]]:
     """Inputs with what the model makes of them, and how that is compared."""
     tensors = [o.name for o in model.graph.output if o.type.tensor_type.elem_type in GRADIENT]
+    if not tensors:
+        return [], {}
     with session(model) as active:
         made = [dict(zip(tensors, run(active, one, tensors), strict=True)) for one in feeds]
     found = {name: measure([values[name] for values in made]) for name in tensors}

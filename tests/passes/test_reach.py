@@ -184,6 +184,17 @@ def test_weights_without_gradients_are_refused(method: str) -> None:
         graphprune.sparsify(pooled(), calibration=x, pattern="unstructured", amount=0.5, method=method, also=("*",))
 
 
+def test_a_model_that_tells_no_floats_has_no_course() -> None:
+    """Gradients of what is an integer are nothing: weights go by magnitude, with a word on it."""
+    model = against()
+    model.graph.node.append(helper.make_node("ArgMax", [model.graph.output[0].name], ["best"], axis=-1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("best", 7, ["batch", 1]))
+    _, _, x = at_hand(model)
+    given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "criterion": "movement"}
+    assert any("no output holds floats" in note for note in graphprune.prune(model, **given).notes)
+
+
 def test_inputs_of_different_sizes() -> None:
     """Runs of different shapes, and outputs that hold no floats beside those that do."""
     net = Net(7)

@@ -13,6 +13,9 @@ from typing import ClassVar
 
 from graphprune.passes.state import State
 
+SCHEMA = "schema"
+"""In the metadata of an option: what its schema says besides its type."""
+
 
 class Pass(ABC):
     """One step of a job.

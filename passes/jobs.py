@@ -87,8 +87,8 @@ def prune(
         plan: where to write the plan instead.
         calibration: unlabelled inputs (see ``graphprune.run.samples``), or ``generated`` for made-up ones (see
             ``graphprune.run.synthetic``): classes and blocks are scored on them, and what is left is fitted.
-        criterion: one of ``graphprune.passes.choose.criteria.CRITERIA``; by default ``obs`` with calibration inputs,
-            ``magnitude`` without.
+        criterion: one of ``graphprune.passes.choose.criteria.names()``; by default, and with ``auto``, ``obs`` with
+            calibration inputs, ``magnitude`` without.
         uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs which groups give them (see ``graphprune.passes.choose.allocation``).
         compensate: one of ``graphprune.passes.fit.compensation.COMPENSATIONS``: ``refit`` fits what is left of each
@@ -158,8 +158,8 @@ def sparsify(
         output: where to write the sparse model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         pattern: ``N:M`` keeps N of every M weights, ``1xW`` lets W of them go as one, ``unstructured`` single ones; or
             the pattern of another package (see ``graphprune.analysis.patterns``).
-        method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
-            ``magnitude`` without.
+        method: one of ``graphprune.passes.sparse.masks.METHODS``; by default, and with ``auto``, ``sparsegpt`` with
+            calibration inputs, ``magnitude`` without and where single weights go.
         permute: let channels change places so that the pattern keeps more; proven before any weight is changed.
         amount: the share of weights that go, for ``1xW`` and ``unstructured``.
         steps: in how many rounds, each with more zeros than the last and a fit of what stays: ``amount`` grows fast at

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from graphprune.passes.contract import SCHEMA
 from graphprune.passes.recipe import FORMAT, PASSES, find_pass
 
 _PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -63,7 +64,7 @@ def _options(kind: type) -> dict[str, Any]:
     fields = [f for f in dataclasses.fields(kind) if f.init]
     needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     found: dict[str, Any] = {
-        "properties": {"use": True, **{f.name: _typed(hints[f.name]) for f in fields}},
+        "properties": {"use": True, **{f.name: _typed(hints[f.name]) | f.metadata.get(SCHEMA, {}) for f in fields}},
         "additionalProperties": False,
     }
     return found | ({"required": needed} if needed else {})

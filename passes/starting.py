@@ -104,7 +104,7 @@ def _select(analysis: Analysis) -> str:
         "[[passes]]",
         'use = "select"',
         f"ratio = {ratio:g}  # share of each group's classes to remove",
-        '# criterion = "magnitude"  # "obs" with calibration inputs',
+        '# criterion = "magnitude"  # "auto" is "obs" with calibration inputs',
         "# align = 8  # widths are rounded up to a multiple; 4 or 2 where that costs little",
         f"# exclude = [{_quoted(largest[0].id)}]  # globs on groups and nodes that stay",
     ]

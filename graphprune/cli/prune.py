@@ -26,7 +26,7 @@ from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.jobs import run_recipe
 from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
@@ -45,13 +45,14 @@ from graphprune.verdict.checks import Checks
 @click.option(
     "--criterion",
     metavar="NAME",
-    help="obs (with --calibration), activation, fisher, taylor, snip, magnitude, random, or another's.",
+    help="auto (if not given: obs with --calibration, else magnitude), activation, fisher, taylor, snip, movement, "
+    "random, or another's.",
 )
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
-@click.option("--method", type=click.Choice(METHODS), help="For --pattern; sparsegpt with --calibration.")
+@click.option("--method", type=click.Choice([AUTO, *METHODS]), help="For --pattern, as of sparsify.")
 @click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
 @click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")
 @click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")

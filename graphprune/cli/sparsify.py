@@ -24,7 +24,7 @@ from graphprune.passes import recipes
 from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.jobs import run_recipe
 from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.masks import METHODS
+from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job
@@ -42,7 +42,11 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("--amount", type=float, help="Share of weights that go, for --pattern 1xW and unstructured.")
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds; each fits what stays.")
 @click.option("--rewind", is_flag=True, help="Each round fits from the original's values; for unstructured.")
-@click.option("--method", type=click.Choice(METHODS), help="What stays; sparsegpt with --calibration, else magnitude.")
+@click.option(
+    "--method",
+    type=click.Choice([AUTO, *METHODS]),
+    help="What stays; auto, if not given: sparsegpt with --calibration, magnitude without and for unstructured.",
+)
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")

@@ -88,13 +88,18 @@ class Trainer:
 
     def step(self, batches: Sequence[Feeds], rate: float) -> float:
         """One step over micro-batches of like size; returns the loss before it."""
+        loss = self.learn(batches)
+        self.adam.step(rate)
+        return loss
+
+    def learn(self, batches: Sequence[Feeds]) -> float:
+        """The gradient of a step, which is not taken yet; returns the loss."""
         held, total = self.weights(), 0.0
         one = np.ones((), np.float32)
         for feeds in batches:
             loss, *gradients = self.backward.run(None, {**feeds, **held, PREFIX + LOSS: one})
             total += float(loss) / len(batches)
             self.adam.add(dict(zip(self.adam.weights, gradients, strict=True)), 1 / len(batches))
-        self.adam.step(rate)
         return total
 
 
@@ -119,15 +124,14 @@ class Judged(Trainer):
         held = self.weights()
         return float(np.mean([self._judged(feeds, held)[0] for feeds in batches]))
 
-    def step(self, batches: Sequence[Feeds], rate: float) -> float:
-        """One step over micro-batches of like size; returns the loss before it."""
+    def learn(self, batches: Sequence[Feeds]) -> float:
+        """The gradient of a step, which is not taken yet; returns the loss."""
         held, total = self.weights(), 0.0
         for feeds in batches:
             loss, seeds = self._judged(feeds, held)
             given = {**self._own(feeds), **held, **{PREFIX + name: seed for name, seed in seeds.items()}}
             total += loss / len(batches)
             self.adam.add(dict(zip(self.adam.weights, self.backward.run(None, given), strict=True)), 1 / len(batches))
-        self.adam.step(rate)
         return total
 
     def _own(self, feeds: Feeds) -> Feeds:

@@ -9,12 +9,13 @@ gradient of one direction, and E over directions and inputs, a class c is worth
   activations have no weights; there it is the sum over one of both activations;
 - ``taylor``: ``E (sum_c w g)^2`` over all weights of the class, those that make it too (Molchanov et al., Importance
   Estimation for Neural Network Pruning, CVPR 2019);
-- ``snip``: ``E sum_c |w g|`` over the same weights (Lee et al., SNIP, ICLR 2019).
+- ``snip``: ``E sum_c |w g|`` over the same weights (Lee et al., SNIP, ICLR 2019);
+- ``movement``: ``-sum_c w g`` over the same weights and the steps of a short training (see ``movement``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,13 +25,13 @@ from graphprune.analysis.contractions import Contraction
 from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.rulings import first
 from graphprune.gradients.terms import Term
-from graphprune.passes.choose import magnitude
+from graphprune.passes.choose import magnitude, movement
 from graphprune.passes.choose.backward import Reading, Scene, backward
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
 from graphprune.run.runtime import Feeds
 
-CRITERIA = ("fisher", "taylor", "snip")
+CRITERIA = ("fisher", "taylor", "snip", "movement")
 DRAWS = 4
 """Random directions for each run: a class has one number in each, and these differ."""
 
@@ -61,17 +62,14 @@ def score(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     asked: dict[str, Reading] = {}
+    if criterion == "movement":
+        return _moved(analysis, groups, feeds, seed)
     if criterion == "fisher":
         parts = _read(analysis, groups, contractions, asked)
     else:
-        parts = _owned(analysis, groups, asked, np.abs if criterion == "snip" else np.asarray)
+        parts = _owned(analysis, groups, asked, _absolute if criterion == "snip" else _contributed)
     found = backward(analysis.model.runnable, feeds, asked, seed, DRAWS)
-    why: dict[str, str] = {}
-    for group in groups:
-        own = parts.get(group.id, ())
-        stopped = next((found.stopped[name] for name, _ in own if name in found.stopped), None)
-        if not own or stopped is not None:
-            why[group.id] = stopped or "no product with a weight reads it"
+    why = _without(groups, parts, found.stopped)
     there = [group.id for group in groups if group.id not in why]
     total, count = {id: np.zeros(()) for id in there}, 0
     for values in found.runs:
@@ -80,6 +78,31 @@ def score(
             one = np.sum([told(values[name]) for name, told in parts[id]], axis=0)
             total[id] = total[id] + (one if criterion == "snip" else one**2)
     return {id: np.asarray(value / max(count, 1), np.float64) for id, value in total.items()}, why
+
+
+def _moved(
+    analysis: Analysis, groups: Sequence[Group], feeds: Sequence[Feeds], seed: int
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """What a short training says of classes: what they gain beside the one that loses most, which is worth nothing."""
+    asked: dict[str, Reading] = {}
+    parts = _owned(analysis, groups, asked, lambda _, worth: worth)
+    found = movement.moved(analysis.model.runnable, feeds, list(asked), seed)
+    why, scores = _without(groups, parts, found.stopped), {}
+    for group in (g for g in groups if g.id not in why):
+        own = np.sum([told(found.worth[name]) for name, told in parts[group.id]], axis=0)
+        scores[group.id] = np.asarray(own - own.min(), np.float64)
+    return scores, why
+
+
+def _without(groups: Sequence[Group], parts: Mapping[str, Parts], stopped: Mapping[str, str]) -> dict[str, str]:
+    """Groups that nothing is known of, and why."""
+    why: dict[str, str] = {}
+    for group in groups:
+        own = parts.get(group.id, ())
+        reason = next((stopped[name] for name, _ in own if name in stopped), None)
+        if not own or reason is not None:
+            why[group.id] = reason or "no product with a weight reads it"
+    return why
 
 
 def _read(
@@ -105,7 +128,7 @@ def _read(
 
 
 def _owned(
-    analysis: Analysis, groups: Sequence[Group], asked: dict[str, Reading], of: Callable[[Values], Values]
+    analysis: Analysis, groups: Sequence[Group], asked: dict[str, Reading], of: Callable[[Values, Values], Values]
 ) -> dict[str, Parts]:
     """For each group the weights of its classes, those that multiply where there are any."""
     parts: dict[str, Parts] = {}
@@ -136,9 +159,17 @@ def _rows(product: Product, matrix: FloatArray, gradient: Values) -> Values:
     return np.asarray(np.einsum("gio,gio->i", matrix, product.matrix(gradient)))
 
 
-def _marginal(weight: Values, axis: int, of: Callable[[Values], Values], gradient: Values) -> Values:
+def _contributed(weight: Values, gradient: Values) -> Values:
+    return np.asarray(weight.astype(np.float32) * gradient)
+
+
+def _absolute(weight: Values, gradient: Values) -> Values:
+    return np.abs(_contributed(weight, gradient))
+
+
+def _marginal(weight: Values, axis: int, of: Callable[[Values, Values], Values], gradient: Values) -> Values:
     """The sum of what a weight contributes, along one of its axes."""
-    made = of(weight.astype(np.float32) * gradient)
+    made = of(weight, gradient)
     return np.asarray(np.moveaxis(made, axis, 0).reshape(made.shape[axis], -1).sum(1, dtype=np.float64))
 
 

@@ -110,8 +110,8 @@ def backward(
     Raises:
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
-    alike = _alike(feeds)
-    proto, known = prepared(whole(model), alike)
+    shapes = alike(feeds)
+    proto, known = prepared(whole(model), shapes)
     ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
     there = {name: reading for name, reading in asked.items() if known.kinds.get(name) in GRADIENT}
     result = Backward(stopped={name: f"{name!r} is not known to be a float" for name in asked if name not in there})
@@ -119,7 +119,7 @@ def backward(
         result.stopped.update(dict.fromkeys(there, "no output is a float"))
         return result
     try:
-        built, stopped = _differentiated(proto, known, ends, there, samples.count(feeds[0]) if alike else 1)
+        built, stopped = _differentiated(proto, known, ends, there, samples.count(feeds[0]) if shapes else 1)
         result.stopped.update((stop.tensor, _told(stop)) for stop in stopped)
         names = [name for name in there if name not in result.stopped]
         if built is not None:
@@ -130,7 +130,7 @@ def backward(
     return result
 
 
-def _alike(feeds: Sequence[Feeds]) -> dict[str, Shape] | None:
+def alike(feeds: Sequence[Feeds]) -> dict[str, Shape] | None:
     """Shapes of inputs where they are the same in all runs."""
     found = [{name: value.shape for name, value in one.items()} for one in feeds]
     return found[0] if all(one == found[0] for one in found) else None

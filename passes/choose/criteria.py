@@ -20,6 +20,8 @@ from graphprune.run.runtime import Feeds
 
 CRITERIA = ("obs", "activation", *attribution.CRITERIA, "magnitude", "random")
 """The default first where there are calibration inputs; without them ``magnitude`` is."""
+AUTO = "auto"
+"""Stands for the default."""
 NEED_INPUTS = ("obs", "activation", *attribution.CRITERIA)
 GROUP = "graphprune.criteria"
 """Entry points of other packages' criteria: functions from what is given and a group to scores."""
@@ -53,7 +55,7 @@ def _foreign() -> dict[str, EntryPoint]:
 
 def names() -> list[str]:
     """All criteria that are installed."""
-    return [*CRITERIA, *sorted(_foreign())]
+    return [*CRITERIA, *sorted(_foreign().keys() - {AUTO})]
 
 
 def needs_inputs(name: str) -> bool:
@@ -86,15 +88,17 @@ class Ranking:
 
 
 def resolve_criterion(criterion: str | None, calibrated: bool) -> str:
-    """The criterion that is meant.
+    """The criterion that is meant, where it is left out or ``auto``: what keeps most in the benchmark of accuracy.
 
     Raises:
         InputError: there is none of this name, or it needs inputs and there are none.
     """
-    if criterion is None:
+    if criterion is None or criterion == AUTO:
         return CRITERIA[0] if calibrated else "magnitude"
     if criterion not in names():
-        raise InputError(f"--criterion {criterion}: there is none of this name; choose from {', '.join(names())}")
+        raise InputError(
+            f"--criterion {criterion}: there is none of this name; choose from {AUTO}, {', '.join(names())}"
+        )
     if needs_inputs(criterion) and not calibrated:
         raise InputError(f"--criterion {criterion} judges by activations: give inputs by --calibration")
     return criterion
@@ -108,7 +112,7 @@ def rank(
     - ``obs``: the error of what reads a group once the rest has made up for what went (see ``surgeon``);
     - ``activation``: the same without making up, each class by itself: the norm of what it contributes (as in Wanda,
       Sun et al., ICLR 2024, for structures);
-    - ``fisher``, ``taylor``, ``snip``: by gradients (see ``attribution``);
+    - ``fisher``, ``taylor``, ``snip``, ``movement``: by gradients (see ``attribution``);
     - ``magnitude``: the norm of the weights (see ``magnitude``);
     - ``random``: for comparison.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from graphprune.passes.choose.allocation import Before
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
-from graphprune.passes.contract import Pass
+from graphprune.passes.contract import SCHEMA, Pass
 from graphprune.passes.kept import content
 from graphprune.passes.rounds import Cutting, descent, joined, pending
 from graphprune.passes.state import State
@@ -47,7 +47,8 @@ class Select(Pass):
     Attributes:
         ratio: share of each group's classes to remove, above 0 and below 1; of what the original has, so that in the
             next round of several it says how much is gone then.
-        criterion: by what classes are ranked: one of ``graphprune.passes.choose.criteria.names()``.
+        criterion: by what classes are ranked: one of ``graphprune.passes.choose.criteria.names()``; or ``auto``, which
+            is ``obs`` with calibration inputs and ``magnitude`` without.
         uniform: take the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs say which groups give them (see ``graphprune.passes.choose.allocation``).
         align: widths that remain are rounded up to a multiple of this; where it is left out, what passes ahead ask for,
@@ -61,7 +62,7 @@ class Select(Pass):
     chooses: ClassVar[bool] = True
 
     ratio: float
-    criterion: str = "magnitude"
+    criterion: str = field(default="magnitude", metadata={SCHEMA: {"examples": [criteria.AUTO, *criteria.CRITERIA]}})
     uniform: bool = False
     align: int | None = None
     include: Sequence[str] = ()
@@ -71,7 +72,7 @@ class Select(Pass):
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
         by_ratio.check_ratio(self.ratio, self.align)
-        criteria.resolve_criterion(self.criterion, state.job.calibration is not None)
+        self._criterion(state)
         if not state.will("cut"):
             return ("no pass 'cut' is ahead, so that what is chosen would stay",)
         names = [one.name for one in state.ahead]
@@ -87,12 +88,15 @@ class Select(Pass):
             "that it says how much is gone then",
         )
 
+    def _criterion(self, state: State) -> str:
+        return criteria.resolve_criterion(self.criterion, state.job.calibration is not None)
+
     def _scope(self) -> tuple[list[str], list[str]]:
         return sorted(self.include), sorted(self.exclude)
 
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""
-        looks = criteria.needs_inputs(self.criterion)
+        looks = criteria.needs_inputs(self._criterion(state))
         return [*["observe"] * looks, "rank", *["weigh"] * (looks and not self.uniform), "select"]
 
     def call(self, state: State) -> State:
@@ -101,7 +105,7 @@ class Select(Pass):
         analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
         groups, left = self._candidates(state, analysis, kin)
         before = None if earlier is None or kin is None else self._before(state, earlier, kin)
-        request = selection.Request(self.ratio, self._widths(state), self.criterion, self.uniform, before)
+        request = selection.Request(self.ratio, self._widths(state), self._criterion(state), self.uniform, before)
         again = None if state.kept is None else state.kept.on(self.name, content(state.model))
         batches = state.batches(state.model)
         selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)

@@ -25,9 +25,11 @@ from graphprune.analysis.patterns import Mask, Pattern
 from graphprune.passes.choose.surgeon import damped
 from graphprune.run.moments import FloatArray
 
-METHODS = ("magnitude", "wanda", "taylor", "snip", "sparsegpt")
-"""The default is the last with calibration inputs, and the first without."""
-BY_GRADIENTS = ("taylor", "snip")
+METHODS = ("magnitude", "wanda", "taylor", "snip", "movement", "sparsegpt")
+"""The default is the last with calibration inputs, and the first without and where single weights go."""
+AUTO = "auto"
+"""Stands for the default."""
+BY_GRADIENTS = ("taylor", "snip", "movement")
 """Those that look at all weights at once, before any becomes sparse (see ``gradients``)."""
 DAMPING = 1e-2
 """Added to the diagonal of H, beside its mean, as SparseGPT does."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.patterns import SPARSE, OfEvery
 from graphprune.passes.choose.select import Chosen, told
-from graphprune.passes.contract import Pass
+from graphprune.passes.contract import SCHEMA, Pass
 from graphprune.passes.fit import compensation
 from graphprune.passes.fit.fit import Fits, reference, renewed
 from graphprune.passes.rounds import Cutting, Unfitted, cutting, descent, pending, unfitted
 from graphprune.passes.sparse import sparse
+from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.sparse.targets import Scope
@@ -35,7 +36,8 @@ class Sparsify(Pass):
     Attributes:
         pattern: ``N:M`` keeps N of every M weights along what a product sums over, ``1xW`` lets W of them go as one,
             ``unstructured`` single ones; or the pattern of another package (``graphprune.analysis.patterns``).
-        method: by what it is chosen what stays: one of ``graphprune.passes.sparse.masks.METHODS``.
+        method: by what it is chosen what stays: one of ``graphprune.passes.sparse.masks.METHODS``; or ``auto``, which
+            is ``sparsegpt`` with calibration inputs, ``magnitude`` without and where single weights go.
         compensate: ``refit``, ``repair`` or ``none``.
         amount: the share of weights that go, for patterns that do not say it themselves.
         include: globs on names of nodes and weights: these and no others, whatever speaks against them.
@@ -47,7 +49,7 @@ class Sparsify(Pass):
     name: ClassVar[str] = "sparsify"
 
     pattern: str = "2:4"
-    method: str = "magnitude"
+    method: str = field(default="magnitude", metadata={SCHEMA: {"examples": [AUTO, *METHODS]}})
     compensate: str = "none"
     amount: float | None = None
     include: Sequence[str] = ()
@@ -100,7 +102,8 @@ class Sparsify(Pass):
         start, shapes = state.found(Unfitted) or Unfitted(state.model), state.job.input_shapes
         there = frozenset[str]() if before is None else frozenset(one.target.weight for one in before.thinned)
         earlier = sparse.Earlier(start.model, there)
-        made, thinned = sparse.make(self.request, self.compensate, reference(state), done, shapes, steps, earlier)
+        request = self.request.resolved(state.job.calibration is not None)
+        made, thinned = sparse.make(request, self.compensate, reference(state), done, shapes, steps, earlier)
         thinned.ordered = [] if ordered is None else ordered.ordered
         if made.fits:
             thinned.rounds = [*([] if before is None else before.rounds), round(thinned.share, 6)]
@@ -138,11 +141,12 @@ class Permute(Pass):
         assert ahead is not None
         found = sparse.find_targets(analysis, ahead.request)[0]
         batches, tell = state.batches(state.model), state.progress.begin(self.name)
+        request = ahead.request.resolved(batches is not None)
         gone: Mapping[str, Sequence[int]] = state.plan.selection
         if kin is not None:
             own = {entry.id: entry.removed for entry in pending(state)}
             gone = {id: one.here(own[one.group.id]) for id, one in kin.items() if one.group.id in own}
-        ordered = sparse.order(analysis, found, gone, ahead.request, batches, state.job.seed, tell)
+        ordered = sparse.order(analysis, found, gone, request, batches, state.job.seed, tell)
         if kin is not None:  # in terms of the original
             ordered = [
                 replace(one, group=kin[one.group].group.id, order=kin[one.group].told(one.order))

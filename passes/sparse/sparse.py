@@ -21,7 +21,7 @@ from graphprune.model.canonical import canonicalize
 from graphprune.passes.fit import compensation, reconstruct
 from graphprune.passes.fit.compensation import Compensated, Reference
 from graphprune.passes.sparse import gradients, permutation, targets, thinning
-from graphprune.passes.sparse.masks import BY_GRADIENTS, METHODS, Thinner
+from graphprune.passes.sparse.masks import AUTO, BY_GRADIENTS, METHODS, Thinner
 from graphprune.passes.sparse.permutation import Ordered
 from graphprune.passes.sparse.squares import squares
 from graphprune.passes.sparse.targets import Scope, Skipped, Target
@@ -43,7 +43,7 @@ class Request:
     Attributes:
         pattern: as ``graphprune.analysis.patterns`` reads it: ``N:M``, ``1xW``, ``unstructured``, or another's.
         method: one of ``graphprune.passes.sparse.masks.METHODS``; by default ``sparsegpt`` with calibration inputs,
-            ``magnitude`` without, and where single weights go.
+            ``magnitude`` without, and where single weights go; ``auto`` is the same.
         permute: look for the orders of channels in which the pattern keeps most.
         amount: the share of weights that go, for patterns that do not say it themselves.
         scope: which weights.
@@ -66,9 +66,10 @@ class Request:
             InputError: a value is out of range, needs inputs that there are none of, or makes no sense with others.
         """
         pattern = self.structure
-        method = self.method or (METHODS[-1] if calibrated and not isinstance(pattern, Unstructured) else METHODS[0])
+        best = METHODS[-1] if calibrated and not isinstance(pattern, Unstructured) else METHODS[0]
+        method = best if self.method is None or self.method == AUTO else self.method
         if method not in METHODS:
-            raise InputError(f"--method {method}: there is none of this name; choose from {', '.join(METHODS)}")
+            raise InputError(f"--method {method}: there is none of this name; choose from {AUTO}, {', '.join(METHODS)}")
         if method != "magnitude" and not calibrated:
             raise InputError(f"--method {method} works on activations: give inputs by --calibration")
         if self.permute and (why := pattern.lacks("permute")):

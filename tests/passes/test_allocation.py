@@ -96,7 +96,9 @@ def test_criteria_that_need_inputs_say_so() -> None:
             graphprune.prune(two(), ratio=0.3, criterion=name)
     with pytest.raises(InputError, match="none of this name"):
         graphprune.prune(two(), ratio=0.3, criterion="nothing")
-    assert criteria.resolve_criterion(None, True) == "obs" and criteria.resolve_criterion(None, False) == "magnitude"
+    for left_out in (None, "auto"):
+        assert criteria.resolve_criterion(left_out, True) == "obs"
+        assert criteria.resolve_criterion(left_out, False) == "magnitude"
 
 
 @pytest.mark.parametrize("criterion", criteria.CRITERIA)

@@ -9,7 +9,9 @@ from onnx import ModelProto, helper, numpy_helper
 import graphprune
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.contractions import observe
-from graphprune.passes.choose import attribution, reach, trial
+from graphprune.model import load
+from graphprune.passes.choose import attribution, movement, reach, trial
+from graphprune.passes.sparse.masks import BY_GRADIENTS
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds
 from models.small import Net
@@ -98,7 +100,7 @@ def fading(scale: float = 0.0) -> ModelProto:
     return net.model(net.op("MatMul", y, net.weight(6, 6)))
 
 
-@pytest.mark.parametrize("criterion", attribution.CRITERIA)
+@pytest.mark.parametrize("criterion", [c for c in attribution.CRITERIA if c != "movement"])  # which is signed
 def test_gradients_see_what_lies_behind(criterion: str) -> None:
     """Features that feed what is scaled down are large, and worth little."""
     _, _, x = at_hand(fading(1e-3))
@@ -109,10 +111,54 @@ def test_gradients_see_what_lies_behind(criterion: str) -> None:
     assert [0, 1, 2, 3] not in [entry.removed for entry in by_norm.plan.groups]
 
 
-def test_a_group_without_gradients_is_told() -> None:
+def against() -> ModelProto:
+    """Two hidden features, the largest, undo a part of what the others make."""
+    net = Net()
+    ones, ends = np.ones((1, 8), np.float32), np.ones((8, 1), np.float32)
+    ones[0, [2, 5]], ends[[2, 5], 0] = 1.2, -1.2
+    y = net.op("MatMul", net.input("x", ["batch", 1]), net.constant(ones))
+    return net.model(net.op("MatMul", y, net.constant(ends)))
+
+
+def test_what_training_takes_to_zero_goes_first() -> None:
+    """The loss of what was scaled down wants the others larger, and these two smaller, whatever their magnitude."""
+    _, _, x = at_hand(against())
+    given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "compensate": "none"}
+    chosen = {
+        criterion: graphprune.prune(against(), criterion=criterion, **given).plan.groups[0].removed
+        for criterion in ("movement", "magnitude")
+    }
+    assert chosen["movement"] == [2, 5] and not {2, 5} & set(chosen["magnitude"])
+
+
+def test_single_weights_that_training_takes_to_zero_go_first() -> None:
+    _, _, x = at_hand(against())
+    given = {"pattern": "unstructured", "amount": 0.25, "compensate": "none", "also": ("*",), "calibration": x}
+    made = graphprune.sparsify(against(), method="movement", **given)
+    assert made.sparse is not None
+    (weight,) = (numpy_helper.to_array(t) for t in made.proto.graph.initializer if list(t.dims) == [8, 1])
+    assert np.flatnonzero(weight == 0).tolist() == [2, 5]
+    # what is zero at the start is worth least, so that a second run finds nothing else to do
+    again = graphprune.sparsify(made.proto, method="movement", **given).proto
+    assert again.graph.initializer == made.proto.graph.initializer
+
+
+def test_a_short_training_depends_on_the_seed_alone_and_says_what_stops_it() -> None:
+    model = load(pooled())
+    _, feeds, _ = at_hand(pooled(), 8)
+    names = list(model.initializers)
+    one, again, other = (movement.moved(model, feeds, names, seed) for seed in (0, 0, 1))
+    assert one.worth.keys() == again.worth.keys() and one.worth
+    assert all((one.worth[name] == again.worth[name]).all() for name in one.worth)
+    assert any((one.worth[name] != other.worth[name]).any() for name in one.worth)
+    assert any("MaxRoiPool" in why for why in one.stopped.values()) and not one.stopped.keys() & one.worth.keys()
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "movement"])
+def test_a_group_without_gradients_is_told(criterion: str) -> None:
     _, _, x = at_hand(pooled(), 8)
-    result = graphprune.prune(pooled(), ratio=0.25, calibration=x, criterion="fisher", uniform=True)
-    assert any("ranked by magnitude, not by fisher" in note and "MaxRoiPool" in note for note in result.notes)
+    result = graphprune.prune(pooled(), ratio=0.25, calibration=x, criterion=criterion, uniform=True)
+    assert any(f"ranked by magnitude, not by {criterion}" in note and "MaxRoiPool" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("method", ["taylor", "snip"])
@@ -131,10 +177,22 @@ def test_single_weights_by_gradients(method: str, pattern: str) -> None:
     assert [entry["method"] for entry in model.plan.sparsity] == [method] * 3
 
 
-def test_weights_without_gradients_are_refused() -> None:
+@pytest.mark.parametrize("method", BY_GRADIENTS)
+def test_weights_without_gradients_are_refused(method: str) -> None:
     _, _, x = at_hand(pooled(), 8)
-    with pytest.raises(graphprune.errors.InputError, match=r"--method taylor asks for gradients.*MaxRoiPool"):
-        graphprune.sparsify(pooled(), calibration=x, pattern="unstructured", amount=0.5, method="taylor", also=("*",))
+    with pytest.raises(graphprune.errors.InputError, match=rf"--method {method} asks for gradients.*MaxRoiPool"):
+        graphprune.sparsify(pooled(), calibration=x, pattern="unstructured", amount=0.5, method=method, also=("*",))
+
+
+def test_a_model_that_tells_no_floats_has_no_course() -> None:
+    """Gradients of what is an integer are nothing: weights go by magnitude, with a word on it."""
+    model = against()
+    model.graph.node.append(helper.make_node("ArgMax", [model.graph.output[0].name], ["best"], axis=-1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("best", 7, ["batch", 1]))
+    _, _, x = at_hand(model)
+    given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "criterion": "movement"}
+    assert any("no output holds floats" in note for note in graphprune.prune(model, **given).notes)
 
 
 def test_inputs_of_different_sizes() -> None:
@@ -150,3 +208,5 @@ def test_inputs_of_different_sizes() -> None:
     contractions = observe(analysis, analysis.groups, lambda: feeds)
     found, why = reach.reached(analysis, {g.id: np.arange(2) for g in analysis.groups}, contractions, feeds)
     assert not why and all(error > 0 for error in found.values())
+    moved, why = attribution.score(analysis, analysis.groups, "movement", contractions, feeds)
+    assert not why and all(scores.min() == 0 < scores.max() for scores in moved.values())

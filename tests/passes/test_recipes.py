@@ -277,3 +277,34 @@ def test_groups_that_were_chosen_stay_chosen(tmp_path: Path) -> None:
     shares = {entry.id: len(entry.removed) / entry.size for entry in result.plan.groups}
     assert shares.pop(group) == 0.5 and shares and set(shares.values()) == {0.25}
     assert not {one.group for one in result.untouched} & {group, *shares}
+
+
+AUTO = """[[passes]]
+use = "select"
+ratio = 0.5
+criterion = "auto"
+[[passes]]
+use = "permute"
+[[passes]]
+use = "cut"
+[[passes]]
+use = "sparsify"
+method = "auto"
+"""
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_auto_is_what_the_command_line_chooses(calibrated: bool, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.random.default_rng(0).standard_normal((16, 8, 64)).astype(np.float32))
+    job = f"[job]\ncalibration = {str(tmp_path / 'in.npz')!r}\n" if calibrated else ""
+    named = {"criterion": "obs" if calibrated else "magnitude", "method": "sparsegpt" if calibrated else "magnitude"}
+    made = []
+    for one in ({"criterion": "auto", "method": "auto"}, named):
+        text = AUTO
+        for option, value in one.items():
+            text = text.replace(f'{option} = "auto"', f"{option} = {value!r}")
+        path = written(tmp_path, job + text)
+        valid(path)
+        made.append(graphprune.run_recipe(path, plain()))
+    assert made[0].proto.graph == made[1].proto.graph and made[0].plan.groups == made[1].plan.groups
+    assert {entry["method"] for entry in made[0].plan.sparsity} == {named["method"]}

@@ -78,7 +78,7 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
     held, rest = ([runs[k] for k in part] for part in split(len(runs), seed))
     if not held:
         raise InputError(
-            f"distillation holds every fourth input out, and there are {len(runs)}: give at least {HELD_OUT}"
+            f"distillation holds a quarter of the inputs out, and there are {len(runs)}: give at least {HELD_OUT}"
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)

@@ -111,7 +111,10 @@ def backward(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     alike = _alike(feeds)
-    proto, known = prepared(whole(model), alike)
+    try:
+        proto, known = prepared(whole(model), alike)
+    except GradientError as error:
+        return Backward(stopped=dict.fromkeys(asked, str(error)))
     ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
     there = {name: reading for name, reading in asked.items() if known.kinds.get(name) in GRADIENT}
     result = Backward(stopped={name: f"{name!r} is not known to be a float" for name in asked if name not in there})

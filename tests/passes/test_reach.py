@@ -87,6 +87,15 @@ def test_what_reaches_no_output_is_free_and_what_stops_is_tried() -> None:
     assert any("weighed by removing" in note and "MaxRoiPool" in note for note in result.notes)
 
 
+def test_a_model_that_gradients_refuse_as_a_whole_is_tried() -> None:
+    net = Net(opset=10)
+    y = net.op("Relu", net.conv(net.input("x", [2, 3, 8, 8]), 3, 8))
+    y = net.op("Resize", y, net.constant(np.array([1, 1, 0.5, 2], np.float32)))
+    model = net.model(net.conv(net.op("Relu", net.conv(y, 8, 8)), 8, 4))
+    result = graphprune.prune(model, ratio=0.25, calibration=at_hand(model, 8)[2])
+    assert any("weighed by removing" in note and "some axes longer" in note for note in result.notes)
+
+
 def fading(scale: float = 0.0) -> ModelProto:
     """Hidden features of which the first four reach outputs that hardly count."""
     net = Net(2)

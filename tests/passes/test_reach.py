@@ -9,7 +9,7 @@ from onnx import ModelProto, helper, numpy_helper
 import graphprune
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.contractions import observe
-from graphprune.passes.choose import attribution, reach, trial
+from graphprune.passes.choose import attribution, backward, reach, trial
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds
 from models.small import Net
@@ -144,6 +144,14 @@ def test_weights_without_gradients_are_refused() -> None:
     _, _, x = at_hand(pooled(), 8)
     with pytest.raises(graphprune.errors.InputError, match=r"--method taylor asks for gradients.*MaxRoiPool"):
         graphprune.sparsify(pooled(), calibration=x, pattern="unstructured", amount=0.5, method="taylor", also=("*",))
+
+
+def test_outputs_count_where_they_are_finite() -> None:
+    """Masked scores are minus infinity, and the rest of them is told of as if it stood alone."""
+    scores = np.array([[1, -np.inf, 3], [-np.inf, 4, 6]], np.float32)
+    given = backward._cotangent(scores, 1, np.random.default_rng(0))
+    assert ((given == 0) == np.isinf(scores)).all()
+    assert np.abs(given[0, 0]) == pytest.approx(np.square(scores[np.isfinite(scores)] - 3.5).sum() ** -0.5)
 
 
 def test_inputs_of_different_sizes() -> None:

@@ -115,7 +115,7 @@ def infer(model: ModelProto) -> Known:
     for node in proto.graph.node:
         _stand_in(node)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    known = Known(opset, replaces_nan=any(node.op_type == "IsNaN" for node in model.graph.node))
+    known = Known(opset, replaces_nan=_replaces_nan(model.graph))
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
     for value in model.graph.output:
         kind = value.type.tensor_type.elem_type
@@ -126,6 +126,10 @@ def infer(model: ModelProto) -> Known:
     _read_constants(known, model.graph)
     fold(model.graph, opset, known.dims, known.value, known.values)
     return known
+
+
+def _replaces_nan(graph: GraphProto) -> bool:
+    return any(node.op_type == "IsNaN" or any(map(_replaces_nan, subgraphs(node))) for node in graph.node)
 
 
 def _stand_in(node: NodeProto) -> None:

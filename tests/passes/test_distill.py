@@ -399,6 +399,16 @@ def test_what_is_not_finite_cannot_be_learnt_from() -> None:
         distilled(student, plain())
 
 
+def test_weights_that_no_gradient_reaches_are_told_where_there_are_no_others() -> None:
+    net = Net()
+    y = net.conv(net.input("x", [2, 3, 8, 8]), 3, 8)
+    rois = net.constant(np.array([[0, 0, 0, 7, 7], [1, 2, 2, 5, 5]], np.float32))
+    teacher = net.model(net.op("MaxRoiPool", y, rois, pooled_shape=[3, 3]))
+    pictures = {"x": np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)}
+    with pytest.raises(InputError, match="has no gradient: MaxRoiPool node"):
+        distilled(worse(teacher), teacher, calibration=pictures, seams=0.0)
+
+
 @pytest.mark.parametrize("how", ["plan", "file", "none"])
 def test_a_student_of_another_shape(how: str, tmp_path: Path) -> None:
     teacher = plain(wide=32)

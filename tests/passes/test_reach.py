@@ -124,6 +124,17 @@ def test_a_group_without_gradients_is_told() -> None:
     assert any("ranked by magnitude, not by fisher" in note and "MaxRoiPool" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("criterion", attribution.CRITERIA)
+def test_a_gradient_that_is_not_finite_ranks_nothing(criterion: str) -> None:
+    net = Net(4)
+    y = net.op("Relu", net.linear(net.input("x", ["batch", 6]), 6, 8))
+    y = net.op("Mul", net.op("Abs", net.linear(y, 8, 4)), net.constant(np.array([0, 1, 1, 1], np.float32)))
+    model = net.model(net.op("Sqrt", y))  # infinity at zero, by zero
+    _, _, x = at_hand(model)
+    result = graphprune.prune(model, ratio=0.25, calibration=x, criterion=criterion, uniform=True)
+    assert any(f"not by {criterion}" in note and "its gradient is not finite" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("method", ["taylor", "snip"])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 def test_single_weights_by_gradients(method: str, pattern: str) -> None:

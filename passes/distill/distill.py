@@ -86,7 +86,7 @@ class Distill(Pass):
         train: ``weights`` of products alone, or ``all`` float constants that have a gradient.
         rate: of learning; found by a short search where it is not given.
         batch: samples of a step.
-        augment: whether pictures are shifted, cropped and lit otherwise; not where there are labels.
+        augment: whether pictures are shifted, zoomed, lit otherwise and mixed; not where there are labels.
         seams: how much tensors on the way count beside the outputs.
         labels: the share of labels in the loss, where inputs have any (see ``graphprune.run.samples``).
         teacher: the file of another original.

@@ -37,7 +37,7 @@ COSTS = {
     "prove": 1.0,
     "fit": 14.0,
     "sparsify": 16.0,
-    "distill": 140.0,
+    "distill": 420.0,
     "permute": 2.0,
     "validate": 1.0,
     "write": 0.1,

@@ -43,7 +43,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--train", type=click.Choice(TRAINED), default=TRAINED[0], show_default=True, help="What is trained.")
 @click.option("--rate", type=float, help="Of learning; found by short trials if not given.")
 @click.option("--batch", type=int, default=16, show_default=True, help="Samples of a step.")
-@click.option("--no-augment", is_flag=True, help="Pictures as they are; else shifted, cropped and lit otherwise.")
+@click.option("--no-augment", is_flag=True, help="Pictures as they are; else shifted, zoomed, lit otherwise and mixed.")
 @click.option("--labels", type=float, default=0.5, show_default=True, help="Share of labels, where there are any.")
 @click.option("--include", multiple=True, metavar="GLOB", help="These weights and no others; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not these weights; repeatable.")

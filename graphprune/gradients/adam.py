@@ -42,7 +42,8 @@ class Adam:
         first = {name: group[0] for group in tied for name in group}
         self.owner = {name: first.get(name, name) for name in weights}
         owners = dict.fromkeys(self.owner.values())
-        self.flat: Floats = np.concatenate([np.asarray(weights[n], np.float32).reshape(-1) for n in owners])
+        none: Floats = np.zeros(0, np.float32)  # there may be no weights
+        self.flat: Floats = np.concatenate([none, *(np.asarray(weights[n], np.float32).reshape(-1) for n in owners)])
         starts = np.cumsum([0, *(weights[n].size for n in owners)])
         self.span = {n: slice(int(a), int(b)) for n, a, b in zip(owners, starts, starts[1:], strict=False)}
         self.weights = {n: self.flat[self.span[o]].reshape(weights[n].shape) for n, o in self.owner.items()}

@@ -17,7 +17,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.gradients.errors import NoGradientError
-from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large
+from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large, version_of
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
 from graphprune.gradients.terms import Array, Tape, Term
@@ -152,7 +152,7 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         return model
     typed = ModelProto()
     typed.CopyFrom(model)
-    _fill(typed.graph.node, names, _version(model))
+    _fill(typed.graph.node, names, version_of(model))
     declared = {v.name for v in (*model.graph.input, *model.graph.output)}
     typed.graph.value_info.extend(
         helper.make_tensor_value_info(name, kind, known.dims.get(name))
@@ -179,13 +179,9 @@ def _fill(nodes: Iterable[NodeProto], names: Sequence[str], version: int) -> Non
             node.attribute.extend(o.default_value for o in options if o.name not in held and o.default_value.type)
 
 
-def _version(model: ModelProto) -> int:
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-
-
 def _has_body(node: NodeProto, model: ModelProto) -> bool:
     try:
-        schema = onnx.defs.get_schema(node.op_type, _version(model))
+        schema = onnx.defs.get_schema(node.op_type, version_of(model))
     except onnx.defs.SchemaError:
         return False
     return bool(getattr(schema, "has_function", False) or getattr(schema, "has_context_dependent_function", False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
@@ -27,6 +28,12 @@ _RANKED = dict.fromkeys(
 """Operators whose output has as many dimensions as their first inputs, so many of these, have at most."""
 _SMALL = 1024
 """Elements that a value may have."""
+_GROWS: dict[str, Callable[[Sequence[Array]], int]] = {
+    "ConstantOfShape": lambda read: _elements(read[0]),
+    "Expand": lambda read: _elements(read[1]),
+    "Range": lambda read: abs(read[1].item() - read[0].item()) // max(abs(read[2].item()), 1),
+}
+"""Operators whose output may be far larger than what they read: how many elements it has at least."""
 
 
 def fold(
@@ -77,6 +84,10 @@ def _rank(node: NodeProto, dims: dict[str, Dims]) -> None:
             dims[node.output[0]] = (None,) * max(ranks)
 
 
+def _elements(shape: Array) -> int:
+    return prod(int(d) for d in shape.reshape(-1))
+
+
 def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[str], Array | None]) -> Array | None:
     if node.op_type in ("Shape", "Size"):
         return _measured(node, dims.get(node.input[0]))
@@ -86,8 +97,6 @@ def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[
         if held is None or held.dtype.kind not in "bi" or held.size > _SMALL:
             return None
         read[name] = held
-    if node.op_type == "ConstantOfShape" and (not read or np.prod(next(iter(read.values()))) > _SMALL):
-        return None
     kinds = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in read.items()
     ]
@@ -96,6 +105,8 @@ def _value(node: NodeProto, opset: int, dims: dict[str, Dims], value: Callable[[
         helper.make_graph([node], "fold", kinds, [end]), opset_imports=[helper.make_opsetid("", opset)], ir_version=10
     )
     try:
+        if node.op_type in _GROWS and _GROWS[node.op_type]([read[name] for name in node.input]) > _SMALL:
+            return None
         found = np.asarray(next(iter(ReferenceEvaluator(proto).run(None, read))))
     except Exception:  # a node that would fail at run time too, in a branch that is not taken
         return None

@@ -114,8 +114,8 @@ def infer(model: ModelProto) -> Known:
     proto.graph.output.extend(ValueInfoProto(name=o.name) for o in model.graph.output)
     for node in proto.graph.node:
         _stand_in(node)
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    known = Known(opset, replaces_nan=any(node.op_type == "IsNaN" for node in model.graph.node))
+    opset = version_of(model)
+    known = Known(opset, replaces_nan=_replaces_nan(model.graph))
     _read(known, shape_inference.infer_shapes(proto, data_prop=True).graph)
     for value in model.graph.output:
         kind = value.type.tensor_type.elem_type
@@ -126,6 +126,15 @@ def infer(model: ModelProto) -> Known:
     _read_constants(known, model.graph)
     fold(model.graph, opset, known.dims, known.value, known.values)
     return known
+
+
+def version_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators that a model is of."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _replaces_nan(graph: GraphProto) -> bool:
+    return any(node.op_type == "IsNaN" or any(map(_replaces_nan, subgraphs(node))) for node in graph.node)
 
 
 def _stand_in(node: NodeProto) -> None:

@@ -128,12 +128,21 @@ def _scatter(node: NodeProto, tape: Tape, known: Known) -> None:
 
 
 def _resize(node: NodeProto, tape: Tape, known: Known) -> None:
-    scales = tape.constant(_held(node)["scales"], TensorProto.FLOAT).name if len(node.input) == 1 else node.input[1]
+    """What is nearest was not said; ONNX Runtime takes the element behind where an axis gets shorter, else in front."""
+    own = len(node.input) == 1
+    scales = tape.constant(_held(node)["scales"], TensorProto.FLOAT).name if own else node.input[1]
+    value = known.value(scales)
+    shorter = value is not None and bool((value < 1).any())
+    if shorter and value is not None and (value > 1).any() and _held(node).get("mode", b"nearest") == b"nearest":
+        raise GradientError(
+            f"{node.op_type} node {node.name or node.output[0]!r} makes some axes longer and others shorter, by the "
+            "nearest elements as operator set 10 has it, which later ones do not have: export the model at 11 or above"
+        )
     node.op_type = "Resize"
     node.input[:] = [node.input[0], "", scales]
     _drop(node, "scales")
     node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
-    node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+    node.attribute.append(helper.make_attribute("nearest_mode", "ceil" if shorter else "floor"))
 
 
 def _flattened(node: NodeProto, tape: Tape, known: Known) -> None:

@@ -127,11 +127,6 @@ class Back:
         """A tensor that the node's bodies capture, as inputs are given."""
         return self._term(name)
 
-    @property
-    def tied(self) -> int:
-        """Type of the gradient of the first output."""
-        return self.y[0].kind
-
     def has(self, i: int) -> bool:
         """Whether an input is there."""
         return i < len(self.node.input) and bool(self.node.input[i])

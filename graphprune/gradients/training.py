@@ -206,8 +206,9 @@ def _ready(
     values = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
     adam = Adam(values, tied=tied(values))
     if adam.stays is not None:
-        for name in (n for n in free if n in values):
-            adam.stays[adam.span[adam.owner[name]]] = True
+        bound = {adam.owner[name] for name in values if name not in free}  # of those that are one, one that stays holds
+        for owner in {adam.owner[name] for name in values} - bound:
+            adam.stays[adam.span[owner]] = True
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
     def loaded(proto: ModelProto) -> ort.InferenceSession:

@@ -77,7 +77,8 @@ def score(
         for id in there:
             one = np.sum([told(values[name]) for name, told in parts[id]], axis=0)
             total[id] = total[id] + (one if criterion == "snip" else one**2)
-    return {id: np.asarray(value / max(count, 1), np.float64) for id, value in total.items()}, why
+    why.update((id, "its gradient is not finite") for id, value in total.items() if not np.isfinite(value).all())
+    return {id: np.asarray(value / max(count, 1), np.float64) for id, value in total.items() if id not in why}, why
 
 
 def _moved(

@@ -32,7 +32,10 @@ from graphprune.relation import Shape, Values
 from graphprune.run import samples
 from graphprune.run.runtime import Feeds, RefusedError, run, session
 
-_COTANGENT = _LOSS = "cotangent:"
+_COTANGENT = "cotangent:"
+"""In front of an output's name: its direction."""
+_DIRECTED = _COTANGENT
+"""The sum of all outputs by their directions; no output has an empty name."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ def backward(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     shapes = alike(feeds)
-    proto, known = prepared(whole(model), shapes)
+    try:
+        proto, known = prepared(whole(model), shapes)
+    except GradientError as error:
+        return Backward(stopped=dict.fromkeys(asked, str(error)))
     ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
     there = {name: reading for name, reading in asked.items() if known.kinds.get(name) in GRADIENT}
     result = Backward(stopped={name: f"{name!r} is not known to be a float" for name in asked if name not in there})
@@ -154,10 +160,10 @@ def _differentiated(
         parts.append(tape.op("ReduceSum", directed, keepdims=0, dims=()))
     total = tape.total(parts)
     proto.graph.node.extend(tape.nodes)
-    proto.graph.node.append(helper.make_node("Identity", [total.name], [_LOSS]))
+    proto.graph.node.append(helper.make_node("Identity", [total.name], [_DIRECTED]))
     proto.graph.initializer.extend(tape.constants.values())
-    proto.graph.output.append(helper.make_tensor_value_info(_LOSS, TensorProto.FLOAT, ()))
-    found = differentiate(proto, [_LOSS], list(asked))
+    proto.graph.output.append(helper.make_tensor_value_info(_DIRECTED, TensorProto.FLOAT, ()))
+    found = differentiate(proto, [_DIRECTED], list(asked))
     kept = [o.name.removeprefix(PREFIX) for o in found.model.graph.output]
     if not kept:
         return None, found.stopped
@@ -211,14 +217,18 @@ def _runs(
         if one is not before:
             before, made = one, dict(zip(ends, run(forward, one, ends), strict=True))
         given = {_COTANGENT + n: _cotangent(v, len(ends), rng) for n, v in made.items()}
-        fed = {**one, **given, PREFIX + _LOSS: np.ones((), np.float32)}
+        fed = {**one, **given, PREFIX + _DIRECTED: np.ones((), np.float32)}
         values = run(active, {n: v for n, v in fed.items() if n in there}, outputs)
         yield dict(zip(names, values, strict=True))
 
 
 def _cotangent(value: Values, among: int, rng: np.random.Generator) -> Values:
-    """Random signs, so that a squared error is beside the variance of its output, and the mean over all outputs."""
-    wide = value.astype(np.float64)
-    spread = float(np.square(wide - wide.mean()).sum()) * among if value.size else 0.0
-    signs = rng.integers(0, 2, value.shape, np.int8) * 2 - 1
+    """Random signs, so that a squared error is beside the variance of its output, and the mean over all outputs.
+
+    Of elements that are infinite, as masks leave them, nothing is asked.
+    """
+    finite = np.isfinite(value)
+    wide = value[finite].astype(np.float64)
+    spread = float(np.square(wide - wide.mean()).sum()) * among if wide.size else 0.0
+    signs = (rng.integers(0, 2, value.shape, np.int8) * 2 - 1) * finite
     return np.asarray(signs * (spread**-0.5 if spread > 1e-30 else 0.0), np.float32)

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from graphprune.errors import InputError
 from graphprune.gradients.expansion import prepared
-from graphprune.gradients.known import Known
+from graphprune.gradients.known import Known, version_of
 from graphprune.gradients.terms import Tape, Term
 from graphprune.model import Model, load
 from graphprune.model.interchange import whole
@@ -94,7 +94,7 @@ class File:
     def _prefixed(self, proto: ModelProto, tape: Tape) -> ModelProto:
         """The loss at the opset of a model, its names unlike those of the model."""
         opened, _ = prepared(whole(self.model))
-        wanted, version = _opset(proto), _opset(opened)
+        wanted, version = version_of(proto), version_of(opened)
         if wanted != version:
             try:
                 opened = onnx.version_converter.convert_version(opened, wanted)
@@ -134,10 +134,6 @@ class File:
             elif value.name.startswith(LABEL):
                 found[value.name] = np.asarray(feeds[value.name], dtype)
         return found
-
-
-def _opset(model: ModelProto) -> int:
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
 def function(asked: str | Function) -> tuple[Function, str]:

@@ -35,6 +35,7 @@ from graphprune.passes.distill.train import Course, Lesson, Schedule, train
 from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
 from graphprune.rewrite.plan import Plan
+from graphprune.rewrite.plan import load as load_plan
 from graphprune.run import calibration, sizing
 from graphprune.run.runtime import Feeds
 
@@ -85,7 +86,7 @@ class Distill(Pass):
         train: ``weights`` of products alone, or ``all`` float constants that have a gradient.
         rate: of learning; found by a short search where it is not given.
         batch: samples of a step.
-        augment: whether pictures are shifted, cropped and lit otherwise; not where there are labels.
+        augment: whether pictures are shifted, zoomed, lit otherwise and mixed; not where there are labels.
         seams: how much tensors on the way count beside the outputs.
         labels: the share of labels in the loss, where inputs have any (see ``graphprune.run.samples``).
         teacher: the file of another original.
@@ -170,6 +171,11 @@ class Distill(Pass):
         stopped = [Untrained.of(stop) for stop in lesson.trainer.stopped]
         kept = self._checkpoint(state, original, runs)
         before = lesson.trainer.loss(lesson.held)
+        if not np.isfinite(before):
+            raise InputError(
+                f"{student.name}: its loss on inputs that are held out is {before}, and nothing can be learnt from "
+                "that: see what it makes of the inputs"
+            )
         if goal.distance and before < _NOTHING:
             course = Course(0.0, 0, before, before, looks=[(0, before)])
         else:
@@ -321,6 +327,8 @@ class Distill(Pass):
         plain = replace(self, checkpoint=None, teacher=None, plan=None, loss=loss)
         said = hashlib.sha256(repr((plain, state.job.seed, original.sha256)).encode())
         said.update(whole(state.model).SerializeToString(deterministic=True))
+        said.update(b"" if self.plan is None else repr(load_plan(self.plan)).encode())
+        said.update(load(str(self.loss)).sha256.encode() if custom.is_file(self.loss) else b"")
         for feeds in runs:
             for name, value in sorted(feeds.items()):
                 said.update(f"{name} {value.dtype} {value.shape}".encode())

@@ -58,7 +58,7 @@ def measure(values: Sequence[Values], loss: str = "auto") -> Measure | None:
     """
     if not values or values[0].dtype.kind != "f" or not all(np.isfinite(v).all() for v in values):
         return None
-    if all(np.ptp(v) == 0 for v in values) and np.ptp([v.flat[0] for v in values if v.size] or [0]) == 0:
+    if all(np.ptp(v) == 0 for v in values if v.size) and np.ptp([v.flat[0] for v in values if v.size] or [0]) == 0:
         return None
     found = _found(values)
     if loss in ("auto", found.loss):

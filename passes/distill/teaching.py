@@ -13,7 +13,6 @@ from graphprune.model import Model
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Cut
 from graphprune.passes.depth.remove import RemoveBlocks
-from graphprune.passes.distill.losses import TEACHER
 from graphprune.passes.replay import ReplayBlocks, ReplayGroups
 from graphprune.passes.rounds import cutting
 from graphprune.passes.state import Job, State
@@ -84,11 +83,6 @@ class Teacher:
                 for name, value in zip(names, run(active, self.own(feeds), names), strict=True):
                     found[name].append(value)
         return found
-
-    def teach(self, feeds: Feeds) -> Feeds:
-        """Inputs of the student, with what the original makes of them."""
-        made = self.values(feeds)
-        return {**self.own(feeds), **{TEACHER + n: np.asarray(v, np.float32) for n, v in made.items()}}
 
 
 def seen(teacher: Teacher, runs: Sequence[Feeds]) -> Mapping[str, list[Values]]:

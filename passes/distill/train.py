@@ -45,7 +45,7 @@ class Schedule:
         seed: of what is drawn.
     """
 
-    steps: int | None = 100
+    steps: int | None
     seconds: float | None = None
     rate: float | None = None
     batch: int = 16
@@ -147,9 +147,11 @@ def _share(number: int, steps: int) -> float:
 
 def _planned(lesson: Lesson, schedule: Schedule) -> tuple[float, int]:
     """A rate and how many steps: short courses at several rates are taken, and taken back."""
-    steps = schedule.steps or _affordable(lesson, schedule)
-    if schedule.rate is not None:
-        return schedule.rate, steps
+    rate, steps = schedule.rate, schedule.steps
+    if steps is None:
+        rate, steps = _affordable(lesson, schedule)
+    if rate is not None:
+        return rate, steps
     found: dict[float, float] = {}
     ahead = list(RATES)
     while ahead:
@@ -173,8 +175,11 @@ def _tried(lesson: Lesson, schedule: Schedule, rate: float, steps: int) -> float
     return loss if np.isfinite(loss) else np.inf
 
 
-def _affordable(lesson: Lesson, schedule: Schedule) -> int:
-    """How many steps there is time for, with trials and with looking at what is held out."""
+def _affordable(lesson: Lesson, schedule: Schedule) -> tuple[float | None, int]:
+    """How many steps there is time for, with trials and with looking at what is held out.
+
+    Where trials would take longer than the training itself there are none: the rate in the middle is taken.
+    """
     assert schedule.seconds is not None
     start = time.monotonic()
     _tried(lesson, schedule, RATES[0], 2)
@@ -182,5 +187,8 @@ def _affordable(lesson: Lesson, schedule: Schedule) -> int:
     lesson.trainer.loss(lesson.held)
     took, look = middle - start, time.monotonic() - middle
     step = max(took - look, 1e-6) / 2
-    trials = 0 if schedule.rate is not None else (len(RATES) + 1) * _TRIAL
-    return max(int((schedule.seconds - took - (_LOOKS + len(RATES)) * look) / (step * (1 + trials))), 1)
+    room, trials = (schedule.seconds - took - (_LOOKS + len(RATES)) * look) / step, len(RATES) + 1
+    steps = min(room / (1 + trials * _TRIAL), room - trials * _LEAST)
+    if schedule.rate is None and steps >= trials * _LEAST:
+        return None, int(steps)
+    return schedule.rate or RATES[len(RATES) // 2], max(int(room), 1)

@@ -7,7 +7,7 @@ For each operator with rows x of the pruned model and outputs y of the original,
 by ridge least squares that shrinks towards the weights that were kept (AIMET's and ThiNet's reconstruction of a pruned
 layer's consumer; Luo et al., ICCV 2017). Operators are taken in the order in which data passes them, those side by side
 together; inputs come from the model with everything before already fitted, so that errors do not pile up. Of the
-samples a quarter is held out (``run.samples.held_out``): it chooses lambda, and a fit that does not help there is dropped.
+samples a quarter is held out (``run.samples``): it chooses lambda, and a fit that does not help there is dropped.
 
 A weight that several operators share is fitted first, to what all of them made together, with everything before as it
 was cut. What the input weights of a recurrent operator come to is no tensor of the model; it is computed.

@@ -18,7 +18,7 @@ from graphprune.model import load
 from graphprune.passes import driver
 from graphprune.passes.budget import COSTS
 from graphprune.passes.depth.depth import Request
-from graphprune.passes.distill.distill import Distill
+from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.state import State
 from graphprune.progress import Progress
 from graphprune.rewrite.plan import Plan
@@ -138,7 +138,7 @@ def test_phases_of_rounds_cost_what_they_cost_in_one() -> None:
     assert costs == {phase: COSTS[phase.rpartition(": ")[2]] for phase in costs} and "round 2: weigh" in costs
     model = load(chain())
     state = State(model, model, Plan({}))
-    assert driver.costs((Distill(steps=50),), state)["distill"] == COSTS["distill"] / 2
+    assert driver.costs((Distill(steps=STEPS // 2),), state)["distill"] == COSTS["distill"] / 2
 
 
 def test_a_terminal_has_a_bar(tmp_path: Path) -> None:

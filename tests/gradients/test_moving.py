@@ -52,6 +52,8 @@ def test_pads(mode: str) -> None:
     value = [np.asarray(0.3)] if mode == "constant" else []
     check("Pad", _normal(3, 4), _ints(1, 0, 2, 3), *value, mode=mode)
     check("Pad", _normal(2, 3, 4), _ints(1, 2), *(value or [None]), _ints(-1), mode=mode)
+    if mode != "constant":  # a value that is given all the same, as old models have it, does nothing
+        check("Pad", _normal(3, 4), _ints(1, 0, 2, 3), np.asarray(0.3), wrt=[0], mode=mode)
     if mode == "constant":
         check("Pad", _normal(3, 4), _ints(-1, 1, 2, -2), *value, exact=False, tolerance=1e-2)
 

@@ -31,6 +31,8 @@ OLD: list[tuple[str, int, dict[str, Any], list[Any], int]] = [
     ("ReduceSum", 11, {"axes": [1]}, [X], 1),
     ("ReduceSum", 11, {"keepdims": 0}, [X], 1),
     ("Resize", 10, {}, [IMAGE, np.array([1, 1, 2, 1.5], np.float32)], 1),
+    ("Resize", 10, {}, [IMAGE, np.array([1, 1, 0.7, 0.6], np.float32)], 1),
+    ("Resize", 10, {"mode": "linear"}, [IMAGE, np.array([1, 1, 0.7, 1.6], np.float32)], 1),
     ("Scatter", 9, {"axis": 1}, [X, np.zeros((2, 1, 4), np.int64), X[:, 1:2]], 1),
     ("Slice", 9, {"starts": [1, 0], "ends": [3, -1], "axes": [1, 2]}, [X], 1),
     ("Slice", 7, {"starts": [1, 0], "ends": [3, 2]}, [X], 1),
@@ -114,6 +116,12 @@ def test_all_opsets(opset: int) -> None:
     w = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3], np.float32).reshape(3, 4)
     np.testing.assert_allclose(dx, (dm @ w.T)[:, None], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(dw, x[:, 0].T @ dm, rtol=1e-4, atol=1e-5)
+
+
+def test_nearest_of_longer_and_shorter_axes() -> None:
+    model = _model("Resize", 10, {}, [IMAGE, np.array([1, 1, 0.7, 1.6], np.float32)], 1, True)
+    with pytest.raises(GradientError, match="Resize node 'y0' makes some axes longer and others shorter"):
+        upgrade(model)
 
 
 def test_what_is_too_old() -> None:

@@ -62,19 +62,18 @@ def test_along_an_axis(axis: int) -> None:
         check("CumSum", x, np.asarray(axis), exclusive=exclusive, reverse=reverse)
 
 
-def test_rows_that_are_masked_whole() -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_rows_that_are_masked_whole(inside: bool) -> None:
     """What the model replaces, since no softmax of it exists, has no gradient."""
-    text = """<ir_version: 10, opset_import: ["" : 18]> g (float[2,2] x, float[2,2] mask) => (float[2,2] y)
-        <float zero = {0.0}> {
-        s = Add(x, mask)
-        p = Softmax(s)
-        n = IsNaN(p)
-        y = Where(n, zero, p)
-    }"""
+    steps = "s = Add(x, mask)  p = Softmax(s)  n = IsNaN(p)  y = Where(n, zero, p)"
+    same = f"() => (float[2,2] y) {{ {steps} }}"
+    branches = f"y = If (c) <then_branch = a {same}, else_branch = b {same}>"
+    text = f"""<ir_version: 10, opset_import: ["" : 18]> g (float[2,2] x, float[2,2] mask, bool c) => (float[2,2] y)
+        <float zero = {{0.0}}> {{ {branches if inside else steps} }}"""
     found = differentiate(onnx.parser.parse_model(text), wrt=["x"]).model
     mask = np.asarray([[0, 0], [-np.inf, -np.inf]], np.float32)
     g = np.asarray([[1, 0], [1, 0]], np.float32)
-    grad = evaluate(found, {"x": np.zeros((2, 2), np.float32), "mask": mask, "d:y": g}, False)[0]
+    grad = evaluate(found, {"x": np.zeros((2, 2), np.float32), "mask": mask, "c": np.array(True), "d:y": g}, False)[0]
     assert grad.tolist() == [[0.25, -0.25], [0, 0]]
 
 

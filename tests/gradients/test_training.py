@@ -116,6 +116,16 @@ def test_zeros_stay_zero_but_where_they_are_free(half: bool) -> None:
     assert (held["b"] != 0).sum() > (b != 0).sum()
 
 
+def test_zeros_of_weights_that_are_one_stay_where_either_stays() -> None:
+    a = square() * (RNG.random((4, 4)) < 0.5)
+    made = trainer(loss_model({"a": a, "b": a.copy()}), ["a", "b"], free=["b"])
+    for _ in range(4):
+        made.step([{"x": RNG.standard_normal((8, 4)).astype(np.float32)}], 0.05)
+    held = made.weights()
+    np.testing.assert_array_equal(held["a"] == 0, a == 0)
+    np.testing.assert_array_equal(held["a"], held["b"])
+
+
 def test_a_loss_outside_of_the_model() -> None:
     weights = {"a": square(), "b": square()}
     x = RNG.standard_normal((8, 4)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,20 @@ def test_the_model_is_not_changed() -> None:
     before = model.SerializeToString(deterministic=True)
     differentiate(model, input_shapes={"x": (3, 3)})
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("op", ["Range(none, many, one)", "Expand(one, wide)", "ConstantOfShape(wide)"])
+def test_what_is_large_is_not_computed_ahead(op: str) -> None:
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 18]> g (float[2] x) => (float[2] y)
+        <int64 none = {{0}}, int64 many = {{4194304}}, int64 one = {{1}}, int64[2] wide = {{2048, 2048}}> {{
+        r = {op}
+        f = Cast <to = 1> (r)
+        s = ReduceMean <keepdims = 0> (f)
+        y = Mul (x, s)
+    }}""")
+    tracemalloc.start()
+    try:
+        differentiate(model, wrt=["x"])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()

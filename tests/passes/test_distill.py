@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 import graphprune
 import models
 from graphprune.errors import InputError
+from graphprune.gradients.adam import Adam
 from graphprune.model import load
-from graphprune.passes.distill import checkpoint
+from graphprune.passes.distill import checkpoint, train
 from graphprune.passes.distill.distill import Distill
+from graphprune.passes.distill.pool import Pool
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.recipes import Wish, pruning
 from graphprune.passes.state import Job
@@ -360,6 +363,50 @@ def test_a_time_says_how_many_steps() -> None:
     result = distilled(worse(teacher), teacher, steps=None, time="1s", rate=None)
     assert result.distilled is not None and result.distilled.course.steps > 3
     assert 0.2 < result.distilled.course.seconds < 3
+
+
+@pytest.mark.parametrize("rate", [None, 0.01])
+@pytest.mark.parametrize("seconds", [20, 70, 200, 1000])
+def test_a_time_holds_with_the_search_for_a_rate(
+    seconds: float, rate: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    class Slow:
+        """A step takes a second, a look at what is held out a tenth."""
+
+        adam = Adam({"w": np.ones(2, np.float32)})
+
+        def step(self, batches: Any, rate: float) -> None:
+            clock[0] += 1
+            self.adam.steps += 1
+
+        def loss(self, batches: Any) -> float:
+            clock[0] += 0.1
+            return 1.0
+
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    lesson = train.Lesson(Slow(), lambda feeds: feeds, Pool([{}], joins=False), [])  # type: ignore[arg-type]
+    course = train.train(lesson, train.Schedule(None, seconds, rate))
+    assert 0.7 * seconds < clock[0] < 1.1 * seconds and course.steps > 0.4 * seconds
+
+
+def test_what_is_not_finite_cannot_be_learnt_from() -> None:
+    student = worse(plain())
+    weight = next(t for t in student.graph.initializer if len(t.dims) == 2)
+    weight.CopyFrom(numpy_helper.from_array(np.full(tuple(weight.dims), np.inf, np.float32), weight.name))
+    with pytest.raises(InputError, match=r"its loss on inputs that are held out is (nan|inf), and nothing can be"):
+        distilled(student, plain())
+
+
+def test_weights_that_no_gradient_reaches_are_told_where_there_are_no_others() -> None:
+    net = Net()
+    y = net.conv(net.input("x", [2, 3, 8, 8]), 3, 8)
+    rois = net.constant(np.array([[0, 0, 0, 7, 7], [1, 2, 2, 5, 5]], np.float32))
+    teacher = net.model(net.op("MaxRoiPool", y, rois, pooled_shape=[3, 3]))
+    pictures = {"x": np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)}
+    with pytest.raises(InputError, match="has no gradient: MaxRoiPool node"):
+        distilled(worse(teacher), teacher, calibration=pictures, seams=0.0)
 
 
 @pytest.mark.parametrize("how", ["plan", "file", "none"])

@@ -15,10 +15,11 @@ import graphprune
 import models
 from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
-from graphprune.passes.distill import custom, labels
-from graphprune.passes.distill.losses import Measure
+from graphprune.passes.distill import checkpoint, custom, labels
+from graphprune.passes.distill.losses import Measure, measure
 from graphprune.passes.distill.pool import split
 from graphprune.passes.state import Job
+from graphprune.progress import Progress
 from graphprune.run import calibration, samples
 from models.small import Net
 from tests.helpers import constants, run
@@ -271,3 +272,28 @@ def test_a_loss_that_is_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(InputError, match=f"ownloss:{name}: .*{words}"):
             learnt(student, teacher, loss=f"ownloss:{name}")
+
+
+def test_a_checkpoint_is_of_one_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    teacher, place, kept = classifier(softmax=False), tmp_path / "own.onnx", tmp_path / "kept"
+    own = loss_file(output(teacher))
+    onnx.save(own, place)
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "distill" and progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learnt(noisy(teacher), teacher, loss=str(place), checkpoint=kept, progress=Progress(stop))
+    own.graph.node[1].op_type = "Relu"
+    onnx.save(own, place)
+    with pytest.raises(InputError, match="is the checkpoint of another training"):
+        learnt(noisy(teacher), teacher, loss=str(place), checkpoint=kept)
+
+
+def test_what_is_empty_at_times_is_compared_by_the_rest() -> None:
+    some, none = np.arange(8, dtype=np.float32).reshape(2, 4), np.zeros((0, 4), np.float32)
+    found = measure([none, some])
+    assert found is not None and found.loss == "squares"
+    assert measure([none]) is None and measure([none, np.ones((2, 4), np.float32)]) is None

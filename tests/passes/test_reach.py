@@ -10,7 +10,7 @@ import graphprune
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.contractions import observe
 from graphprune.model import load
-from graphprune.passes.choose import attribution, movement, reach, trial
+from graphprune.passes.choose import attribution, backward, movement, reach, trial
 from graphprune.passes.sparse.masks import BY_GRADIENTS
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds
@@ -89,6 +89,15 @@ def test_what_reaches_no_output_is_free_and_what_stops_is_tried() -> None:
     assert any("weighed by removing" in note and "MaxRoiPool" in note for note in result.notes)
 
 
+def test_a_model_that_gradients_refuse_as_a_whole_is_tried() -> None:
+    net = Net(opset=10)
+    y = net.op("Relu", net.conv(net.input("x", [2, 3, 8, 8]), 3, 8))
+    y = net.op("Resize", y, net.constant(np.array([1, 1, 0.5, 2], np.float32)))
+    model = net.model(net.conv(net.op("Relu", net.conv(y, 8, 8)), 8, 4))
+    result = graphprune.prune(model, ratio=0.25, calibration=at_hand(model, 8)[2])
+    assert any("weighed by removing" in note and "some axes longer" in note for note in result.notes)
+
+
 def fading(scale: float = 0.0) -> ModelProto:
     """Hidden features of which the first four reach outputs that hardly count."""
     net = Net(2)
@@ -161,6 +170,17 @@ def test_a_group_without_gradients_is_told(criterion: str) -> None:
     assert any(f"ranked by magnitude, not by {criterion}" in note and "MaxRoiPool" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("criterion", attribution.CRITERIA)
+def test_a_gradient_that_is_not_finite_ranks_nothing(criterion: str) -> None:
+    net = Net(4)
+    y = net.op("Relu", net.linear(net.input("x", ["batch", 6]), 6, 8))
+    y = net.op("Mul", net.op("Abs", net.linear(y, 8, 4)), net.constant(np.array([0, 1, 1, 1], np.float32)))
+    model = net.model(net.op("Sqrt", y))  # infinity at zero, by zero
+    _, _, x = at_hand(model)
+    result = graphprune.prune(model, ratio=0.25, calibration=x, criterion=criterion, uniform=True)
+    assert any(f"not by {criterion}" in note and "its gradient is not finite" in note for note in result.notes)
+
+
 @pytest.mark.parametrize("method", ["taylor", "snip"])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 def test_single_weights_by_gradients(method: str, pattern: str) -> None:
@@ -193,6 +213,14 @@ def test_a_model_that_tells_no_floats_has_no_course() -> None:
     _, _, x = at_hand(model)
     given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "criterion": "movement"}
     assert any("no output holds floats" in note for note in graphprune.prune(model, **given).notes)
+
+
+def test_outputs_count_where_they_are_finite() -> None:
+    """Masked scores are minus infinity, and the rest of them is told of as if it stood alone."""
+    scores = np.array([[1, -np.inf, 3], [-np.inf, 4, 6]], np.float32)
+    given = backward._cotangent(scores, 1, np.random.default_rng(0))
+    assert ((given == 0) == np.isinf(scores)).all()
+    assert np.abs(given[0, 0]) == pytest.approx(np.square(scores[np.isfinite(scores)] - 3.5).sum() ** -0.5)
 
 
 def test_inputs_of_different_sizes() -> None:

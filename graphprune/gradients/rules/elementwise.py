@@ -95,7 +95,7 @@ def _pow(b: Back) -> Sequence[Gradient]:
     if p.value is not None and p.value.size == 1:
         power = float(p.value.reshape(-1)[0])
         slope = x if power == 2 else x ** (power - 1)
-        base = (b.g0 * (slope * power if power != 1 else 1)).sum_to(x)
+        base = (b.g0 * (slope * power if power != 1 else 1)).sum_to(x) if power else x.zeros()
     else:
         base = p.equals(0).where(0, b.g0 * p * x ** (p - 1)).sum_to(x)
     if not b.needs(1):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto, helper
 
-from graphprune.gradients.table import Back, Gradient, rule
+from graphprune.gradients.table import GRADIENT, Back, Gradient, rule
 from graphprune.gradients.terms import INT, Array, Term
 
 
@@ -31,7 +31,8 @@ def sent_back(b: Back, inputs: int) -> list[Term]:
     counts = tape.join([x.count().reshape([1]) for x in xs])
     total = tape.constant([int(counts.value.sum())]) if counts.value is not None else counts.sum([0])
     numbers = _parts(tape.op("Range", tape.constant(0), total.reshape([]), tape.constant(1), kind=INT), counts, xs)
-    rest = [t if t.name else None for t in b.raw[inputs:]]
+    fills = {t.name for t in b.raw[inputs:] if b.known.kinds.get(t.name) in GRADIENT}  # read by no copy
+    rest = [t if t.name and t.name not in fills else None for t in b.raw[inputs:]]
     source = tape.op(b.node.op_type, *numbers, *rest, kind=INT, domain=b.node.domain, **b.attributes)
     zeros = tape.op("ConstantOfShape", total, kind=kind, value=_zero(kind))
     moved = (source.reshape([-1]), b.g0.reshape([-1]))

@@ -111,21 +111,26 @@ def _read(
 ) -> dict[str, Parts]:
     """For each group the weights that read it, and activations whose products sum over it."""
     products = {p.output: p for p in find_products(analysis.model, analysis.rulings, shared=True)}
-    parts: dict[str, dict[str, Told]] = {}
+    parts: dict[str, dict[tuple[str, object], tuple[str, Told]]] = {}
+    axes: dict[str, int] = {}
     for contraction in contractions:
         node = analysis.model.nodes[contraction.node]
-        name: str = node.input[0]
-        reading: Reading = partial(_along, name=name, axis=contraction.axis or 0)
+        name, axis = node.input[0], contraction.axis or 0
+        reading: Reading = partial(_along, name=name, axis=axis)
         sums: Callable[[Values], Values] = np.asarray
+        by: object = axis  # an activation counts once, however many read it
         if contraction.adjustable:
             product = products[first(node)]
             name, reading, sums = product.weight, _itself, partial(_rows, product, contraction.matrix)
+            by = product.output  # a weight that several read counts for each
+        elif axes.setdefault(name, axis) != axis:
+            continue  # its gradient is read along one axis; the group has other readers, or goes by magnitude
         for group in groups:
             labels = contraction.labels(group)
             if labels is not None:
                 asked[name] = reading
-                parts.setdefault(group.id, {})[name] = partial(_classes, sums, labels, group.size)
-    return {id: list(own.items()) for id, own in parts.items()}
+                parts.setdefault(group.id, {})[name, by] = name, partial(_classes, sums, labels, group.size)
+    return {id: list(own.values()) for id, own in parts.items()}
 
 
 def _owned(

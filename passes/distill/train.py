@@ -165,22 +165,32 @@ def _tried(lesson: Lesson, schedule: Schedule, rate: float, steps: int) -> float
     """The loss on what is held out after a short course at a rate; the weights are as before."""
     adam = lesson.trainer.adam
     first = adam.flat.copy()
-    for number in range(1, steps + 1):
-        lesson.trainer.step(lesson.batches(schedule, number, course=1), rate * _share(number, steps))
+    _taken(lesson, schedule, rate, steps)
     loss = lesson.trainer.loss(lesson.held)
     adam.flat[:] = first
     adam.reset()
     return loss if np.isfinite(loss) else np.inf
 
 
+def _taken(lesson: Lesson, schedule: Schedule, rate: float, steps: int) -> None:
+    """Take the steps of a short course."""
+    for number in range(1, steps + 1):
+        lesson.trainer.step(lesson.batches(schedule, number, course=1), rate * _share(number, steps))
+
+
 def _affordable(lesson: Lesson, schedule: Schedule) -> int:
     """How many steps there is time for, with trials and with looking at what is held out."""
     assert schedule.seconds is not None
+    adam = lesson.trainer.adam
+    first = adam.flat.copy()
     start = time.monotonic()
-    _tried(lesson, schedule, RATES[0], 2)
+    _taken(lesson, schedule, RATES[0], 2)
     middle = time.monotonic()
+    adam.flat[:] = first
+    adam.reset()
     lesson.trainer.loss(lesson.held)
+    # Each is timed by itself: a difference of two times is nothing where a look takes longer than steps.
     took, look = middle - start, time.monotonic() - middle
-    step = max(took - look, 1e-6) / 2
+    step = max(took, 1e-6) / 2
     trials = 0 if schedule.rate is not None else (len(RATES) + 1) * _TRIAL
-    return max(int((schedule.seconds - took - (_LOOKS + len(RATES)) * look) / (step * (1 + trials))), 1)
+    return max(int((schedule.seconds - took - (1 + _LOOKS + len(RATES)) * look) / (step * (1 + trials))), 1)

@@ -239,7 +239,8 @@ class Distill(Pass):
                 found[name] = replace(one, weight=self.seams / len(seams)) if inner else one
         if not labelled and not any(name not in seams for name in found):
             raise InputError(
-                f"{student.name}: none of its outputs holds floats that could be learnt from the original's"
+                f"{student.name}: none of its outputs holds floats that could be learnt from the original's; it has "
+                f"{', '.join(student.output_names)}, {tutor.original.name} has {', '.join(tutor.original.output_names)}"
             )
         return found
 

@@ -167,12 +167,17 @@ def _tried(lesson: Lesson, schedule: Schedule, rate: float, steps: int) -> float
     """The loss on what is held out after a short course at a rate; the weights are as before."""
     adam = lesson.trainer.adam
     first = adam.flat.copy()
-    for number in range(1, steps + 1):
-        lesson.trainer.step(lesson.batches(schedule, number, course=1), rate * _share(number, steps))
+    _taken(lesson, schedule, rate, steps)
     loss = lesson.trainer.loss(lesson.held)
     adam.flat[:] = first
     adam.reset()
     return loss if np.isfinite(loss) else np.inf
+
+
+def _taken(lesson: Lesson, schedule: Schedule, rate: float, steps: int) -> None:
+    """Take the steps of a short course."""
+    for number in range(1, steps + 1):
+        lesson.trainer.step(lesson.batches(schedule, number, course=1), rate * _share(number, steps))
 
 
 def _affordable(lesson: Lesson, schedule: Schedule) -> tuple[float | None, int]:
@@ -181,13 +186,18 @@ def _affordable(lesson: Lesson, schedule: Schedule) -> tuple[float | None, int]:
     Where trials would take longer than the training itself there are none: the rate in the middle is taken.
     """
     assert schedule.seconds is not None
+    adam = lesson.trainer.adam
+    first = adam.flat.copy()
     start = time.monotonic()
-    _tried(lesson, schedule, RATES[0], 2)
+    _taken(lesson, schedule, RATES[0], 2)
     middle = time.monotonic()
+    adam.flat[:] = first
+    adam.reset()
     lesson.trainer.loss(lesson.held)
+    # Each is timed by itself: a difference of two times is nothing where a look takes longer than steps.
     took, look = middle - start, time.monotonic() - middle
-    step = max(took - look, 1e-6) / 2
-    room, trials = (schedule.seconds - took - (_LOOKS + len(RATES)) * look) / step, len(RATES) + 1
+    step, trials = max(took, 1e-6) / 2, len(RATES) + 1
+    room = (schedule.seconds - took - (1 + _LOOKS + len(RATES)) * look) / step
     steps = min(room / (1 + trials * _TRIAL), room - trials * _LEAST)
     if schedule.rate is None and steps >= trials * _LEAST:
         return None, int(steps)

@@ -358,6 +358,34 @@ def test_a_model_that_only_counts_cannot_learn() -> None:
         distilled(worse(model), model, calibration=feeds_of([5] * 12))
 
 
+def test_a_teacher_without_an_output_of_the_student() -> None:
+    teacher = plain()
+    other = helper.make_model(parser.parse_graph("g (float[batch, 8] x) => (float[batch, 8] z) {z = Sqrt(x)}"))
+    other.opset_import[0].version, other.ir_version = 17, 9
+    there = teacher.graph.output[0].name
+    words = f"none of its outputs holds floats that could be learnt from the original's; it has {there}, .* has z$"
+    with pytest.raises(InputError, match=words):
+        distilled(teacher, other)
+
+
+def test_steps_are_timed_apart_from_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, looks = [0.0], [4.0, 1.0]
+    adam = SimpleNamespace(flat=np.zeros(1), reset=lambda: None)
+
+    def loss(_: object) -> float:
+        clock[0] += looks.pop()
+        return 0.0
+
+    def step(*_: object) -> None:
+        clock[0] += 0.1
+
+    monkeypatch.setattr(train.time, "monotonic", lambda: clock[0])
+    lesson: Any = SimpleNamespace(
+        trainer=SimpleNamespace(adam=adam, step=step, loss=loss), held=[], batches=lambda *_, **__: []
+    )
+    assert train._affordable(lesson, train.Schedule(steps=None, seconds=100.0, rate=1e-3)) < 1000
+
+
 def test_a_time_says_how_many_steps() -> None:
     teacher = plain()
     result = distilled(worse(teacher), teacher, steps=None, time="1s", rate=None)

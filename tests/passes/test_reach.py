@@ -178,7 +178,7 @@ def test_a_gradient_that_is_not_finite_ranks_nothing(criterion: str) -> None:
     model = net.model(net.op("Sqrt", y))  # infinity at zero, by zero
     _, _, x = at_hand(model)
     result = graphprune.prune(model, ratio=0.25, calibration=x, criterion=criterion, uniform=True)
-    assert any(f"not by {criterion}" in note and "its gradient is not finite" in note for note in result.notes)
+    assert any(f"not by {criterion}" in note and "is not finite" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("method", ["taylor", "snip"])

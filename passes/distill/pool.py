@@ -73,9 +73,9 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
     if joined:
         runs = [{n: v[k : k + 1] for n, v in one.items()} for one in batches for k in range(count(one))]
     held, rest = ([runs[k] for k in part] for part in split(len(runs), seed))
-    if not held or not rest:
+    if len(runs) < HELD_OUT:
         raise InputError(
-            f"distillation holds a quarter of the inputs out, and there are {len(runs)}: give at least {2 * HELD_OUT}"
+            f"distillation holds a quarter of the inputs out, and there are {len(runs)}: give at least {HELD_OUT}"
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)

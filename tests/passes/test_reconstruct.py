@@ -199,7 +199,7 @@ def test_a_bias_is_added_where_it_pays() -> None:
         if list(tensor.dims) == [16]:  # the mean of what comes in has moved
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 2, tensor.name))
     original, changed = load(model), load(other)
-    task = Task(original, graphprune.analyze(model).rulings, lambda: batches((12,)), lambda v, _: v)
+    task = Task(original, graphprune.analyze(model).rulings, lambda: batches((12,), 16), lambda v, _: v)
     found = reconstruct(task, changed)
     assert found.fits[-1].after < 0.05 * found.fits[-1].before
     found.model.proto.graph.node[0].ByteSize()

@@ -201,7 +201,7 @@ def test_a_bias_is_added_where_it_pays() -> None:
     original, changed = load(model), load(other)
     task = Task(original, graphprune.analyze(model).rulings, lambda: batches((12,), 16), lambda v, _: v)
     found = reconstruct(task, changed)
-    assert found.fits[-1].after < 0.05 * found.fits[-1].before
+    assert found.fits[-1].after < 0.1 * found.fits[-1].before
     found.model.proto.graph.node[0].ByteSize()
     onnx.checker.check_model(found.model.proto)
 

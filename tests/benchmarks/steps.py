@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -225,7 +226,7 @@ def profile(name: str, threads: int, steps: int = 5) -> None:
     def profiled(self: Any, *args: Any) -> None:
         kept(self, *args)
         self.enable_profiling = True
-        self.profile_file_prefix = "/tmp/graphprune-profile"
+        self.profile_file_prefix = str(Path(tempfile.gettempdir()) / "graphprune-profile")
 
     ort.SessionOptions.__init__ = profiled
     step, active = ours(name, threads)

@@ -45,9 +45,10 @@ class Pool:
         return self._batches([self.runs[k] for k in order])
 
     def all(self) -> list[Feeds]:
-        """Every run once; samples that fill no micro-batch are left out."""
-        whole = len(self.runs) // self.micro * self.micro if self.joins else len(self.runs)
-        return self._batches(self.runs[:whole])
+        """Every run; those that fill no micro-batch come with some that another has too, so that all are seen."""
+        rest = len(self.runs) % self.micro if self.joins else 0
+        last = self.runs[-self.micro :] if rest else []
+        return self._batches([*self.runs[: len(self.runs) - rest], *last])
 
     def _batches(self, runs: Sequence[Feeds]) -> list[Feeds]:
         if not self.joins:

@@ -115,9 +115,7 @@ def train(lesson: Lesson, schedule: Schedule, checkpoint: Checkpoint | None = No
         before = lesson.trainer.loss(lesson.held)
         rate, steps = _planned(lesson, schedule)
         course = Course(rate, steps, before, before, looks=[(0, before)], seconds=time.monotonic() - start)
-    best: Floats = (
-        adam.flat.copy() if course.best == adam.steps else checkpoint.best if checkpoint else adam.flat.copy()
-    )
+    best: Floats = checkpoint.best if checkpoint and checkpoint.best.size else adam.flat.copy()
     spent, start = course.seconds, time.monotonic()
     every = max(course.steps // _LOOKS, 1)
     while adam.steps < course.steps:

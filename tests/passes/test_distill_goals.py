@@ -17,7 +17,7 @@ from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
 from graphprune.passes.distill import checkpoint, custom, labels
 from graphprune.passes.distill.losses import Measure, measure
-from graphprune.passes.distill.pool import split
+from graphprune.passes.distill.pool import Pool, split
 from graphprune.passes.state import Job
 from graphprune.progress import Progress
 from graphprune.run import calibration, samples
@@ -52,6 +52,14 @@ def output(model: ModelProto) -> str:
 def learnt(student: ModelProto, teacher: ModelProto, **options: Any) -> graphprune.Result:
     given = {"calibration": {"x": X}, "steps": 40, "rate": 1e-2, "seams": 0.0, "augment": False, **options}
     return graphprune.distill(student, teacher, **given)
+
+
+@pytest.mark.parametrize(("count", "micro"), [(12, 8), (16, 8), (3, 2), (5, 1)])
+def test_all_of_a_pool_is_seen(count: int, micro: int) -> None:
+    pool = Pool([{"x": np.full((1, 2), k, np.float32)} for k in range(count)], True, micro)
+    runs = pool.all()
+    assert {one["x"].shape for one in runs} == {(micro, 2)}
+    assert sorted({int(k) for one in runs for k in one["x"][:, 0]}) == list(range(count))
 
 
 @pytest.mark.parametrize("softmax", [True, False])

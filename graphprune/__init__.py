@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
-    from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
-    from graphprune.passes.jobs import apply, distill, prune, run_recipe, sparsify
+    from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, TargetError, VerdictError
+    from graphprune.passes.aim.meet import Meet
+    from graphprune.passes.jobs import apply, distill, prune, sparsify
     from graphprune.passes.results import Result
+    from graphprune.passes.running import run_recipe
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
     from graphprune.verdict.timing import Bench, bench
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
     "verdict.checks": ("Checks", "Verdict"),
-    "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
+    "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "TargetError", "VerdictError"),
     "passes.results": ("Result",),
-    "passes.jobs": ("apply", "distill", "prune", "run_recipe", "sparsify"),
+    "passes.aim.meet": ("Meet",),
+    "passes.jobs": ("apply", "distill", "prune", "sparsify"),
+    "passes.running": ("run_recipe",),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -42,9 +46,11 @@ __all__ = [
     "GraphpruneError",
     "Group",
     "InputError",
+    "Meet",
     "Plan",
     "ProofError",
     "Result",
+    "TargetError",
     "Verdict",
     "VerdictError",
     "analyze",

@@ -25,6 +25,12 @@ class VerdictError(GraphpruneError):
     exit_status = 1
 
 
+class TargetError(GraphpruneError):
+    """A target that was asked for cannot be met; the message says what can. Nothing was written, unless asked for."""
+
+    exit_status = 1
+
+
 class BackendError(GraphpruneError):
     """A backend that was asked for is not installed."""
 

@@ -17,6 +17,18 @@ SCHEMA = "schema"
 """In the metadata of an option: what its schema says besides its type."""
 
 
+class Again(Exception):
+    """Raised by a pass that wants what was chosen to be chosen anew: the job goes on at the first pass that chooses.
+
+    Args:
+        findings: what the state there has more than it had before.
+    """
+
+    def __init__(self, *findings: object) -> None:
+        super().__init__()
+        self.findings = findings
+
+
 class Pass(ABC):
     """One step of a job.
 
@@ -78,6 +90,7 @@ class Pass(ABC):
 
         Raises:
             GraphpruneError: it cannot be done; says why, and what to do.
+            Again: what was chosen before is to be chosen anew.
         """
 
     def ensures(self, before: State, after: State) -> State:

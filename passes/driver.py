@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from graphprune.errors import InputError, UserCodeError
 from graphprune.passes import budget, kept
-from graphprune.passes.contract import Pass
+from graphprune.passes.contract import Again, Pass
 from graphprune.passes.replay import Replayed
 from graphprune.passes.state import State
 from graphprune.progress import Progress, Retitled
@@ -149,20 +149,37 @@ def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
     Raises:
         GraphpruneError: what a pass raises.
     """
-    whole = state.progress
-    for place, (one, own) in enumerate(zip(passes, titles(passes, state), strict=True)):
+    whole, named = state.progress, titles(passes, state)
+    place, rerun, chosen = 0, 1, next((k for k, one in enumerate(passes) if one.chooses), 0)
+    start = state
+    while place < len(passes):
+        one, own = passes[place], named[place]
+        if rerun > 1 and place >= chosen:
+            own = {name: f"try {rerun}: {own.get(name, name)}" for name in _own_phases(one, state)}
+        start = state if place == chosen else start
         state = replace(state, ahead=passes[place + 1 :], progress=Retitled(whole, own) if own else whole)
-        if begun := next(iter(one.phases(state)), None):
-            state.progress.begin(begun)
-        with _naming(state), _owned(one):
-            after = one.call(state)
+        try:
+            state = _one(one, state, own, clock)
+        except Again as again:
             clock.lap(one.name, own.get(one.name))
-            after = one.ensures(state, after)
-        if one.proves(after):
-            clock.lap(PROOF, own.get(PROOF))
-        _log(one, state, after)
-        state = after
+            place, rerun, state = chosen, rerun + 1, start.having(*again.findings)
+            continue
+        place += 1
     return state
+
+
+def _one(one: Pass, state: State, own: Mapping[str, str], clock: Clock) -> State:
+    """The state behind one pass, whose phases are called otherwise where there are several rounds or tries."""
+    if begun := next(iter(one.phases(state)), None):
+        state.progress.begin(begun)
+    with _naming(state), _owned(one):
+        after = one.call(state)
+        clock.lap(one.name, own.get(one.name))
+        after = one.ensures(state, after)
+    if one.proves(after):
+        clock.lap(PROOF, own.get(PROOF))
+    _log(one, state, after)
+    return after
 
 
 def _log(one: Pass, before: State, after: State) -> None:

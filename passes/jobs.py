@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from graphprune.errors import InputError
-from graphprune.model import AnyModel, Model, files, load, paths
+from graphprune.model import AnyModel
 from graphprune.model.arguments import InputShapes, Seed, Size, checked
-from graphprune.passes import budget, driver, recipes, toml
+from graphprune.passes import budget, recipes
+from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth import depth
 from graphprune.passes.distill.distill import Distill
-from graphprune.passes.driver import Clock
-from graphprune.passes.recipe import Recipe
-from graphprune.passes.results import Outputs, Result, conclude
+from graphprune.passes.results import Result
+from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
-from graphprune.passes.state import Job, State
+from graphprune.passes.state import Job
 from graphprune.progress import Progress
-from graphprune.rewrite import packed as packing
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.plan import load as load_plan
-from graphprune.rewrite.rewrite import described
-from graphprune.run import samples, synthetic
 from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
@@ -39,6 +32,7 @@ def prune(
     output: str | os.PathLike[str] | None = None,
     *,
     ratio: float = 0.0,
+    target: Meet | str | Sequence[str] = (),
     steps: int = 1,
     align: int | None = None,
     blocks: depth.Request | int | Sequence[str] | None = None,
@@ -72,6 +66,9 @@ def prune(
             it is not changed.
         output: where to write the pruned model; the plan goes beside it as ``<output without .onnx>.plan.json``.
         ratio: share of each group's classes to remove, in [0, 1).
+        target: what the result is to come to, in place of a ratio: ``macs=0.5``, ``params=3e6``, ``bytes=10M``,
+            ``latency=0.67``, ``speedup=1.5``, ``drop=0.01``, one or several of different kinds; all hold. A
+            :class:`graphprune.Meet` says more.
         steps: in how many rounds: each removes the same share of what is left, fits, and ranks what stays anew.
         blocks: which whole blocks are to go, before groups are cut: how many, by score, or their ids or globs on these.
         align: widths that remain are rounded up to a multiple of this; by default to a multiple of 4, or of 2, where
@@ -110,13 +107,22 @@ def prune(
     Raises:
         InputError: bad model or arguments, or nothing can be removed.
         ProofError: the pruned model is not what the masked original is; nothing was written.
+        TargetError: a target cannot be met; nothing was written.
         VerdictError: it does not pass the checks; nothing was written.
         BackendError: the checks ask for TensorRT, which is not installed.
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
-    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps)
+    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, _meet(target))
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
+
+
+def _meet(target: Meet | str | Sequence[str]) -> Meet | None:
+    """A pass from what a caller gives."""
+    if isinstance(target, Meet):
+        return target
+    texts = [target] if isinstance(target, str) else list(target)
+    return Meet(texts) if texts else None
 
 
 def _seconds(time: float | str | None) -> float | None:
@@ -309,78 +315,3 @@ def apply(
     with replay.naming(read):
         recipe = recipes.replaying(read, plan, Job(prove=prove, seed=seed))
     return run_recipe(recipe, model, output, progress=progress)
-
-
-@checked
-@paths.run()
-def run_recipe(
-    recipe: str | os.PathLike[str] | Recipe,
-    model: AnyModel,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    plan: str | os.PathLike[str] | None = None,
-    packed: str | os.PathLike[str] | None = None,
-    input_shapes: InputShapes | None = None,
-    resume: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """Do what a recipe says to a model.
-
-    Args:
-        recipe: a recipe, or the file of one (see ``graphprune.passes.toml``).
-        model: as for :func:`prune`.
-        output: where to write the result; the plan goes beside it as ``<output without .onnx>.plan.json``.
-        plan: where to write the plan instead.
-        packed: where to write sparse weights packed (see ``graphprune.rewrite.packed``).
-        input_shapes: sizes for inputs, beside those of the recipe.
-        resume: a folder where finished parts are kept, as for :func:`prune`.
-        progress: is told of every phase and of its steps (see ``graphprune.progress``).
-
-    Raises:
-        InputError: the recipe cannot be read, or cannot be done to this model; says why.
-        ProofError: the result is not what the masked original is; nothing was written.
-        VerdictError: it does not pass a pass ``validate``; nothing was written.
-        BackendError: a pass needs a library that is not installed.
-    """
-    recipe = recipe if isinstance(recipe, Recipe) else toml.load(recipe)
-    progress = progress or Progress()
-    clock, begun = Clock(progress), monotonic()
-    loaded = load(model)
-    job = recipe.job_for(loaded.name)
-    job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})
-    empty = State(loaded, loaded, Plan({}), job, progress)
-    for option, given in (("--time", job.time), ("--resume", resume)):
-        if given is not None and job.calibration is None:
-            raise InputError(f"{option} is about jobs that look at inputs: give some by --calibration")
-    driver.check_requirements(recipe.passes, empty, recipe.places)
-    progress.plan(driver.phases(recipe.passes, empty, output is not None), driver.costs(recipe.passes, empty))
-    outputs = Outputs(output, plan, packed)
-    sources = _declare(recipe, loaded, job, outputs)
-    clock.lap("load")
-    with ThreadPoolExecutor(1) as pool:  # a large file is hashed while it is analysed
-        hashed = pool.submit(getattr, loaded, "sha256")
-        analysis = empty.analysis()
-        hashed.result()
-    state = replace(empty, plan=Plan(described(analysis)))
-    for source in sources:
-        samples.check_pictures(source, loaded, job.input_shapes)
-    state = driver.prepared(recipe.passes, state, resume, begun)
-    clock.lap("analyze")
-    return conclude(recipe, driver.drive(recipe.passes, state, clock), outputs, clock)
-
-
-def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:
-    """Say what will be read and written, before anything is computed; returns the sources of inputs."""
-    if outputs.packed is not None:
-        if not any(getattr(one, "packs", False) for one in recipe.passes):
-            raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
-        packing.check_place(Path(outputs.packed))
-    files.declare(model, outputs.model, outputs.plan)
-    paths.writes("the packed weights", outputs.packed)
-    for one in recipe.passes:
-        one.declares()
-    given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
-    sources = [source for source in given if source is not None and source != synthetic.NAME]
-    for source in sources:
-        paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
-    return sources

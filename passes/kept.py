@@ -12,8 +12,9 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -28,6 +29,41 @@ from graphprune.run.arrays import write
 from graphprune.run.runtime import Feeds
 
 Arrays = Mapping[str, Values]
+
+
+class Keeping(Protocol):
+    """Where arrays are kept, by what they follow from."""
+
+    def on(self, *parts: object) -> Keeping:
+        """Entries that follow from more."""
+
+    def read(self, *parts: object) -> dict[str, Values] | None:
+        """An entry; None where there is none."""
+
+    def write(self, arrays: Arrays, *parts: object) -> None:
+        """Keep an entry."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Entries for as long as a job runs."""
+
+    entries: dict[tuple[str, ...], Arrays] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
+
+    def on(self, *parts: object) -> Memory:
+        """Entries that follow from more."""
+        return Memory(self.entries, (*self.about, *map(repr, parts)))
+
+    def read(self, *parts: object) -> dict[str, Values] | None:
+        """An entry; None where there is none. Who gets one may change it."""
+        found = self.entries.get((*self.about, *map(repr, parts)))
+        return None if found is None else {name: value.copy() for name, value in found.items()}
+
+    def write(self, arrays: Arrays, *parts: object) -> None:
+        """Keep an entry."""
+        key = (*self.about, *map(repr, parts))
+        self.entries[key] = {name: np.array(value) for name, value in arrays.items()}
 
 
 @dataclass(frozen=True)

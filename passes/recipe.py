@@ -32,6 +32,7 @@ PASSES = {
     "distill": "graphprune.passes.distill.distill:Distill",
     "fit": "graphprune.passes.fit.fit:Fit",
     "fold-constants": "graphprune.passes.choose.fold:FoldConstants",
+    "meet": "graphprune.passes.aim.meet:Meet",
     "permute": "graphprune.passes.sparse.passes:Permute",
     "remove-blocks": "graphprune.passes.depth.remove:RemoveBlocks",
     "replay-blocks": "graphprune.passes.replay:ReplayBlocks",

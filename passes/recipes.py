@@ -10,6 +10,7 @@ from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.passes import budget
+from graphprune.passes.aim.meet import Meet
 from graphprune.passes.choose import criteria
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.fold import FoldConstants
@@ -38,7 +39,11 @@ from graphprune.verdict.checks import Checks
 
 @dataclass(frozen=True)
 class Wish:
-    """Which classes are to go, as ``prune`` is asked for them, and in how many rounds; see :class:`Select`."""
+    """Which classes are to go, as ``prune`` is asked for them, and in how many rounds; see :class:`Select`.
+
+    Attributes:
+        target: what the result is to come to, in place of a ratio; None for none.
+    """
 
     ratio: float = 0.0
     align: int | None = None
@@ -48,9 +53,18 @@ class Wish:
     criterion: str | None = None
     uniform: bool = False
     steps: int = 1
+    target: Meet | None = None
 
-    def shares(self) -> list[float]:
-        """What share of the original's classes is gone after each round: each takes the same of what is left."""
+    def __bool__(self) -> bool:
+        return bool(self.ratio or self.target)
+
+    def shares(self) -> list[float | None]:
+        """What share of the original's classes is gone after each round: each takes the same of what is left.
+
+        None where targets say it.
+        """
+        if not self.ratio:
+            return [None] * self.steps if self.target else []
         part = 1 - (1 - self.ratio) ** (1 / self.steps)
         return [round(1 - (1 - part) ** (k + 1), 6) for k in range(self.steps - 1)] + [self.ratio]
 
@@ -59,8 +73,10 @@ class Wish:
         by_ratio.check_ratio(self.ratio, self.align)
         if self.steps < 1:
             raise InputError(f"--steps {self.steps} is out of range: it must be at least 1")
-        if self.steps > 1 and not self.ratio:
-            raise InputError(f"--steps {self.steps} says in how many rounds a --ratio goes, and there is none")
+        if self.steps > 1 and not self:
+            raise InputError(f"--steps {self.steps} says in how many rounds a --ratio or --target goes: give one")
+        if self.ratio and self.target:
+            raise InputError("--ratio and --target both say how much goes: give one of them")
 
 
 def pruning(
@@ -104,19 +120,21 @@ def pruning(
     passes: list[Pass] = []
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
-    chosen = [_select(wish, share, criterion) for share in wish.shares()] if wish.ratio else []
+    chosen = [_select(wish, share, criterion) for share in wish.shares()]
     for one in chosen[:-1]:
         passes += [one, Cut(), FoldConstants(), *_fitted(compensate), *short]
     passes += chosen[-1:]
     if request is not None and request.permute:
         passes.append(Permute())
-    if wish.ratio or (request is not None and request.permute):
-        passes += [Cut(), FoldConstants()] if wish.ratio else [Cut()]
+    if wish or (request is not None and request.permute):
+        passes += [Cut(), FoldConstants()] if wish else [Cut()]
     thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
     for earlier in thinned[:-1]:
         passes += [earlier, *short]
     passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *full]
-    if wish.ratio:
+    if wish.target is not None:
+        passes.append(wish.target)
+    if wish:
         passes.append(Smaller())
     if store != STORES[0]:
         passes.append(Store(store))
@@ -161,7 +179,7 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
 
 
-def _select(wish: Wish, share: float, criterion: str) -> Select:
+def _select(wish: Wish, share: float | None, criterion: str) -> Select:
     return Select(share, criterion, wish.uniform, wish.align, wish.include, wish.exclude, wish.allow_statistical)
 
 

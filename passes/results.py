@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from graphprune import __version__
 from graphprune.analysis import Analysis, chance
 from graphprune.analysis.cost import Cost
 from graphprune.model import Model, files, interchange
+from graphprune.passes.aim.meet import Met
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
@@ -22,13 +22,11 @@ from graphprune.passes.distill.distill import Distilled
 from graphprune.passes.driver import Clock
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.waved import Fit
-from graphprune.passes.recipe import Recipe
 from graphprune.passes.rounds import cutting
 from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.sparse.store import Stored
 from graphprune.passes.state import Notes, State
-from graphprune.passes.toml import told
 from graphprune.proof.proof import Proof
 from graphprune.rewrite import packed
 from graphprune.rewrite.plan import Plan
@@ -76,6 +74,7 @@ class Result:
         notes: what else the user should know.
         rounds: where it was cut in rounds, what was left after each.
         distilled: what the last distillation did; None where none was asked for.
+        met: how targets were met; None where none were given.
     """
 
     model: Model
@@ -96,6 +95,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     rounds: list[Cost] = field(default_factory=list)
     distilled: Distilled | None = None
+    met: Met | None = None
 
     @property
     def proto(self) -> ModelProto:
@@ -115,11 +115,10 @@ class Result:
         return interchange.convert(self.model, interchange.SURGEON).value
 
 
-def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Result:
+def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
     """Check that the result is what was asked for, write it, and say what was done.
 
     Args:
-        recipe: what was to be done.
         state: behind the last pass.
         outputs: where to write.
         clock: of the job.
@@ -128,7 +127,7 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         InputError: what was removed has not made the model smaller, or a file cannot be written.
     """
     plan = files.json_text(state.plan.to_json())
-    state = replace(state, model=marked(state, recipe, plan))
+    state = replace(state, model=marked(state, plan))
     cut, sparse = cutting(state), state.found(Sparse)
     before, after = costs(state)
     size = _write(state, outputs, sparse, plan)
@@ -166,10 +165,11 @@ def conclude(recipe: Recipe, state: State, outputs: Outputs, clock: Clock) -> Re
         [*said, *([] if notes is None else notes.lines)],
         list(cut.costs) if cut.rounds > 1 else [],
         state.found(Distilled),
+        state.found(Met),
     )
 
 
-def marked(state: State, recipe: Recipe, plan: str) -> Model:
+def marked(state: State, plan: str) -> Model:
     """The model, which says in its metadata how it was made: viewers show that.
 
     ``graphprune.version``, ``graphprune.recipe`` (as JSON; paths as names of files alone),
@@ -177,7 +177,7 @@ def marked(state: State, recipe: Recipe, plan: str) -> Model:
     """
     said = {
         "graphprune.version": __version__,
-        "graphprune.recipe": json.dumps(told(replace(recipe, job=state.job)), sort_keys=True),
+        "graphprune.recipe": state.told,
         "graphprune.original.sha256": str(state.plan.model["sha256"]),
         "graphprune.plan.sha256": hashlib.sha256(plan.encode()).hexdigest(),
     }

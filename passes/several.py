@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphprune.errors import GraphpruneError, InputError
-from graphprune.passes.jobs import run_recipe
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Result
+from graphprune.passes.running import run_recipe
 from graphprune.progress import Progress
 from graphprune.relation import Shape
 

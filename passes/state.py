@@ -68,6 +68,7 @@ class State:
         inputs: calibration inputs of models met so far, by the identity of the model.
         budget: the time that is left, None where there is no end.
         kept: where finished parts are kept for another run of the same job, None where they are not.
+        told: the recipe, as the model that is written will hold it.
     """
 
     original: Model
@@ -81,6 +82,7 @@ class State:
     inputs: dict[int, Batches] = field(default_factory=dict, repr=False, compare=False)
     budget: Budget | None = None
     kept: Kept | None = None
+    told: str = ""
 
     def analysis(self, model: Model | None = None) -> Analysis:
         """The analysis of the model as it is now, or of another; made once.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from graphprune.analysis import Analysis
 from graphprune.model import Model, Source, files, subgraphs
@@ -49,6 +49,18 @@ def parameters(model: Model) -> int:
 def elements(source: Source) -> int:
     """Elements of a constant that count as parameters: none for shapes."""
     return prod(source.shape) if source.dtype in _WEIGHT_TYPES else 0
+
+
+def stored_bytes(source: Source) -> float:
+    """Bytes that the elements of a constant take in a file: none where they are filled in or are texts."""
+    if source.kind == "fill" or source.dtype == TensorProto.STRING:
+        return 0.0
+    each = 0.5 if source.dtype in (TensorProto.INT4, TensorProto.UINT4) else _itemsize(source.dtype)
+    return each * prod(source.shape)
+
+
+def _itemsize(kind: int) -> int:
+    return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 
 def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:

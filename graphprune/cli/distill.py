@@ -15,7 +15,7 @@ from graphprune.model import paths
 from graphprune.passes import recipes
 from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.distill.subjects import TRAINED
-from graphprune.passes.jobs import run_recipe
+from graphprune.passes.running import run_recipe
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks

@@ -19,12 +19,14 @@ from graphprune.cli.options import (
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
+from graphprune.errors import TargetError
 from graphprune.model import paths
 from graphprune.passes import recipes
+from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.jobs import run_recipe
+from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
@@ -37,7 +39,15 @@ from graphprune.verdict.checks import Checks
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
 @click.option("--ratio", type=float, help="Share of each group's classes to remove, 0 to below 1.")
-@click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds --ratio goes; each fits.")
+@click.option(
+    "--target",
+    multiple=True,
+    metavar="KIND=VALUE",
+    help="What the result is to come to: macs=0.5, params=3e6, bytes=10M, speedup=1.5, latency=12ms, drop=0.01; "
+    "repeatable, all hold. Numbers up to 1 are shares of the original.",
+)
+@click.option("--nearest", is_flag=True, help="Where --target cannot be met, write what comes nearest; still exits 1.")
+@click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds it goes; each fits.")
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
 @click.option("--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="For --blocks.")
@@ -75,6 +85,8 @@ def command(
     model: Path,
     output: Path | None,
     ratio: float | None,
+    target: tuple[str, ...],
+    nearest: bool,
     steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
@@ -113,12 +125,13 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if ratio is None and not blocks and not remove_block:
-        raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
+    if ratio is None and not target and not blocks and not remove_block:
+        raise click.UsageError("nothing is asked for: give --target, --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
-    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps)
+    meet = Meet(target, nearest) if target else None
+    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps, meet)
     recipe = recipes.pruning(
         wish,
         job,
@@ -134,3 +147,7 @@ def command(
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
     show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    if result.met is not None and result.met.missed:
+        raise TargetError(
+            f"{result.met.missed}; {'what comes nearest was written' if output else 'nothing was written'}"
+        )

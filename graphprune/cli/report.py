@@ -12,6 +12,7 @@ from graphprune.analysis import Analysis, Group, blocks, cost, sparsity
 from graphprune.analysis.blocks import Block, Blocks
 from graphprune.analysis.coupling import Traced
 from graphprune.analysis.patterns import Pattern
+from graphprune.cli.targets import targets_data
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot, facts, pattern
 
@@ -157,6 +158,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
         "distilled": distilled_data(result),
+        "met": targets_data(result.met),
         "stored": stored_data(result),
         "notes": result.notes,
         "verdict": None if result.verdict is None else result.verdict.to_json(),

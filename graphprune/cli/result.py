@@ -11,6 +11,7 @@ from rich.text import Text
 
 from graphprune.cli import report
 from graphprune.cli.options import change, number
+from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
 from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
@@ -39,6 +40,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     for entry in result.plan.interface:
         old, new = ("x".join(map(str, entry[k])) for k in ("from", "to"))
         out.print(Text(f"interface: {entry['name']} was {old}, is {new or 'gone'}"))
+    print_targets(out, result.met, verbose)
     _print_blocks(out, result)
     _print_rounds(out, result)
     _print_untouched(out, result, verbose)

@@ -22,7 +22,7 @@ from graphprune.cli.watching import watched
 from graphprune.model import paths
 from graphprune.passes import recipes
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.jobs import run_recipe
+from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES

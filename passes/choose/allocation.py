@@ -1,121 +1,182 @@
-"""Allocation: groups are not equal, so of one overall ratio touchy ones give less and redundant ones more.
+"""Which groups give how much: budgets for the whole model, shared out so that the least is lost.
 
-Chosen are the numbers k_g of classes to remove that minimise
-
-    sum over groups of error_g(k_g) + lambda * macs_g * k_g
-
-with the smallest lambda that leaves at most as many multiply-accumulates as the same share of every group would (a
-Lagrangian relaxation, as for bit allocation: Shoham and Gersho, 1988; for pruning ZipLM, Kurtic et al., NeurIPS 2023).
+A ratio, too, is a budget here: so many multiply-accumulates as the same share of every group would leave. Groups of
+which little is lost give more of their classes, up to a limit (errors are predicted for each group alone, and
+predictions for deep cuts are wrong the most); others give less. How numbers are found stands in ``goals``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group, cost
-from graphprune.passes.choose import ties
+from graphprune.passes.choose import goals, meters, ties
 from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, lowest, select
-from graphprune.passes.choose.ties import Together
-from graphprune.rewrite.removal import Removal, Selection
+from graphprune.passes.choose.goals import Goal, Problem
+from graphprune.passes.choose.meters import Meter
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
+from graphprune.passes.choose.widths import Unit, Widths, units
+from graphprune.relation import IntArray
+from graphprune.rewrite.removal import Removal
+from graphprune.run.moments import FloatArray
 
 MOST = 0.6
 """The largest share of one group that goes, unless the ratio itself is larger."""
-_STEPS = 40
+_EVEN = 8.0
+"""Power of the shares whose sum is small where all are alike: costs that differ twofold move a share by a tenth."""
 
 
 @dataclass(frozen=True)
-class Before:
-    """What has gone of a model that is cut in rounds.
+class Budget:
+    """What a model may cost.
 
     Attributes:
-        whole: by group id how many classes it had in the original.
-        more: multiply-accumulates that are still to go (as :func:`left` counts).
+        kind: what is measured: macs, params, bytes or latency.
+        limit: at most so much is left.
+        meter: measures it at any widths.
     """
 
-    whole: Mapping[str, int]
-    more: float
+    kind: str
+    limit: float
+    meter: Callable[[Widths], Meter]
 
 
-def allocate(
-    analysis: Analysis,
-    groups: Sequence[Group],
-    rankings: Mapping[str, Ranking],
-    ratio: float,
-    align: Align = None,
-    before: Before | None = None,
-) -> Chosen:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for.
+
+    Attributes:
+        budgets: what may be left; all hold.
+        most: the largest share of one group that may be gone.
+        share: of the classes that there are, about how much will go: it says which groups go together (see ``ties``).
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        even: whether groups are to give alike, whatever they lose.
+        whole: by group id how many classes it had in the original, where some have gone before.
+        alike: by group id a number of classes that meets the budgets, where that is known.
+    """
+
+    budgets: Sequence[Budget]
+    most: float = MOST
+    share: float = 0.5
+    align: Align = None
+    even: bool = False
+    whole: Mapping[str, int] = field(default_factory=dict)
+    alike: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Allocated(Chosen):
+    """What an allocation came to.
+
+    Attributes:
+        worth: what a budget's worth of cost was valued at; None where the budgets cannot be met: as much goes as may.
+        left: by kind of budget what the model then costs, as far as widths tell.
+    """
+
+    worth: float | None = None
+    left: dict[str, float] = field(default_factory=dict)
+
+
+def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], asked: Asked) -> Allocated:
     """Choose classes of all groups together.
 
     Args:
         analysis: of the model.
         groups: the groups to prune.
         rankings: by group id.
-        ratio: share of the classes of every group whose removal sets how much is to go.
-        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
-        before: what has gone in earlier rounds.
-
-    Raises:
-        InputError: the ratio or the alignment is out of range.
+        asked: what is asked for.
     """
-    scores = {id: ranking.scores for id, ranking in rankings.items()}
-    whole = {} if before is None else before.whole
-    uniform = select(analysis, groups, scores, ratio, align, whole)
-    if not uniform.selection and before is None:
-        return uniform
-    alike = {id: len(classes) for id, classes in uniform.selection.items()}
-    sets = ties.together(analysis, groups, going(groups, ratio, whole))
+    own = units(analysis, groups, asked.share)
+    sets = [one for unit in own for one in unit.sets]
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
-    scores = ties.joint(sets, scores)
-    price = _price(analysis, sets)
-    free = {
-        one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align, whole.get(one.id, one.size)) for one in sets
-    }
-    budget = left(analysis, uniform.selection if before is None else {}) - (0 if before is None else before.more)
-
-    def chosen(factor: float) -> Chosen:
-        found = {}
-        for one in sets:
-            numbers = free[one.id]
-            total = errors[one.id][numbers] - factor * price[one.id][numbers]
-            found[one.id] = int(numbers[np.argmin(total)])
-        return lowest(sets, scores, found)
-
-    low, high = 1e-9, 1e9
-    for _ in range(_STEPS):
-        middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if left(analysis, chosen(middle).selection) <= budget else (middle, high)
-    best = chosen(high)
-    if left(analysis, best.selection) > budget:
-        return uniform
-    stayed = {u.group: u for u in uniform.untouched}
+    scores = ties.joint(sets, {id: ranking.scores for id, ranking in rankings.items()})
+    widths = Widths(analysis, own, scores)
+    numbers = [_numbers(analysis, unit, asked) for unit in own]
+    lost = [np.asarray(sum(errors[one.id][free] for one in unit.sets)) for unit, free in zip(own, numbers, strict=True)]
+    wanted = [Goal(budget.meter(widths), budget.limit) for budget in asked.budgets]
+    if asked.even:
+        lost = _even(widths, wanted, numbers, asked.whole)
+    problem = Problem(widths, wanted, lost, numbers)
+    worth = goals.settle(problem, [asked.alike.get(unit.id, 0) for unit in own] if asked.alike else None)
+    taken = {one.id: count for unit, count in zip(own, widths.numbers, strict=True) for one in unit.sets}
+    chosen = lowest(sets, scores, taken)
+    left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
     why = "what reads it would lose more than what reads others"
-    dear = {g.id: Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in best.selection}
-    best.untouched = [stayed.get(id, reason) for id, reason in dear.items()]
-    return best
+    stays = [Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in chosen.selection]
+    return Allocated(chosen.selection, stays, worth, left)
 
 
-def left(analysis: Analysis, selection: Selection) -> float:
-    """Multiply-accumulates that are left; parameters, less all that there are, where the model has no products."""
-    if not any(g.macs.any() for g in analysis.groups):
-        return -sum(float(g.parameters[list(selection.get(g.id, ()))].sum()) for g in analysis.groups)
-    return cost.macs(analysis, Removal(analysis, selection).sizes())
+def _even(
+    widths: Widths, wanted: Sequence[Goal], numbers: Sequence[IntArray], whole: Mapping[str, int]
+) -> list[FloatArray]:
+    """Errors for which all groups give the same share: a high power of it, times what the group saves."""
+    found = []
+    for place, (unit, free) in enumerate(zip(widths.units, numbers, strict=True)):
+        along = wanted[0].meter.along(place)[free]
+        saved = max(float(along[0] - along[-1]), 1.0) / max(float(free[-1]) / unit.size, 1e-9)
+        had = whole.get(unit.id, unit.size)
+        found.append(saved * ((free + had - unit.size) / had) ** _EVEN)
+    total = max(sum(float(one[-1]) for one in found), 1e-30)
+    return [one / total for one in found]
 
 
-def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray]:
-    """For each set of groups the share of the model's cost that k classes are worth, k from 0 to all."""
-    worth = {one.id: one.macs for one in sets}
-    if not any(w.any() for w in worth.values()):
-        worth = {one.id: one.parameters for one in sets}
-    whole = max(sum(float(w.sum()) for w in worth.values()), 1e-30)
-    return {one.id: np.arange(one.size + 1) * float(worth[one.id].mean()) / whole for one in sets}
+def _numbers(analysis: Analysis, unit: Unit, asked: Asked) -> IntArray:
+    """How many classes may go: aligned numbers that add no copies, and that which is known to meet the budgets."""
+    found: set[int] | None = None
+    for one in unit.sets:
+        whole = asked.whole.get(one.id, one.size)
+        most = min(int(asked.most * whole + 1e-9) - (whole - one.size), unit.most)
+        own = {k for k in counts(analysis, one, asked.align) if k <= most and one.pays(k / one.size)}
+        found = own if found is None else found & own
+    return np.unique([0, *(found or ()), min(asked.alike.get(unit.id, 0), unit.most)])
 
 
-def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align, whole: int) -> np.ndarray:
-    """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
-    most = min(int(max(MOST, ratio) * whole) - (whole - groups.size), len(groups.free), groups.size - 1)
-    aligned = (k for k in counts(analysis, groups, align) if k <= most and groups.pays(k / groups.size))
-    return np.unique([0, alike, *aligned])
+def even(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    ratio: float,
+    align: Align = None,
+    whole: Mapping[str, int] | None = None,
+) -> tuple[Chosen, Budget]:
+    """The same share of every group, and what it leaves as a budget.
+
+    Multiply-accumulates; parameters where the model has no products.
+    """
+    chosen = select(analysis, groups, {g.id: np.zeros(g.size) for g in groups}, ratio, align, whole)
+    return chosen, leaving(analysis, groups, chosen.selection)
+
+
+def leaving(analysis: Analysis, groups: Sequence[Group], selection: Mapping[str, Sequence[int]]) -> Budget:
+    """What a selection leaves, as a budget; classes of one group count alike."""
+    if any(g.macs.any() for g in analysis.groups):
+        return Budget("macs", cost.macs(analysis, Removal(analysis, selection).sizes()), meters.macs)
+    sets = [Unit((ties.of(g),)) for g in groups]
+    widths = Widths(analysis, sets, {g.id: np.zeros(g.size) for g in groups})
+    widths.numbers[:] = [len(selection.get(unit.id, ())) for unit in sets]
+    return Budget("params", meters.parameters(widths).total, meters.parameters)
+
+
+def needed(analysis: Analysis, groups: Sequence[Group], budgets: Sequence[Budget], whole: Mapping[str, int]) -> float:
+    """The share of every group that must be gone for budgets to hold, in twentieths; 1 where they never do.
+
+    Args:
+        analysis: of the model.
+        groups: the groups to prune.
+        budgets: what may be left.
+        whole: by group id how many classes it had in the original, where some have gone before.
+    """
+    own = units(analysis, groups, 0.5)
+    widths = Widths(analysis, own, {one.id: np.zeros(one.size) for unit in own for one in unit.sets})
+    wanted = [Goal(budget.meter(widths), budget.limit) for budget in budgets]
+    problem = Problem(widths, wanted, [], [])
+    for step in range(20):
+        share = step / 20
+        for place, unit in enumerate(own):
+            had = whole.get(unit.id, unit.size)
+            problem.put(place, max(0, min(int(share * had) - (had - unit.size), unit.most)))
+        if problem.holds:
+            return share
+    return 1.0

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import numpy as np
-
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
+from graphprune.passes.aim import course
 from graphprune.passes.choose import allocation, criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
-from graphprune.passes.choose.allocation import Before
+from graphprune.passes.choose.allocation import Asked, Budget
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
@@ -46,7 +45,8 @@ class Select(Pass):
 
     Attributes:
         ratio: share of each group's classes to remove, above 0 and below 1; of what the original has, so that in the
-            next round of several it says how much is gone then.
+            next round of several it says how much is gone then. Where it is left out, a pass ``meet`` ahead says what
+            may be left.
         criterion: by what classes are ranked: one of ``graphprune.passes.choose.criteria.names()``; or ``auto``, which
             is ``obs`` with calibration inputs and ``magnitude`` without.
         uniform: take the same share of every group; else the ratio says only how many multiply-accumulates go, and
@@ -61,7 +61,7 @@ class Select(Pass):
     name: ClassVar[str] = "select"
     chooses: ClassVar[bool] = True
 
-    ratio: float
+    ratio: float | None = None
     criterion: str = field(default="magnitude", metadata={SCHEMA: {"examples": [criteria.AUTO, *criteria.CRITERIA]}})
     uniform: bool = False
     align: int | None = None
@@ -71,20 +71,26 @@ class Select(Pass):
 
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
-        by_ratio.check_ratio(self.ratio, self.align)
+        by_ratio.check_ratio(self.ratio or 0.0, self.align)
         self._criterion(state)
         if not state.will("cut"):
             return ("no pass 'cut' is ahead, so that what is chosen would stay",)
+        if self.ratio is None:
+            aimed = state.will("meet")
+            return () if aimed else ("ratio is missing; give one, or put a pass 'meet' with targets behind it",)
+        return self._growing(self.ratio, state)
+
+    def _growing(self, ratio: float, state: State) -> Sequence[str]:
         names = [one.name for one in state.ahead]
         later = [
             one
             for one in state.ahead[names.index("cut") :]
-            if isinstance(one, Select) and self._scope() == one._scope()
+            if isinstance(one, Select) and self._scope() == one._scope() and one.ratio is not None
         ]
-        if all(one.ratio > self.ratio for one in later):
+        if all(one.ratio is not None and one.ratio > ratio for one in later):
             return ()
         return (
-            f"the 'select' of a later round must have a ratio above {self.ratio:g}: it is of what the original has, so "
+            f"the 'select' of a later round must have a ratio above {ratio:g}: it is of what the original has, so "
             "that it says how much is gone then",
         )
 
@@ -104,12 +110,15 @@ class Select(Pass):
         earlier, job = state.found(Cutting), state.job
         analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
         groups, left = self._candidates(state, analysis, kin)
-        before = None if earlier is None or kin is None else self._before(state, earlier, kin)
-        request = selection.Request(self.ratio, self._widths(state), self._criterion(state), self.uniform, before)
-        again = None if state.kept is None else state.kept.on(self.name, content(state.model))
-        batches = state.batches(state.model)
-        selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
+        request, state = self._request(state, analysis, groups, kin)
+        again = course.memory(state)
+        again = None if again is None else again.on(self.name, content(state.model))
+        selected = selection.select(
+            analysis, groups, request, state.batches(state.model), job.seed, state.progress, again
+        )
         untouched = left + selected.chosen.untouched
+        if selected.allocated is not None:
+            course.check(state, selected.allocated)
         if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
             raise InputError(_nothing(analysis, untouched, self.ratio))
         entries = [
@@ -139,17 +148,40 @@ class Select(Pass):
         lost = [Untouched(STRANGE, group=g.id, cause=Cause.STRANGE) for g in groups if g.id not in called]
         return [g for g in groups if called.get(g.id, "") not in {"", *taken}], left + lost
 
-    def _before(self, state: State, earlier: Cutting, kin: Mapping[str, Ancestor]) -> Before:
-        """What has gone, and how much is still to go until as much has as the same share of every group frees."""
-        first, align = earlier.analysis, self._widths(state)
+    def _request(
+        self, state: State, analysis: Analysis, groups: Sequence[Group], kin: Mapping[str, Ancestor] | None
+    ) -> tuple[selection.Request, State]:
+        """What is asked for, and the state with what was measured to know it."""
+        whole = {} if kin is None else {id: one.group.size for id, one in kin.items()}
+        asked = Asked((), align=self._widths(state), even=self.uniform, whole=whole)
+        criterion = self._criterion(state)
+        if self.ratio is None:
+            budgets, state = course.budgets(state, analysis)
+            share = allocation.needed(analysis, groups, budgets, whole)
+            asked = replace(asked, budgets=budgets, share=by_ratio.going(groups, share, whole))
+            depth = next(one for one in DEPTHS if one >= min(share, DEPTHS[-1]))
+            return selection.Request(None, replace(asked, most=depth), criterion, depth), state
+        even, budget = allocation.even(analysis, groups, self.ratio, asked.align, whole)
+        alike = {id: len(classes) for id, classes in even.selection.items()}
+        if kin is not None:
+            budget = self._since(state, kin)
+        share = by_ratio.going(groups, self.ratio, whole)
+        depth = max(allocation.MOST, self.ratio)
+        asked = replace(asked, budgets=(budget,), most=depth, share=share, alike=alike)
+        return selection.Request(self.ratio, asked, criterion, depth), state
+
+    def _since(self, state: State, kin: Mapping[str, Ancestor]) -> Budget:
+        """What is left when as much of the original is gone as the same share of every group frees."""
+        earlier, align = state.found(Cutting), self._widths(state)
+        assert earlier is not None and self.ratio is not None
+        first = earlier.analysis
         if isinstance(align, Mapping):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5)[0]
-        even = by_ratio.select(first, groups, {g.id: np.zeros(g.size) for g in groups}, self.ratio, align)
+        even, _ = allocation.even(first, groups, self.ratio, align)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}
         goal = {**{id: classes for id, classes in gone.items() if id not in own}, **even.selection}
-        more = allocation.left(first, gone) - allocation.left(first, goal)
-        return Before({id: one.group.size for id, one in kin.items()}, more)
+        return allocation.leaving(first, first.groups, goal)
 
     def _widths(self, state: State) -> by_ratio.Align:
         return self.align if self.align is not None else state.bounds() or None
@@ -183,7 +215,11 @@ def told(scores: Scores, group: str) -> list[float] | None:
     return [float(f"{min(s, 1e30):.6g}") for s in scores[group]] if group in scores else None
 
 
-def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> str:
+DEPTHS = (allocation.MOST, 0.8, 0.95)
+"""How much of one group may go at most, where targets are aimed at: the first that is enough for an even share."""
+
+
+def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float | None) -> str:
     """Why nothing can be removed, in one line, with what could be done."""
     name = analysis.model.name
     if not analysis.groups:
@@ -192,7 +228,7 @@ def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float) -> st
         note = f"; node {analysis.notes[0].node!r}: {analysis.notes[0]}" if analysis.notes else ""
         return f"{name}: nothing is prunable{why}{note}; 'graphprune inspect' lists what there is"
     sizes = [g.size for g in analysis.groups if not g.statistical]
-    if sizes and {u.cause for u in untouched} <= {Cause.TOO_FEW, Cause.STATISTICAL}:
+    if ratio is not None and sizes and {u.cause for u in untouched} <= {Cause.TOO_FEW, Cause.STATISTICAL}:
         least = math.ceil(1e4 / max(sizes)) / 1e4  # rounded down it would remove nothing again
         return f"{name}: --ratio {ratio:g} removes nothing; the smallest that does is {least:g}"
     first = untouched[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,11 +11,10 @@ from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction, observe
 from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
-from graphprune.passes.choose.allocation import Before
+from graphprune.passes.choose.allocation import Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.magnitude import Scores
-from graphprune.passes.choose.ratio import Align
-from graphprune.passes.kept import Kept
+from graphprune.passes.kept import Keeping
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
@@ -31,12 +30,14 @@ class Selected:
         scores: by group id, shape ``[classes]``; of groups that go together their sum.
         constant: classes that no input changes; they went first.
         notes: groups whose gradients stop, and what was done about it.
+        allocated: the same as ``chosen``, with what it was weighed by; None where every group gives its share.
     """
 
     chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
     scores: Scores = field(default_factory=dict)
     constant: constants.Constant = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    allocated: Allocated | None = None
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,16 @@ class Request:
     """What is asked for.
 
     Attributes:
-        ratio: share of the classes of every group; with an allocation it says how much goes in all.
-        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        ratio: share of the classes of every group, where budgets come from one; None where they do not.
+        asked: what may be left, and what holds for widths.
         criterion: by what classes are ranked (see ``criteria``).
-        uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
-        before: what has gone in earlier rounds.
+        depth: the share of one group that rankings need to look at.
     """
 
-    ratio: float
-    align: Align = None
+    ratio: float | None
+    asked: Asked
     criterion: str = "magnitude"
-    uniform: bool = False
-    before: Before | None = None
+    depth: float = allocation.MOST
 
 
 def select(
@@ -65,7 +64,7 @@ def select(
     batches: Batches | None,
     seed: int = 0,
     progress: Progress | None = None,
-    kept: Kept | None = None,
+    kept: Keeping | None = None,
 ) -> Selected:
     """Choose the classes of groups that are to go.
 
@@ -78,11 +77,11 @@ def select(
         progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
         kept: where rankings are kept for another run of the same job.
     """
-    ratio, align, criterion = request.ratio, request.align, request.criterion
+    asked, criterion = request.asked, request.criterion
     progress = progress or Progress()
     looks = criteria.needs_inputs(criterion) and batches is not None
-    weighed, most = looks and not request.uniform, max(allocation.MOST, ratio)
-    kept = None if kept is None else kept.on(criterion, most, [g.id for g in groups])
+    weighed = looks and not asked.even
+    kept = None if kept is None else kept.on(criterion, request.depth, [g.id for g in groups])
     before = _read(kept, "weighed" if weighed else "ranked")
     observed: list[Contraction] = []
     some: list[Feeds] = []
@@ -93,27 +92,28 @@ def select(
     rankings = before
     why: Mapping[str, str] = {}
     if rankings is None:
-        rankings, why = criteria.rank(given, groups, criterion, progress.begin("rank"), most)
+        rankings, why = criteria.rank(given, groups, criterion, progress.begin("rank"), request.depth)
         _write(kept if looks else None, "ranked", rankings)
     notes = [_told(f"ranked by magnitude, not by {criterion}", why)] if why else []
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     constant = constants.constant(analysis, groups)
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
-    whole = None if request.before is None else request.before.whole
-    shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
-    if not weighed or not (observed or before):
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant, notes)
-    if before is None:
+    shown = ties.joint(ties.together(analysis, groups, asked.share), scores)
+    weighs = weighed and bool(observed or before)
+    if request.ratio is not None and not weighs:
+        even = by_ratio.select(analysis, groups, scores, request.ratio, asked.align, asked.whole)
+        return Selected(even, shown, constant, notes)
+    if weighs and before is None:
         rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))
         notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
         _write(kept, "weighed", rankings)
     progress.begin("select")
-    chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
-    return Selected(chosen, shown, constant, notes)
+    chosen = allocation.allocate(analysis, groups, rankings, asked if weighs else replace(asked, even=True))
+    return Selected(chosen, shown, constant, notes, chosen)
 
 
-def _write(kept: Kept | None, stage: str, rankings: Mapping[str, Ranking]) -> None:
+def _write(kept: Keeping | None, stage: str, rankings: Mapping[str, Ranking]) -> None:
     if kept is not None:
         found = {"groups": np.asarray(list(rankings))}
         for k, one in enumerate(rankings.values()):
@@ -121,7 +121,7 @@ def _write(kept: Kept | None, stage: str, rankings: Mapping[str, Ranking]) -> No
         kept.write(found, stage)
 
 
-def _read(kept: Kept | None, stage: str) -> dict[str, Ranking] | None:
+def _read(kept: Keeping | None, stage: str) -> dict[str, Ranking] | None:
     """Rankings of an earlier run of the same job."""
     found = None if kept is None else kept.read(stage)
     if found is None:

@@ -9,10 +9,10 @@ import pytest
 from onnx import ModelProto
 
 import graphprune
-from graphprune.analysis import Analysis, analyze, cost
+from graphprune.analysis import Analysis, Group, analyze, cost
 from graphprune.errors import InputError
-from graphprune.passes.choose import criteria
-from graphprune.passes.choose.allocation import MOST, allocate
+from graphprune.passes.choose import allocation, criteria
+from graphprune.passes.choose.allocation import MOST, Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.ratio import Cause, counts, select
 from graphprune.rewrite.removal import Removal
@@ -31,6 +31,16 @@ def ranked(analysis: Analysis, *factors: float) -> dict[str, Ranking]:
         errors = factor * np.linspace(0, 1, group.size + 1) ** 2
         found[group.id] = Ranking(errors[1:], errors)
     return found
+
+
+def allocate(
+    analysis: Analysis, groups: list[Group], rankings: dict[str, Ranking], ratio: float, align: int | None = None
+) -> Allocated:
+    """As much as the same share of every group would free."""
+    even, budget = allocation.even(analysis, groups, ratio, align)
+    alike = {id: len(classes) for id, classes in even.selection.items()}
+    asked = Asked((budget,), max(MOST, ratio), ratio, align, alike=alike)
+    return allocation.allocate(analysis, groups, rankings, asked)
 
 
 def left(analysis: Analysis, selection: dict[str, list[int]]) -> float:

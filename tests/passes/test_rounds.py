@@ -167,7 +167,7 @@ def test_what_only_one_step_wants_is_as_it_was() -> None:
     job = Job()
     assert recipes.pruning(Wish(0.3), job) == recipes.pruning(Wish(0.3, steps=1), job)
     assert Wish(0.75, steps=2).shares() == pytest.approx([0.5, 0.75])
-    for wish, words in ((Wish(0.3, steps=0), "--steps 0 is out of range"), (Wish(steps=2), "there is none")):
+    for wish, words in ((Wish(0.3, steps=0), "--steps 0 is out of range"), (Wish(steps=2), "give one")):
         with pytest.raises(InputError, match=words):
             recipes.pruning(wish, job)
 

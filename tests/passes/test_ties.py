@@ -10,11 +10,11 @@ import graphprune
 from graphprune.analysis import Analysis, analyze
 from graphprune.errors import InputError
 from graphprune.passes.choose import ratio, ties
-from graphprune.passes.choose.allocation import allocate
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.run import synthetic
 from models.small import Net
 from tests import helpers
+from tests.passes.test_allocation import allocate
 
 
 def table(readers: int = 3, rows: int = 40, alias: bool = False) -> ModelProto:

@@ -1,0 +1,1 @@
+"""What a result is to come to: targets, what is measured of a model, and the way there."""

@@ -1,0 +1,165 @@
+"""The pass that makes sure that targets hold: it measures what came of the job, and has it go on otherwise if not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from graphprune.analysis import Analysis
+from graphprune.errors import TargetError
+from graphprune.passes.aim import measure, targets
+from graphprune.passes.aim.course import Course, Try
+from graphprune.passes.aim.onward import DROP, Rules, onward
+from graphprune.passes.aim.targets import Target
+from graphprune.passes.choose.allocation import Budget
+from graphprune.passes.contract import Again, Pass
+from graphprune.passes.state import State
+
+_FIRST = 0.5
+"""Share of the cost that is left in the first try where a drop alone is aimed at."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """How targets were met.
+
+    Attributes:
+        targets: as they were given, with what may be left, and what is: by kind.
+        tries: in order.
+        missed: what does not hold, in words; empty where all do.
+    """
+
+    targets: Mapping[str, tuple[str, float, float]]
+    tries: Sequence[Try]
+    missed: str = ""
+
+
+@dataclass(frozen=True)
+class Meet(Pass):
+    """Have classes chosen so that targets hold, as closely as may be.
+
+    Attributes:
+        targets: what is wanted, as ``macs=0.5``, ``params=3e6``, ``bytes=10M``, ``latency=0.67``, ``speedup=1.5``,
+            ``drop=0.01``; all of them hold in the end.
+        nearest: where they cannot be met, take what comes nearest; the exit status says so all the same.
+        tries: how often classes are chosen anew, at most.
+    """
+
+    name: ClassVar[str] = "meet"
+
+    targets: Sequence[str]
+    nearest: bool = False
+    tries: int = 10
+
+    @property
+    def wanted(self) -> tuple[Target, ...]:
+        """The targets.
+
+        Raises:
+            InputError: one is none.
+        """
+        return targets.parse_all(self.targets)
+
+    def requires(self, state: State) -> Sequence[str]:
+        """Targets are there."""
+        if not self.wanted:
+            return ("targets is empty; give one like macs=0.5",)
+        return ("tries must be at least 1",) if self.tries < 1 else ()
+
+    def start(self, state: State) -> State:
+        """The state with a course."""
+        rules = self._rules(state)
+        if set(rules.limits) == {DROP}:
+            return state.having(Course({rules.lead: _FIRST * rules.whole}))
+        return state.having(Course({kind: limit for kind, limit in rules.limits.items() if kind != DROP}))
+
+    def _rules(self, state: State) -> Rules:
+        limits = {}
+        for one in self.wanted:
+            limits[one.kind] = one.value if one.kind == DROP else one.limit(measure.COSTS[one.kind][0](state))
+        lead = "macs" if measure.COSTS["macs"][0](state) else "params"
+        return Rules(limits, lead=lead, whole=measure.COSTS[lead][0](state), tries=self.tries)
+
+    def budgets(self, state: State, analysis: Analysis, goals: Mapping[str, float]) -> Sequence[Budget]:
+        """What may be left of a model, as the choice of classes takes it."""
+        return [measure.budget(kind, goal, state, analysis) for kind, goal in goals.items()]
+
+    def call(self, state: State) -> State:
+        """Measure; and choose anew where a target does not hold, or more could go."""
+        found, rules = state.found(Course), self._rules(state)
+        if found is None:  # nothing was chosen by it
+            return state
+        kinds = dict.fromkeys([*rules.limits, *found.goals])
+        left = {kind: self._measured(kind, state) for kind in kinds}
+        own = Try(found.goals, left, rules.holds(left))
+        course = _further(found, state, own, rules)
+        goals = onward(rules, course.tries)
+        if goals is not None:
+            raise Again(replace(course, goals=goals))
+        return self._settled(state, course, rules)
+
+    def _measured(self, kind: str, state: State) -> float:
+        return measure.COSTS[kind][1](state)
+
+    def _settled(self, state: State, course: Course, rules: Rules) -> State:
+        """The best state, or where none will do the nearest if that is asked for.
+
+        Raises:
+            TargetError: no try holds; says what comes nearest.
+        """
+        chosen = course.best or course.nearest
+        assert chosen is not None
+        own = next(one for one in course.tries if one is chosen.found(Try))
+        missed = "" if own.holds else self.unmet(state, own.left)
+        if missed and not self.nearest:
+            raise TargetError(
+                f"{state.original.name}: {missed}. Nothing was written; --nearest writes what comes nearest"
+            )
+        told = {one.kind: (one.text, rules.limits[one.kind], own.left[one.kind]) for one in self.wanted}
+        return replace(
+            chosen.having(Met(told, course.tries, missed), replace(course, best=None, nearest=None)),
+            ahead=state.ahead,
+            progress=state.progress,
+        )
+
+    def unmet(self, state: State, left: Mapping[str, float]) -> str:
+        """What does not hold, in words, where so much is left."""
+        limits = self._rules(state).limits
+        found = []
+        for one in self.wanted:
+            if one.kind in left and left[one.kind] > limits[one.kind]:
+                found.append(f"--target {one.text} cannot be met: {_told(one, left[one.kind], limits[one.kind])}")
+        return "; ".join(found)
+
+
+def _told(one: Target, left: float, limit: float) -> str:
+    if one.kind == DROP:
+        return f"the score drops by {left:.4g}"
+    if one.share:
+        return f"{left / limit * one.value:.3g} of it is the least that can be had"
+    return f"{left:,.6g} is the least that can be had"
+
+
+def _further(found: Course, state: State, own: Try, rules: Rules) -> Course:
+    """The course with another try; of those that hold the one with the least of the lead left is best."""
+    state = state.having(own)
+    best, nearest = found.best, found.nearest
+    if own.holds and (best is None or _rank(own, rules) < _rank(_of(best), rules)):
+        best = state
+    if nearest is None or rules.over(own.left) < rules.over(_of(nearest).left):
+        nearest = state
+    return replace(found, tries=(*found.tries, own), best=best, nearest=nearest)
+
+
+def _of(state: State) -> Try:
+    found = state.found(Try)
+    assert found is not None
+    return found
+
+
+def _rank(own: Try, rules: Rules) -> float:
+    """Lower is better among tries that hold: the least left where a drop leads, else what is closest to its limits."""
+    if set(rules.limits) == {DROP}:
+        return own.left[rules.lead]
+    return -rules.over(own.left)

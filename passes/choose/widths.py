@@ -1,0 +1,146 @@
+"""Widths: how many elements of every axis and dim stay, for any number of classes that goes of every unit.
+
+A unit is what gives classes by one number: groups that lose the same classes (see ``ties``), or layers that are to keep
+one width. Of each of its groups the order in which classes go is fixed; so an element goes as soon as the number of its
+unit is above the place of its class in that order, and the sizes for all numbers of one unit are one cumulative count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from graphprune.analysis import Analysis, Group
+from graphprune.passes.choose import ties
+from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.ties import Together
+from graphprune.relation import IntArray
+
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Sets of groups of which one number of classes goes; each set loses classes of its own.
+
+    Attributes:
+        sets: groups of one size that lose the same classes.
+    """
+
+    sets: tuple[Together, ...]
+
+    @property
+    def id(self) -> str:
+        """That of the first group."""
+        return self.sets[0].id
+
+    @property
+    def size(self) -> int:
+        """Number of classes of each group."""
+        return self.sets[0].size
+
+    @property
+    def most(self) -> int:
+        """How many classes may go, whatever else is asked for: some cannot, and one stays."""
+        return min(self.size - 1, *(len(one.free) for one in self.sets))
+
+    @cached_property
+    def members(self) -> tuple[Group, ...]:
+        """All groups."""
+        return tuple(g for one in self.sets for g in one.members)
+
+
+@dataclass
+class Widths:
+    """Sizes of all vertices of a web.
+
+    Attributes:
+        analysis: of the model.
+        units: the units.
+        numbers: how many classes of each unit go.
+    """
+
+    analysis: Analysis
+    units: Sequence[Unit]
+    scores: Scores
+    numbers: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.numbers = [0] * len(self.units)
+        self._places: dict[int, dict[int, IntArray]] = {}
+        for number, unit in enumerate(self.units):
+            for one in unit.sets:
+                self._place(number, one)
+        self._counts = {
+            vertex: self._remaining(np.ones(self.analysis.web.sizes[vertex], bool), number, own[number])
+            for vertex, own in self._places.items()
+            if len(own) == 1
+            for number in own
+        }
+
+    def _place(self, number: int, one: Together) -> None:
+        """By vertex and unit after how many classes each element goes."""
+        order = one.free[np.argsort(self.scores[one.id][one.free], kind="stable")]
+        places = np.full(one.size + 1, _NEVER)  # the last entry stands for no class
+        places[order] = np.arange(len(order))
+        for vertex, labels in (item for group in one.members for item in group.labels.items()):
+            own = self._places.setdefault(vertex, {})
+            own[number] = np.minimum(own[number], places[labels]) if number in own else places[labels]
+
+    def _remaining(self, alive: np.ndarray, number: int, places: IntArray) -> IntArray:
+        """How many elements stay for each number of classes that goes of a unit."""
+        size = self.units[number].size
+        held = places[alive]
+        gone = np.bincount(held[held < size], minlength=size)
+        return np.concatenate([[len(held)], len(held) - np.cumsum(gone)])
+
+    def touched(self, number: int) -> Iterator[int]:
+        """Vertices with elements that a unit may lose."""
+        return (vertex for vertex, own in self._places.items() if number in own)
+
+    def size(self, vertex: int) -> int:
+        """How many elements of a vertex stay."""
+        own = self._places.get(vertex)
+        if own is None:
+            return self.analysis.web.sizes[vertex]
+        if len(own) == 1:
+            return int(self._counts[vertex][self.numbers[next(iter(own))]])
+        return int(self._alive(own).sum())
+
+    def along(self, vertex: int, number: int) -> IntArray:
+        """How many elements of a vertex stay for each number of classes that goes of a unit, all others as they are.
+
+        Shape ``[size of the unit + 1]``; of a vertex that the unit does not touch a number.
+        """
+        own = self._places.get(vertex, {})
+        if number not in own:
+            return np.asarray(self.size(vertex))
+        if len(own) == 1:
+            return self._counts[vertex]
+        others = {k: places for k, places in own.items() if k != number}
+        return self._remaining(self._alive(others), number, own[number])
+
+    def _alive(self, places: Mapping[int, IntArray]) -> np.ndarray:
+        return np.asarray(np.logical_and.reduce([p >= self.numbers[k] for k, p in places.items()]))
+
+    def alike(self, one: Sequence[int], other: Sequence[int]) -> bool:
+        """Whether some vertices lose the same elements as others, whatever goes."""
+        return all(a == b or self._same(a, b) for a, b in zip(one, other, strict=True))
+
+    def _same(self, a: int, b: int) -> bool:
+        first, second = self._places.get(a, {}), self._places.get(b, {})
+        return first.keys() == second.keys() and all(np.array_equal(first[k], second[k]) for k in first)
+
+
+def units(analysis: Analysis, groups: Sequence[Group], share: float) -> list[Unit]:
+    """Each set of groups that go together as a unit of its own.
+
+    Args:
+        analysis: of the model.
+        groups: the groups.
+        share: of the classes that will go.
+    """
+    return [Unit((one,)) for one in ties.together(analysis, groups, share)]

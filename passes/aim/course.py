@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from graphprune.analysis import Analysis
 from graphprune.errors import TargetError
@@ -70,8 +70,7 @@ class Aiming(Protocol):
 
 def aim(state: State) -> Aiming | None:
     """The next pass ahead that aims at targets."""
-    found: Aiming | None = next((one for one in state.ahead if one.name == "meet"), None)
-    return found
+    return next((cast(Aiming, one) for one in state.ahead if one.name == "meet"), None)
 
 
 def budgets(state: State, analysis: Analysis) -> tuple[Sequence[Budget], State]:
@@ -86,7 +85,8 @@ def budgets(state: State, analysis: Analysis) -> tuple[Sequence[Budget], State]:
     found = state.found(Course)
     assert found is not None
     whole = one.budgets(state, analysis, found.goals)
-    names = [other.name for other in state.ahead[: state.ahead.index(one)]]  # type: ignore[arg-type]
+    names = [other.name for other in state.ahead]
+    names = names[: names.index("meet")]
     rounds = 1 + names.count("select")
     return whole if rounds == 1 else [_partly(state, analysis, budget, rounds) for budget in whole], state
 

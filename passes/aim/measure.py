@@ -13,8 +13,8 @@ from graphprune.passes.choose.widths import Widths
 from graphprune.passes.rounds import cutting
 from graphprune.passes.state import State
 
-_HASHES = 2 * (64 + 40)
-"""Bytes that two hashes take in a model's metadata, with their names."""
+_HASHES = 280
+"""Bytes that version, hashes and names take in a model's metadata, about."""
 
 
 def _bytes(state: State) -> float:

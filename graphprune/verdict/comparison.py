@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from graphprune.relation import Values
 
@@ -47,22 +48,34 @@ def metrics(expected: Values, found: Values, name: str = "output", samples: int 
         result = compare(IterationResult({name: found}), IterationResult({name: expected}))[name]
     a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
     with np.errstate(invalid="ignore", over="ignore"):  # what is infinite may well come out as not a number
-        size = float(np.linalg.norm(a) * np.linalg.norm(b))
         noise, span = float(np.mean((a - b) ** 2)) if a.size else 0.0, float(np.ptp(a)) if a.size else 0.0
     data = {
         "max_abs": float(result.max_absdiff),
         "mean_abs": float(result.mean_absdiff),
         "max_rel": float(result.max_reldiff),
         "mean_rel": float(result.mean_reldiff),
-        "cosine": float(a @ b) / size if size else float(np.array_equal(a, b)),
+        "cosine": cosine(a, b),
         "psnr": float("inf") if noise == 0 else 10 * float(np.log10(span**2 / noise)) if span else float("-inf"),
     }
-    if _class_scores(expected, samples):
-        data["top1"] = float((expected.argmax(-1) == found.argmax(-1)).mean())
+    if class_scores(expected, samples):
+        data["top1"] = float(agreeing(expected, found).mean())
     return data
 
 
-def _class_scores(value: Values, samples: int | None) -> bool:
+def cosine(expected: Values, found: Values) -> float:
+    """The cosine of the angle between two outputs as vectors; of a vector of zeros 1 where they are equal, else 0."""
+    a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = float(np.linalg.norm(a) * np.linalg.norm(b))
+        return float(a @ b) / size if size else float(np.array_equal(a, b))
+
+
+def agreeing(expected: Values, found: Values, axis: int = -1) -> npt.NDArray[np.bool_]:
+    """By position whether the largest score is at the same class, of which there are so many along an axis."""
+    return np.asarray(expected.argmax(axis) == found.argmax(axis))
+
+
+def class_scores(value: Values, samples: int | None) -> bool:
     """Whether an output can be class scores: one row of them a sample. Maps, sequences and lists of boxes are none."""
     if value.dtype.kind != "f" or value.ndim != 2 or value.shape[1] < 2:
         return False

@@ -27,7 +27,7 @@ from graphprune.passes.distill.augment import augmenting
 from graphprune.passes.distill.checkpoint import Checkpoint
 from graphprune.passes.distill.goals import Goal
 from graphprune.passes.distill.losses import LOSSES, Measure, measure
-from graphprune.passes.distill.pool import Pool, pools
+from graphprune.passes.distill.pool import Pool, free, pools
 from graphprune.passes.distill.seams import find_seams
 from graphprune.passes.distill.subjects import TRAINED, Subjects, Untrained, changed, find
 from graphprune.passes.distill.teaching import Restrict, Teacher, by_plan, by_removal, seen
@@ -36,7 +36,7 @@ from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.plan import load as load_plan
-from graphprune.run import calibration, sizing
+from graphprune.run import calibration
 from graphprune.run.runtime import Feeds
 
 STEPS = 300
@@ -246,7 +246,7 @@ class Distill(Pass):
 
     def _parts(self, student: Model, tutor: Teacher, runs: Sequence[Feeds], seed: int) -> tuple[Pool, Pool]:
         """What is trained on, and what is held out; joined where both models run on what is."""
-        parts = pools(runs, _free(tutor.original) and _free(student), self.batch, seed)
+        parts = pools(runs, free(tutor.original) and free(student), self.batch, seed)
         if not parts[1].joins:
             return parts
         shared = [name for name in student.output_names if name in _tensors(tutor.original)]
@@ -349,9 +349,3 @@ def _tensors(model: Model) -> set[str]:
 def _others(model: Model) -> list[str]:
     """Outputs that are no tensors: sequences, maps."""
     return [o.name for o in model.graph.output if not o.type.HasField("tensor_type")]
-
-
-def _free(model: Model) -> bool:
-    """Whether the model leaves the number of samples free."""
-    dims = sizing.free_dims(model)
-    return bool(dims) and all(own and isinstance(own[0], str) for own in dims.values())

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.errors import InputError
+from graphprune.model import Model
 from graphprune.relation import Values
+from graphprune.run import sizing
 from graphprune.run.runtime import Feeds
 from graphprune.run.samples import HELD_OUT, count, held_out
 
@@ -69,10 +71,7 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
     Raises:
         InputError: there are too few.
     """
-    runs = list(batches)
-    joined = joins and _joinable(runs)
-    if joined:
-        runs = [{n: v[k : k + 1] for n, v in one.items()} for one in batches for k in range(count(one))]
+    runs, joined = singles(batches, joins)
     held, rest = ([runs[k] for k in part] for part in split(len(runs), seed))
     if len(runs) < HELD_OUT:
         raise InputError(
@@ -80,6 +79,25 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)
+
+
+def singles(batches: Sequence[Feeds], joins: bool) -> tuple[list[Feeds], bool]:
+    """Runs of one sample each where samples can be told apart, else the runs as they came; and which of both.
+
+    Args:
+        batches: inputs, each ready to run.
+        joins: whether the model leaves the number of samples free.
+    """
+    runs = list(batches)
+    if not (joins and _joinable(runs)):
+        return runs, False
+    return [{n: v[k : k + 1] for n, v in one.items()} for one in runs for k in range(count(one))], True
+
+
+def free(model: Model) -> bool:
+    """Whether a model leaves the number of samples free."""
+    dims = sizing.free_dims(model)
+    return bool(dims) and all(own and isinstance(own[0], str) for own in dims.values())
 
 
 def split(count: int, seed: int = 0) -> tuple[list[int], list[int]]:

@@ -1,0 +1,124 @@
+"""Metrics: how good a model is beside the original."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from graphprune.errors import InputError, UserCodeError
+from graphprune.model import Model
+from graphprune.passes import metric as own
+from graphprune.passes.metric import metric
+from graphprune.run.samples import held_out
+from models.small import Net
+from tests.helpers import run
+
+X = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+
+
+def net(noise: float = 0.0, softmax: bool = True, batch: int | str = "batch", second: bool = False) -> ModelProto:
+    made = Net(0)
+    y = made.linear(made.op("Relu", made.linear(made.input("x", [batch, 8]), 8, 16)), 16, 5)
+    model = made.model(made.op("Softmax", y, axis=-1) if softmax else y, rank=2)
+    rng = np.random.default_rng(1)
+    for tensor in (t for t in model.graph.initializer if len(t.dims) > 1):
+        value = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(
+            numpy_helper.from_array(value + noise * rng.standard_normal(value.shape, np.float32), tensor.name)
+        )
+    return model
+
+
+def batches(size: int = 8, values: np.ndarray = X) -> Any:
+    return lambda: ({"x": values[k : k + size]} for k in range(0, len(values), size))
+
+
+def both(**options: Any) -> tuple[np.ndarray, np.ndarray]:
+    feeds = {"x": X[held_out(np.arange(len(X)))]}
+    one, other = (run(net(noise, **options), feeds)[0].astype(np.float64) for noise in (0, 0.3))
+    return one, other
+
+
+def by_hand(name: str, a: np.ndarray, b: np.ndarray) -> float:
+    match name:
+        case "distance":
+            return float(1 - np.linalg.norm(a - b) / np.linalg.norm(a))
+        case "top1":
+            return float((a.argmax(1) == b.argmax(1)).mean())
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean())
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("name", own.FIDELITY)
+def test_held_out_samples_are_compared_whatever_the_batches(name: str, softmax: bool) -> None:
+    wanted = by_hand(name, *both(softmax=softmax))
+    assert wanted < 0.99
+    for size in (8, 7, 50):
+        made = metric(name, Model(net(softmax=softmax)), batches(size))
+        assert made.whole == 1
+        assert made(Model(net(softmax=softmax))) == pytest.approx(1, abs=1e-12)
+        assert made(Model(net(0.3, softmax=softmax))) == pytest.approx(wanted, rel=1e-5)
+        assert made.drop(Model(net(0.3, softmax=softmax))) == pytest.approx(1 - wanted, rel=1e-5)
+
+
+def test_runs_of_a_fixed_size_are_held_out_whole() -> None:
+    made = metric("distance", Model(net(batch=5)), batches(5))
+    held = np.repeat(held_out(np.arange(10)), 5)
+    a, b = (run(net(noise), {"x": X[held]})[0].astype(np.float64) for noise in (0, 0.3))
+    assert made(Model(net(0.3, batch=5))) == pytest.approx(by_hand("distance", a, b), rel=1e-5)
+
+
+def test_what_is_not_finite_is_worst() -> None:
+    made = metric("cosine", Model(net(softmax=False)), batches())
+    broken = net(softmax=False)
+    value = numpy_helper.to_array(broken.graph.initializer[0]).copy()
+    value[:] = np.inf
+    broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(value, broken.graph.initializer[0].name))
+    assert made(Model(broken)) == -np.inf
+
+
+def test_fewer_outputs_are_kept_where_memory_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MEMORY", 200)  # a batch of 8 is 160 bytes
+    made = metric("distance", Model(net()), batches())
+    assert 0 < made(Model(net(0.3))) < 1
+    assert len(made.notes) == 1 and "first 1 of 2" in made.notes[0]
+
+
+def test_functions_of_ones_own() -> None:
+    asked = []
+
+    def size(model: ModelProto) -> int:
+        asked.append(model)
+        return len(model.graph.node) - 10
+
+    made = metric(size, Model(net()), None)
+    assert not asked and made.name == "size"
+    assert made.drop(Model(net())) == 0 and made.whole == len(net().graph.node) - 10
+    assert len(asked) == 2, "the original is judged once"
+
+    def fails(model: ModelProto) -> float:
+        raise ValueError("no data")
+
+    with pytest.raises(UserCodeError, match="fails: raised ValueError: no data"):
+        metric(fails, Model(net()), None)(Model(net()))
+    with pytest.raises(InputError, match="gives NaN"):
+        metric(lambda _: float("nan"), Model(net()), None)(Model(net()))
+    with pytest.raises(InputError, match="one number"):
+        metric(lambda _: "good", Model(net()), None)(Model(net()))
+
+
+def test_what_cannot_be_told_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"--metric f1: .*distance, top1, cosine"):
+        metric("f1", Model(net()), batches())
+    with pytest.raises(InputError, match="--calibration"):
+        metric("top1", Model(net()), None)
+    with pytest.raises(InputError, match="at least 4"):
+        metric("top1", Model(net()), batches(8, X[:3]))(Model(net()))
+    image = Net(0)
+    picture = image.model(image.conv(image.input("x", ["batch", 3, 8, 8]), 3, 4))
+    values = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    with pytest.raises(InputError, match="class scores"):
+        metric("top1", Model(picture), batches(8, values))(Model(picture, None, {}))

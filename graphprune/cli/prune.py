@@ -26,6 +26,7 @@ from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
+from graphprune.passes.metric import FIDELITY
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
@@ -47,6 +48,13 @@ from graphprune.verdict.checks import Checks
     "repeatable, all hold. Numbers up to 1 are shares of the original.",
 )
 @click.option("--nearest", is_flag=True, help="Where --target cannot be met, write what comes nearest; still exits 1.")
+@click.option(
+    "--metric",
+    default=FIDELITY[0],
+    show_default=True,
+    metavar="NAME|MODULE:FUNCTION",
+    help=f"What --target drop measures: {', '.join(FIDELITY)} (to the original, on held-out inputs), or your score.",
+)
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds it goes; each fits.")
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
@@ -87,6 +95,7 @@ def command(
     ratio: float | None,
     target: tuple[str, ...],
     nearest: bool,
+    metric: str,
     steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
@@ -130,7 +139,7 @@ def command(
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
-    meet = Meet(target, nearest) if target else None
+    meet = Meet(target, nearest, metric) if target else None
     wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps, meet)
     recipe = recipes.pruning(
         wish,

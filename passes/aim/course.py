@@ -14,6 +14,7 @@ from graphprune.analysis import Analysis
 from graphprune.errors import TargetError
 from graphprune.passes.choose.allocation import Allocated, Budget
 from graphprune.passes.kept import Keeping, Memory
+from graphprune.passes.metric import Metric
 
 if TYPE_CHECKING:
     from graphprune.passes.state import State
@@ -43,6 +44,7 @@ class Course:
         tries: so far.
         best: the state behind the best result that holds, None where none does.
         nearest: the state behind the result that comes nearest, None before the first.
+        metric: what a drop is measured by.
         memory: what has not to be computed again for another try.
     """
 
@@ -50,6 +52,7 @@ class Course:
     tries: tuple[Try, ...] = ()
     best: State | None = field(default=None, repr=False)
     nearest: State | None = field(default=None, repr=False)
+    metric: Metric | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphprune.analysis import Analysis
 from graphprune.errors import TargetError
@@ -14,9 +14,10 @@ from graphprune.passes.aim.onward import DROP, Rules, onward
 from graphprune.passes.aim.targets import Target
 from graphprune.passes.choose.allocation import Budget
 from graphprune.passes.contract import Again, Pass
+from graphprune.passes.metric import FIDELITY, metric
 from graphprune.passes.state import State
 
-_FIRST = 0.5
+FIRST = 0.5
 """Share of the cost that is left in the first try where a drop alone is aimed at."""
 
 
@@ -25,13 +26,15 @@ class Met:
     """How targets were met.
 
     Attributes:
-        targets: as they were given, with what may be left, and what is: by kind.
+        targets: by kind each as it was given, what may be left, and what is.
         tries: in order.
+        chosen: the place among the tries of the one that was taken.
         missed: what does not hold, in words; empty where all do.
     """
 
     targets: Mapping[str, tuple[str, float, float]]
     tries: Sequence[Try]
+    chosen: int = 0
     missed: str = ""
 
 
@@ -43,6 +46,8 @@ class Meet(Pass):
         targets: what is wanted, as ``macs=0.5``, ``params=3e6``, ``bytes=10M``, ``latency=0.67``, ``speedup=1.5``,
             ``drop=0.01``; all of them hold in the end.
         nearest: where they cannot be met, take what comes nearest; the exit status says so all the same.
+        metric: what drops, for ``drop``: one of ``graphprune.passes.metric.FIDELITY``, on held-out calibration inputs,
+            or ``module:function``, from an ``onnx.ModelProto`` to a score of which more is better.
         tries: how often classes are chosen anew, at most.
     """
 
@@ -50,6 +55,7 @@ class Meet(Pass):
 
     targets: Sequence[str]
     nearest: bool = False
+    metric: str | Callable[..., Any] = FIDELITY[0]
     tries: int = 10
 
     @property
@@ -62,17 +68,32 @@ class Meet(Pass):
         return targets.parse_all(self.targets)
 
     def requires(self, state: State) -> Sequence[str]:
-        """Targets are there."""
+        """Targets are there, and what their measures need."""
         if not self.wanted:
             return ("targets is empty; give one like macs=0.5",)
-        return ("tries must be at least 1",) if self.tries < 1 else ()
+        if self.tries < 1:
+            return ("tries must be at least 1",)
+        if any(one.kind == DROP for one in self.wanted) and self.metric in FIDELITY and state.job.calibration is None:
+            return (
+                "a drop is measured on inputs: give them by --calibration, or a score of yours by --metric "
+                "module:function",
+            )
+        return ()
+
+    def phases(self, state: State) -> Sequence[str]:
+        """Where a score is taken it takes time."""
+        return ("score",) if any(one.kind == DROP for one in self.wanted) else ()
 
     def start(self, state: State) -> State:
-        """The state with a course."""
+        """The state with a course, and with what was measured of the original."""
         rules = self._rules(state)
+        judge = None
+        if DROP in rules.limits:
+            original = state.analysis(state.original).model
+            judge = metric(self.metric, original, state.batches(state.original), state.job.seed)
         if set(rules.limits) == {DROP}:
-            return state.having(Course({rules.lead: _FIRST * rules.whole}))
-        return state.having(Course({kind: limit for kind, limit in rules.limits.items() if kind != DROP}))
+            return state.having(Course({rules.lead: FIRST * rules.whole}, metric=judge))
+        return state.having(Course({k: limit for k, limit in rules.limits.items() if k != DROP}, metric=judge))
 
     def _rules(self, state: State) -> Rules:
         limits = {}
@@ -88,19 +109,14 @@ class Meet(Pass):
     def call(self, state: State) -> State:
         """Measure; and choose anew where a target does not hold, or more could go."""
         found, rules = state.found(Course), self._rules(state)
-        if found is None:  # nothing was chosen by it
+        if found is None:  # nothing was chosen for it
             return state
-        kinds = dict.fromkeys([*rules.limits, *found.goals])
-        left = {kind: self._measured(kind, state) for kind in kinds}
-        own = Try(found.goals, left, rules.holds(left))
-        course = _further(found, state, own, rules)
+        left = {kind: _measured(kind, state, found) for kind in dict.fromkeys([*found.goals, *rules.limits])}
+        course = further(found, state, Try(found.goals, left, rules.holds(left)), rules)
         goals = onward(rules, course.tries)
         if goals is not None:
             raise Again(replace(course, goals=goals))
         return self._settled(state, course, rules)
-
-    def _measured(self, kind: str, state: State) -> float:
-        return measure.COSTS[kind][1](state)
 
     def _settled(self, state: State, course: Course, rules: Rules) -> State:
         """The best state, or where none will do the nearest if that is asked for.
@@ -109,19 +125,16 @@ class Meet(Pass):
             TargetError: no try holds; says what comes nearest.
         """
         chosen = course.best or course.nearest
-        assert chosen is not None
-        own = next(one for one in course.tries if one is chosen.found(Try))
+        own = None if chosen is None else chosen.found(Try)
+        assert chosen is not None and own is not None
         missed = "" if own.holds else self.unmet(state, own.left)
         if missed and not self.nearest:
-            raise TargetError(
-                f"{state.original.name}: {missed}. Nothing was written; --nearest writes what comes nearest"
-            )
+            raise TargetError(f"{state.original.name}: {missed}. Nothing was written; --nearest writes it")
         told = {one.kind: (one.text, rules.limits[one.kind], own.left[one.kind]) for one in self.wanted}
-        return replace(
-            chosen.having(Met(told, course.tries, missed), replace(course, best=None, nearest=None)),
-            ahead=state.ahead,
-            progress=state.progress,
-        )
+        met = Met(told, course.tries, next(k for k, one in enumerate(course.tries) if one is own), missed)
+        notes = () if course.metric is None else course.metric.notes
+        found = chosen.having(met, replace(course, best=None, nearest=None)).noting(*notes)
+        return replace(found, ahead=state.ahead, progress=state.progress)
 
     def unmet(self, state: State, left: Mapping[str, float]) -> str:
         """What does not hold, in words, where so much is left."""
@@ -133,16 +146,24 @@ class Meet(Pass):
         return "; ".join(found)
 
 
+def _measured(kind: str, state: State, course: Course) -> float:
+    if kind == DROP:
+        assert course.metric is not None
+        state.progress.begin("score")
+        return course.metric.drop(state.model)
+    return measure.COSTS[kind][1](state)
+
+
 def _told(one: Target, left: float, limit: float) -> str:
     if one.kind == DROP:
-        return f"the score drops by {left:.4g}"
+        return f"{left:.4g} is the least drop that was found"
     if one.share:
         return f"{left / limit * one.value:.3g} of it is the least that can be had"
     return f"{left:,.6g} is the least that can be had"
 
 
-def _further(found: Course, state: State, own: Try, rules: Rules) -> Course:
-    """The course with another try; of those that hold the one with the least of the lead left is best."""
+def further(found: Course, state: State, own: Try, rules: Rules) -> Course:
+    """The course with another try; it is kept where it holds and is better than the others, or comes nearest."""
     state = state.having(own)
     best, nearest = found.best, found.nearest
     if own.holds and (best is None or _rank(own, rules) < _rank(_of(best), rules)):

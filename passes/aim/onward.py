@@ -3,7 +3,7 @@
 1. What widths do not tell exactly (bytes of a file, a time) is corrected: a budget that was missed by some factor is
    made smaller by it, until the target holds; between a budget that held and one that did not, their geometric mean.
 2. A drop of the score is no budget. Where nothing else is aimed at, the share of the cost that is left is halved until
-   the drop is too large; then the gap between what holds and what does not is halved, in logarithms.
+   the drop is too large; then it is looked for between what holds and what does not, where a line through both says.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphprune.passes.aim.course import Try
 
 DROP = "drop"
 _MARGIN = 0.998
 _CLOSE = 1e-6
+_SIDE = 0.2
+"""Of a gap that is searched, how far from its ends the next try is at least."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,15 @@ def _corrected(kind: str, over: float, tries: Sequence[Try], limit: float) -> fl
 
 def _deeper(rules: Rules, tries: Sequence[Try]) -> dict[str, float] | None:
     """The next share of the cost, where as much is to go as a drop allows."""
-    held = [one.left[rules.lead] for one in tries if one.holds]
-    failed = [one.left[rules.lead] for one in tries if not one.holds]
-    last = tries[-1]
+    lead, limit = rules.lead, rules.limits[DROP]
+    held = {one.left[lead]: one.left[DROP] for one in tries if one.holds}
+    failed = {one.left[lead]: one.left[DROP] for one in tries if not one.holds}
     if not failed:
-        stuck = len(tries) > 1 and last.left[rules.lead] >= tries[-2].left[rules.lead] * (1 - _CLOSE)
-        return None if stuck else {rules.lead: last.left[rules.lead] / 2}
+        stuck = len(tries) > 1 and tries[-1].left[lead] >= tries[-2].left[lead] * (1 - _CLOSE)
+        return None if stuck else {lead: tries[-1].left[lead] / 2}
     high, low = min(held, default=rules.whole), max(failed)
     if high / low < 1 + rules.fine:
         return None
-    return {rules.lead: float((high * low) ** 0.5)}
+    least, most = held.get(high, 0.0), failed[low]
+    part = (limit - least) / (most - least) if np.isfinite(most) and most > least else 0.5
+    return {lead: high * (low / high) ** min(max(part, _SIDE), 1 - _SIDE)}

@@ -29,7 +29,7 @@ _SHOWN = 15
 @click.option("--device", type=click.Choice(list(latency.DEVICES)), help="The same as --provider with its full name.")
 @click.option("--provider", help=f"Of ONNX Runtime; {latency.DEVICES['cpu']} if not given.")
 @click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
-@click.option("--rounds", default=3, show_default=True, help="How often each layer is timed; the median counts.")
+@click.option("--rounds", default=3, show_default=True, help="How often each layer is timed; the fastest counts.")
 @click.option(
     "--levels", metavar="1,0.75,0.5", help="Shares of the full widths; by a layer's number of axes if not given."
 )
@@ -124,7 +124,11 @@ def _print(out: Console, found: latency.Table, output: Path | None, verbose: boo
         faster = [f"{1e3 * half:.3f}", f"{layer.whole / half:.2f}" if half else ""] if layer.axes else ["", ""]
         share = layer.whole / found.covered if found.covered else 0.0
         rows.add_row(
-            Text(layer.node), Text(_short(layer.operators)), f"{100 * share:.1f} %", f"{1e3 * layer.whole:.3f}", *faster
+            Text(layer.node if verbose else _tail(layer.node)),
+            Text(_short(layer.operators)),
+            f"{100 * share:.1f} %",
+            f"{1e3 * layer.whole:.3f}",
+            *faster,
         )
     out.print(rows)
     if len(ranked) > _SHOWN and not verbose:
@@ -138,6 +142,11 @@ def _print(out: Console, found: latency.Table, output: Path | None, verbose: boo
         out.print(Text(f"left out: {len(found.left_out)} nodes (-v)"))
     if output is not None:
         out.print(Text(f"written: {output}"))
+
+
+def _tail(name: str) -> str:
+    """The end of a long name, where exporters' names differ."""
+    return name if len(name) <= 60 else f"...{name[-57:]}"
 
 
 def _short(operators: tuple[str, ...]) -> str:

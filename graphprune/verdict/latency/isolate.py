@@ -18,11 +18,14 @@ from graphprune.model import Use
 from graphprune.relation import Shape
 from graphprune.rewrite.operands import Refit
 from graphprune.verdict.latency.pieces import Piece
+from graphprune.verdict.latency.time_layers import ENTRY
 
 _SMALL = 64
 """Elements up to which a constant that is not cut is written as it is: scales of a resize, bounds of a clip."""
 _FILL = 0.01
 """What floating weights are filled with: positive, since some are variances, and far from where numbers get slow."""
+_IMAGE = 4
+"""Axes of an image."""
 _FILLS_FROM = 9
 """The operator set from which ``ConstantOfShape`` can fill weights in; before, they are written out."""
 
@@ -48,18 +51,25 @@ class Alone:
     operators: list[str]
 
 
-def alone(piece: Piece, refit: Refit) -> Alone:
+def alone(piece: Piece, refit: Refit, blocked: bool = False) -> Alone:
     """The piece as a model.
+
+    Args:
+        piece: the piece.
+        refit: the nodes as they are.
+        blocked: whether the runtime keeps images in blocks of channels. What joins a product then has to come in such
+            a layout, too, or it is not fused as it is within the whole model.
 
     Raises:
         NotAloneError: a shape or a type is not known.
     """
-    return _Build(refit).build(piece)
+    return _Build(refit, blocked).build(piece)
 
 
 @dataclass
 class _Build:
     refit: Refit
+    blocked: bool
     names: dict[Tensor, str] = field(default_factory=dict)
     inputs: list[tuple[str, int, Shape]] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
@@ -71,6 +81,7 @@ class _Build:
 
     def build(self, piece: Piece) -> Alone:
         """Node by node."""
+        self.first = piece.nodes[0]
         for index in piece.nodes:
             self._node(index)
         proto = ModelProto(ir_version=max(self.model.proto.ir_version, 4), opset_import=self.model.proto.opset_import)
@@ -119,7 +130,15 @@ class _Build:
             return self._weight(name, kind, shape)
         self.names[name] = f"t{len(self.names)}"
         self.inputs.append((self.names[name], kind, shape))
+        if self.blocked and index != self.first and kind == TensorProto.FLOAT and len(shape) == _IMAGE:
+            self._enter(name)
         return self.names[name]
+
+    def _enter(self, name: str) -> None:
+        """Put a node in front of an input that does nothing, but runs in the layout of products; it is not counted."""
+        own = f"{ENTRY}{len(self.inputs)}"
+        self.nodes.append(helper.make_node("MaxPool", [self.names[name]], [own], name=own, kernel_shape=[1, 1]))
+        self.names[name] = own
 
     def _shape(self, index: int, position: int, name: str) -> Shape | None:
         use = Use(index, position)

@@ -32,7 +32,7 @@ class How:
     Attributes:
         provider: execution provider of ONNX Runtime.
         threads: within one operator; 0 leaves it to the runtime.
-        rounds: how often each task is timed; the median counts.
+        rounds: how often each task is timed; the fastest counts, since what else runs on the device only adds.
         levels: shares of full widths, in (0, 1]; of None the default, by the number of axes of a layer.
         allow_io: whether inputs and outputs of the graph may shrink, too.
     """

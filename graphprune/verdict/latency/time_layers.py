@@ -29,6 +29,8 @@ import onnxruntime as ort
 
 AROUND = ("ReorderInput", "ReorderOutput", "Transpose", "Cast", "MemcpyToHost", "MemcpyFromHost")
 """Kernels that count only where the layer itself has an operator of this type."""
+ENTRY = "entry"
+"""What the names of nodes begin with that stand in front of a layer and are not part of it."""
 CPU = "CPUExecutionProvider"
 RUNS, LEAST_RUNS, WARMUP = 200, 5, 2
 SECONDS = {"layer": 0.03, "whole": 1.0}
@@ -142,8 +144,8 @@ def _seconds(folder: Path, task: dict[str, Any], how: Settings, number: int) -> 
             return _on_device(session, feeds, SECONDS["whole" if whole else "layer"])
         times = _repeat(lambda: session.run(None, feeds), SECONDS["whole" if whole else "layer"])
         if whole:
-            return float(np.median(times))
-        return middle(kernels(Path(session.end_profiling()), task["operators"])[WARMUP:])
+            return undisturbed(times)
+        return undisturbed(kernels(Path(session.end_profiling()), task["operators"])[WARMUP:])
 
 
 def _providers(provider: str) -> list[str]:
@@ -197,7 +199,7 @@ def _on_device(session: Any, feeds: dict[str, Any], seconds: float) -> float:
 
     batch(WARMUP)
     count = int(min(max(seconds / LEAST_RUNS / max(batch(2), 1e-6), 2), RUNS))
-    return middle([batch(count) for _ in range(LEAST_RUNS)])
+    return undisturbed([batch(count) for _ in range(LEAST_RUNS)])
 
 
 def kernels(profile: Path, operators: Sequence[str]) -> list[float]:
@@ -213,32 +215,30 @@ def kernels(profile: Path, operators: Sequence[str]) -> list[float]:
     around = {name for name in AROUND if name not in operators}
     starts = np.array([start for start, _ in runs])
     for event in events:
-        timed = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-        if timed and event["args"].get("op_name") not in around:
+        name = event["name"] if event.get("cat") == "Node" else ""
+        own = name.endswith("_kernel_time") and not name.startswith(ENTRY)
+        if own and event["args"].get("op_name") not in around:
             times[np.searchsorted(starts, event["ts"], "right") - 1] += event["dur"] * 1e-6
     return [float(t) for t in times]
 
 
-def middle(times: Sequence[float]) -> float:
-    """The mean of the middle half: as steady as the median, and finer than the profiler's microseconds."""
-    kept = np.sort(np.asarray(times, float))
-    rest = len(kept) // 4
-    return float(kept[rest : len(kept) - rest].mean())
+def undisturbed(times: Sequence[float]) -> float:
+    """The mean of the faster half: what else runs on the device only adds; finer than the profiler's microseconds."""
+    return float(np.sort(np.asarray(times, float))[: (len(times) + 1) // 2].mean())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; the exit status is 1 where a task failed, which the table then leaves out."""
     parser = argparse.ArgumentParser(description="Time the tasks of a folder; go on where an earlier run ended.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--provider", help="execution provider of ONNX Runtime; that of tasks.json if not given")
-    parser.add_argument("--threads", type=int, help="within one operator, 0 for the runtime's choice; as above")
+    parser.add_argument("--threads", type=int, help="within one operator; as tasks.json says if not given")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th task, from the I-th on")
     given = parser.parse_args(arguments)
     job = json.loads((given.folder / "tasks.json").read_text())
     number, _, count = given.shard.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         parser.error(f"--shard {given.shard} is not like 1/4")
-    how = settings(given.provider or job["provider"], job["threads"] if given.threads is None else given.threads)
+    how = settings(job["provider"], job["threads"] if given.threads is None else given.threads)
 
     def told(done: int, total: int) -> None:
         if done == total or done % 50 == 0:

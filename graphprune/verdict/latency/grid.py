@@ -21,6 +21,7 @@ from graphprune.rewrite.operands import Refit
 from graphprune.rewrite.removal import Removal, Selection
 from graphprune.rewrite.rewrite import resized
 from graphprune.verdict.latency.pieces import Piece
+from graphprune.verdict.latency.time_layers import Told, untold
 
 Levels = Sequence[float]
 """Shares of a full width, in (0, 1], descending from 1."""
@@ -99,7 +100,7 @@ def visit(
     analysis: Analysis,
     wanted: Sequence[Point],
     see: Callable[[Point, Refit | str], None],
-    told: Callable[[int], object],
+    told: Told = untold,
 ) -> None:
     """Show each point together with the nodes as they are there, or why they cannot be had.
 
@@ -107,7 +108,7 @@ def visit(
         analysis: of the model.
         wanted: the points.
         see: is shown each once.
-        told: is told how many have been.
+        told: is told how many of how many have been.
     """
     done = 0
     for batch in _batches(wanted):
@@ -116,7 +117,7 @@ def visit(
             alone = given if len(batch) == 1 or isinstance(given, Refit) else _resized(analysis, point.counts)
             see(point, alone)
         done += len(batch)
-        told(done)
+        told(done, len(wanted))
 
 
 def _resized(analysis: Analysis, counts: Mapping[str, int]) -> Refit | str:

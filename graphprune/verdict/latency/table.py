@@ -30,7 +30,7 @@ Axis = tuple[str, int]
 """A tensor by its name in the model, and the number of one of its axes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """How long a layer takes, by the widths of some axes.
 

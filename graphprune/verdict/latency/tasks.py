@@ -95,7 +95,7 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         whole = _whole(folder, model, analysis)
-        grid.visit(analysis, points, see, lambda done: told(done, len(points)))
+        grid.visit(analysis, points, see, told)
         shutil.copyfile(time_layers.__file__, folder / "time_layers.py")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error

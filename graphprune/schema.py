@@ -1,4 +1,4 @@
-"""The JSON schemas of what other programs read: plans, recipes, verdicts, benchmarks; each lies beside its code."""
+"""The JSON schemas of what other programs read: plans, recipes, verdicts and so on; each lies beside its code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 _HOMES = {
     "bench": "graphprune.verdict",
     "plan": "graphprune.rewrite",
+    "profile": "graphprune.verdict.latency",
     "recipe": "graphprune.passes",
+    "tasks": "graphprune.verdict.latency",
     "verdict": "graphprune.verdict",
 }
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict`` or ``bench``."""
+    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict``, ``bench``, ``profile`` or ``tasks``."""
     found: dict[str, Any] = json.loads((files(_HOMES[name]) / f"{name}.schema.json").read_text())
     return found

@@ -18,6 +18,7 @@ _COMMANDS = {
     "init": "Write a recipe to start from.",
     "inspect": "List what can be pruned, what cannot, and why.",
     "ops": "List every operator with its rule.",
+    "profile": "Time each layer at several widths.",
     "prune": "Remove what matters least, and prove it.",
     "run": "Do what a recipe says to models.",
     "sparsify": "Make weights sparse: 2:4 and other patterns.",

@@ -18,7 +18,18 @@ import numpy as np
 from graphprune.analysis import Analysis, Group, cost
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.criteria import Ranking
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, lowest, select
+from graphprune.passes.choose.ratio import (
+    Align,
+    Cause,
+    Chosen,
+    Untouched,
+    counts,
+    going,
+    least,
+    lowest,
+    select,
+    usual,
+)
 from graphprune.passes.choose.ties import Together
 from graphprune.rewrite.removal import Removal, Selection
 
@@ -47,6 +58,8 @@ def allocate(
     ratio: float,
     align: Align = None,
     before: Before | None = None,
+    most: Mapping[str, int] | None = None,
+    own: Mapping[str, float] | None = None,
 ) -> Chosen:
     """Choose classes of all groups together.
 
@@ -57,23 +70,28 @@ def allocate(
         ratio: share of the classes of every group whose removal sets how much is to go.
         align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
         before: what has gone in earlier rounds.
+        most: by group id how many classes may go at most (see ``steering``).
+        own: by group id a ratio of its own: so much goes of it, whatever others lose.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
     """
     scores = {id: ranking.scores for id, ranking in rankings.items()}
     whole = {} if before is None else before.whole
-    uniform = select(analysis, groups, scores, ratio, align, whole)
+    uniform = select(analysis, groups, scores, ratio, align, whole, most, own)
     if not uniform.selection and before is None:
         return uniform
     alike = {id: len(classes) for id, classes in uniform.selection.items()}
-    sets = ties.together(analysis, groups, going(groups, ratio, whole))
+    sets = ties.together(analysis, groups, going(groups, usual(ratio, own), whole))
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
     scores = ties.joint(sets, scores)
     price = _price(analysis, sets)
-    free = {
-        one.id: _numbers(analysis, one, alike.get(one.id, 0), ratio, align, whole.get(one.id, one.size)) for one in sets
-    }
+    free = {}
+    for one in sets:
+        size, same = whole.get(one.id, one.size), alike.get(one.id, 0)
+        cap = min(int(max(MOST, ratio) * size) - (size - one.size), least(one, most, one.size - 1))
+        fixed = any(g.id in (own or {}) for g in one.members)
+        free[one.id] = np.array([same]) if fixed else _numbers(analysis, one, same, align, cap)
     budget = left(analysis, uniform.selection if before is None else {}) - (0 if before is None else before.more)
 
     def chosen(factor: float) -> Chosen:
@@ -114,8 +132,8 @@ def _price(analysis: Analysis, sets: Sequence[Together]) -> dict[str, np.ndarray
     return {one.id: np.arange(one.size + 1) * float(worth[one.id].mean()) / whole for one in sets}
 
 
-def _numbers(analysis: Analysis, groups: Together, alike: int, ratio: float, align: Align, whole: int) -> np.ndarray:
+def _numbers(analysis: Analysis, groups: Together, alike: int, align: Align, most: int) -> np.ndarray:
     """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
-    most = min(int(max(MOST, ratio) * whole) - (whole - groups.size), len(groups.free), groups.size - 1)
+    most = min(most, len(groups.free), groups.size - 1)
     aligned = (k for k in counts(analysis, groups, align) if k <= most and groups.pays(k / groups.size))
     return np.unique([0, alike, *aligned])

@@ -49,6 +49,8 @@ class Request:
         criterion: by what classes are ranked (see ``criteria``).
         uniform: take the same share of every group; else inputs decide, where the criterion looks at any.
         before: what has gone in earlier rounds.
+        most: by group id how many classes may go at most (see ``steering``).
+        own: by group id a ratio of its own.
     """
 
     ratio: float
@@ -56,6 +58,8 @@ class Request:
     criterion: str = "magnitude"
     uniform: bool = False
     before: Before | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 def select(
@@ -81,7 +85,7 @@ def select(
     ratio, align, criterion = request.ratio, request.align, request.criterion
     progress = progress or Progress()
     looks = criteria.needs_inputs(criterion) and batches is not None
-    weighed, most = looks and not request.uniform, max(allocation.MOST, ratio)
+    weighed, most = looks and not request.uniform, max(allocation.MOST, ratio, *request.own.values())
     kept = None if kept is None else kept.on(criterion, most, [g.id for g in groups])
     before = _read(kept, "weighed" if weighed else "ranked")
     observed: list[Contraction] = []
@@ -101,15 +105,18 @@ def select(
     for id, classes in constant.items():
         scores[id][classes] = 0  # they cost nothing
     whole = None if request.before is None else request.before.whole
-    shown = ties.joint(ties.together(analysis, groups, by_ratio.going(groups, ratio, whole)), scores)
+    own, cap = request.own, request.most
+    usual = by_ratio.going(groups, by_ratio.usual(ratio, own), whole)
+    shown = ties.joint(ties.together(analysis, groups, usual), scores)
     if not weighed or not (observed or before):
-        return Selected(by_ratio.select(analysis, groups, scores, ratio, align, whole), shown, constant, notes)
+        even = by_ratio.select(analysis, groups, scores, ratio, align, whole, cap, own)
+        return Selected(even, shown, constant, notes)
     if before is None:
         rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))
         notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
         _write(kept, "weighed", rankings)
     progress.begin("select")
-    chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before)
+    chosen = allocation.allocate(analysis, groups, rankings, ratio, align, request.before, cap, own)
     return Selected(chosen, shown, constant, notes)
 
 

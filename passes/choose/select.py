@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from math import lcm
 from typing import ClassVar
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
-from graphprune.passes.choose import allocation, criteria, selection
+from graphprune.passes.choose import allocation, backends, criteria, selection, ties
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Before
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
+from graphprune.passes.choose.steering import Steered, Steering
 from graphprune.passes.contract import SCHEMA, Pass
 from graphprune.passes.kept import content
 from graphprune.passes.rounds import Cutting, descent, joined, pending
@@ -51,11 +53,14 @@ class Select(Pass):
             is ``obs`` with calibration inputs and ``magnitude`` without.
         uniform: take the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs say which groups give them (see ``graphprune.passes.choose.allocation``).
-        align: widths that remain are rounded up to a multiple of this; where it is left out, what passes ahead ask for,
-            else a multiple of 4 or of 2 where that costs little of a group.
+        align: widths that remain are rounded up to a multiple of this; where it is left out, what passes ahead ask for
+            and ``backend`` says, else a multiple of 4 or of 2 where that costs little of a group.
         include: globs on group ids and node names: these and no others.
         exclude: globs on group ids and node names: not these.
         allow_statistical: groups too that a mean runs over: removal leaves an error, which the proof reports.
+        backend: the runtime that the model is for, whose widths it gets (see ``graphprune.passes.choose.backends``).
+        ratios, limits, min_width, before, after, keep_first, keep_last: what holds for single groups, and which stay
+            whole (see ``graphprune.passes.choose.steering``).
     """
 
     name: ClassVar[str] = "select"
@@ -68,10 +73,26 @@ class Select(Pass):
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     allow_statistical: bool = False
+    backend: str | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    min_width: int | None = None
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    keep_first: int = 0
+    keep_last: int = 0
+
+    @property
+    def steering(self) -> Steering:
+        """What holds for single groups."""
+        return Steering(**{one.name: getattr(self, one.name) for one in fields(Steering)})
 
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
         by_ratio.check_ratio(self.ratio, self.align)
+        self.steering.check()
+        if self.backend is not None:
+            backends.find(self.backend)
         self._criterion(state)
         if not state.will("cut"):
             return ("no pass 'cut' is ahead, so that what is chosen would stay",)
@@ -81,7 +102,7 @@ class Select(Pass):
             for one in state.ahead[names.index("cut") :]
             if isinstance(one, Select) and self._scope() == one._scope()
         ]
-        if all(one.ratio > self.ratio for one in later):
+        if all(_more(self, one) for one in later):
             return ()
         return (
             f"the 'select' of a later round must have a ratio above {self.ratio:g}: it is of what the original has, so "
@@ -91,8 +112,8 @@ class Select(Pass):
     def _criterion(self, state: State) -> str:
         return criteria.resolve_criterion(self.criterion, state.job.calibration is not None)
 
-    def _scope(self) -> tuple[list[str], list[str]]:
-        return sorted(self.include), sorted(self.exclude)
+    def _scope(self) -> list[list[str]]:
+        return [sorted(one) for one in (self.include, self.exclude, self.before, self.after)]
 
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""
@@ -103,13 +124,16 @@ class Select(Pass):
         """Put the classes that are to go into the plan."""
         earlier, job = state.found(Cutting), state.job
         analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
-        groups, left = self._candidates(state, analysis, kin)
-        before = None if earlier is None or kin is None else self._before(state, earlier, kin)
-        request = selection.Request(self.ratio, self._widths(state), self._criterion(state), self.uniform, before)
+        first = self.steering.of(analysis if earlier is None else earlier.analysis)
+        steered = first.now(kin)
+        groups, left = self._candidates(state, analysis, kin, steered)
+        align, criterion = self._widths(state, analysis), self._criterion(state)
+        before = None if earlier is None or kin is None else self._before(earlier, kin, first, align)
+        request = selection.Request(self.ratio, align, criterion, self.uniform, before, steered.most, steered.ratios)
         again = None if state.kept is None else state.kept.on(self.name, content(state.model))
         batches = state.batches(state.model)
         selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
-        untouched = left + selected.chosen.untouched
+        untouched = left + self._explained(selected.chosen.untouched)
         if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
             raise InputError(_nothing(analysis, untouched, self.ratio))
         entries = [
@@ -126,33 +150,59 @@ class Select(Pass):
         return state.having(found, plan=plan).noting(*selected.notes)
 
     def _candidates(
-        self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None
+        self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None, steered: Steered
     ) -> tuple[list[Group], list[Untouched]]:
         """Groups to choose from, and those that stay whole for a reason of their own."""
         whole = None if kin is None else {id: one.group.size for id, one in kin.items()}
         called = None if kin is None else {id: one.group.id for id, one in kin.items()}
-        share = by_ratio.going(analysis.groups, self.ratio or 0.5, whole)
+        share = by_ratio.going(analysis.groups, self._share, whole)
         groups, left = by_ratio.candidates(analysis, self.include, self.exclude, self.allow_statistical, share, called)
+        groups, kept = steered.apart(ties.together(analysis, groups, share))
+        left += kept
         taken = {entry.id for entry in pending(state)}  # by an earlier pass, which has the say
         if called is None:
             return [group for group in groups if group.id not in taken], left
         lost = [Untouched(STRANGE, group=g.id, cause=Cause.STRANGE) for g in groups if g.id not in called]
         return [g for g in groups if called.get(g.id, "") not in {"", *taken}], left + lost
 
-    def _before(self, state: State, earlier: Cutting, kin: Mapping[str, Ancestor]) -> Before:
+    @property
+    def _share(self) -> float:
+        return by_ratio.usual(self.ratio, self.ratios) or 0.5
+
+    def _before(self, earlier: Cutting, kin: Mapping[str, Ancestor], steered: Steered, align: by_ratio.Align) -> Before:
         """What has gone, and how much is still to go until as much has as the same share of every group frees."""
-        first, align = earlier.analysis, self._widths(state)
+        first = earlier.analysis
         if isinstance(align, Mapping):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
-        groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5)[0]
-        even = by_ratio.select(first, groups, {g.id: np.zeros(g.size) for g in groups}, self.ratio, align)
+        groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self._share)[0]
+        groups = steered.apart(ties.together(first, groups, self._share))[0]
+        zeros = {g.id: np.zeros(g.size) for g in groups}
+        even = by_ratio.select(first, groups, zeros, self.ratio, align, None, steered.most, steered.ratios)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}
         goal = {**{id: classes for id, classes in gone.items() if id not in own}, **even.selection}
         more = allocation.left(first, gone) - allocation.left(first, goal)
         return Before({id: one.group.size for id, one in kin.items()}, more)
 
-    def _widths(self, state: State) -> by_ratio.Align:
-        return self.align if self.align is not None else state.bounds() or None
+    def _widths(self, state: State, analysis: Analysis) -> by_ratio.Align:
+        bounds = state.bounds()
+        if self.align is not None or self.backend is None:
+            return self.align if self.align is not None else bounds or None
+        steps = backends.find(self.backend).steps(backends.kind_of(analysis))
+        return {g.id: tuple(lcm(n, bounds[g.id]) if g.id in bounds else n for n in steps) for g in analysis.groups}
+
+    def _explained(self, untouched: Sequence[Untouched]) -> list[Untouched]:
+        """Why a backend's multiple keeps groups whole."""
+        if self.backend is None or self.align is not None:
+            return list(untouched)
+        why = backends.find(self.backend).why
+        return [replace(u, text=f"{u.text}, and {why}") if u.cause is Cause.WIDTH else u for u in untouched]
+
+
+def _more(one: Select, later: Select) -> bool:
+    """Whether another round asks for more of something, and for less of nothing."""
+    pairs = [(one.ratios.get(g, 0), later.ratios.get(g, 0)) for g in {**one.ratios, **later.ratios}]
+    pairs.append((one.ratio, later.ratio))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _in_terms(untouched: Sequence[Untouched], kin: Mapping[str, Ancestor] | None) -> list[Untouched]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, VerdictError
+    from graphprune.passes.choose.steering import Steering
     from graphprune.passes.jobs import apply, distill, prune, run_recipe, sparsify
     from graphprune.passes.results import Result
     from graphprune.rewrite.plan import Plan
@@ -26,6 +27,7 @@ _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
     "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "VerdictError"),
+    "passes.choose.steering": ("Steering",),
     "passes.results": ("Result",),
     "passes.jobs": ("apply", "distill", "prune", "run_recipe", "sparsify"),
     "rewrite.plan": ("Plan",),
@@ -45,6 +47,7 @@ __all__ = [
     "Plan",
     "ProofError",
     "Result",
+    "Steering",
     "Verdict",
     "VerdictError",
     "analyze",

@@ -18,9 +18,11 @@ from graphprune.cli.options import (
 )
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
+from graphprune.cli.steering import steering_options
 from graphprune.cli.watching import watched
 from graphprune.model import paths
 from graphprune.passes import recipes
+from graphprune.passes.choose.steering import Steering
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
@@ -36,7 +38,7 @@ from graphprune.verdict.checks import Checks
 @click.command("prune")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
-@click.option("--ratio", type=float, help="Share of each group's classes to remove, 0 to below 1.")
+@steering_options
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds --ratio goes; each fits.")
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
@@ -75,6 +77,8 @@ def command(
     model: Path,
     output: Path | None,
     ratio: float | None,
+    steering: Steering,
+    backend: str | None,
     steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
@@ -113,12 +117,13 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if ratio is None and not blocks and not remove_block:
+    if ratio is None and not steering.ratios and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
-    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps)
+    globs = (include, exclude, allow_statistical)
+    wish = recipes.Wish(ratio or 0.0, align, *globs, criterion, uniform, steps, backend, steering)
     recipe = recipes.pruning(
         wish,
         job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,7 +23,6 @@ from graphprune.cli.steering import steering_options
 from graphprune.cli.watching import watched
 from graphprune.model import paths
 from graphprune.passes import recipes
-from graphprune.passes.choose.steering import Steering
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
@@ -76,9 +76,7 @@ from graphprune.verdict.checks import Checks
 def command(
     model: Path,
     output: Path | None,
-    ratio: float | None,
-    steering: Steering,
-    backend: str | None,
+    wish: recipes.Wish | None,
     steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
@@ -117,15 +115,14 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if ratio is None and not steering.ratios and not blocks and not remove_block:
+    if wish is None and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
-    globs = (include, exclude, allow_statistical)
-    wish = recipes.Wish(ratio or 0.0, align, *globs, criterion, uniform, steps, backend, steering)
+    wish = replace(wish or recipes.Wish(), include=include, exclude=exclude, allow_statistical=allow_statistical)
     recipe = recipes.pruning(
-        wish,
+        replace(wish, align=align, criterion=criterion, uniform=uniform, steps=steps),
         job,
         Request(remove_block, blocks, block_score),
         None if pattern is None else sparse.Request(pattern, method, permute, amount),

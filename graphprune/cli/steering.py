@@ -1,4 +1,4 @@
-"""What users say of single groups, regions and widths, as options that are gathered as ``steering``."""
+"""How much is to go, and what users say of single groups, regions and widths, as options."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from typing import Any, TypeVar
 import click
 
 from graphprune.passes.choose.steering import Steering, load
+from graphprune.passes.recipes import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def steering_options(function: F) -> F:
-    """``--ratio`` as ``ratio`` and, with the others, as ``steering``; ``--for`` as ``backend``."""
+    """``--ratio``, ``--for`` and what steers, gathered as ``wish``: None where no ratio is given."""
 
     @functools.wraps(function)
     def gathered(
         *arguments: Any,
         ratios: tuple[float | None, dict[str, float]],
         limits: dict[str, float],
+        backend: str | None,
         steer: Path | None,
         **others: Any,
     ) -> Any:
@@ -29,7 +31,9 @@ def steering_options(function: F) -> F:
         steering = Steering(ratios[1], limits, **numbers)
         if steer is not None:
             steering = steering.over(load(steer))
-        return function(*arguments, ratio=ratios[0], steering=steering, **others)
+        wish = Wish(ratios[0] or 0.0, backend=backend, steering=steering)
+        given = ratios[0] is not None or wish.asks
+        return function(*arguments, wish=wish if given else None, **others)
 
     for option in (
         click.option("--steer", type=click.Path(path_type=Path), metavar="FILE", help="The same from a file."),

@@ -195,7 +195,7 @@ def _backends(data: Mapping[str, Any]) -> dict[str, Backend]:
 
 
 def table() -> str:
-    """All backends of this package as Markdown, each with its facts' sources."""
+    """All backends of this package as Markdown; their facts stand in the file."""
     lines = [
         "| `--for` | is | " + " | ".join(KINDS) + " | other widths | from |",
         "|---|---|" + "---|" * (len(KINDS) + 2),
@@ -203,8 +203,8 @@ def table() -> str:
     for one in _own().values():
         each = [str(one.align(k)) if {k} & {*one.outputs, *one.sums} else "" for k in KINDS]
         other = one.otherwise + (f"; then {', '.join(map(str, one.less))}" if one.less else "")
-        source = "; ".join(dict.fromkeys(f"{f.source} ({f.sure})" for f in one.facts))
-        lines.append(f"| `{one.name}` | {one.title} | {' | '.join(each)} | {other} | {source} |")
+        sure = ", ".join(dict.fromkeys(fact.sure for fact in one.facts))
+        lines.append(f"| `{one.name}` | {one.title} | {' | '.join(each)} | {other} | {sure} |")
     return "\n".join(lines) + "\n"
 
 

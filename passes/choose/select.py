@@ -147,7 +147,8 @@ class Select(Pass):
         chosen = {entry.id for entry in plan.groups}
         kept = [one for one in _in_terms(untouched, kin) if one.group not in chosen]
         found = Chosen({**known.scores, **selected.scores}, {**known.constant, **selected.constant}, kept)
-        return state.having(found, plan=plan).noting(*selected.notes)
+        notes = [*self._meant(analysis if earlier is None else None), *selected.notes]
+        return state.having(found, plan=plan).noting(*notes)
 
     def _candidates(
         self, state: State, analysis: Analysis, kin: Mapping[str, Ancestor] | None, steered: Steered
@@ -189,6 +190,14 @@ class Select(Pass):
             return self.align if self.align is not None else bounds or None
         steps = backends.find(self.backend).steps(backends.kind_of(analysis))
         return {g.id: tuple(lcm(n, bounds[g.id]) if g.id in bounds else n for n in steps) for g in analysis.groups}
+
+    def _meant(self, analysis: Analysis | None) -> list[str]:
+        """What widths a backend is taken to want, told before the first cut."""
+        if self.backend is None or self.align is not None or analysis is None:
+            return []
+        one = backends.find(self.backend)
+        kind = one.kind or backends.kind_of(analysis)
+        return [f"for {one.name}: widths are multiples of {one.align(kind)}, as pays with {kind} weights"]
 
     def _explained(self, untouched: Sequence[Untouched]) -> list[Untouched]:
         """Why a backend's multiple keeps groups whole."""

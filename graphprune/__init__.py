@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, TargetError, VerdictError
     from graphprune.passes.aim.meet import Meet
+    from graphprune.passes.choose.steering import Steering
     from graphprune.passes.jobs import apply, distill, prune, sparsify
     from graphprune.passes.results import Result
     from graphprune.passes.running import run_recipe
@@ -28,6 +29,7 @@ _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
     "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "TargetError", "VerdictError"),
+    "passes.choose.steering": ("Steering",),
     "passes.results": ("Result",),
     "passes.aim.meet": ("Meet",),
     "passes.jobs": ("apply", "distill", "prune", "sparsify"),
@@ -50,6 +52,7 @@ __all__ = [
     "Plan",
     "ProofError",
     "Result",
+    "Steering",
     "TargetError",
     "Verdict",
     "VerdictError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,6 +19,8 @@ from graphprune.cli.options import (
 )
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
+from graphprune.cli.steering import steering_options
+from graphprune.cli.targets import target_options
 from graphprune.cli.watching import watched
 from graphprune.errors import TargetError
 from graphprune.model import paths
@@ -26,7 +29,6 @@ from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.depth.influence import SCORES
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.metric import FIDELITY
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
@@ -39,22 +41,8 @@ from graphprune.verdict.checks import Checks
 @click.command("prune")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
-@click.option("--ratio", type=float, help="Share of each group's classes to remove, 0 to below 1.")
-@click.option(
-    "--target",
-    multiple=True,
-    metavar="KIND=VALUE",
-    help="What the result is to come to: macs=0.5, params=3e6, bytes=10M, speedup=1.5, latency=12ms, drop=0.01; "
-    "repeatable, all hold. Numbers up to 1 are shares of the original.",
-)
-@click.option("--nearest", is_flag=True, help="Where --target cannot be met, write what comes nearest; still exits 1.")
-@click.option(
-    "--metric",
-    default=FIDELITY[0],
-    show_default=True,
-    metavar="NAME|MODULE:FUNCTION",
-    help=f"What --target drop measures: {', '.join(FIDELITY)} (to the original, on held-out inputs), or your score.",
-)
+@steering_options
+@target_options
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds it goes; each fits.")
 @click.option("--blocks", type=int, default=0, help="How many whole blocks to remove, the least important first.")
 @click.option("--remove-block", multiple=True, metavar="ID", help="Blocks to remove (or choose from), by id or glob.")
@@ -92,10 +80,8 @@ from graphprune.verdict.checks import Checks
 def command(
     model: Path,
     output: Path | None,
-    ratio: float | None,
-    target: tuple[str, ...],
-    nearest: bool,
-    metric: str,
+    wish: recipes.Wish,
+    meet: Meet | None,
     steps: int,
     blocks: int,
     remove_block: tuple[str, ...],
@@ -134,15 +120,15 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if ratio is None and not target and not blocks and not remove_block:
+    wish = replace(wish, target=meet)
+    if not wish.asks and not blocks and not remove_block:
         raise click.UsageError("nothing is asked for: give --target, --ratio, --blocks or --remove-block")
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
-    meet = Meet(target, nearest, metric) if target else None
-    wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps, meet)
+    wish = replace(wish, include=include, exclude=exclude, allow_statistical=allow_statistical)
     recipe = recipes.pruning(
-        wish,
+        replace(wish, align=align, criterion=criterion, uniform=uniform, steps=steps),
         job,
         Request(remove_block, blocks, block_score),
         None if pattern is None else sparse.Request(pattern, method, permute, amount),

@@ -102,7 +102,8 @@ def select(
     shown = ties.joint(ties.together(analysis, groups, asked.share), scores)
     weighs = weighed and bool(observed or before)
     if request.ratio is not None and not weighs:
-        even = by_ratio.select(analysis, groups, scores, request.ratio, asked.align, asked.whole)
+        terms = asked.terms
+        even = by_ratio.select(analysis, groups, scores, request.ratio, terms.align, terms.whole, terms.most, terms.own)
         return Selected(even, shown, constant, notes)
     if weighs and before is None:
         rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
-from graphprune.passes.choose import allocation, backends, criteria, selection, ties
+from graphprune.passes.choose import allocation, backends, criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Before
 from graphprune.passes.choose.constants import Constant
@@ -158,7 +158,7 @@ class Select(Pass):
         called = None if kin is None else {id: one.group.id for id, one in kin.items()}
         share = by_ratio.going(analysis.groups, self._share, whole)
         groups, left = by_ratio.candidates(analysis, self.include, self.exclude, self.allow_statistical, share, called)
-        groups, kept = steered.apart(ties.together(analysis, groups, share))
+        groups, kept = steered.apart(analysis, groups, share)
         left += kept
         taken = {entry.id for entry in pending(state)}  # by an earlier pass, which has the say
         if called is None:
@@ -176,7 +176,7 @@ class Select(Pass):
         if isinstance(align, Mapping):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self._share)[0]
-        groups = steered.apart(ties.together(first, groups, self._share))[0]
+        groups = steered.apart(first, groups, self._share)[0]
         zeros = {g.id: np.zeros(g.size) for g in groups}
         even = by_ratio.select(first, groups, zeros, self.ratio, align, None, steered.most, steered.ratios)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}

@@ -122,9 +122,8 @@ def prune(
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     said = steering if isinstance(steering, Steering) else Steering() if steering is None else load_steering(steering)
-    wish = recipes.Wish(
-        ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said, _meet(target)
-    )
+    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
+    wish = replace(wish, target=_meet(target))
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

@@ -63,15 +63,18 @@ class Wish:
         """Whether any class is to go."""
         return bool(self.ratio or self.target) or any(self.steering.ratios.values())
 
-    def rounds(self, criterion: str) -> list[Select]:
-        """The choice of each round: each takes the same share of what is left of the original's classes."""
-        return [self._round(criterion, (k + 1) / self.steps) for k in range(self.steps)] if self.asks else []
+    def shares(self) -> list[float]:
+        """What share of the original's classes is gone after each round: each takes the same of what is left."""
+        return [part(self.ratio, k / self.steps) for k in range(1, self.steps + 1)]
 
-    def _round(self, criterion: str, share: float) -> Select:
-        ratio = None if self.target is not None else part(self.ratio, share)
-        own = self.steering.scaled(share)
-        first = (ratio, criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical)
-        return Select(*first, backend=self.backend, **vars(own))
+    def rounds(self, criterion: str) -> list[Select]:
+        """The choice of each round, none where nothing is asked for."""
+        plain = (criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical, self.backend)
+        return [
+            Select(None if self.target else ratio, *plain, **vars(self.steering.scaled(k / self.steps)))
+            for k, ratio in enumerate(self.shares(), 1)
+            if self.asks
+        ]
 
     def check(self) -> None:
         """Raise InputError where a value is out of range."""

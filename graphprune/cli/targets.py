@@ -34,9 +34,7 @@ def target_options(function: F) -> F:
             metavar="NAME|MODULE:FUNCTION",
             help=f"What a drop is of: {', '.join(FIDELITY)} (to the original, on held-out inputs), or your score.",
         ),
-        click.option(
-            "--nearest", is_flag=True, help="Where --target cannot be met, write what comes nearest; exits 1."
-        ),
+        click.option("--nearest", is_flag=True, help="Where --target cannot be met, write the nearest; exits 1."),
         click.option(
             "--target",
             multiple=True,

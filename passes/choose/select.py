@@ -11,7 +11,7 @@ from typing import ClassVar
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.passes.aim import course
-from graphprune.passes.choose import allocation, backends, criteria, selection, ties
+from graphprune.passes.choose import allocation, backends, criteria, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Asked, Budget, Terms
 from graphprune.passes.choose.constants import Constant
@@ -112,8 +112,8 @@ class Select(Pass):
         if all(_more(self, one) for one in later):
             return ()
         return (
-            f"the 'select' of a later round must have a ratio above {self.ratio or 0:g}: it is of what the original has, so "
-            "that it says how much is gone then",
+            f"the 'select' of a later round must have a ratio above {self.ratio or 0:g}: it is of what the original "
+            "has, so that it says how much is gone then",
         )
 
     def _criterion(self, state: State) -> str:
@@ -165,7 +165,7 @@ class Select(Pass):
         called = None if kin is None else {id: one.group.id for id, one in kin.items()}
         share = by_ratio.going(analysis.groups, self._share, whole)
         groups, left = by_ratio.candidates(analysis, self.include, self.exclude, self.allow_statistical, share, called)
-        groups, kept = steered.apart(ties.together(analysis, groups, share))
+        groups, kept = steered.apart(analysis, groups, share)
         left += kept
         taken = {entry.id for entry in pending(state)}  # by an earlier pass, which has the say
         if called is None:
@@ -218,7 +218,7 @@ class Select(Pass):
         if isinstance(align, Mapping):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self._share)[0]
-        groups = steered.apart(ties.together(first, groups, self._share))[0]
+        groups = steered.apart(first, groups, self._share)[0]
         terms = Terms(align, {}, steered.most, steered.ratios)
         even, _ = allocation.even(first, groups, self.ratio or 0.0, terms)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}

@@ -15,9 +15,8 @@ from fnmatch import fnmatchcase
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.model import node_name
-from graphprune.passes.choose import regions, tables
+from graphprune.passes.choose import regions, tables, ties
 from graphprune.passes.choose.ratio import Cause, Untouched, width
-from graphprune.passes.choose.ties import Together
 from graphprune.rewrite.lineage import Ancestor
 
 
@@ -55,19 +54,22 @@ class Steered:
                 ratios[id] = self.ratios[first]
         return Steered(untouched, most, ratios)
 
-    def apart(self, sets: Sequence[Together]) -> tuple[list[Group], list[Untouched]]:
-        """Groups that may give classes, and those that stay whole, with what goes together with these."""
-        groups: list[Group] = []
-        left: list[Untouched] = []
-        for one in sets:
+    def apart(self, analysis: Analysis, groups: Sequence[Group], share: float) -> tuple[list[Group], list[Untouched]]:
+        """Groups that may give classes, and those that stay whole, with what goes together with these.
+
+        Args:
+            analysis: of the model.
+            groups: the groups.
+            share: of the classes that will go.
+        """
+        left: dict[str, Untouched] = {}
+        for one in ties.together(analysis, groups, share) if self.untouched else ():
             whole = next((self.untouched[g.id] for g in one.members if g.id in self.untouched), None)
-            if whole is None:
-                groups += one.members
-                continue
-            text = f"it loses the same classes as group {whole.group!r}, which stays"
-            tied = (Untouched(text, group=g.id, cause=Cause.ASKED) for g in one.members)
-            left += [self.untouched.get(other.group, other) for other in tied]
-        return groups, left
+            if whole is not None:
+                text = f"it loses the same classes as group {whole.group!r}, which stays"
+                tied = {g.id: Untouched(text, group=g.id, cause=Cause.ASKED) for g in one.members}
+                left |= {id: self.untouched.get(id, why) for id, why in tied.items()}
+        return [g for g in groups if g.id not in left], list(left.values())
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,9 @@ class Steering:
             self.keep_last or other.keep_last,
         )
 
-    def scaled(self, share: float) -> Steering:
-        """What is asked of the round of several after which this share of the logarithm of all cuts is done.
-
-        Each round takes the same share of what is left, so that ``1 - (1 - ratio) ** share`` is gone then.
-        """
-        if share == 1:
-            return self
-        ratios = {glob: part(ratio, share) for glob, ratio in self.ratios.items()}
+    def scaled(self, done: float) -> Steering:
+        """What is asked of a round of several; ``done`` is the share of the rounds that are done with it."""
+        ratios = {glob: part(ratio, done) for glob, ratio in self.ratios.items()}
         return Steering(**{**vars(self), "ratios": ratios})
 
     def of(self, analysis: Analysis) -> Steered:
@@ -195,9 +192,9 @@ def load(path: str | os.PathLike[str]) -> Steering:
     return Steering(ratios, limits, **data)
 
 
-def part(ratio: float, share: float) -> float:
-    """The share that is gone when so much of the logarithm of what stays is done; in six digits, 1 is all of it."""
-    return ratio if share == 1 else round(1 - (1 - ratio) ** share, 6)
+def part(ratio: float, done: float) -> float:
+    """The share that is gone when this share of rounds is done, of which each takes the same of what is left."""
+    return ratio if done == 1 else round(1 - (1 - ratio) ** done, 6)
 
 
 def _first(*reasons: str | None) -> str | None:

@@ -119,14 +119,15 @@ class _Build:
         constant = name in self.model.constant_names
         if name in self.names and not constant:
             return self.names[name]
-        value = self.refit.holds(index, position)
-        if value is not None and Use(index, position) not in self.refit.net.axis_of:
+        value, shape = self.refit.holds(index, position), self._shape(index, position, name)
+        if value is not None and (shape is None or shape == value.shape):
             return self._constant(value)
-        shape = self._shape(index, position, name)
         kind = self.facts.types.get(name)
         if shape is None or kind is None:
             raise NotAloneError(f"the shape of its input {name!r} is not known")
-        if constant:
+        if (
+            constant or value is not None
+        ):  # of a value that is cut (zeros in the shape of another tensor) only the shape
             return self._weight(name, kind, shape)
         self.names[name] = f"t{len(self.names)}"
         self.inputs.append((self.names[name], kind, shape))

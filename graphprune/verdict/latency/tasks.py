@@ -193,20 +193,16 @@ class _Results:
         settings: of all.
     """
 
-    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
-        self.rounds = range(job["rounds"])
-        self.found: dict[str, list[dict[str, Any]]] = {}
-        missing = 0
-        for task in job["tasks"]:
-            paths = [folder / "results" / f"{task['name']}.{n}.json" for n in self.rounds]
-            there = [p for p in paths if p.is_file()]
-            missing += len(paths) - len(there)
-            self.found[task["name"]] = [_result(p) for p in there]
+    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
+        planned = [(task["name"], time_layers.result_path(folder, task, n)) for task, n in time_layers.schedule(job)]
+        missing = sum(not path.is_file() for _, path in planned)
         if missing:
-            count = len(job["tasks"]) * len(self.rounds)
             raise InputError(
-                f"{folder}: {missing} of {count} results are missing; 'python time_layers.py {folder}' makes them"
+                f"{folder}: {missing} of {len(planned)} results are missing; 'python time_layers.py {folder}' goes on"
             )
+        self.found: dict[str, list[dict[str, Any]]] = {}
+        for name, path in planned:
+            self.found.setdefault(name, []).append(_result(path))
         every = [r["settings"] for own in self.found.values() for r in own]
         self.settings: dict[str, Any] = every[0]
         other = next((s for s in every if s != every[0]), None)

@@ -33,8 +33,10 @@ ENTRY = "entry"
 """What the names of nodes begin with that stand in front of a layer and are not part of it."""
 CPU = "CPUExecutionProvider"
 RUNS, LEAST_RUNS, WARMUP = 200, 5, 2
-SECONDS = {"layer": 0.03, "whole": 1.0}
-"""How long a task is repeated in one round."""
+SECONDS = {"layer": 0.03, "whole": 0.3}
+"""How long a task is repeated at a time."""
+WHOLES = 4
+"""How often in each round the whole model is timed, spread over it: everything else is held against it."""
 
 Told = Callable[[int, int], object]
 """Told how many of how many are done."""
@@ -77,8 +79,6 @@ def run_all(
 ) -> int:
     """Time all tasks of a folder that have no result yet; each result is written whole.
 
-    Rounds go over all tasks in turn, so that what disturbs the device for a while does not fall on one task alone.
-
     Args:
         folder: of the tasks.
         how: the settings.
@@ -90,19 +90,38 @@ def run_all(
     """
     job = json.loads((folder / "tasks.json").read_text())
     (folder / "results").mkdir(exist_ok=True)
-    tasks = job["tasks"][shard[0] - 1 :: shard[1]]
-    done = failed = 0
+    mine = schedule(job)[shard[0] - 1 :: shard[1]]
+    failed = set()
+    for done, (task, number) in enumerate(mine, 1):
+        path = result_path(folder, task, number)
+        result = _finished(path, how)
+        if result is None:
+            result = _timed(folder, task, how, number)
+            _write(path, {**result, "settings": how})
+        if "error" in result:
+            failed.add(task["name"])
+        told(done, len(mine))
+    return len(failed)
+
+
+def schedule(job: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
+    """Every timing of every task, in order, each with its number among those of the task.
+
+    Rounds go over all tasks in turn, so that what disturbs the device for a while does not fall on one task alone.
+    """
+    (whole,) = (task for task in job["tasks"] if task["inputs"] is None)
+    layers = [task for task in job["tasks"] if task["inputs"] is not None]
+    found = []
     for number in range(job["rounds"]):
-        for task in tasks:
-            path = folder / "results" / f"{task['name']}.{number}.json"
-            result = _finished(path, how)
-            if result is None:
-                result = _timed(folder, task, how, number)
-                _write(path, {**result, "settings": how})
-            failed += "error" in result and not number
-            done += 1
-            told(done, len(tasks) * job["rounds"])
-    return failed
+        for part in range(WHOLES):
+            found.append((whole, number * WHOLES + part))
+            found += [(t, number) for t in layers[part * len(layers) // WHOLES : (part + 1) * len(layers) // WHOLES]]
+    return found
+
+
+def result_path(folder: Path, task: dict[str, Any], number: int) -> Path:
+    """Where a result goes."""
+    return folder / "results" / f"{task['name']}.{number}.json"
 
 
 def _finished(path: Path, how: Settings) -> dict[str, Any] | None:

@@ -23,10 +23,17 @@ def target_options(function: F) -> F:
 
     @functools.wraps(function)
     def gathered(*arguments: Any, target: tuple[str, ...], **others: Any) -> Any:
-        own = {name: others.pop(name) for name in ("nearest", "metric")}
+        own = {name: others.pop(name) for name in ("nearest", "metric", "table", "device", "threads")}
         return function(*arguments, meet=Meet(target, **own) if target else None, **others)
 
     for option in (
+        click.option(
+            "--threads", type=click.IntRange(min=0), default=0, help="For speed: within one operator; 0 is all."
+        ),
+        click.option(
+            "--device", default="cpu", metavar="cpu|cuda|PROVIDER", help="For speed: where ONNX Runtime runs."
+        ),
+        click.option("--table", metavar="TABLE.json", help="For speed on another device: what 'profile' wrote there."),
         click.option(
             "--metric",
             default=FIDELITY[0],

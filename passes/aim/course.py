@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from graphprune.analysis import Analysis
 from graphprune.errors import TargetError
+from graphprune.passes.aim.latency import Clock
 from graphprune.passes.choose.allocation import Allocated, Budget
 from graphprune.passes.kept import Keeping, Memory
 from graphprune.passes.metric import Metric
@@ -45,6 +46,7 @@ class Course:
         best: the state behind the best result that holds, None where none does.
         nearest: the state behind the result that comes nearest, None before the first.
         metric: what a drop is measured by.
+        clock: how latency is told.
         memory: what has not to be computed again for another try.
     """
 
@@ -53,6 +55,7 @@ class Course:
     best: State | None = field(default=None, repr=False)
     nearest: State | None = field(default=None, repr=False)
     metric: Metric | None = field(default=None, repr=False)
+    clock: Clock | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
 

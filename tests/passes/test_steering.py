@@ -197,7 +197,7 @@ def test_a_file_says_the_same_as_options(suffix: str, tmp_path: Path, capsys: py
         (["--ratio", "0.3", "--keep-first", "-1"], "--keep-first -1 is out of range: it must be at least 0"),
         (["--ratio", "0.3", "--ratio", "0.4"], "'0.4' is the second for all groups"),
         (["--ratio", "head/*"], "'head/*' is neither a share, as 0.3, nor GLOB=0.3"),
-        (["--limit", "0.1"], "nothing is asked for: give --ratio"),
+        (["--limit", "0.1"], "nothing is asked for: give --target"),
         (["--ratio", "0.3", "--steer", "none.toml"], "none.toml: no such file"),
     ],
 )

@@ -10,11 +10,12 @@ _HOMES = {
     "bench": "graphprune.verdict",
     "plan": "graphprune.rewrite",
     "recipe": "graphprune.passes",
+    "sensitivity": "graphprune.passes.study",
     "verdict": "graphprune.verdict",
 }
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict`` or ``bench``."""
+    """The JSON schema of a file format: ``plan``, ``recipe``, ``sensitivity``, ``verdict`` or ``bench``."""
     found: dict[str, Any] = json.loads((files(_HOMES[name]) / f"{name}.schema.json").read_text())
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,15 @@ def test_each_task_has_one_thread(jobs: int | None, tmp_path: Path) -> None:
     assert threadpool_info() == before
 
 
+def dies(task: Task) -> Found:
+    os._exit(1)
+
+
 def test_what_goes_wrong_in_a_worker_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserCodeError, match="mine: raised at"):
         run_all(TASKS, fails, Place(tmp_path, ""), 2)
+    with pytest.raises(InputError, match="a worker ended before its work did, .*fewer --jobs"):
+        run_all(TASKS, dies, Place(tmp_path, ""), 2)
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match=r"--folder .*taken: cannot be written"):
         run_all(TASKS, Counted(), Place(tmp_path / "taken", ""))

@@ -97,7 +97,7 @@ def dies(task: Task) -> Found:
 def test_what_goes_wrong_in_a_worker_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserCodeError, match="mine: raised at"):
         run_all(TASKS, fails, Place(tmp_path, ""), 2)
-    with pytest.raises(InputError, match="a worker ended before its work did, .*fewer --jobs"):
+    with pytest.raises(InputError, match=r"a worker ended before its work did, .*fewer --jobs"):
         run_all(TASKS, dies, Place(tmp_path, ""), 2)
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match=r"--folder .*taken: cannot be written"):

@@ -12,13 +12,14 @@ _HOMES = {
     "plan": "graphprune.rewrite",
     "profile": "graphprune.verdict.latency",
     "recipe": "graphprune.passes",
-    "tasks": "graphprune.verdict.latency",
+    "sensitivity": "graphprune.passes.study",
     "steering": "graphprune.passes.choose",
+    "tasks": "graphprune.verdict.latency",
     "verdict": "graphprune.verdict",
 }
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict``, ``bench``, ``backends`` or ``steering``."""
+    """The JSON schema of a file format, as ``plan`` or ``recipe``."""
     found: dict[str, Any] = json.loads((files(_HOMES[name]) / f"{name}.schema.json").read_text())
     return found

@@ -21,6 +21,7 @@ _COMMANDS = {
     "profile": "Time each layer at several widths.",
     "prune": "Remove what matters least, and prove it.",
     "run": "Do what a recipe says to models.",
+    "sensitivity": "Say how much each group can lose.",
     "sparsify": "Make weights sparse: 2:4 and other patterns.",
     "state-dict": "Cut the weights of the training code the same way.",
     "validate": "Judge a model: checks, runs, agrees, builds, is faster.",

@@ -127,6 +127,9 @@ def pruning(
             "--steps: by magnitude, with no fit between them, rounds come to what one does; give --calibration"
         )
     passes: list[Pass] = []
+    together = wish.target is not None and wish.target.blocks and calibrated
+    if together and not blocks:
+        passes += [SelectBlocks(aimed=True), RemoveBlocks()]
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
     chosen = wish.rounds(criterion)

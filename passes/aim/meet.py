@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from graphprune.analysis import Analysis
-from graphprune.errors import TargetError
+from graphprune.errors import InputError, TargetError
 from graphprune.model.arguments import Count
 from graphprune.passes.aim import measure, targets
+from graphprune.passes.aim.blocks import worthwhile
 from graphprune.passes.aim.course import Course, Try
 from graphprune.passes.aim.latency import clock, sizes
 from graphprune.passes.aim.onward import DROP, Rules, onward
 from graphprune.passes.aim.targets import Target
 from graphprune.passes.choose.allocation import Budget
 from graphprune.passes.contract import Again, Pass
+from graphprune.passes.depth.remove import Worthwhile
 from graphprune.passes.metric import FIDELITY, metric
 from graphprune.passes.state import State
 from graphprune.verdict import latency
@@ -57,6 +60,8 @@ class Meet(Pass):
             on the device. Where it is left out layers are timed here, and what comes of it is measured in paired runs.
         device: where they are timed: ``cpu``, ``cuda``, ``tensorrt``, or an execution provider of ONNX Runtime.
         threads: within one operator; 0 leaves it to ONNX Runtime.
+        blocks: with calibration inputs, let whole blocks go where less is lost than by narrower widths; passes
+            ``select-blocks`` (``aimed``) and ``remove-blocks`` come first then.
     """
 
     name: ClassVar[str] = "meet"
@@ -68,6 +73,7 @@ class Meet(Pass):
     table: str | None = None
     device: str = "cpu"
     threads: Count = 0
+    blocks: bool = True
 
     @property
     def wanted(self) -> tuple[Target, ...]:
@@ -105,6 +111,10 @@ class Meet(Pass):
         if LATENCY in kinds:
             provider = latency.DEVICES.get(self.device, self.device)
             course = replace(course, clock=clock(state, self.table, provider, self.threads))
+        if self.blocks and state.found(Worthwhile) is not None and state.job.calibration is not None:
+            judge = metric(FIDELITY[0], original, state.batches(original), state.job.seed)
+            with suppress(InputError):  # where there are too few inputs to hold any out, blocks stay
+                course = replace(course, distance=judge if judge.whole else None)
         rules = self._rules(state, course)
         goals = {k: limit for k, limit in rules.limits.items() if k != DROP}
         return state.having(replace(course, goals=goals or {rules.lead: FIRST * rules.whole}))
@@ -142,11 +152,28 @@ class Meet(Pass):
             return state
         rules = self._rules(state, found)
         left = {kind: _measured(kind, state, found) for kind in dict.fromkeys([*found.goals, *rules.limits])}
-        course = further(found, state, Try(found.goals, left, rules.holds(left)), rules)
-        goals = onward(rules, course.tries)
+        blocks = tuple(entry.id for entry in state.plan.blocks)
+        loss = None if found.distance is None else found.distance.drop(state.model)
+        course = further(found, state, Try(found.goals, left, rules.holds(left), blocks, loss), rules)
+        goals = onward(rules, [one for one in course.tries if one.blocks == blocks])
         if goals is not None:
-            raise Again(replace(course, goals=goals))
+            raise Again(replace(course, goals=goals), *_carried(state))
+        self._offer(state, course, rules)
         return self._settled(state, course, rules)
+
+    def _offer(self, state: State, course: Course, rules: Rules) -> None:
+        """Have it tried with whole blocks gone, where they lose less than widths do.
+
+        Raises:
+            Again: some do.
+        """
+        own = None if course.best is None else course.best.found(Try)
+        if course.offered or own is None or own.loss is None:
+            return
+        saved = 1 - measure.COSTS[rules.lead][1](state) / rules.whole
+        found = worthwhile(state, own.loss, saved)
+        if found is not None:
+            raise Again(replace(course, goals=own.goals, offered=True), found)
 
     def _settled(self, state: State, course: Course, rules: Rules) -> State:
         """The best state, or where none will do the nearest if that is asked for.
@@ -175,6 +202,12 @@ class Meet(Pass):
             if one.kind in left and left[one.kind] > limits[one.kind]:
                 found.append(f"--target {one.text} cannot be met: {_told(one, left[one.kind], limits[one.kind])}")
         return "; ".join(found)
+
+
+def _carried(state: State) -> list[Worthwhile]:
+    """What of a try holds for the next."""
+    found = state.found(Worthwhile)
+    return [] if found is None else [found]
 
 
 def _measured(kind: str, state: State, course: Course) -> float:
@@ -217,7 +250,10 @@ def _of(state: State) -> Try:
 
 
 def _rank(own: Try, rules: Rules) -> float:
-    """Lower is better among tries that hold: the least left where a drop leads, else what is closest to its limits."""
+    """Lower is better among tries that hold.
+
+    What is left where a drop leads; else what is lost where that is known, or how far it is from its limits.
+    """
     if set(rules.limits) == {DROP}:
         return own.left[rules.lead]
-    return -rules.over(own.left)
+    return -rules.over(own.left) if own.loss is None else own.loss

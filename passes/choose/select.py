@@ -65,6 +65,7 @@ class Select(Pass):
 
     name: ClassVar[str] = "select"
     chooses: ClassVar[bool] = True
+    begins: ClassVar[bool] = True
 
     ratio: float | None = None
     criterion: str = field(default="magnitude", metadata={SCHEMA: {"examples": [criteria.AUTO, *criteria.CRITERIA]}})

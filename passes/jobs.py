@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graphprune.errors import InputError
@@ -55,6 +56,7 @@ def prune(
     time: float | str | None = None,
     resume: str | os.PathLike[str] | None = None,
     distill: bool | Size | str = False,
+    uniform_widths: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -102,6 +104,8 @@ def prune(
             makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
         distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
             for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
+        uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
+            (see ``graphprune.passes.choose.families``).
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
 
     Raises:
@@ -113,6 +117,7 @@ def prune(
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, _meet(target))
+    wish = replace(wish, uniform_widths=uniform_widths)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

@@ -54,6 +54,7 @@ class Wish:
     uniform: bool = False
     steps: int = 1
     target: Meet | None = None
+    uniform_widths: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.ratio or self.target)
@@ -180,7 +181,10 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
 
 
 def _select(wish: Wish, share: float | None, criterion: str) -> Select:
-    return Select(share, criterion, wish.uniform, wish.align, wish.include, wish.exclude, wish.allow_statistical)
+    globs = wish.include, wish.exclude
+    return Select(
+        share, criterion, wish.uniform, wish.align, *globs, wish.allow_statistical, uniform_widths=wish.uniform_widths
+    )
 
 
 def _fitted(compensate: str) -> list[Pass]:

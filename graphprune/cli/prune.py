@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -67,6 +68,7 @@ from graphprune.verdict.checks import Checks
     "random, or another's.",
 )
 @click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows.")
+@click.option("--uniform-widths", is_flag=True, help="Layers that repeat keep one width, as configurations want it.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
@@ -103,6 +105,7 @@ def command(
     calibration: str | None,
     criterion: str | None,
     uniform: bool,
+    uniform_widths: bool,
     compensate: str | None,
     no_compensate: bool,
     pattern: str | None,
@@ -141,6 +144,7 @@ def command(
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     meet = Meet(target, nearest, metric) if target else None
     wish = recipes.Wish(ratio or 0.0, align, include, exclude, allow_statistical, criterion, uniform, steps, meet)
+    wish = replace(wish, uniform_widths=uniform_widths)
     recipe = recipes.pruning(
         wish,
         job,

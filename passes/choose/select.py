@@ -10,7 +10,7 @@ from typing import ClassVar
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.passes.aim import course
-from graphprune.passes.choose import allocation, criteria, selection
+from graphprune.passes.choose import allocation, criteria, families, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Asked, Budget
 from graphprune.passes.choose.constants import Constant
@@ -56,6 +56,8 @@ class Select(Pass):
         include: globs on group ids and node names: these and no others.
         exclude: globs on group ids and node names: not these.
         allow_statistical: groups too that a mean runs over: removal leaves an error, which the proof reports.
+        uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
+            (see ``graphprune.passes.choose.families``). What stays whole of them keeps all of them whole.
     """
 
     name: ClassVar[str] = "select"
@@ -68,6 +70,7 @@ class Select(Pass):
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     allow_statistical: bool = False
+    uniform_widths: bool = False
 
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
@@ -110,6 +113,9 @@ class Select(Pass):
         earlier, job = state.found(Cutting), state.job
         analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
         groups, left = self._candidates(state, analysis, kin)
+        if self.uniform_widths:
+            groups, others = families.whole(analysis, groups, left)
+            left = left + others
         request, state = self._request(state, analysis, groups, kin)
         again = course.memory(state)
         again = None if again is None else again.on(self.name, content(state.model))
@@ -153,7 +159,7 @@ class Select(Pass):
     ) -> tuple[selection.Request, State]:
         """What is asked for, and the state with what was measured to know it."""
         whole = {} if kin is None else {id: one.group.size for id, one in kin.items()}
-        asked = Asked((), align=self._widths(state), even=self.uniform, whole=whole)
+        asked = Asked((), align=self._widths(state), even=self.uniform, whole=whole, uniform_widths=self.uniform_widths)
         criterion = self._criterion(state)
         if self.ratio is None:
             budgets, state = course.budgets(state, analysis)
@@ -161,7 +167,7 @@ class Select(Pass):
             asked = replace(asked, budgets=budgets, share=by_ratio.going(groups, share, whole))
             depth = next(one for one in DEPTHS if one >= min(share, DEPTHS[-1]))
             return selection.Request(None, replace(asked, most=depth), criterion, depth), state
-        even, budget = allocation.even(analysis, groups, self.ratio, asked.align, whole)
+        even, budget = allocation.even(analysis, groups, self.ratio, asked.align, whole, self.uniform_widths)
         alike = {id: len(classes) for id, classes in even.selection.items()}
         if kin is not None:
             budget = self._since(state, kin)
@@ -178,7 +184,7 @@ class Select(Pass):
         if isinstance(align, Mapping):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self.ratio or 0.5)[0]
-        even, _ = allocation.even(first, groups, self.ratio, align)
+        even, _ = allocation.even(first, groups, self.ratio, align, uniform_widths=self.uniform_widths)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}
         goal = {**{id: classes for id, classes in gone.items() if id not in own}, **even.selection}
         return allocation.leaving(first, first.groups, goal)

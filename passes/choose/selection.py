@@ -9,7 +9,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction, observe
-from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
+from graphprune.passes.choose import allocation, constants, criteria, families, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
@@ -103,6 +103,8 @@ def select(
     weighs = weighed and bool(observed or before)
     if request.ratio is not None and not weighs:
         even = by_ratio.select(analysis, groups, scores, request.ratio, asked.align, asked.whole)
+        if asked.uniform_widths:
+            even = families.level(families.units(analysis, groups, asked.share), shown, even)
         return Selected(even, shown, constant, notes)
     if weighs and before is None:
         rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))

@@ -92,7 +92,8 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         asked: what is asked for.
     """
     own = (families.units if asked.uniform_widths else units)(analysis, groups, asked.share)
-    sets = [one for unit in own for one in unit.sets]
+    place = {group.id: k for k, group in enumerate(groups)}
+    sets = sorted((one for unit in own for one in unit.sets), key=lambda one: place[one.id])
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
     scores = ties.joint(sets, {id: ranking.scores for id, ranking in rankings.items()})
     widths = Widths(analysis, own, scores)

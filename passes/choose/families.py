@@ -62,8 +62,7 @@ def whole(
         stays = next((every[k] for k in family if every[k].id not in may), None)
         if stays is None:
             continue
-        fixed = stays.reasons[0].text if stays.reasons else "an earlier choice has it"
-        text = _repeats(stays.id, why.get(stays.id, fixed))
+        text = _repeats(stays.id, why.get(stays.id) or _kept(stays))
         left |= {every[k].id: Untouched(text, group=every[k].id, cause=Cause.REPEATS) for k in family}
     return [g for g in groups if g.id not in left], [left[g.id] for g in groups if g.id in left]
 
@@ -80,7 +79,7 @@ def level(units: Sequence[Unit], scores: Scores, chosen: Chosen) -> Chosen:
     why, stays = {one.group: one for one in chosen.untouched}, dict[str, Untouched]()
     found = chosen
     while True:
-        numbers = {}
+        numbers: dict[str, int] = {}
         for unit in units:
             number, least = _least(unit, found)
             numbers.update((one.id, number // unit.step(one)) for one in unit.sets)
@@ -89,8 +88,9 @@ def level(units: Sequence[Unit], scores: Scores, chosen: Chosen) -> Chosen:
         if all(len(found.selection.get(id, ())) == number for id, number in numbers.items()):
             break
         found = lowest(sets, scores, numbers)
-    gone = [one for one in chosen.untouched if one.group not in stays]
-    return replace(chosen, selection=found.selection, untouched=[*gone, *stays.values()])
+    selection = {id: found.selection[id] for id in chosen.selection if id in found.selection}
+    others = [one for one in chosen.untouched if one.group not in stays]
+    return replace(chosen, selection=selection, untouched=[*others, *stays.values()])
 
 
 def _least(unit: Unit, chosen: Chosen) -> tuple[int, Together]:
@@ -108,8 +108,14 @@ def _stay(unit: Unit, least: Together, why: Mapping[str, Untouched]) -> Iterator
         yield group.id, why.get(group.id) or replace(told, group=group.id)
 
 
+def _kept(group: Group) -> str:
+    if group.reasons:
+        return group.reasons[0].text
+    return "it is chosen from elsewhere" if group.prunable else "one class of it must stay"
+
+
 def _repeats(id: str, why: str) -> str:
-    return f"it repeats group {id!r}, and they keep one width: of that none goes: {why}"
+    return f"it keeps the width of group {id!r}, of which none goes: {why}"
 
 
 def _alike(analysis: Analysis, sets: Iterable[Sequence[Group]]) -> list[list[int]]:
@@ -130,10 +136,15 @@ class _Roles:
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
+        every = [*analysis.groups, *analysis.fixed]
         self.heads: dict[Use, list[str]] = {}
-        for group in (*analysis.groups, *analysis.fixed):
-            for use, _ in analysis.weights(group) if group.kind == "head" else ():
+        for group in (g for g in every if g.kind == "head"):
+            for use, _ in analysis.weights(group):
                 self.heads.setdefault(use, []).append(group.id)
+        self.finest: dict[int, int] = {}  # the halves of a rotated head are a group too, and no width of it
+        for group in (g for g in every if g.kind == "head_dim"):
+            for vertex in group.labels:
+                self.finest[vertex] = max(self.finest.get(vertex, 0), group.size)
 
     def of(self, group: Group) -> Iterator[Hashable]:
         """Groups that share one of these are alike."""
@@ -159,6 +170,8 @@ class _Roles:
         found = []
         for vertex, labels in group.labels.items():
             relation = net.relations[net.dim(vertex)[0]] if vertex >= net.axes else None
-            if relation is not None and relation.macs and (labels >= 0).all() and len(labels) % group.size == 0:
+            if relation is None or not relation.macs or self.finest[vertex] > group.size:
+                continue
+            if (labels >= 0).all() and len(labels) % group.size == 0:
                 found.append(len(labels))
         return min(found, default=None)

@@ -60,6 +60,7 @@ def prune(
     distill: bool | Size | str = False,
     backend: str | None = None,
     steering: Steering | str | os.PathLike[str] | None = None,
+    uniform_widths: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -107,6 +108,8 @@ def prune(
             makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
         distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
             for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
+        uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
+            (see ``graphprune.passes.choose.families``).
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
         backend: the runtime that the model is for, as ``tensorrt`` or ``qnn:int8``, or a file that says what one is
             like: widths become multiples of what pays there (see ``graphprune.passes.choose.backends``), where
@@ -124,7 +127,7 @@ def prune(
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     said = steering if isinstance(steering, Steering) else Steering() if steering is None else load_steering(steering)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
-    wish = replace(wish, target=_meet(target))
+    wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

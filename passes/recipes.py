@@ -57,6 +57,7 @@ class Wish:
     backend: str | None = None
     steering: Steering = field(default_factory=Steering)
     target: Meet | None = None
+    uniform_widths: bool = False
 
     @property
     def asks(self) -> bool:
@@ -71,7 +72,12 @@ class Wish:
         """The choice of each round, none where nothing is asked for."""
         plain = (criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical, self.backend)
         return [
-            Select(None if self.target else ratio, *plain, **vars(self.steering.scaled(k / self.steps)))
+            Select(
+                None if self.target else ratio,
+                *plain,
+                uniform_widths=self.uniform_widths,
+                **vars(self.steering.scaled(k / self.steps)),
+            )
             for k, ratio in enumerate(self.shares(), 1)
             if self.asks
         ]

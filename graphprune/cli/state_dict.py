@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import files, load, paths
+from graphprune.relation import Shape
 from graphprune.rewrite import checkpoints, plan
 from graphprune.rewrite.statedict import Narrowed, narrow
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A number between dots: the place of a layer in a list of them."""
+_LINES = 16
 
 
 @click.command("state-dict")
@@ -76,19 +82,34 @@ def _data(read: plan.Plan, found: Narrowed) -> dict[str, Any]:
     return {
         "layers": layers,
         "groups": groups,
+        "widths": {n: {"from": list(a), "to": list(b), "tensors": k} for n, (a, b, k) in _alike(found).items()},
         "unmatched": found.unmatched,
         "missing": found.missing,
         "notes": found.notes,
     }
 
 
+def _alike(found: Narrowed) -> dict[str, tuple[Shape, Shape, int]]:
+    """Tensors whose names differ in their numbers alone, where all have the same shapes: before, after, how many."""
+    shapes: dict[str, list[tuple[Shape, Shape]]] = {}
+    for name, value in found.tensors.items():
+        same = value.shape, value.shape
+        shapes.setdefault(_NUMBER.sub("*", name), []).append(found.shapes.get(name, same))
+    kept = {name: own for name, own in shapes.items() if len(set(own)) == 1 and own[0][0] != own[0][1]}
+    return {name: (*own[0], len(own)) for name, own in kept.items()}
+
+
 def _print(out: Console, found: Narrowed, output: Path, verbose: bool) -> None:
     count = len(found.shapes)
     out.print(Text(f"{count} of {len(found.tensors)} tensors are narrower"))
-    for name, (before, after) in list(found.shapes.items())[: None if verbose else 8]:
-        out.print(Text(f"  {name}: {'x'.join(map(str, before))}, now {'x'.join(map(str, after))}"))
-    if count > 8 and not verbose:
-        out.print(Text(f"  ... and {count - 8} more (-v)"))
+    alike = {} if verbose else _alike(found)
+    single = {n: (*shapes, 1) for n, shapes in found.shapes.items() if _NUMBER.sub("*", n) not in alike}
+    lines = [*alike.items(), *single.items()]
+    for name, (before, after, tensors) in lines[: None if verbose else _LINES]:
+        each = f" ({tensors} tensors)" if tensors > 1 else ""
+        out.print(Text(f"  {name}: {'x'.join(map(str, before))}, now {'x'.join(map(str, after))}{each}"))
+    if len(lines) > _LINES and not verbose:
+        out.print(Text(f"  ... and {len(lines) - _LINES} more lines (-v)"))
     if found.unmatched:
         names = ", ".join(found.unmatched if verbose else found.unmatched[:5])
         more = f" and {len(found.unmatched) - 5} more (-v)" if len(found.unmatched) > 5 and not verbose else ""

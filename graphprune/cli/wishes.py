@@ -13,7 +13,7 @@ from graphprune.passes.choose.steering import Steering, load
 from graphprune.passes.recipes import Wish
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PLAIN = ("steps", "criterion", "uniform", "align", "include", "exclude", "allow_statistical")
+_PLAIN = ("steps", "criterion", "uniform", "align", "include", "exclude", "allow_statistical", "uniform_widths")
 """Options that are called as what they become."""
 
 
@@ -99,6 +99,9 @@ _OPTIONS = (
     ),
     click.option(
         "--align", type=int, help="Round widths up to a multiple of this; 4 where it costs little if not given."
+    ),
+    click.option(
+        "--uniform-widths", is_flag=True, help="Layers that repeat keep one width, as configurations want it."
     ),
     click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows."),
     click.option(

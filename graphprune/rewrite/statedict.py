@@ -98,6 +98,22 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
     found.notes += [
         f"{a.name} of the node that makes {a.consumer!r} is {a.after} now, was {a.before}" for a in plan.attributes
     ]
+    found.notes += _numbers(model, plan)
+    return found
+
+
+def _numbers(model: Model, plan: Plan) -> list[str]:
+    """What single numbers have become, which are settings of the training code: the epsilon of a norm."""
+    nodes: dict[tuple[float, float], list[str]] = {}
+    for entry in plan.slices:
+        source = model.sources.get(entry.source)
+        if entry.scaled is not None and source is not None and prod(source.shape) == 1:
+            before = float(model.array(entry.source).reshape(-1)[0])
+            nodes.setdefault((before, before * entry.scaled), []).append(entry.consumer)
+    found = []
+    for (before, after), own in nodes.items():
+        more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+        found.append(f"{before:.6g} that the node that makes {own[0]!r}{more} reads is {after:.6g} now")
     return found
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphprune.analysis import Analysis, Group, cost
-from graphprune.passes.choose import goals, meters, ties
+from graphprune.passes.choose import families, goals, meters, ties
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.goals import Goal, Problem
 from graphprune.passes.choose.meters import Meter
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, least, lowest, select
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, least, lowest, select, usual
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
@@ -53,12 +53,14 @@ class Terms:
         whole: by group id how many classes it had in the original, where some have gone before.
         most: by group id how many classes may go at most (see ``steering``).
         own: by group id a ratio of its own: so much goes of it, whatever others lose.
+        uniform_widths: whether layers that repeat keep one width (see ``families``).
     """
 
     align: Align = None
     whole: Mapping[str, int] = field(default_factory=dict)
     most: Mapping[str, int] = field(default_factory=dict)
     own: Mapping[str, float] = field(default_factory=dict)
+    uniform_widths: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,24 +109,46 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         rankings: by group id.
         asked: what is asked for.
     """
-    own = units(analysis, groups, asked.share)
-    sets = [one for unit in own for one in unit.sets]
+    own = (families.units if asked.terms.uniform_widths else units)(analysis, groups, asked.share)
+    place = {group.id: k for k, group in enumerate(groups)}
+    sets = sorted((one for unit in own for one in unit.sets), key=lambda one: place[one.id])
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
     scores = ties.joint(sets, {id: ranking.scores for id, ranking in rankings.items()})
     widths = Widths(analysis, own, scores)
     numbers = [_numbers(analysis, unit, asked) for unit in own]
-    lost = [np.asarray(sum(errors[one.id][free] for one in unit.sets)) for unit, free in zip(own, numbers, strict=True)]
+    lost = [_lost(unit, free, errors) for unit, free in zip(own, numbers, strict=True)]
     wanted = [Goal(budget.meter(widths), budget.limit) for budget in asked.budgets]
     if asked.even:
         lost = _even(widths, wanted, numbers, asked.terms.whole)
     problem = Problem(widths, wanted, lost, numbers)
-    worth = goals.settle(problem, [asked.alike.get(unit.id, 0) for unit in own] if asked.holds else None)
-    taken = {one.id: count for unit, count in zip(own, widths.numbers, strict=True) for one in unit.sets}
-    chosen = lowest(sets, scores, taken)
+    worth = goals.settle(problem, [_known(unit, asked) for unit in own] if asked.holds else None)
+    taken = {one.id: n // unit.step(one) for unit, n in zip(own, widths.numbers, strict=True) for one in unit.sets}
+    chosen = families.level(own, scores, lowest(sets, scores, taken))
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
-    why = "what reads it would lose more than what reads others"
-    stays = [Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in chosen.selection]
+    why = "what reads it would lose more than what reads others", Cause.DEAR
+    none = "no number of classes may go of all that keep its width", Cause.REPEATS
+    alone = {g.id for u, free in zip(own, numbers, strict=True) if len(u.sets) > 1 == len(free) for g in u.members}
+    stays = []
+    for group in groups:
+        text, cause = none if group.id in alone else why
+        if group.id not in chosen.selection:
+            stays.append(Untouched(text, group=group.id, cause=cause))
     return Allocated(chosen.selection, stays, worth, left)
+
+
+def _lost(unit: Unit, numbers: IntArray, errors: Mapping[str, FloatArray]) -> FloatArray:
+    """What all sets of a unit lose together when so many classes go."""
+    return np.asarray(sum(errors[one.id][numbers // unit.step(one)] for one in unit.sets))
+
+
+def _known(unit: Unit, asked: Asked) -> int:
+    """The number that is known to meet the budgets; 0 where none is."""
+    return min(asked.alike.get(unit.id, 0) * unit.step(unit.sets[0]), unit.most)
+
+
+def _had(unit: Unit, whole: Mapping[str, int]) -> int:
+    """The size of a unit in the original."""
+    return whole.get(unit.id, unit.sets[0].size) * unit.step(unit.sets[0])
 
 
 def _even(
@@ -135,7 +159,7 @@ def _even(
     for place, (unit, free) in enumerate(zip(widths.units, numbers, strict=True)):
         along = wanted[0].meter.along(place)[free]
         saved = max(float(along[0] - along[-1]), 1.0) / max(float(free[-1]) / unit.size, 1e-9)
-        had = whole.get(unit.id, unit.size)
+        had = _had(unit, whole)
         found.append(saved * ((free + had - unit.size) / had) ** _EVEN)
     total = max(sum(float(one[-1]) for one in found), 1e-30)
     return [one / total for one in found]
@@ -143,14 +167,15 @@ def _even(
 
 def _numbers(analysis: Analysis, unit: Unit, asked: Asked) -> IntArray:
     """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
-    terms, alike = asked.terms, min(asked.alike.get(unit.id, 0), unit.most)
+    terms, alike = asked.terms, _known(unit, asked)
     if any(g.id in terms.own for g in unit.members):
         return np.array([alike])
     found: set[int] | None = None
     for one in unit.sets:
-        whole = terms.whole.get(one.id, one.size)
-        most = min(int(asked.depth * whole + 1e-9) - (whole - one.size), least(one, terms.most, unit.most), unit.most)
-        own = {k for k in counts(analysis, one, terms.align) if k <= most and one.pays(k / one.size)}
+        whole, step = terms.whole.get(one.id, one.size), unit.step(one)
+        most = min(int(asked.depth * whole + 1e-9) - (whole - one.size), least(one, terms.most, one.size))
+        fit = (k for k in counts(analysis, one, terms.align) if k <= most and one.pays(k / one.size))
+        own = {k * step for k in fit if k * step <= unit.most}
         found = own if found is None else found & own
     return np.unique([0, *(found or ()), alike])
 
@@ -162,6 +187,9 @@ def even(analysis: Analysis, groups: Sequence[Group], ratio: float, terms: Terms
     """
     zeros = {g.id: np.zeros(g.size) for g in groups}
     chosen = select(analysis, groups, zeros, ratio, terms.align, terms.whole, terms.most, terms.own)
+    if terms.uniform_widths:
+        share = going(groups, usual(ratio, terms.own), terms.whole)
+        chosen = families.level(families.units(analysis, groups, share), zeros, chosen)
     return chosen, leaving(analysis, groups, chosen.selection)
 
 
@@ -191,7 +219,7 @@ def needed(analysis: Analysis, groups: Sequence[Group], budgets: Sequence[Budget
     for step in range(20):
         share = step / 20
         for place, unit in enumerate(own):
-            had = whole.get(unit.id, unit.size)
+            had = _had(unit, whole)
             problem.put(place, max(0, min(int(share * had) - (had - unit.size), unit.most)))
         if problem.holds:
             return share

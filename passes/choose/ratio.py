@@ -52,6 +52,7 @@ class Cause(Enum):
     WIDTH = "no width that is left is a multiple of what is asked for"
     EMPTY = "an axis would be left empty"
     DEAR = "others lose less"
+    REPEATS = "what it repeats stays"
     STRANGE = "it is no group of the original"
 
 

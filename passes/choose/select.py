@@ -11,12 +11,13 @@ from typing import ClassVar
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.passes.aim import course
-from graphprune.passes.choose import allocation, backends, criteria, selection
+from graphprune.passes.choose import allocation, backends, criteria, families, selection
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Asked, Budget, Terms
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
+from graphprune.passes.choose.selection import DEPTHS
 from graphprune.passes.choose.steering import Steered, Steering
 from graphprune.passes.contract import SCHEMA, Pass
 from graphprune.passes.kept import content
@@ -61,6 +62,8 @@ class Select(Pass):
         backend: the runtime that the model is for, whose widths it gets (see ``graphprune.passes.choose.backends``).
         ratios, limits, min_width, before, after, keep_first, keep_last: what holds for single groups, and which stay
             whole (see ``graphprune.passes.choose.steering``).
+        uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
+            (see ``graphprune.passes.choose.families``). What stays whole of them keeps all of them whole.
     """
 
     name: ClassVar[str] = "select"
@@ -82,6 +85,7 @@ class Select(Pass):
     after: Sequence[str] = ()
     keep_first: int = 0
     keep_last: int = 0
+    uniform_widths: bool = False
 
     @property
     def steering(self) -> Steering:
@@ -134,6 +138,9 @@ class Select(Pass):
         analysis, kin = (state.analysis(), None) if earlier is None else descent(state, earlier)
         first = self.steering.of(analysis if earlier is None else earlier.analysis)
         groups, left = self._candidates(state, analysis, kin, first.now(kin))
+        if self.uniform_widths:
+            groups, others = families.whole(analysis, groups, left)
+            left = left + others
         request, state = self._request(state, analysis, groups, kin, first)
         again = course.memory(state)
         again = None if again is None else again.on(self.name, content(state.model))
@@ -193,7 +200,7 @@ class Select(Pass):
         """What is asked for, and the state with what was measured to know it."""
         whole = {} if kin is None else {id: one.group.size for id, one in kin.items()}
         steered, criterion = first.now(kin), self._criterion(state)
-        terms = Terms(self._widths(state, analysis), whole, steered.most, steered.ratios)
+        terms = Terms(self._widths(state, analysis), whole, steered.most, steered.ratios, self.uniform_widths)
         deepest = max(allocation.MOST, *steered.ratios.values(), 0.0)
         if self._aims(state):
             budgets, state = course.budgets(state, analysis)
@@ -220,7 +227,7 @@ class Select(Pass):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self._share)[0]
         groups = steered.apart(first, groups, self._share)[0]
-        terms = Terms(align, {}, steered.most, steered.ratios)
+        terms = Terms(align, {}, steered.most, steered.ratios, self.uniform_widths)
         even, _ = allocation.even(first, groups, self.ratio or 0.0, terms)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}
         goal = {**{id: classes for id, classes in gone.items() if id not in own}, **even.selection}
@@ -286,10 +293,6 @@ def _entry(analysis: Analysis, id: str, classes: Sequence[int], scores: Scores, 
 def told(scores: Scores, group: str) -> list[float] | None:
     """Scores of a group as a plan holds them: six digits, and numbers that JSON knows."""
     return [float(f"{min(s, 1e30):.6g}") for s in scores[group]] if group in scores else None
-
-
-DEPTHS = (allocation.MOST, 0.8, 0.95)
-"""How much of one group may go at most, where targets are aimed at: the first that is enough for an even share."""
 
 
 def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction, observe
-from graphprune.passes.choose import allocation, constants, criteria, sensitivity, ties
+from graphprune.passes.choose import allocation, constants, criteria, families, sensitivity, ties
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
@@ -19,6 +19,10 @@ from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
 from graphprune.run.runtime import Feeds
+
+DEPTHS = (allocation.MOST, 0.8, 0.95)
+"""How much of one group may go at most, where budgets are given: the first that is enough for an even share; else the
+first with which they hold."""
 
 
 @dataclass
@@ -104,13 +108,19 @@ def select(
     if request.ratio is not None and not weighs:
         terms = asked.terms
         even = by_ratio.select(analysis, groups, scores, request.ratio, terms.align, terms.whole, terms.most, terms.own)
+        if terms.uniform_widths:
+            even = families.level(families.units(analysis, groups, asked.share), shown, even)
         return Selected(even, shown, constant, notes)
     if weighs and before is None:
         rankings, why = sensitivity.weigh(given, groups, rankings, progress.begin("weigh"))
         notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
         _write(kept, "weighed", rankings)
     progress.begin("select")
-    chosen = allocation.allocate(analysis, groups, rankings, asked if weighs else replace(asked, even=True))
+    asked = asked if weighs else replace(asked, even=True)
+    chosen = allocation.allocate(analysis, groups, rankings, asked)
+    for depth in (d for d in DEPTHS if d > asked.depth and request.ratio is None):
+        if chosen.worth is None:
+            chosen = allocation.allocate(analysis, groups, rankings, replace(asked, depth=depth))
     return Selected(chosen, shown, constant, notes, chosen)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import lcm
 
 import numpy as np
 
@@ -26,6 +27,9 @@ _NEVER = np.iinfo(np.int64).max
 class Unit:
     """Sets of groups of which one number of classes goes; each set loses classes of its own.
 
+    Where sets have different sizes, their classes differ in width: numbers are then counted in the smallest parts that
+    divide them all, and one class of a set is as many of these as :meth:`step` says.
+
     Attributes:
         sets: groups of one size that lose the same classes.
     """
@@ -40,12 +44,21 @@ class Unit:
     @property
     def size(self) -> int:
         """Number of classes of each group."""
-        return self.sets[0].size
+        return lcm(*(one.size for one in self.sets))
+
+    def step(self, one: Together) -> int:
+        """How much one class of a set counts."""
+        return self.size // one.size
+
+    @property
+    def stride(self) -> int:
+        """What numbers are a multiple of, for whole classes to go of every set."""
+        return lcm(*map(self.step, self.sets))
 
     @property
     def most(self) -> int:
         """How many classes may go, whatever else is asked for: some cannot, and one stays."""
-        return min(self.size - 1, *(len(one.free) for one in self.sets))
+        return min(min(one.size - 1, len(one.free)) * self.step(one) for one in self.sets)
 
     @cached_property
     def members(self) -> tuple[Group, ...]:
@@ -85,7 +98,7 @@ class Widths:
         """By vertex and unit after how many classes each element goes."""
         order = one.free[np.argsort(self.scores[one.id][one.free], kind="stable")]
         places = np.full(one.size + 1, _NEVER)  # the last entry stands for no class
-        places[order] = np.arange(len(order))
+        places[order] = (np.arange(len(order)) + 1) * self.units[number].step(one) - 1
         for vertex, labels in (item for group in one.members for item in group.labels.items()):
             own = self._places.setdefault(vertex, {})
             own[number] = np.minimum(own[number], places[labels]) if number in own else places[labels]

@@ -56,6 +56,7 @@ def written(folder: Path, text: str) -> Path:
         ["prune", "--ratio", "0.5"],
         ["prune", "--ratio", "0.5", "--calibration", "in.npz", "--criterion", "activation", "--uniform", "--seed", "3"],
         ["prune", "--ratio", "0.5", "--steps", "3"],
+        ["prune", "--ratio", "0.5", "--uniform-widths"],
         ["prune", "--blocks", "1", "--ratio", "0.25", "--align", "4", "--validate"],
         ["prune", "--ratio", "0.25", "--pattern", "2:4", "--permute"],
         ["sparsify"],

@@ -1,0 +1,90 @@
+"""Uniform widths are those of a configuration: the library's own model takes the narrower state dict as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import graphprune
+from tests.helpers import command
+
+LLAMA = {
+    "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": 32, "rms_norm_eps": 1e-3,
+}  # fmt: skip
+BERT = {
+    "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 32, "pad_token_id": None,
+}  # fmt: skip
+
+
+def export(module: Any, output: str, ids: np.ndarray, path: Path, **fixed: Any) -> None:
+    """A model with random weights that are no trifle, as ONNX, and its state dict beside it."""
+    torch = pytest.importorskip("torch")
+    from models.make_exports import Wrapped
+
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    whole = Wrapped(module.eval(), ("input_ids",), output, **fixed)
+    torch.onnx.export(whole, (torch.from_numpy(ids),), path, input_names=["input_ids"], dynamo=True, verbose=False)
+    torch.save(module.state_dict(), path.with_suffix(".pt"))
+
+
+def kept(path: Path, kind: str) -> list[str]:
+    """Options by which all groups of a kind stay: one is named, and what keeps its width stays with it."""
+    return ["--exclude", next(g.id for g in graphprune.analyze(path).groups if g.kind == kind)]
+
+
+@pytest.mark.torch
+def test_llama_loads_what_is_left_by_its_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("onnxscript")
+    ids = np.random.default_rng(0).integers(3, 50, (2, 9))
+    whole, small = tmp_path / "l.onnx", tmp_path / "s.onnx"
+    export(hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)), "logits", ids, whole, use_cache=False)
+    options = ["--ratio", "0.5", "--align", "1", "--uniform-widths", *kept(whole, "head_dim")]
+    assert command(capsys, "prune", whole, "-o", small, *options)[0] == 0
+    code, told, _ = command(capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "l.pt", "-o", tmp_path / "s.pt")
+    assert code == 0 and "layers.*.mlp.gate_proj.weight: 48x32, now 24x16 (3 tensors)" in told
+    assert "0.001 that the node that makes" in told and "is 0.002 now" in told  # a norm over half of what it ran over
+    widths = json.loads((tmp_path / "s.pt.widths.json").read_text())["widths"]
+    rows = {name.split(".")[-2]: one["to"][0] for name, one in widths.items()}
+    sizes = {
+        "hidden_size": rows["down_proj"], "intermediate_size": rows["up_proj"], "rms_norm_eps": 2e-3,
+        "num_attention_heads": rows["q_proj"] // 8, "num_key_value_heads": rows["k_proj"] // 8,
+    }  # fmt: skip
+    assert sizes["num_attention_heads"] == sizes["num_key_value_heads"] == 2 and sizes["intermediate_size"] == 24
+    module = hf.LlamaForCausalLM(hf.LlamaConfig(**{**LLAMA, **sizes})).eval()
+    module.load_state_dict(torch.load(tmp_path / "s.pt", weights_only=True))
+    found = module(input_ids=torch.from_numpy(ids)).logits.detach().numpy()
+    (wanted,) = ort.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, {"input_ids": ids})
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.torch
+def test_bert_whose_configuration_knows_no_head_dim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its heads are ``hidden_size`` over their number, so that they stay: only what is between two layers goes."""
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("onnxscript")
+    ids = np.random.default_rng(0).integers(3, 50, (2, 9))
+    whole, small = tmp_path / "b.onnx", tmp_path / "s.onnx"
+    export(hf.BertModel(hf.BertConfig(**BERT)), "last_hidden_state", ids, whole)
+    options = ["--target", "macs=0.8", "--calibration", "generated", "--no-compensate", "--uniform-widths"]
+    options += [*kept(whole, "head"), *kept(whole, "head_dim")]
+    assert command(capsys, "prune", whole, "-o", small, *options)[0] == 0
+    given = tmp_path / "s.plan.json", tmp_path / "b.pt"
+    assert command(capsys, "state-dict", *given, "-o", tmp_path / "s.pt")[0] == 0
+    state = torch.load(tmp_path / "s.pt", weights_only=True)
+    left = len(state["encoder.layer.0.intermediate.dense.bias"])
+    assert left < BERT["intermediate_size"]
+    module = hf.BertModel(hf.BertConfig(**{**BERT, "intermediate_size": left})).eval()
+    module.load_state_dict(state)
+    found = module(input_ids=torch.from_numpy(ids)).last_hidden_state.detach().numpy()
+    (wanted,) = ort.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, {"input_ids": ids})
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()

@@ -52,6 +52,7 @@ class Course:
         metric: what a drop is measured by.
         distance: what blocks and widths are weighed against each other by; None where no blocks go.
         offered: whether blocks were looked at.
+        exhausted: whether as much goes as may, and a budget is not met.
         clock: how latency is told.
         memory: what has not to be computed again for another try.
     """
@@ -63,6 +64,7 @@ class Course:
     metric: Metric | None = field(default=None, repr=False)
     distance: Metric | None = field(default=None, repr=False)
     offered: bool = False
+    exhausted: bool = False
     clock: Clock | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
@@ -118,16 +120,18 @@ def memory(state: State) -> Keeping | None:
     return state.kept if state.kept is not None or found is None else found.memory
 
 
-def check(state: State, allocated: Allocated) -> None:
-    """Stop where the most that may go does not meet a budget, unless the nearest will do.
+def noted(state: State, allocated: Allocated) -> State:
+    """The state with whether there is more to remove; it is an error where the most that may go does not do.
 
     Raises:
-        TargetError: it does not; says what can be had.
+        TargetError: it does not, and the nearest is not asked for; says what can be had.
     """
     one, found = aim(state), state.found(Course)
-    if one is None or found is None or allocated.worth is not None or one.nearest or found.tries:
-        return
-    raise TargetError(
-        f"{state.original.name}: {one.unmet(state, allocated.left)}, by all that may be removed of it. Nothing was "
-        "written; --nearest writes what comes nearest"
-    )
+    if one is None or found is None:
+        return state
+    if allocated.worth is None and not one.nearest and not found.tries:
+        raise TargetError(
+            f"{state.original.name}: {one.unmet(state, allocated.left)}, by all that may be removed of it. Nothing was "
+            "written; --nearest writes what comes nearest"
+        )
+    return state.having(replace(found, exhausted=allocated.worth is None))

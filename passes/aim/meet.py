@@ -154,9 +154,10 @@ class Meet(Pass):
         left = {kind: _measured(kind, state, found) for kind in dict.fromkeys([*found.goals, *rules.limits])}
         blocks = tuple(entry.id for entry in state.plan.blocks)
         loss = None if found.distance is None else found.distance.drop(state.model)
-        course = further(found, state, Try(found.goals, left, rules.holds(left), blocks, loss), rules)
+        own = Try(found.goals, left, rules.holds(left), blocks, loss)
+        course = further(found, state, own, rules)
         goals = onward(rules, [one for one in course.tries if one.blocks == blocks])
-        if goals is not None:
+        if goals is not None and (own.holds or not found.exhausted):
             raise Again(replace(course, goals=goals), *_carried(state))
         self._offer(state, course, rules)
         return self._settled(state, course, rules)

@@ -72,15 +72,15 @@ def onward(rules: Rules, tries: Sequence[Try]) -> dict[str, float] | None:
             goals[kind] = _corrected(kind, over, tries, rules.limits[kind])
     if DROP in rules.limits and last.left[DROP] > rules.limits[DROP] and max(missed.values()) <= 1 + _CLOSE:
         return None  # what else is aimed at asks for no less
-    known = [one.goals for one in tries]
-    same = len(tries) > 1 and all(abs(last.left[k] / max(tries[-2].left[k], 1e-30) - 1) < _CLOSE for k in missed)
-    return None if goals in known or same else goals
+    return None if goals in [one.goals for one in tries] else goals
 
 
 def _corrected(kind: str, over: float, tries: Sequence[Try], limit: float) -> float:
     held = [one.goals[kind] for one in tries if one.left[kind] <= limit]
     failed = [one.goals[kind] for one in tries if one.left[kind] > limit]
-    guess = tries[-1].goals[kind] / over * _MARGIN
+    guess = (
+        tries[-1].goals[kind] / over * _MARGIN ** (1 + len(failed) ** 2)
+    )  # widths go in steps, and may stay the same
     if held and failed and not max(held) < guess < min(failed):
         return float((max(held) * min(failed)) ** 0.5) if max(held) < min(failed) else guess
     return guess

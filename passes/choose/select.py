@@ -148,7 +148,7 @@ class Select(Pass):
         selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
         untouched = left + self._explained(selected.chosen.untouched)
         if selected.allocated is not None:
-            course.check(state, selected.allocated)
+            state = course.noted(state, selected.allocated)
         if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
             raise InputError(_nothing(analysis, untouched, self.ratio))
         entries = [

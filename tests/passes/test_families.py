@@ -12,7 +12,7 @@ import graphprune
 import models
 from graphprune.analysis import analyze, cost
 from graphprune.passes.choose import allocation, families, meters
-from graphprune.passes.choose.allocation import Asked, Budget
+from graphprune.passes.choose.allocation import Asked, Budget, Terms
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.ratio import Cause, Chosen, Untouched
 from graphprune.rewrite.removal import Removal
@@ -32,7 +32,11 @@ EXPORTS = {
 }
 """Exports of two layers each, and how many weights a layer multiplies by."""
 AIMED = ("llama-dynamo18", "bert-ts11", "vit-ts16")
-TARGET: dict[str, Any] = {"target": "macs=0.6", "calibration": "generated", "compensate": "none"}
+TARGET: dict[str, Any] = {
+    "target": graphprune.Meet(["macs=0.6"], blocks=False),
+    "calibration": "generated",
+    "compensate": "none",
+}
 
 
 def layers(model: ModelProto, count: int) -> tuple[Shapes, Shapes]:
@@ -88,7 +92,8 @@ def test_head_dims_of_queries_and_of_values_are_one_width() -> None:
     for group in analysis.groups:
         errors = (0.1 if group.kind == "head_dim" else 1.0) * np.linspace(0, 1, group.size + 1) ** 2
         rankings[group.id] = Ranking(errors[1:], errors)
-    asked = Asked([Budget("macs", 0.6 * cost.macs(analysis), meters.macs)], align=2, uniform_widths=True)
+    budget = Budget("macs", 0.6 * cost.macs(analysis), meters.macs)
+    asked = Asked([budget], Terms(align=2, uniform_widths=True))
     found = allocation.allocate(analysis, analysis.groups, rankings, asked)
     left = {g.id: 1 - len(found.selection.get(g.id, ())) / g.size for g in analysis.groups if g.kind == "head_dim"}
     assert len(left) == 3 and {g.size for g in analysis.groups if g.id in left} == {8, 16}

@@ -68,7 +68,7 @@ def command(
     output: Path | None,
     wish: recipes.Wish,
     meet: Meet | None,
-    blocks: Request,
+    blocks: Request | None,
     calibration: str | None,
     compensate: str | None,
     no_compensate: bool,
@@ -103,7 +103,7 @@ def command(
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     recipe = recipes.pruning(
-        replace(wish, target=meet),
+        replace(wish, target=meet and replace(meet, blocks=blocks is not None)),
         job,
         blocks,
         None if pattern is None else sparse.Request(pattern, method, permute, amount),

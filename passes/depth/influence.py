@@ -8,8 +8,8 @@ Two scores, both from inputs alone:
   of the outputs, averaged over outputs and inputs. All candidates share a few runs: what lies behind each is there
   once more, reading what it bypasses; what lies before is computed once.
 
-Blocks are taken one by one, the least important first, and scored again after each, since what was redundant beside a
-neighbour may no longer be without it.
+Blocks are taken one by one, those first that lose least beside the multiply-accumulates that they save, and scored
+again after each, since what was redundant beside a neighbour may no longer be without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from graphprune.analysis import Analysis, analyze
+from graphprune.analysis import Analysis, analyze, cost
 from graphprune.analysis.blocks import Block, carried, find_blocks
 from graphprune.errors import InputError
 from graphprune.model import Model, reread
@@ -122,7 +122,8 @@ def take(
         fed = {i.name for i in current.model.inputs}
         given = [{n: v for n, v in one.items() if n in fed} for one in feeds]
         values = score_all(current, candidates, score, given)
-        best = min(range(len(candidates)), key=lambda k: values[k])
+        prices = [value / _worth(current, block) for value, block in zip(values, candidates, strict=True)]
+        best = int(np.argmin(prices))
         (entry,) = resolve(current, [candidates[best]])
         entries.append(entry)
         scores.append(values[best])
@@ -131,6 +132,13 @@ def take(
             smaller = remove(analysis, entries, states).model
             current = analyze(smaller, still(input_shapes, smaller), allow_io=allow_io)
     return Taken(entries, scores)
+
+
+def _worth(analysis: Analysis, block: Block) -> float:
+    """The share of the multiply-accumulates that go with a block; of parameters, where the model has no others."""
+    macs = cost.macs(analysis)
+    whole = macs or cost.parameters(analysis.model)
+    return max((block.macs if macs else block.parameters) / max(whole, 1), 1e-9)
 
 
 def score_all(analysis: Analysis, blocks: Sequence[Block], score: str, feeds: Sequence[Feeds]) -> list[float]:

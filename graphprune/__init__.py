@@ -2,9 +2,9 @@
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
 right, ``sparsify`` gives weights a pattern that sparse kernels read, ``distill`` trains what is left towards the
-original, ``apply`` replays a plan, ``validate`` says
-whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster. ``run_recipe`` does what a file
-of passes says. What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
+original, ``apply`` replays a plan, ``sensitivity`` says how much each group can lose, ``validate`` whether the result
+checks, runs, agrees and builds, and ``bench`` whether it is faster. ``run_recipe`` does what a file of passes says.
+What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group, analyze
     from graphprune.errors import BackendError, GraphpruneError, InputError, ProofError, TargetError, VerdictError
     from graphprune.passes.aim.meet import Meet
+    from graphprune.passes.choose.steering import Steering
     from graphprune.passes.jobs import apply, distill, prune, sparsify
     from graphprune.passes.results import Result
     from graphprune.passes.running import run_recipe
+    from graphprune.passes.study.curves import Sensitivity
+    from graphprune.passes.study.sensitivity import sensitivity
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
     from graphprune.verdict.timing import Bench, bench
@@ -28,10 +31,13 @@ _HOMES = {
     "analysis": ("Analysis", "Group", "analyze"),
     "verdict.checks": ("Checks", "Verdict"),
     "errors": ("BackendError", "GraphpruneError", "InputError", "ProofError", "TargetError", "VerdictError"),
+    "passes.choose.steering": ("Steering",),
     "passes.results": ("Result",),
     "passes.aim.meet": ("Meet",),
     "passes.jobs": ("apply", "distill", "prune", "sparsify"),
     "passes.running": ("run_recipe",),
+    "passes.study.curves": ("Sensitivity",),
+    "passes.study.sensitivity": ("sensitivity",),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -50,6 +56,8 @@ __all__ = [
     "Plan",
     "ProofError",
     "Result",
+    "Sensitivity",
+    "Steering",
     "TargetError",
     "Verdict",
     "VerdictError",
@@ -59,6 +67,7 @@ __all__ = [
     "distill",
     "prune",
     "run_recipe",
+    "sensitivity",
     "sparsify",
     "validate",
 ]

@@ -1,4 +1,4 @@
-"""The JSON schemas of what other programs read: plans, recipes, verdicts, benchmarks; each lies beside its code."""
+"""The JSON schemas of what other programs read or write; each lies beside its code."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from importlib.resources import files
 from typing import Any
 
 _HOMES = {
+    "backends": "graphprune.passes.choose",
     "bench": "graphprune.verdict",
     "plan": "graphprune.rewrite",
+    "profile": "graphprune.verdict.latency",
     "recipe": "graphprune.passes",
+    "sensitivity": "graphprune.passes.study",
+    "steering": "graphprune.passes.choose",
+    "tasks": "graphprune.verdict.latency",
     "verdict": "graphprune.verdict",
 }
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON schema of a file format: ``plan``, ``recipe``, ``verdict`` or ``bench``."""
+    """The JSON schema of a file format, as ``plan`` or ``recipe``."""
     found: dict[str, Any] = json.loads((files(_HOMES[name]) / f"{name}.schema.json").read_text())
     return found

@@ -18,7 +18,7 @@ SCHEMA = "schema"
 
 
 class Again(Exception):
-    """Raised by a pass that wants what was chosen to be chosen anew: the job goes on at the first pass that chooses.
+    """Raised by a pass that wants what was chosen to be chosen anew: the job goes on at the first pass that ``begins``.
 
     Args:
         findings: what the state there has more than it had before.
@@ -40,6 +40,8 @@ class Pass(ABC):
     """What it is called in recipes."""
     chooses: ClassVar[bool] = False
     """Whether it puts classes, or new orders of them, into the plan: for the next pass ``cut``."""
+    begins: ClassVar[bool] = False
+    """Whether a job that is to choose anew goes back to it, where it is the first of these."""
     rebases: ClassVar[bool] = False
     """Whether the structure of what it gives is its own, so that no later cut can be told in terms of the original."""
 

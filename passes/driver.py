@@ -150,7 +150,7 @@ def drive(passes: Sequence[Pass], state: State, clock: Clock) -> State:
         GraphpruneError: what a pass raises.
     """
     whole, named = state.progress, titles(passes, state)
-    place, rerun, chosen = 0, 1, next((k for k, one in enumerate(passes) if one.chooses), 0)
+    place, rerun, chosen = 0, 1, next((k for k, one in enumerate(passes) if one.begins), 0)
     start = state
     while place < len(passes):
         one, own = passes[place], named[place]

@@ -12,6 +12,8 @@ from graphprune.model import AnyModel
 from graphprune.model.arguments import InputShapes, Seed, Size, checked
 from graphprune.passes import budget, recipes
 from graphprune.passes.aim.meet import Meet
+from graphprune.passes.choose.steering import Steering
+from graphprune.passes.choose.steering import load as load_steering
 from graphprune.passes.depth import depth
 from graphprune.passes.distill.distill import Distill
 from graphprune.passes.results import Result
@@ -57,6 +59,8 @@ def prune(
     resume: str | os.PathLike[str] | None = None,
     distill: bool | Size | str = False,
     uniform_widths: bool = False,
+    backend: str | None = None,
+    steering: Steering | str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -105,8 +109,13 @@ def prune(
         distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
             for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
-            (see ``graphprune.passes.choose.families``).
+            (see ``graphprune.passes.choose.families``); targets take no whole blocks then.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
+        backend: the runtime that the model is for, as ``tensorrt`` or ``qnn:int8``, or a file that says what one is
+            like: widths become multiples of what pays there (see ``graphprune.passes.choose.backends``), where
+            ``align`` does not say otherwise.
+        steering: ratios and limits of single groups, regions, layers that stay whole (:class:`graphprune.Steering`); or
+            a file of these.
 
     Raises:
         InputError: bad model or arguments, or nothing can be removed.
@@ -116,8 +125,9 @@ def prune(
         BackendError: the checks ask for TensorRT, which is not installed.
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
-    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, _meet(target))
-    wish = replace(wish, uniform_widths=uniform_widths)
+    said = steering if isinstance(steering, Steering) else Steering() if steering is None else load_steering(steering)
+    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
+    wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths)
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

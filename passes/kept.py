@@ -73,14 +73,16 @@ class Kept:
     Attributes:
         folder: it is made when the first entry is written.
         about: what all entries of the job follow from, hashed.
+        option: by which the user named the folder.
     """
 
     folder: Path
     about: str = ""
+    option: str = "--resume"
 
     def on(self, *parts: object) -> Kept:
         """Entries that follow from more."""
-        return Kept(self.folder, _hashed(self.about, *map(repr, parts)))
+        return Kept(self.folder, hashed(self.about, *map(repr, parts)), self.option)
 
     def read(self, *parts: object) -> dict[str, Values] | None:
         """An entry; None where there is none, or it is damaged."""
@@ -102,18 +104,10 @@ class Kept:
         """
         body = io.BytesIO()
         write(body, arrays)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(body.getbuffer()).digest())
-                file.write(body.getbuffer())
-            Path(name).replace(self._place(*parts))
-        except OSError as error:
-            raise InputError(f"--resume {self.folder}: cannot be written ({error.strerror or error})") from error
+        put(self._place(*parts), [hashlib.sha256(body.getbuffer()).digest(), body.getbuffer()], self.option)
 
     def _place(self, *parts: object) -> Path:
-        return self.folder / f"{_hashed(self.about, *map(repr, parts))}.part"
+        return self.folder / f"{hashed(self.about, *map(repr, parts))}.part"
 
 
 def about(model: Model, batches: Callable[[], Iterable[Feeds]], *options: object) -> str:
@@ -124,7 +118,7 @@ def about(model: Model, batches: Callable[[], Iterable[Feeds]], *options: object
         for name, value in sorted(feeds.items()):
             digest.update(repr((name, value.shape, value.dtype.str)).encode())
             digest.update(repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).data)
-    return _hashed(*versions, content(model), digest.hexdigest(), *map(repr, options))
+    return hashed(*versions, content(model), digest.hexdigest(), *map(repr, options))
 
 
 def content(model: Model) -> str:
@@ -136,7 +130,29 @@ def content(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _hashed(*parts: str) -> str:
+def put(place: Path, parts: Iterable[bytes | memoryview], option: str) -> None:
+    """Write a file; it appears whole or not at all, and its folder with it.
+
+    Args:
+        place: the file.
+        parts: what it holds.
+        option: by which the user named its folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=place.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+        Path(name).replace(place)
+    except OSError as error:
+        raise InputError(f"{option} {place.parent}: cannot be written ({error.strerror or error})") from error
+
+
+def hashed(*parts: str) -> str:
+    """A hash of some texts, each apart from the next."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}:{part}".encode())

@@ -6,6 +6,8 @@ the same quarter that fits and distillation do not learn from. A function of the
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +21,12 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.model.interchange import whole
 from graphprune.passes.distill.losses import measure
-from graphprune.passes.distill.pool import free, singles, split
+from graphprune.passes.holding import divide
 from graphprune.relation import Values
 from graphprune.run import usercode
 from graphprune.run.calibration import Batches
 from graphprune.run.runtime import Feeds, run, session
-from graphprune.run.samples import BATCH, HELD_OUT, count
+from graphprune.run.samples import count
 from graphprune.verdict import comparison
 
 FIDELITY = ("distance", "top1", "cosine")
@@ -168,19 +170,12 @@ class Fidelity:
     @cached_property
     def _wanted(self) -> tuple[list[Feeds], list[list[Values]], dict[int, int]]:
         """Held-out runs, what the original makes of them, and the outputs that tell, each with its axis of classes."""
-        batches, model = list(self.batches()), self.original.runnable
-        parts, joined = singles(batches, free(model))
-        try:
-            held = _held(parts, joined, self.seed)
-            made = _made(model, held[:1])
-        except InputError:
-            if not joined:
-                raise
-            held = _held(batches, False, self.seed)  # free as it is declared, it takes some numbers of samples only
-        made = _made(model, held)
+        option = f"--metric {self.name}"
+        held = list(divide(self.original.runnable, self.batches, self.seed, option)[1]())
+        made = _made(self.original.runnable, held)
         if len(made) < len(held):
             self.notes.append(
-                f"the original's outputs are larger than {MEMORY >> 30} GiB: --metric {self.name} looks at the first "
+                f"the original's outputs are larger than {MEMORY >> 30} GiB: {option} looks at the first "
                 f"{len(made)} of {len(held)} held-out runs"
             )
         held = held[: len(made)]
@@ -193,19 +188,6 @@ class Fidelity:
                 "give a function of yours"
             )
         return held, made, axes
-
-
-def _held(runs: Sequence[Feeds], joined: bool, seed: int) -> list[Feeds]:
-    """What is held out of all runs; samples are joined again where they were told apart."""
-    if len(runs) < HELD_OUT:
-        raise InputError(
-            f"--metric holds a quarter of the inputs out, and there are {len(runs)}: give at least {HELD_OUT}"
-        )
-    held = [runs[k] for k in split(len(runs), seed)[0]]
-    if not joined:
-        return held
-    parts = [held[k : k + BATCH] for k in range(0, len(held), BATCH)]
-    return [{name: np.concatenate([one[name] for one in part]) for name in part[0]} for part in parts]
 
 
 def _made(model: Model, runs: Sequence[Feeds]) -> list[list[Values]]:
@@ -261,3 +243,17 @@ def _ended(name: str, first: float, second: float) -> float:
     if name != "distance":
         return first / second
     return 1.0 - math.sqrt(first / second) if second else (-math.inf if first else 1.0)
+
+
+def identity(spec: Spec) -> str:
+    """What a metric follows from: its name, and of a function of the user's the text of its module."""
+    if isinstance(spec, str) and spec in FIDELITY:
+        return spec
+    name = spec if isinstance(spec, str) else f"{spec.__module__}:{getattr(spec, '__qualname__', 'metric')}"
+    function = usercode.find_function(spec) if isinstance(spec, str) else spec
+    module = inspect.getmodule(function)
+    try:
+        text = "" if module is None else inspect.getsource(module)
+    except (OSError, TypeError):  # typed at a prompt, or not written in Python
+        text = ""
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from glob import escape
 from typing import Any
 
@@ -15,6 +15,7 @@ from graphprune.passes.choose import criteria
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.fold import FoldConstants
 from graphprune.passes.choose.select import Select
+from graphprune.passes.choose.steering import Steering, part
 from graphprune.passes.contract import Pass
 from graphprune.passes.cut import Cut
 from graphprune.passes.depth import depth
@@ -53,28 +54,37 @@ class Wish:
     criterion: str | None = None
     uniform: bool = False
     steps: int = 1
+    backend: str | None = None
+    steering: Steering = field(default_factory=Steering)
     target: Meet | None = None
     uniform_widths: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.ratio or self.target)
+    @property
+    def asks(self) -> bool:
+        """Whether any class is to go."""
+        return bool(self.ratio or self.target) or any(self.steering.ratios.values())
 
-    def shares(self) -> list[float | None]:
-        """What share of the original's classes is gone after each round: each takes the same of what is left.
+    def shares(self) -> list[float]:
+        """What share of the original's classes is gone after each round: each takes the same of what is left."""
+        return [part(self.ratio, k / self.steps) for k in range(1, self.steps + 1)]
 
-        None where targets say it.
-        """
-        if not self.ratio:
-            return [None] * self.steps if self.target else []
-        part = 1 - (1 - self.ratio) ** (1 / self.steps)
-        return [round(1 - (1 - part) ** (k + 1), 6) for k in range(self.steps - 1)] + [self.ratio]
+    def rounds(self, criterion: str) -> list[Select]:
+        """The choice of each round, none where nothing is asked for."""
+        plain = (criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical, self.backend)
+        steered = (vars(self.steering.scaled(k / self.steps)) for k in range(1, self.steps + 1))
+        return [
+            Select(None if self.target else ratio, *plain, **own, uniform_widths=self.uniform_widths)
+            for ratio, own in zip(self.shares(), steered, strict=True)
+            if self.asks
+        ]
 
     def check(self) -> None:
         """Raise InputError where a value is out of range."""
         by_ratio.check_ratio(self.ratio, self.align)
+        self.steering.check()
         if self.steps < 1:
             raise InputError(f"--steps {self.steps} is out of range: it must be at least 1")
-        if self.steps > 1 and not self:
+        if self.steps > 1 and not self.asks:
             raise InputError(f"--steps {self.steps} says in how many rounds a --ratio or --target goes: give one")
         if self.ratio and self.target:
             raise InputError("--ratio and --target both say how much goes: give one of them")
@@ -119,23 +129,26 @@ def pruning(
             "--steps: by magnitude, with no fit between them, rounds come to what one does; give --calibration"
         )
     passes: list[Pass] = []
+    together = wish.target is not None and wish.target.blocks and calibrated and not wish.uniform_widths
+    if together and not blocks:
+        passes += [SelectBlocks(aimed=True), RemoveBlocks()]
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
-    chosen = [_select(wish, share, criterion) for share in wish.shares()]
+    chosen = wish.rounds(criterion)
     for one in chosen[:-1]:
         passes += [one, Cut(), FoldConstants(), *_fitted(compensate), *short]
     passes += chosen[-1:]
     if request is not None and request.permute:
         passes.append(Permute())
-    if wish or (request is not None and request.permute):
-        passes += [Cut(), FoldConstants()] if wish else [Cut()]
+    if chosen or (request is not None and request.permute):
+        passes += [Cut(), FoldConstants()] if chosen else [Cut()]
     thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
     for earlier in thinned[:-1]:
         passes += [earlier, *short]
     passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *full]
     if wish.target is not None:
         passes.append(wish.target)
-    if wish:
+    if chosen:
         passes.append(Smaller())
     if store != STORES[0]:
         passes.append(Store(store))
@@ -178,13 +191,6 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
         again.request.resolved(calibrated=False)
         passes.append(again)
     return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
-
-
-def _select(wish: Wish, share: float | None, criterion: str) -> Select:
-    globs = wish.include, wish.exclude
-    return Select(
-        share, criterion, wish.uniform, wish.align, *globs, wish.allow_statistical, uniform_widths=wish.uniform_widths
-    )
 
 
 def _fitted(compensate: str) -> list[Pass]:

@@ -34,6 +34,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from graphprune.errors import InputError
 from graphprune.passes import budget
+from graphprune.passes.choose import backends
 from graphprune.passes.contract import Pass
 from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
 from graphprune.passes.state import Job
@@ -41,10 +42,10 @@ from graphprune.passes.step import Step
 from graphprune.run import synthetic, usercode
 from graphprune.schema import schema
 
-_PATHS = ("calibration", "checkpoint", "inputs", "plan", "teacher")
+_PATHS = ("calibration", "checkpoint", "inputs", "plan", "table", "teacher")
 """Options that hold a path where they hold no word of another kind."""
-_MODELS = ("loss",)
-"""Options that hold a word, or the path of a model."""
+_ENDINGS = {"backend": backends.ENDINGS, "loss": (".onnx",)}
+"""Options that hold a word, or a path that ends so."""
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:
@@ -203,9 +204,11 @@ def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, A
 
 
 def _is_path(name: str, value: Any) -> bool:
-    if not isinstance(value, str) or value == synthetic.NAME or usercode.names_one(value):
+    if not isinstance(value, str):
         return False
-    return name in _PATHS or (name in _MODELS and value.endswith(".onnx"))
+    if name in _ENDINGS:
+        return value.endswith(_ENDINGS[name])
+    return name in _PATHS and value != synthetic.NAME and not usercode.names_one(value)
 
 
 def _from(value: str, folder: Path) -> str:

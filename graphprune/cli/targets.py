@@ -1,15 +1,57 @@
-"""What is shown of targets, and how they were met."""
+"""Targets as options, and what is shown of how they were met."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import number
-from graphprune.passes.aim.meet import Met
+from graphprune.passes.aim.meet import Meet, Met
+from graphprune.passes.metric import FIDELITY
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def target_options(function: F) -> F:
+    """``--target`` and what says how it is met, gathered as ``meet``: None where none is given."""
+
+    @functools.wraps(function)
+    def gathered(*arguments: Any, target: tuple[str, ...], **others: Any) -> Any:
+        own = {name: others.pop(name) for name in ("nearest", "metric", "table", "device", "threads")}
+        return function(*arguments, meet=Meet(target, **own) if target else None, **others)
+
+    for option in (
+        click.option(
+            "--threads", type=click.IntRange(min=0), default=0, help="For speed: within one operator; 0 is all."
+        ),
+        click.option(
+            "--device", default="cpu", metavar="cpu|cuda|PROVIDER", help="For speed: where ONNX Runtime runs."
+        ),
+        click.option("--table", metavar="TABLE.json", help="For speed on another device: what 'profile' wrote there."),
+        click.option(
+            "--metric",
+            default=FIDELITY[0],
+            show_default=True,
+            metavar="NAME|MODULE:FUNCTION",
+            help=f"What a drop is of: {', '.join(FIDELITY)} (to the original, on held-out inputs), or your score.",
+        ),
+        click.option("--nearest", is_flag=True, help="Where --target cannot be met, write the nearest; exits 1."),
+        click.option(
+            "--target",
+            multiple=True,
+            metavar="KIND=VALUE",
+            help="What the result is to come to: macs=0.5, params=3e6, bytes=10M, speedup=1.5, latency=12ms, "
+            "drop=0.01; repeatable, all hold. Numbers up to 1 are shares of the original.",
+        ),
+    ):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]
 
 
 def targets_data(met: Met | None) -> dict[str, Any] | None:

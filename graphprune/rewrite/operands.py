@@ -34,6 +34,7 @@ class Refit:
         self.net = removal.analysis.web
         self.current: dict[str, Values] = {}  # values that differ from the original's
         self.patched: dict[tuple[str, bytes], str] = {}
+        self.reads: dict[tuple[int, int], Values] = {}  # by node and input, what differs from its tensor's value
 
     def run(self) -> None:
         """Patch every operand that needs it."""
@@ -43,6 +44,11 @@ class Refit:
             else:
                 self._consume(i)
         self._interface()
+
+    def holds(self, index: int, position: int) -> Values | None:
+        """What an input of a node holds after removal, where that is a value of shape arithmetic."""
+        name = self.model.nodes[index].input[position]
+        return self.reads[(index, position)] if (index, position) in self.reads else self._value(name)
 
     def _followed(self, name: str) -> bool:
         return name in self.witness.first.values and not self.removal.of(name)
@@ -164,6 +170,7 @@ class Refit:
             else:
                 self.patched[key] = self._write(name, wanted.astype(original.dtype), ~static, infers, index)
         self.editor.redirect(index, position, self.patched[key])
+        self.reads[(index, position)] = wanted
 
     def _write(self, name: str, wanted: Values, moving: Values, infers: bool, before: int) -> str:
         """A tensor with the wanted value: literal where it is static, computed where it depends on the inputs."""

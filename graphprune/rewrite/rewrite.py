@@ -81,6 +81,22 @@ def rewrite(analysis: Analysis, selection: Selection, orders: Orders | None = No
     return Rewritten(editor.finish() if plan.groups else analysis.model.source, plan, removal)
 
 
+def resized(analysis: Analysis, selection: Selection) -> Refit:
+    """What removal makes of nodes, without cutting any constant: for questions about shapes, at a fraction of the cost.
+
+    Returns:
+        The nodes with their attributes and operands (``editor.nodes``), what these hold, and the removal behind it.
+
+    Raises:
+        InputError: as :func:`rewrite`.
+    """
+    removal = Removal(analysis, selection)
+    refit = Refit(removal, Editor(analysis.model))
+    _attributes(removal, refit.editor)
+    refit.run()
+    return refit
+
+
 def described(analysis: Analysis) -> dict[str, Any]:
     """What a plan says of the model that it is for."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ class RefusedError(InputError):
     """ONNX Runtime does not load the model at all, whatever its inputs."""
 
 
+_threads: ContextVar[int] = ContextVar("threads", default=0)
+
+
+@contextmanager
+def threads_of_sessions(count: int) -> Iterator[None]:
+    """Let sessions that do not say otherwise have so many threads: where several processes share a machine, one each.
+
+    Args:
+        count: threads within one operator; 0 leaves it to ONNX Runtime.
+    """
+    token = _threads.set(count)
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
 @contextmanager
 def session(
     model: Model,
@@ -44,7 +62,7 @@ def session(
     Args:
         model: the model; external data is found beside its path.
         level: of optimisation, by default basic ones only.
-        threads: within one operator; 0 leaves it to ONNX Runtime.
+        threads: within one operator; 0 leaves it to :func:`threads_of_sessions`, and else to ONNX Runtime.
         provider: that executes it.
         planned: whether memory is laid out before a run; then what is needed at different times shares less of it.
 
@@ -54,7 +72,7 @@ def session(
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = level
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _threads.get()
     options.enable_mem_pattern = planned
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:

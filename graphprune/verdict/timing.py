@@ -108,6 +108,7 @@ def bench(
     rounds: int = 50,
     warmup: Count = 5,
     seed: Seed = 0,
+    footprints: bool = True,
 ) -> Bench:
     """Time models beside each other, with all optimisations.
 
@@ -122,6 +123,7 @@ def bench(
         rounds: each runs every model once.
         warmup: rounds before, that do not count.
         seed: of the generated inputs, and of the resampling.
+        footprints: measure memory too, in a process of its own for each model.
 
     Raises:
         InputError: no model, too few rounds, or one that does not run at the sizes of the first.
@@ -145,7 +147,8 @@ def bench(
             times = _in_tensorrt(loaded, paths, feeds, rounds, warmup)
         else:
             times = _in_onnxruntime(loaded, given, threads, provider, rounds, warmup)
-            peaks = [footprint(p, f, threads, provider) for p, f in zip(paths, given, strict=True)]
+            if footprints:
+                peaks = [footprint(p, f, threads, provider) for p, f in zip(paths, given, strict=True)]
     timings = [Timing(m.name, *_quartiles(times[:, k]), peaks[k]) for k, m in enumerate(loaded)]
     ratios = [_ratio(m.name, times[:, 0] / times[:, k], seed) for k, m in enumerate(loaded) if k]
     return Bench({n: list(v.shape) for n, v in feeds.items()}, threads, provider, rounds, timings, ratios)

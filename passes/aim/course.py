@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from graphprune.analysis import Analysis
 from graphprune.errors import TargetError
+from graphprune.passes.aim.latency import Clock
 from graphprune.passes.choose.allocation import Allocated, Budget
 from graphprune.passes.kept import Keeping, Memory
 from graphprune.passes.metric import Metric
@@ -28,11 +29,15 @@ class Try:
         goals: by kind what might be left, as it was chosen for.
         left: by kind what was measured of the result: amounts, of latencies shares of the original's, of scores drops.
         holds: whether all targets do.
+        blocks: ids of whole blocks that went beside.
+        loss: the distance of the outputs from the original's, where blocks are weighed against widths.
     """
 
     goals: Mapping[str, float]
     left: Mapping[str, float]
     holds: bool
+    blocks: tuple[str, ...] = ()
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class Course:
         best: the state behind the best result that holds, None where none does.
         nearest: the state behind the result that comes nearest, None before the first.
         metric: what a drop is measured by.
+        distance: what blocks and widths are weighed against each other by; None where no blocks go.
+        offered: whether blocks were looked at.
+        clock: how latency is told.
         memory: what has not to be computed again for another try.
     """
 
@@ -53,6 +61,9 @@ class Course:
     best: State | None = field(default=None, repr=False)
     nearest: State | None = field(default=None, repr=False)
     metric: Metric | None = field(default=None, repr=False)
+    distance: Metric | None = field(default=None, repr=False)
+    offered: bool = False
+    clock: Clock | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
 

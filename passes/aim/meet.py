@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from graphprune.analysis import Analysis
-from graphprune.errors import TargetError
+from graphprune.errors import InputError, TargetError
+from graphprune.model.arguments import Count
 from graphprune.passes.aim import measure, targets
+from graphprune.passes.aim.blocks import worthwhile
 from graphprune.passes.aim.course import Course, Try
+from graphprune.passes.aim.latency import clock, sizes
 from graphprune.passes.aim.onward import DROP, Rules, onward
 from graphprune.passes.aim.targets import Target
 from graphprune.passes.choose.allocation import Budget
 from graphprune.passes.contract import Again, Pass
+from graphprune.passes.depth.remove import Worthwhile
 from graphprune.passes.metric import FIDELITY, metric
 from graphprune.passes.state import State
+from graphprune.verdict import latency
 
+LATENCY = "latency"
 FIRST = 0.5
 """Share of the cost that is left in the first try where a drop alone is aimed at."""
 
@@ -49,6 +56,12 @@ class Meet(Pass):
         metric: what drops, for ``drop``: one of ``graphprune.passes.metric.FIDELITY``, on held-out calibration inputs,
             or ``module:function``, from an ``onnx.ModelProto`` to a score of which more is better.
         tries: how often classes are chosen anew, at most.
+        table: for ``latency`` and ``speedup``: what each layer takes at each width, as ``graphprune profile`` wrote it
+            on the device. Where it is left out layers are timed here, and what comes of it is measured in paired runs.
+        device: where they are timed: ``cpu``, ``cuda``, ``tensorrt``, or an execution provider of ONNX Runtime.
+        threads: within one operator; 0 leaves it to ONNX Runtime.
+        blocks: with calibration inputs, let whole blocks go where less is lost than by narrower widths; passes
+            ``select-blocks`` (``aimed``) and ``remove-blocks`` come first then.
     """
 
     name: ClassVar[str] = "meet"
@@ -57,6 +70,10 @@ class Meet(Pass):
     nearest: bool = False
     metric: str | Callable[..., Any] = FIDELITY[0]
     tries: int = 10
+    table: str | None = None
+    device: str = "cpu"
+    threads: Count = 0
+    blocks: bool = True
 
     @property
     def wanted(self) -> tuple[Target, ...]:
@@ -81,42 +98,82 @@ class Meet(Pass):
         return ()
 
     def phases(self, state: State) -> Sequence[str]:
-        """Where a score is taken it takes time."""
-        return ("score",) if any(one.kind == DROP for one in self.wanted) else ()
+        """Where a score or a time is taken it takes time."""
+        kinds = {one.kind for one in self.wanted}
+        return [*["time it"] * (LATENCY in kinds), *["score"] * (DROP in kinds)]
 
     def start(self, state: State) -> State:
         """The state with a course, and with what was measured of the original."""
-        rules = self._rules(state)
-        judge = None
-        if DROP in rules.limits:
-            original = state.analysis(state.original).model
-            judge = metric(self.metric, original, state.batches(state.original), state.job.seed)
-        if set(rules.limits) == {DROP}:
-            return state.having(Course({rules.lead: FIRST * rules.whole}, metric=judge))
-        return state.having(Course({k: limit for k, limit in rules.limits.items() if k != DROP}, metric=judge))
+        kinds = {one.kind for one in self.wanted}
+        course, original = Course({}), state.analysis(state.original).model
+        if DROP in kinds:
+            course = replace(course, metric=metric(self.metric, original, state.batches(original), state.job.seed))
+        if LATENCY in kinds:
+            provider = latency.DEVICES.get(self.device, self.device)
+            course = replace(course, clock=clock(state, self.table, provider, self.threads))
+        if self.blocks and state.found(Worthwhile) is not None and state.job.calibration is not None:
+            judge = metric(FIDELITY[0], original, state.batches(original), state.job.seed)
+            with suppress(InputError):  # where there are too few inputs to hold any out, blocks stay
+                course = replace(course, distance=judge if judge.whole else None)
+        rules = self._rules(state, course)
+        goals = {k: limit for k, limit in rules.limits.items() if k != DROP}
+        return state.having(replace(course, goals=goals or {rules.lead: FIRST * rules.whole}))
 
-    def _rules(self, state: State) -> Rules:
+    def _rules(self, state: State, course: Course) -> Rules:
         limits = {}
         for one in self.wanted:
-            limits[one.kind] = one.value if one.kind == DROP else one.limit(measure.COSTS[one.kind][0](state))
+            if one.kind == DROP:
+                limits[one.kind] = one.value
+            elif one.kind == LATENCY:
+                assert course.clock is not None
+                limits[one.kind] = one.value if one.share else one.value / course.clock.seconds
+            else:
+                limits[one.kind] = one.limit(measure.COSTS[one.kind][0](state))
         lead = "macs" if measure.COSTS["macs"][0](state) else "params"
         return Rules(limits, lead=lead, whole=measure.COSTS[lead][0](state), tries=self.tries)
 
     def budgets(self, state: State, analysis: Analysis, goals: Mapping[str, float]) -> Sequence[Budget]:
         """What may be left of a model, as the choice of classes takes it."""
-        return [measure.budget(kind, goal, state, analysis) for kind, goal in goals.items()]
+        course = state.found(Course)
+        found = []
+        for kind, goal in goals.items():
+            if kind == LATENCY:
+                assert course is not None and course.clock is not None
+                whole = course.clock.table.seconds(sizes(state.analysis(state.original)))
+                found.append(Budget(kind, goal * whole, course.clock.meter))
+            else:
+                found.append(measure.budget(kind, goal, state, analysis))
+        return found
 
     def call(self, state: State) -> State:
         """Measure; and choose anew where a target does not hold, or more could go."""
-        found, rules = state.found(Course), self._rules(state)
+        found = state.found(Course)
         if found is None:  # nothing was chosen for it
             return state
+        rules = self._rules(state, found)
         left = {kind: _measured(kind, state, found) for kind in dict.fromkeys([*found.goals, *rules.limits])}
-        course = further(found, state, Try(found.goals, left, rules.holds(left)), rules)
-        goals = onward(rules, course.tries)
+        blocks = tuple(entry.id for entry in state.plan.blocks)
+        loss = None if found.distance is None else found.distance.drop(state.model)
+        course = further(found, state, Try(found.goals, left, rules.holds(left), blocks, loss), rules)
+        goals = onward(rules, [one for one in course.tries if one.blocks == blocks])
         if goals is not None:
-            raise Again(replace(course, goals=goals))
+            raise Again(replace(course, goals=goals), *_carried(state))
+        self._offer(state, course, rules)
         return self._settled(state, course, rules)
+
+    def _offer(self, state: State, course: Course, rules: Rules) -> None:
+        """Have it tried with whole blocks gone, where they lose less than widths do.
+
+        Raises:
+            Again: some do.
+        """
+        own = None if course.best is None else course.best.found(Try)
+        if course.offered or own is None or own.loss is None:
+            return
+        saved = 1 - measure.COSTS[rules.lead][1](state) / rules.whole
+        found = worthwhile(state, own.loss, saved)
+        if found is not None:
+            raise Again(replace(course, goals=own.goals, offered=True), found)
 
     def _settled(self, state: State, course: Course, rules: Rules) -> State:
         """The best state, or where none will do the nearest if that is asked for.
@@ -138,12 +195,19 @@ class Meet(Pass):
 
     def unmet(self, state: State, left: Mapping[str, float]) -> str:
         """What does not hold, in words, where so much is left."""
-        limits = self._rules(state).limits
-        found = []
+        course = state.found(Course)
+        assert course is not None
+        limits, found = self._rules(state, course).limits, []
         for one in self.wanted:
             if one.kind in left and left[one.kind] > limits[one.kind]:
                 found.append(f"--target {one.text} cannot be met: {_told(one, left[one.kind], limits[one.kind])}")
         return "; ".join(found)
+
+
+def _carried(state: State) -> list[Worthwhile]:
+    """What of a try holds for the next."""
+    found = state.found(Worthwhile)
+    return [] if found is None else [found]
 
 
 def _measured(kind: str, state: State, course: Course) -> float:
@@ -151,12 +215,18 @@ def _measured(kind: str, state: State, course: Course) -> float:
         assert course.metric is not None
         state.progress.begin("score")
         return course.metric.drop(state.model)
+    if kind == LATENCY:
+        assert course.clock is not None
+        state.progress.begin("time it")
+        return course.clock.left(state)
     return measure.COSTS[kind][1](state)
 
 
 def _told(one: Target, left: float, limit: float) -> str:
     if one.kind == DROP:
         return f"{left:.4g} is the least drop that was found"
+    if one.kind == LATENCY:
+        return f"{1 / left:.3g} times as fast is the most that was found"
     if one.share:
         return f"{left / limit * one.value:.3g} of it is the least that can be had"
     return f"{left:,.6g} is the least that can be had"
@@ -180,7 +250,10 @@ def _of(state: State) -> Try:
 
 
 def _rank(own: Try, rules: Rules) -> float:
-    """Lower is better among tries that hold: the least left where a drop leads, else what is closest to its limits."""
+    """Lower is better among tries that hold.
+
+    What is left where a drop leads; else what is lost where that is known, or how far it is from its limits.
+    """
     if set(rules.limits) == {DROP}:
         return own.left[rules.lead]
-    return -rules.over(own.left)
+    return -rules.over(own.left) if own.loss is None else own.loss

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from graphprune.passes.aim.course import Try
 
 DROP = "drop"
 _MARGIN = 0.998
-_CLOSE = 1e-6
+_CLOSE, _LOOSE = 1e-6, 0.008
 _SIDE = 0.2
 """Of a gap that is searched, how far from its ends the next try is at least."""
 
@@ -32,7 +32,7 @@ class Rules:
         lead: the kind of cost that goes down where a drop alone is aimed at.
         whole: what the original has of it.
         tries: the most.
-        loose: how far below its limit what is not exact may stay, as a share.
+        loose: by kind how far below its limit what is not exact may stay, as a share; of others 0.8 %.
         fine: the gap of the lead at which a search for the most that can go ends, as a share.
     """
 
@@ -41,7 +41,7 @@ class Rules:
     lead: str = "macs"
     whole: float = 1.0
     tries: int = 10
-    loose: float = 0.03
+    loose: Mapping[str, float] = field(default_factory=lambda: {"latency": 0.03})
     fine: float = 0.03
 
     def holds(self, left: Mapping[str, float]) -> bool:
@@ -68,7 +68,7 @@ def onward(rules: Rules, tries: Sequence[Try]) -> dict[str, float] | None:
     missed = {k: last.left[k] / limit for k, limit in rules.limits.items() if k != DROP}
     goals = dict(last.goals)
     for kind, over in missed.items():
-        if over > 1 + _CLOSE or (kind not in rules.exact and over < 1 - rules.loose):
+        if over > 1 + _CLOSE or (kind not in rules.exact and over < 1 - rules.loose.get(kind, _LOOSE)):
             goals[kind] = _corrected(kind, over, tries, rules.limits[kind])
     if DROP in rules.limits and last.left[DROP] > rules.limits[DROP] and max(missed.values()) <= 1 + _CLOSE:
         return None  # what else is aimed at asks for no less
@@ -90,7 +90,7 @@ def _deeper(rules: Rules, tries: Sequence[Try]) -> dict[str, float] | None:
     """The next share of the cost, where as much is to go as a drop allows."""
     lead, limit = rules.lead, rules.limits[DROP]
     held = {one.left[lead]: one.left[DROP] for one in tries if one.holds}
-    failed = {one.left[lead]: one.left[DROP] for one in tries if not one.holds}
+    failed = {one.goals[lead]: one.left[DROP] for one in tries if not one.holds}  # less than that comes to the same
     if not failed:
         stuck = len(tries) > 1 and tries[-1].left[lead] >= tries[-2].left[lead] * (1 - _CLOSE)
         return None if stuck else {lead: tries[-1].left[lead] / 2}

@@ -17,7 +17,7 @@ from graphprune.passes.choose import families, goals, meters, ties
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.goals import Goal, Problem
 from graphprune.passes.choose.meters import Meter
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, lowest, select
+from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, least, lowest, select
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
@@ -45,27 +45,45 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What holds for widths, whatever is asked for.
+
+    Attributes:
+        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
+        whole: by group id how many classes it had in the original, where some have gone before.
+        most: by group id how many classes may go at most (see ``steering``).
+        own: by group id a ratio of its own: so much goes of it, whatever others lose.
+        uniform_widths: whether layers that repeat keep one width (see ``families``).
+    """
+
+    align: Align = None
+    whole: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)
+    uniform_widths: bool = False
+
+
+@dataclass(frozen=True)
 class Asked:
     """What is asked for.
 
     Attributes:
         budgets: what may be left; all hold.
-        most: the largest share of one group that may be gone.
+        terms: what holds for widths.
+        depth: the largest share of one group that may be gone.
         share: of the classes that there are, about how much will go: it says which groups go together (see ``ties``).
-        align: widths that remain are rounded up to a multiple of this; see ``ratio.Align``.
         even: whether groups are to give alike, whatever they lose.
-        uniform_widths: whether layers that repeat keep one width (see ``families``).
-        whole: by group id how many classes it had in the original, where some have gone before.
-        alike: by group id a number of classes that meets the budgets, where that is known.
+        holds: whether the numbers of ``alike`` meet the budgets.
+        alike: by group id how many classes go where each gives its share; those with a ratio of their own give no other
+            number.
     """
 
     budgets: Sequence[Budget]
-    most: float = MOST
+    terms: Terms = field(default_factory=Terms)
+    depth: float = MOST
     share: float = 0.5
-    align: Align = None
     even: bool = False
-    uniform_widths: bool = False
-    whole: Mapping[str, int] = field(default_factory=dict)
+    holds: bool = False
     alike: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -91,7 +109,7 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         rankings: by group id.
         asked: what is asked for.
     """
-    own = (families.units if asked.uniform_widths else units)(analysis, groups, asked.share)
+    own = (families.units if asked.terms.uniform_widths else units)(analysis, groups, asked.share)
     place = {group.id: k for k, group in enumerate(groups)}
     sets = sorted((one for unit in own for one in unit.sets), key=lambda one: place[one.id])
     errors = ties.joint(sets, {id: ranking.errors for id, ranking in rankings.items()})
@@ -101,9 +119,9 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
     lost = [_lost(unit, free, errors) for unit, free in zip(own, numbers, strict=True)]
     wanted = [Goal(budget.meter(widths), budget.limit) for budget in asked.budgets]
     if asked.even:
-        lost = _even(widths, wanted, numbers, asked.whole)
+        lost = _even(widths, wanted, numbers, asked.terms.whole)
     problem = Problem(widths, wanted, lost, numbers)
-    worth = goals.settle(problem, [_known(unit, asked) for unit in own] if asked.alike else None)
+    worth = goals.settle(problem, [_known(unit, asked) for unit in own] if asked.holds else None)
     taken = {one.id: n // unit.step(one) for unit, n in zip(own, widths.numbers, strict=True) for one in unit.sets}
     chosen = families.level(own, scores, lowest(sets, scores, taken))
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
@@ -148,33 +166,29 @@ def _even(
 
 
 def _numbers(analysis: Analysis, unit: Unit, asked: Asked) -> IntArray:
-    """How many classes may go: aligned numbers that add no copies, and that which is known to meet the budgets."""
+    """How many classes may go: aligned numbers that add no copies, and that of the same share of every group."""
+    terms, alike = asked.terms, _known(unit, asked)
+    if any(g.id in terms.own for g in unit.members):
+        return np.array([alike])
     found: set[int] | None = None
     for one in unit.sets:
-        whole = asked.whole.get(one.id, one.size)
-        most, step = int(asked.most * whole + 1e-9) - (whole - one.size), unit.step(one)
-        fit = (k for k in counts(analysis, one, asked.align) if k <= most and one.pays(k / one.size))
+        whole, step = terms.whole.get(one.id, one.size), unit.step(one)
+        most = min(int(asked.depth * whole + 1e-9) - (whole - one.size), least(one, terms.most, unit.most))
+        fit = (k for k in counts(analysis, one, terms.align) if k <= most and one.pays(k / one.size))
         own = {k * step for k in fit if k * step <= unit.most}
         found = own if found is None else found & own
-    return np.unique([0, *(found or ()), _known(unit, asked)])
+    return np.unique([0, *(found or ()), alike])
 
 
-def even(
-    analysis: Analysis,
-    groups: Sequence[Group],
-    ratio: float,
-    align: Align = None,
-    whole: Mapping[str, int] | None = None,
-    uniform_widths: bool = False,
-) -> tuple[Chosen, Budget]:
+def even(analysis: Analysis, groups: Sequence[Group], ratio: float, terms: Terms) -> tuple[Chosen, Budget]:
     """The same share of every group, and what it leaves as a budget.
 
     Multiply-accumulates; parameters where the model has no products.
     """
-    scores = {g.id: np.zeros(g.size) for g in groups}
-    chosen = select(analysis, groups, scores, ratio, align, whole)
-    if uniform_widths:
-        chosen = families.level(families.units(analysis, groups, going(groups, ratio, whole)), scores, chosen)
+    zeros = {g.id: np.zeros(g.size) for g in groups}
+    chosen = select(analysis, groups, zeros, ratio, terms.align, terms.whole, terms.most, terms.own)
+    if terms.uniform_widths:
+        chosen = families.level(families.units(analysis, groups, going(groups, ratio, terms.whole)), zeros, chosen)
     return chosen, leaving(analysis, groups, chosen.selection)
 
 

@@ -53,7 +53,7 @@ class Problem:
         widths: of all units; they are changed.
         goals: what may be left.
         errors: for each unit what is lost for each number that may go, ascending; shape of ``numbers``.
-        numbers: for each unit how many classes may go, from 0 on.
+        numbers: for each unit how many classes may go, ascending.
     """
 
     widths: Widths
@@ -99,7 +99,7 @@ def settle(problem: Problem, start: Sequence[int] | None = None) -> float | None
         the widths are the narrowest that may be then.
     """
     low, high, best = 1e-9, 1e9, None
-    problem.put_all([0] * len(problem.numbers))
+    problem.put_all([int(own[0]) for own in problem.numbers])
     if problem.holds:
         return 0.0
     for _ in range(_STEPS):
@@ -135,7 +135,7 @@ def _descend(problem: Problem, factor: float) -> None:
 
 def give_back(problem: Problem) -> None:
     """Let classes stay as long as the budgets hold: first those by which most is lost."""
-    open_units = [u for u in range(len(problem.numbers)) if problem.widths.numbers[u]]
+    open_units = [u for u in range(len(problem.numbers)) if _gives(problem, u)]
     while open_units:
         gains = []
         for unit in open_units:
@@ -149,9 +149,11 @@ def give_back(problem: Problem) -> None:
         place = int(np.searchsorted(problem.numbers[unit], problem.widths.numbers[unit]))
         problem.put(unit, int(problem.numbers[unit][place - 1]))
         # what did not fit will not fit later: whatever stays makes the rest dearer
-        open_units = [
-            u for u, gain in zip(open_units, gains, strict=True) if gain > -np.inf and problem.widths.numbers[u]
-        ]
+        open_units = [u for u, gain in zip(open_units, gains, strict=True) if gain > -np.inf and _gives(problem, u)]
+
+
+def _gives(problem: Problem, unit: int) -> bool:
+    return problem.widths.numbers[unit] > int(problem.numbers[unit][0])
 
 
 def draw_near(problem: Problem) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from math import gcd, lcm
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,11 +26,17 @@ ONNX Runtime's blocked kernels take convolutions of whole quads of channels, and
 widths; multiples of 8 and 16 gained nothing further (``tests/benchmarks/bench_align.py``).
 """
 _GIVEN_UP = 1 / 8
-Align = int | Mapping[str, int] | None
+Steps = tuple[int, ...]
+"""Multiples of which the first is taken that costs at most an eighth of a group, else the last; 1 is any width."""
+Align = int | Steps | Mapping[str, int | Steps] | None
 """What widths that remain are rounded up to a multiple of: all, or by group id; None, and groups that are not named,
 stand for :data:`ALIGNMENTS`."""
 COPIED = "its weights are used elsewhere as a whole, so that removal would add a copy"
 """Why a group stays whose removal would add parameters."""
+LIMITED = "a limit leaves no class of it to remove"
+"""Why a group stays of which nothing may go, though something would."""
+UNASKED = "nothing is asked of it"
+"""Why a group stays where others have ratios of their own, and there is none for the rest."""
 STRANGE = "after the last round it is no group of the original, in whose terms the plan is told"
 """Why a group stays that only a model that was cut has."""
 
@@ -75,12 +82,17 @@ class Chosen:
     untouched: list[Untouched] = field(default_factory=list)
 
 
-def _of(groups: Together, align: Align) -> int | None:
-    """The alignment of groups that go together: one that suits all that are named."""
-    if not isinstance(align, Mapping):
-        return align
-    named = [align[g.id] for g in groups.members if g.id in align]
-    return lcm(*named) if named else None
+def _of(groups: Together, align: Align) -> Steps:
+    """The multiples of groups that go together: such that suit all that are named."""
+    if isinstance(align, Mapping):
+        named = [_steps(align[g.id]) for g in groups.members if g.id in align]
+        longest = max(map(len, named), default=0)
+        return tuple(lcm(*(one[min(k, len(one) - 1)] for one in named)) for k in range(longest)) or ALIGNMENTS
+    return ALIGNMENTS if align is None else _steps(align)
+
+
+def _steps(align: int | Steps) -> Steps:
+    return (align,) if isinstance(align, int) else align
 
 
 def check_ratio(ratio: float, align: Align) -> None:
@@ -163,6 +175,11 @@ def going(groups: Sequence[Group], ratio: float, whole: Mapping[str, int] | None
     return max(0.0, 1 - (1 - ratio) * had / have)
 
 
+def usual(ratio: float, own: Mapping[str, float] | None) -> float:
+    """The share that goes of groups without a ratio of their own; where all have one, the smallest of these."""
+    return ratio or min((share for share in (own or {}).values() if share), default=0.0)
+
+
 def select(
     analysis: Analysis,
     groups: Sequence[Group],
@@ -170,6 +187,8 @@ def select(
     ratio: float,
     align: Align = None,
     whole: Mapping[str, int] | None = None,
+    most: Mapping[str, int] | None = None,
+    own: Mapping[str, float] | None = None,
 ) -> Chosen:
     """Choose ``floor(ratio * classes)`` of each group, less what has gone before.
 
@@ -180,6 +199,8 @@ def select(
         ratio: share of each group's classes to remove, in [0, 1).
         align: widths that remain are rounded up to a multiple of this, where the group allows it.
         whole: by group id how many classes it had in the original, where some have gone before.
+        most: by group id how many classes may go at most (see ``steering``).
+        own: by group id a ratio of its own.
 
     Raises:
         InputError: the ratio or the alignment is out of range.
@@ -187,25 +208,38 @@ def select(
     check_ratio(ratio, align)
     why: dict[str, tuple[str, Cause]] = {}
     numbers = {}
-    sets = ties.together(analysis, groups, going(groups, ratio, whole))
+    sets = ties.together(analysis, groups, going(groups, usual(ratio, own), whole))
     for one in sets:
         size = (whole or {}).get(one.id, one.size)
-        asked = max(0, min(int(ratio * size + 1e-9) - (size - one.size), len(one.free), one.size - 1))
-        own = _of(one, align)
-        numbers[one.id] = _count(analysis, one, asked, own)
-        if not asked:
-            why[one.id] = f"{ratio:g} of {size} classes is less than one", Cause.TOO_FEW
+        share, cap = least(one, own, ratio), least(one, most, one.size - 1)
+        wanted = max(0, min(int(share * size + 1e-9) - (size - one.size), len(one.free), one.size - 1))
+        asked, steps = min(wanted, cap), _of(one, align)
+        numbers[one.id] = _count(analysis, one, asked, steps)
+        if not share:
+            why[one.id] = UNASKED, Cause.ASKED
+        elif not wanted:
+            why[one.id] = f"{share:g} of {size} classes is less than one", Cause.TOO_FEW
+        elif not asked:
+            why[one.id] = LIMITED, Cause.ASKED
         elif not numbers[one.id]:
-            text = f"no width from {one.size - asked} up is a multiple of {own} and below {one.size}"
+            text = f"no width from {one.size - asked} up is a multiple of {steps[-1]} and below {one.size}"
             why[one.id] = text, Cause.WIDTH
         elif not one.pays(numbers[one.id] / one.size):
             why[one.id], numbers[one.id] = (COPIED, Cause.COPIES), 0
     chosen = lowest(sets, ties.joint(sets, scores), numbers)
-    for one in sets if ratio > 0 else ():
+    for one in sets if ratio > 0 or own else ():
         if one.id not in chosen.selection:
             text, cause = why.get(one.id, ("an axis would be left empty", Cause.EMPTY))
             chosen.untouched += [Untouched(text, group=g.id, cause=cause) for g in one.members]
     return chosen
+
+
+Number = TypeVar("Number", int, float)
+
+
+def least(groups: Together, values: Mapping[str, Number] | None, default: Number) -> Number:
+    """The smallest of what is said of groups that go together."""
+    return min((values[g.id] for g in groups.members if g.id in values), default=default) if values else default
 
 
 def lowest(sets: Iterable[Together], scores: Scores, numbers: Mapping[str, int]) -> Chosen:
@@ -254,23 +288,20 @@ def counts(analysis: Analysis, group: Group | Together, align: Align) -> list[in
     """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
     found: list[int] = [0]
     groups = ties.of(group)
-    align = _of(groups, align)
-    for one in ALIGNMENTS if align is None else (align,):
+    for one in _of(groups, align):
         for unit in _units(analysis, groups, one):
             found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]
             if len(found) > 1:
                 break
-        if align is None and max(np.diff([*found, group.size])) <= max(_GIVEN_UP * group.size, 1):
+        if max(np.diff([*found, group.size])) <= max(_GIVEN_UP * group.size, 1):
             break
     return found
 
 
-def _count(analysis: Analysis, groups: Together, asked: int, align: int | None) -> int:
+def _count(analysis: Analysis, groups: Together, asked: int, steps: Steps) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
-    if align is not None:
-        return _aligned(analysis, groups, asked, align)
-    tries = (_aligned(analysis, groups, asked, a) for a in ALIGNMENTS)
-    return next((count for count in tries if count and asked - count <= _GIVEN_UP * groups.size), asked)
+    *tries, last = (_aligned(analysis, groups, asked, one) for one in steps)
+    return next((count for count in tries if count and asked - count <= _GIVEN_UP * groups.size), last)
 
 
 def _aligned(analysis: Analysis, groups: Together, count: int, align: int) -> int:
@@ -306,6 +337,11 @@ def _widths(analysis: Analysis, group: Group) -> set[int]:
         if relation.macs and not shared and (labels >= 0).all() and len(labels) % group.size == 0:
             found.add(len(labels) // group.size)
     return found or {1}
+
+
+def width(analysis: Analysis, group: Group) -> int:
+    """How many elements of the narrowest dim that a product sums over or produces one class is worth."""
+    return min(_widths(analysis, group))
 
 
 def _nodes(analysis: Analysis, group: Group) -> list[str]:

@@ -102,8 +102,9 @@ def select(
     shown = ties.joint(ties.together(analysis, groups, asked.share), scores)
     weighs = weighed and bool(observed or before)
     if request.ratio is not None and not weighs:
-        even = by_ratio.select(analysis, groups, scores, request.ratio, asked.align, asked.whole)
-        if asked.uniform_widths:
+        terms = asked.terms
+        even = by_ratio.select(analysis, groups, scores, request.ratio, terms.align, terms.whole, terms.most, terms.own)
+        if terms.uniform_widths:
             even = families.level(families.units(analysis, groups, asked.share), shown, even)
         return Selected(even, shown, constant, notes)
     if weighs and before is None:

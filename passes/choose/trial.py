@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphprune.analysis import Analysis, Group
+from graphprune.analysis import Analysis
 from graphprune.analysis.contractions import Contraction
 from graphprune.analysis.products import find_products
 from graphprune.analysis.rulings import first
@@ -18,6 +18,7 @@ from graphprune.model.editor import Editor
 from graphprune.passes.choose import surgeon
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
+from graphprune.rewrite.removal import Selection
 from graphprune.rewrite.rewrite import rewrite
 from graphprune.run import calibration
 from graphprune.run.runtime import Feeds, run, session
@@ -51,32 +52,45 @@ def tried(
     wanted = _outputs(analysis.model.runnable, some)
     found = {}
     for group in (g for g in analysis.groups if g.id in gone):
-        without = _without(analysis, group, gone[group.id], contractions)
-        found[group.id] = _distance(wanted, _outputs(without, some))
+        model = without(analysis, {group.id: gone[group.id].tolist()}, contractions)
+        found[group.id] = _distance(wanted, _outputs(model, some))
         progress(len(found), len(gone))
     return found
 
 
-def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Sequence[Contraction]) -> Model:
-    """The model without some classes of one group, its readers adjusted."""
-    pruned = rewrite(analysis, {group.id: [int(c) for c in gone]}).model
+def without(analysis: Analysis, selection: Selection, contractions: Sequence[Contraction]) -> Model:
+    """The model without some classes, what reads them adjusted by least squares (see ``surgeon``).
+
+    Args:
+        analysis: of the model.
+        selection: the classes, by group id.
+        contractions: of the model on calibration inputs; where none is over a group, nothing makes up for its classes.
+
+    Raises:
+        InputError: an axis would be left empty, or a class cannot be removed.
+    """
+    done = rewrite(analysis, selection)
+    pruned = done.model
     products = {product.output: product for product in find_products(pruned, analysis.rulings)}
     editor = Editor(pruned)
-    marks = np.zeros(group.size + 1, bool)
-    marks[gone] = True
     for contraction in contractions:
-        labels = contraction.labels(group)
         product = products.get(first(analysis.model.nodes[contraction.node]))
-        if labels is None or product is None or not contraction.adjustable:
+        sums = contraction.summed.kept(done.removal.kept)
+        gone = np.setdiff1d(np.arange(contraction.summed.size), sums)
+        if product is None or not contraction.adjustable or not len(gone):
             continue
-        kept = np.flatnonzero(~marks[labels])
+        groups, outputs = (
+            analysis.rulings.span(product.output, product.form, letters).kept(done.removal.kept)
+            for letters in (product.form.groups, product.form.outputs)
+        )
         held = pruned.array(product.weight)
-        change = surgeon.change(contraction, np.flatnonzero(marks[labels]))
-        weight = (contraction.matrix + change)[:, kept]
-        if product.matrix(held).shape == weight.shape:
-            editor.renew(product.weight, product.weight_of(weight, held))
-            if not product.inner:
-                product.shift(editor, pruned, -np.einsum("gi,gio->go", contraction.mean, change))
+        matrix = product.matrix(held)
+        if matrix.shape != (len(groups), len(sums), len(outputs)):
+            continue
+        change = surgeon.change(contraction, gone)[groups][:, :, outputs]
+        editor.renew(product.weight, product.weight_of(matrix + change[:, sums], held))
+        if not product.inner:
+            product.shift(editor, pruned, -np.einsum("gi,gio->go", contraction.mean[groups], change))
     return editor.finish()
 
 

@@ -27,11 +27,12 @@ from graphprune.passes.distill.augment import augmenting
 from graphprune.passes.distill.checkpoint import Checkpoint
 from graphprune.passes.distill.goals import Goal
 from graphprune.passes.distill.losses import LOSSES, Measure, measure
-from graphprune.passes.distill.pool import Pool, free, pools
+from graphprune.passes.distill.pool import Pool, pools
 from graphprune.passes.distill.seams import find_seams
 from graphprune.passes.distill.subjects import TRAINED, Subjects, Untrained, changed, find
 from graphprune.passes.distill.teaching import Restrict, Teacher, by_plan, by_removal, seen
 from graphprune.passes.distill.train import Course, Lesson, Schedule, train
+from graphprune.passes.holding import free
 from graphprune.passes.rounds import cutting, unfitted
 from graphprune.passes.state import State
 from graphprune.rewrite.plan import Plan

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.errors import InputError
-from graphprune.model import Model
+from graphprune.passes.holding import singles, split
 from graphprune.relation import Values
-from graphprune.run import sizing
 from graphprune.run.runtime import Feeds
-from graphprune.run.samples import HELD_OUT, count, held_out
+from graphprune.run.samples import HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -79,43 +78,6 @@ def pools(batches: Sequence[Feeds], joins: bool, micro: int, seed: int = 0) -> t
         )
     size = max(k for k in range(1, min(micro, len(held)) + 1) if micro % k == 0) if joined else 1
     return Pool(rest, joined, size), Pool(held, joined, size)
-
-
-def singles(batches: Sequence[Feeds], joins: bool) -> tuple[list[Feeds], bool]:
-    """Runs of one sample each where samples can be told apart, else the runs as they came; and which of both.
-
-    Args:
-        batches: inputs, each ready to run.
-        joins: whether the model leaves the number of samples free.
-    """
-    runs = list(batches)
-    if not (joins and _joinable(runs)):
-        return runs, False
-    return [{n: v[k : k + 1] for n, v in one.items()} for one in runs for k in range(count(one))], True
-
-
-def free(model: Model) -> bool:
-    """Whether a model leaves the number of samples free."""
-    dims = sizing.free_dims(model)
-    return bool(dims) and all(own and isinstance(own[0], str) for own in dims.values())
-
-
-def split(count: int, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Which of so many are held out, and which are not: as the fit before it did, so that they are new to both."""
-    out = held_out(np.arange(count), seed)
-    return np.flatnonzero(out).tolist(), np.flatnonzero(~out).tolist()
-
-
-def _joinable(runs: Sequence[Feeds]) -> bool:
-    """Whether all inputs have the axis of samples first, and are alike behind it."""
-    first = {n: v.shape[1:] for n, v in runs[0].items() if v.ndim}
-    if len(first) < len(runs[0]):
-        return False
-    for one in runs:
-        lengths = {v.shape[0] for v in one.values() if v.ndim}
-        if len(lengths) != 1 or {n: v.shape[1:] for n, v in one.items() if v.ndim} != first:
-            return False
-    return True
 
 
 def _sizes(feeds: Mapping[str, Values]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -37,9 +37,10 @@ def allocate(
     analysis: Analysis, groups: list[Group], rankings: dict[str, Ranking], ratio: float, align: int | None = None
 ) -> Allocated:
     """As much as the same share of every group would free."""
-    even, budget = allocation.even(analysis, groups, ratio, align)
+    terms = allocation.Terms(align)
+    even, budget = allocation.even(analysis, groups, ratio, terms)
     alike = {id: len(classes) for id, classes in even.selection.items()}
-    asked = Asked((budget,), max(MOST, ratio), ratio, align, alike=alike)
+    asked = Asked((budget,), terms, max(MOST, ratio), ratio, holds=True, alike=alike)
     return allocation.allocate(analysis, groups, rankings, asked)
 
 

@@ -17,7 +17,8 @@ from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
 from graphprune.passes.distill import checkpoint, custom, labels
 from graphprune.passes.distill.losses import Measure, measure
-from graphprune.passes.distill.pool import Pool, split
+from graphprune.passes.distill.pool import Pool
+from graphprune.passes.holding import split
 from graphprune.passes.state import Job
 from graphprune.progress import Progress
 from graphprune.run import calibration, samples

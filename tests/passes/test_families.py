@@ -12,7 +12,7 @@ import graphprune
 import models
 from graphprune.analysis import analyze, cost
 from graphprune.passes.choose import allocation, families, meters
-from graphprune.passes.choose.allocation import Asked, Budget
+from graphprune.passes.choose.allocation import Asked, Budget, Terms
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.ratio import Cause, Chosen, Untouched
 from graphprune.rewrite.removal import Removal
@@ -69,7 +69,9 @@ def test_all_layers_of_an_export_have_the_same_widths(name: str, asked: dict[str
 
 def test_without_it_they_do_not() -> None:
     """What the test above would not see if every layer lost the same anyhow."""
-    first, second = layers(graphprune.prune(models.export("gpt2-dynamo18"), prove=False, **TARGET).proto, 4)
+    target = graphprune.Meet(["macs=0.6"], blocks=False)
+    given = {**TARGET, "target": target}
+    first, second = layers(graphprune.prune(models.export("gpt2-dynamo18"), prove=False, **given).proto, 4)
     assert first != second
 
 
@@ -88,7 +90,7 @@ def test_head_dims_of_queries_and_of_values_are_one_width() -> None:
     for group in analysis.groups:
         errors = (0.1 if group.kind == "head_dim" else 1.0) * np.linspace(0, 1, group.size + 1) ** 2
         rankings[group.id] = Ranking(errors[1:], errors)
-    asked = Asked([Budget("macs", 0.6 * cost.macs(analysis), meters.macs)], align=2, uniform_widths=True)
+    asked = Asked([Budget("macs", 0.6 * cost.macs(analysis), meters.macs)], Terms(align=2, uniform_widths=True))
     found = allocation.allocate(analysis, analysis.groups, rankings, asked)
     left = {g.id: 1 - len(found.selection.get(g.id, ())) / g.size for g in analysis.groups if g.kind == "head_dim"}
     assert len(left) == 3 and {g.size for g in analysis.groups if g.id in left} == {8, 16}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -109,6 +110,8 @@ SAMPLES: dict[Any, Any] = {str: "a", bool: True, int: 3, float: 0.25}
 
 
 def _sample(hint: Any) -> Any:
+    if hint == Mapping[str, float]:
+        return {"x/*": 0.25}
     for kind, value in SAMPLES.items():
         if hint == kind or (kind in getattr(hint, "__args__", ()) and "Sequence" not in str(hint)):
             return value

@@ -1,0 +1,161 @@
+"""``graphprune sensitivity``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.watching import watched
+from graphprune.errors import InputError
+from graphprune.passes.metric import FIDELITY
+from graphprune.passes.study.curves import SORTS, STEPS, Curve, Sensitivity, blocks
+from graphprune.passes.study.sensitivity import LEVELS, sensitivity
+from graphprune.relation import Shape
+
+_ROWS = 40
+
+
+def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--levels {text}: give shares between commas, as 0.1,0.25,0.5") from error
+
+
+@click.command("sensitivity")
+@model_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs; a quarter judges.")
+@click.option(
+    "--metric",
+    default=FIDELITY[0],
+    show_default=True,
+    metavar=f"{'|'.join(FIDELITY)}|MODULE:FUNCTION",
+    help="How good a model is: beside the original on held-out inputs, or by a function from a model to a number.",
+)
+@click.option(
+    "--levels",
+    default=",".join(f"{level:g}" for level in LEVELS),
+    show_default=True,
+    callback=_levels,
+    help="Shares of the classes of each set of groups that go.",
+)
+@click.option("--criterion", metavar="NAME", help="By what classes are ranked, as of prune; obs if not given.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
+@click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over.")
+@click.option("--sort", type=click.Choice(SORTS), default=SORTS[0], show_default=True, help="Drop per MAC saved first.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep results there: what is killed and run again goes on, and several machines may share it.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="How many models are judged at once, one thread each.")
+@click.option("--shard", metavar="I/N", help="Only the i-th of n parts; without it, parts in --folder are merged.")
+@shape_options
+@seed_option
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    calibration: str | None,
+    metric: str,
+    levels: list[float],
+    criterion: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    allow_statistical: bool,
+    sort: str,
+    folder: Path | None,
+    jobs: int | None,
+    shard: str | None,
+    input_shapes: dict[str, Shape],
+    seed: int,
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Say how much each group of MODEL can lose: one set of groups at a time, at several levels, readers refitted."""
+    with watched(quiet) as progress:
+        found = sensitivity(
+            model,
+            output,
+            calibration=calibration,
+            metric=metric,
+            levels=levels,
+            criterion=criterion,
+            include=include,
+            exclude=exclude,
+            allow_statistical=allow_statistical,
+            input_shapes=input_shapes,
+            seed=seed,
+            folder=folder,
+            jobs=jobs,
+            shard=shard,
+            sort=sort,
+            progress=progress,
+        )
+    show(found.to_json(), json_to, quiet, lambda out: _print(out, found, sort, verbose))
+
+
+def _print(out: Console, found: Sensitivity, sort: str, verbose: bool) -> None:
+    whole = "not known yet" if found.original is None else f"{found.original:.4g}"
+    out.print(
+        Text(
+            f"{found.model}: {number(found.parameters)} parameters, {number(found.macs)} MACs, "
+            f"{found.metric} {whole}; drop as each set alone loses classes by {found.criterion}"
+        )
+    )
+    curves = found.sorted(sort)
+    out.print(_table(found, curves if verbose else curves[:_ROWS]))
+    if len(curves) > _ROWS and not verbose:
+        out.print(Text(f"... and {len(curves) - _ROWS} more (-v lists all)"))
+    if found.missing:
+        out.print(Text(f"{found.missing} models are still to be judged by other shards"))
+    for note in found.notes:
+        out.print(Text(note))
+    if found.untouched:
+        group, reason = found.untouched[0]
+        out.print(Text(f"left out: {len(found.untouched)}, the first of them {group!r}: {reason}"))
+
+
+def _table(found: Sensitivity, curves: list[Curve]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    shares = [f"{100 * level:g} %" for level in found.levels]
+    for name in ("group", "kind", "classes", "", *shares, f"MACs at {shares[-1]}", "drop per 1 %"):
+        table.add_column(name, justify="left" if name in ("group", "kind", "") else "right")
+    for curve in curves:
+        by_level = {point.level: point for point in curve.points}
+        last = curve.points[-1] if curve.points else None
+        price = found.price(curve)
+        more = f" +{len(curve.groups) - 1}" if len(curve.groups) > 1 else ""
+        table.add_row(
+            Text(f"{curve.groups[0]}{more}"),
+            curve.kind,
+            str(curve.size),
+            _strip(found, curve),
+            *(_drop(by_level[level].drop) if level in by_level else "" for level in found.levels),
+            "" if last is None else f"{-100 * last.macs_saved / max(found.macs, 1):+.1f} %",
+            "" if price is None else "inf" if math.isinf(price) else f"{price / 100:.2g}",
+        )
+    return table
+
+
+def _drop(drop: float | None) -> str:
+    return "?" if drop is None else f"{drop:.3f}"
+
+
+def _strip(found: Sensitivity, curve: Curve) -> Text:
+    """Heat, as characters that say it without colour too."""
+    text = Text()
+    for sign, point in zip(blocks(found, curve.points), curve.points, strict=True):
+        heat = found.heat(point)
+        text.append(sign, style="green" if heat <= STEPS // 4 else "yellow" if heat <= STEPS // 2 else "red")
+    return text

@@ -1,0 +1,133 @@
+"""Regions of a graph: layers by their order, and what lies before or behind a tensor."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+
+import networkx as nx
+
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.dataflow import DataFlow
+from graphprune.errors import InputError
+from graphprune.model import node_name
+
+Why = Callable[[Group], str | None]
+"""Why a group is left out, None where it is not."""
+
+
+def layers(analysis: Analysis) -> dict[int, list[int]]:
+    """Layers with weights: nodes that sum over products with a constant, with the vertices of the dims that these have.
+
+    They come in the order of the graph, in which every node stands behind those that it reads.
+    """
+    net, model = analysis.web, analysis.model
+    found = {}
+    for node, relation in enumerate(net.relations):
+        if relation is None or not relation.macs:
+            continue
+        multiplied = {d for product in relation.macs for d in product}
+        for k, axes in enumerate(relation.inputs):
+            if axes is None or model.nodes[node].input[k] not in model.constant_names:
+                continue
+            dims = {d for axis in axes for d in axis.dims}
+            if len(axes) > 1 and dims & multiplied:
+                found[node] = [net.dim_start[node] + d for d in sorted(dims)]
+                break
+    return found
+
+
+def kept(analysis: Analysis, first: int, last: int) -> Why:
+    """Why groups are left out that cut one of the first or of the last layers."""
+    if not first and not last:
+        return lambda group: None
+    all_ = layers(analysis)
+    order = list(all_)
+    named = {
+        **(dict.fromkeys(order[-last:], f"--keep-last {last}") if last else {}),
+        **dict.fromkeys(order[:first], f"--keep-first {first}"),
+    }
+
+    def why(group: Group) -> str | None:
+        node = next((node for node in order if node in named and not group.labels.keys().isdisjoint(all_[node])), None)
+        return None if node is None else f"{named[node]}: it cuts the layer {node_name(analysis.model, node)!r}"
+
+    return why
+
+
+def between(analysis: Analysis, before: Sequence[str], after: Sequence[str]) -> Why:
+    """Why groups are left out that have weights elsewhere than before some tensors and behind others.
+
+    Args:
+        analysis: of the model.
+        before: names of tensors or nodes; what leads to one of them lies before. Of a node that is what it reads.
+        after: names of tensors or nodes; what is made of one of them lies behind. Of a node that is what it makes.
+
+    Raises:
+        InputError: there is no tensor and no node of a name.
+    """
+    if not before and not after:
+        return lambda group: None
+    flow = DataFlow(analysis)
+    graph = _made_of(analysis)
+    makers = [node for name in before for node in _makers(flow, name)]
+    readers = [node for name in after for node in _readers(flow, name)]
+    leading = {*makers, *(other for node in makers for other in nx.ancestors(graph, node))}
+    behind = {*readers, *(other for node in readers for other in nx.descendants(graph, node))}
+
+    def why(group: Group) -> str | None:
+        for use, _ in analysis.weights(group):
+            for node in _users(analysis, use.node):
+                if before and node not in leading:
+                    return f"node {node_name(analysis.model, node)!r} is not before {' or '.join(map(repr, before))}"
+                if after and node not in behind:
+                    return f"node {node_name(analysis.model, node)!r} is not after {' or '.join(map(repr, after))}"
+        return None
+
+    return why
+
+
+def _made_of(analysis: Analysis) -> nx.DiGraph[int]:
+    """Nodes, joined where one reads what another makes; constants count too."""
+    model = analysis.model
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(model.nodes)))
+    for index, node in enumerate(model.nodes):
+        names = (*node.input, *model.captured.get(index, ()))
+        graph.add_edges_from((model.producer[name], index) for name in names if name in model.producer)
+    return graph
+
+
+def _makers(flow: DataFlow, name: str) -> list[int]:
+    """The nodes whose making leads to a tensor, or to what a node reads."""
+    node = _node(flow, name)
+    producer = flow.analysis.model.producer
+    return [producer[n] for n in ([name] if node is None else flow.reads[node]) if n in producer]
+
+
+def _readers(flow: DataFlow, name: str) -> list[int]:
+    """The nodes that read a tensor, or what a node makes."""
+    node = _node(flow, name)
+    return [r for n in ([name] if node is None else flow.made(node)) for r in flow.readers.get(n, ())]
+
+
+def _node(flow: DataFlow, name: str) -> int | None:
+    """The node of a name, None where it is a tensor's."""
+    model = flow.analysis.model
+    if name in flow.place:
+        return None
+    names = {node_name(model, index): index for index in range(len(model.nodes))}
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(name, [*flow.tensors, *names], 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"{model.name}: there is no tensor and no node {name!r}{hint}")
+
+
+def _users(analysis: Analysis, node: int) -> list[int]:
+    """The node itself; where it makes constants alone, those that read these on the way to data."""
+    model = analysis.model
+    outputs = [name for name in model.nodes[node].output if name]
+    if not outputs or any(name not in model.constant_names for name in outputs):
+        return [node]
+    return [user for name in outputs for use in model.uses.get(name, ()) for user in _users(analysis, use.node)]

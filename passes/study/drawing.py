@@ -1,0 +1,167 @@
+"""Curves and a heat strip as one SVG, alone or in a page: no scripts, nothing that is loaded, light and dark by CSS.
+
+A row is a set of groups: its name, a cell for each level that is the darker the more is lost (the number stands in it,
+so that it can be read without colour), and the drop over the share that is removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from graphprune.errors import InputError
+from graphprune.model import files
+from graphprune.passes.study.curves import Curve, Point, Sensitivity
+
+SUFFIXES = (".svg", ".html")
+_ROW, _CELL, _NAME, _CHART, _EDGE, _HEAD = 26, 58, 330, 170, 16, 64
+_LONGEST = 48
+"""Characters of a name that are shown; all of it is in its title."""
+_HEAT = (
+    ("#ffffff", "#fff2e0", "#fee0b6", "#fdc786", "#fba55c", "#f07f3c", "#d85a26", "#b23a1a", "#7f2412"),
+    ("#1b1b1b", "#2b2119", "#45301d", "#653f1e", "#8a501f", "#b06324", "#d17a33", "#ea9a56", "#ffc48a"),
+)
+"""From nothing lost to most of all, on light and on dark."""
+_PAGE = (("#ffffff", "#1a1a1a", "#6b6b6b", "#d8d8d8"), ("#121212", "#ececec", "#a0a0a0", "#3a3a3a"))
+"""Page, letters, headings and lines, the same two."""
+_TURN = 5
+"""The step of heat from which on numbers are drawn the other way round."""
+
+
+def check(output: str | os.PathLike[str] | None) -> None:
+    """Raise InputError where a drawing is asked for that there is not."""
+    if output is not None and Path(output).suffix.lower() not in SUFFIXES:
+        raise InputError(f"{output}: a drawing is {' or '.join(SUFFIXES)}; for the numbers there is --json FILE")
+
+
+def draw(found: Sensitivity, output: str | os.PathLike[str] | None, sort: str) -> None:
+    """Write a drawing; nothing where there is no place for it.
+
+    Args:
+        found: what is drawn.
+        output: a place that ends in one of :data:`SUFFIXES`.
+        sort: of the rows (see ``curves``).
+    """
+    if output is None:
+        return
+    text = svg(found, sort) if Path(output).suffix.lower() == ".svg" else html(found, sort)
+    files.atomically(Path(output), lambda file: file.write(text.encode()))
+
+
+def html(found: Sensitivity, sort: str) -> str:
+    """A page with the drawing, and what it is of."""
+    page = Element("html", lang="en")
+    head, body = SubElement(page, "head"), SubElement(page, "body")
+    SubElement(head, "meta", charset="utf-8")
+    SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
+    SubElement(head, "title").text = f"Sensitivity of {found.model}"
+    SubElement(head, "style").text = (
+        "body { font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em } "
+        "svg { max-width: 100%; height: auto }"
+    )
+    SubElement(body, "h1").text = f"Sensitivity of {found.model}"
+    for line in captions(found, sort):
+        SubElement(body, "p").text = line
+    body.append(_drawing(found, sort))
+    indent(page)
+    return f"<!doctype html>\n{tostring(page, encoding='unicode', method='html')}\n"
+
+
+def svg(found: Sensitivity, sort: str) -> str:
+    """The drawing alone."""
+    drawing = _drawing(found, sort)
+    indent(drawing)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(drawing, encoding="unicode")}\n'
+
+
+def captions(found: Sensitivity, sort: str) -> list[str]:
+    """What the numbers are, in words."""
+    whole = "not known yet" if found.original is None else f"{found.original:.4g}"
+    order = "as in the model" if sort == "model" else "what costs most for the MACs that it saves first"
+    parts = [
+        f"Score by {found.metric} (original {whole}) as each set of groups alone loses classes, ranked by "
+        f"{found.criterion}, and its readers are refitted. Numbers are how far the score drops; rows stand {order}."
+    ]
+    if found.missing:
+        parts.append(f"{found.missing} models are still to be judged by other shards.")
+    return [*parts, *found.notes]
+
+
+def _drawing(found: Sensitivity, sort: str) -> Element:
+    curves, cells = found.sorted(sort), _CELL * len(found.levels)
+    width = 2 * _EDGE + _NAME + cells + _EDGE + _CHART
+    height = _HEAD + _ROW * len(curves) + _EDGE
+    root = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", role="img")
+    root.set("width", str(width))
+    root.set("height", str(height))
+    SubElement(root, "title").text = f"Sensitivity of {found.model} by {found.metric}"
+    SubElement(root, "style").text = _style()
+    SubElement(root, "rect", {"class": "page", "width": str(width), "height": str(height)})
+    _text(root, _EDGE, 24, f"{found.model}: drop of {found.metric}", "title")
+    for k, level in enumerate(found.levels):
+        _text(root, _EDGE + _NAME + (k + 0.5) * _CELL, _HEAD - 10, f"{100 * level:g} %", "head")
+    _text(root, width - _EDGE - _CHART / 2, _HEAD - 10, f"0 to 100 % gone, drop to {found.most:.3g}", "head")
+    for number, curve in enumerate(curves):
+        _row(root, found, curve, _HEAD + number * _ROW)
+    return root
+
+
+def _row(root: Element, found: Sensitivity, curve: Curve, top: float) -> None:
+    row = SubElement(root, "g")
+    SubElement(row, "title").text = ", ".join(curve.groups)
+    more = f" (+{len(curve.groups) - 1})" if len(curve.groups) > 1 else ""
+    name = curve.groups[0]
+    shown = name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+    _text(row, _EDGE, top + 17, f"{shown}{more}", "name")
+    by_level = {point.level: point for point in curve.points}
+    for k, level in enumerate(found.levels):
+        if level in by_level:
+            _cell(row, found, by_level[level], _EDGE + _NAME + k * _CELL, top)
+    _line(row, found, curve.points, 2 * _EDGE + _NAME + _CELL * len(found.levels), top)
+
+
+def _cell(row: Element, found: Sensitivity, point: Point, left: float, top: float) -> None:
+    heat = found.heat(point)
+    place = {"x": f"{left + 1:g}", "y": f"{top + 1:g}", "width": f"{_CELL - 2:g}", "height": f"{_ROW - 2:g}"}
+    SubElement(row, "rect", {"class": f"h{heat}", **place})
+    told = f"{point.removed} classes" if point.drop is None else f"{point.drop:.3g}"
+    shown = "broken" if point.removed and point.score is None else "" if point.drop is None else told
+    _text(row, left + _CELL / 2, top + 17, shown, "high" if heat >= _TURN else "low")
+
+
+def _line(row: Element, found: Sensitivity, points: Sequence[Point], left: float, top: float) -> None:
+    """The drop, downwards, over the share that is removed."""
+    base, room = top + 3, _ROW - 6
+    SubElement(row, "path", {"class": "axis", "d": f"M{left:g} {base:g}H{left + _CHART:g}"})
+    most = found.most if found.most > 0 else 1.0
+    known = [(p.share, min(max(p.drop, 0.0) / most, 1.0)) for p in points if p.drop is not None]
+    places = [(left + _CHART * share, base + room * drop) for share, drop in [(0.0, 0.0), *known]]
+    SubElement(row, "path", {"class": "curve", "d": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)})
+    for x, y in places[1:]:
+        SubElement(row, "circle", {"class": "dot", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "1.8"})
+
+
+def _text(root: Element, x: float, y: float, text: str, kind: str) -> None:
+    SubElement(root, "text", {"class": kind, "x": f"{x:g}", "y": f"{y:g}"}).text = text
+
+
+def _style() -> str:
+    """Letters, and colours that are dark where the reader's system is; plain rules, since few programs know more."""
+    light, dark = (_colours(*palette) for palette in zip(_PAGE, _HEAT, strict=True))
+    return (
+        "text { font: 12px system-ui, sans-serif } .title { font-size: 15px; font-weight: 600 } "
+        ".head, .low, .high { text-anchor: middle } .curve { fill: none; stroke-width: 1.5 } "
+        f"{light} @media (prefers-color-scheme: dark) {{ {dark} }}"
+    )
+
+
+def _colours(page: Sequence[str], heat: Sequence[str]) -> str:
+    back, fore, faint, line = page
+    steps = " ".join(f".h{k} {{ fill: {colour} }}" for k, colour in enumerate(heat))
+    return (
+        f"body {{ background: {back}; color: {fore} }} text {{ fill: {fore} }} .page {{ fill: {back} }} "
+        f".head {{ fill: {faint} }} .high {{ fill: {back} }} .axis {{ stroke: {line} }} "
+        f".curve {{ stroke: {heat[6]} }} .dot {{ fill: {heat[6]} }} {steps}"
+    )

@@ -109,7 +109,7 @@ def prune(
         distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
             for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
-            (see ``graphprune.passes.choose.families``).
+            (see ``graphprune.passes.choose.families``); targets take no whole blocks then.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
         backend: the runtime that the model is for, as ``tensorrt`` or ``qnn:int8``, or a file that says what one is
             like: widths become multiples of what pays there (see ``graphprune.passes.choose.backends``), where

@@ -71,14 +71,10 @@ class Wish:
     def rounds(self, criterion: str) -> list[Select]:
         """The choice of each round, none where nothing is asked for."""
         plain = (criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical, self.backend)
+        steered = (vars(self.steering.scaled(k / self.steps)) for k in range(1, self.steps + 1))
         return [
-            Select(
-                None if self.target else ratio,
-                *plain,
-                uniform_widths=self.uniform_widths,
-                **vars(self.steering.scaled(k / self.steps)),
-            )
-            for k, ratio in enumerate(self.shares(), 1)
+            Select(None if self.target else ratio, *plain, **own, uniform_widths=self.uniform_widths)
+            for ratio, own in zip(self.shares(), steered, strict=True)
             if self.asks
         ]
 
@@ -133,7 +129,7 @@ def pruning(
             "--steps: by magnitude, with no fit between them, rounds come to what one does; give --calibration"
         )
     passes: list[Pass] = []
-    together = wish.target is not None and wish.target.blocks and calibrated
+    together = wish.target is not None and wish.target.blocks and calibrated and not wish.uniform_widths
     if together and not blocks:
         passes += [SelectBlocks(aimed=True), RemoveBlocks()]
     if blocks:

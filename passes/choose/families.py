@@ -122,10 +122,8 @@ def _alike(analysis: Analysis, sets: Iterable[Sequence[Group]]) -> list[list[int
     """Which sets of groups are a family, by place; in the order of their first."""
     graph: nx.Graph[Hashable] = nx.Graph()
     roles = _Roles(analysis)
-    places = []
     for k, members in enumerate(sets):
         graph.add_node(k)
-        places.append(k)
         graph.add_edges_from((k, role) for group in members for role in roles.of(group))
     found = [sorted(one for one in own if isinstance(one, int)) for own in nx.connected_components(graph)]
     return sorted(own for own in found if own)

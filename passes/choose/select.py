@@ -227,6 +227,8 @@ class Select(Pass):
             align = {kin[id].group.id: width for id, width in align.items() if id in kin}
         groups = by_ratio.candidates(first, self.include, self.exclude, self.allow_statistical, self._share)[0]
         groups = steered.apart(first, groups, self._share)[0]
+        if self.uniform_widths:
+            groups = families.whole(first, groups, ())[0]
         terms = Terms(align, {}, steered.most, steered.ratios, self.uniform_widths)
         even, _ = allocation.even(first, groups, self.ratio or 0.0, terms)
         gone, own = earlier.done.plan.selection, {g.id for g in groups}

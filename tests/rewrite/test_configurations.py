@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
 import graphprune
-from tests.helpers import command
+import models
+from tests.helpers import command, constants
 
 LLAMA = {
     "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -88,3 +90,20 @@ def test_bert_whose_configuration_knows_no_head_dim(tmp_path: Path, capsys: pyte
     found = module(input_ids=torch.from_numpy(ids)).last_hidden_state.detach().numpy()
     (wanted,) = ort.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, {"input_ids": ids})
     assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_what_repeats_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numpy = pytest.importorskip("safetensors.numpy")
+    model = models.export("llama-dynamo18")
+    onnx.save(model, tmp_path / "m.onnx")
+    options = ["--ratio", "0.25", "--align", "1", "--no-proof", "-o", tmp_path / "s.onnx"]
+    assert command(capsys, "prune", tmp_path / "m.onnx", *options)[0] == 0
+    wide = [v for v in constants(model).values() if v.shape == (64, 128)]
+    state = {f"layers.{k}.up.weight": np.ascontiguousarray(v.T) for k, v in enumerate(wide)}
+    numpy.save_file(state, tmp_path / "w.safetensors")
+    out = tmp_path / "n.safetensors"
+    code, told, _ = command(capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "w.safetensors", "-o", out)
+    assert code == 0 and "layers.*.up.weight: 128x64, now 96x48 (4 tensors)" in told
+    table = json.loads((tmp_path / "n.safetensors.widths.json").read_text())
+    assert table["widths"] == {"layers.*.up.weight": {"from": [128, 64], "to": [96, 48], "tensors": 4}}
+    assert [note for note in table["notes"] if note.startswith("1e-06 that the node") and "1.33333e-06 now" in note]

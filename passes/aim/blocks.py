@@ -33,7 +33,7 @@ def worthwhile(state: State, loss: float, saved: float) -> Worthwhile | None:
         saved: the share of the multiply-accumulates that it saved; of parameters, where the model has no others.
     """
     analysis = state.analysis(state.original)
-    blocks = influence.units(find_blocks(analysis, state.job.allow_io).blocks)
+    blocks = [block for block in find_blocks(analysis, state.job.allow_io).blocks if not block.parts]
     batches = state.batches(state.original)
     if not blocks or batches is None or not 0 < loss < math.inf or saved <= 0:
         return None
@@ -45,7 +45,8 @@ def worthwhile(state: State, loss: float, saved: float) -> Worthwhile | None:
     taken, gone = list[int](), 0.0
     for k in order:
         cheap = effects[k] < _PRICE * loss / saved * shares[k]
-        if cheap and gone + shares[k] <= _MOST * saved:
+        apart = all(set(blocks[k].nodes).isdisjoint(blocks[other].nodes) for other in taken)
+        if cheap and apart and gone + shares[k] <= _MOST * saved:
             taken.append(k)
             gone += shares[k]
     if not taken:

@@ -157,9 +157,10 @@ class Meet(Pass):
         own = Try(found.goals, left, rules.holds(left), blocks, loss)
         course = further(found, state, own, rules)
         goals = onward(rules, [one for one in course.tries if one.blocks == blocks])
-        if goals is not None and (own.holds or not found.exhausted):
-            raise Again(replace(course, goals=goals), *_carried(state))
-        self._offer(state, course, rules)
+        if _time_left(state, len(course.tries)):
+            if goals is not None and (own.holds or not found.exhausted):
+                raise Again(replace(course, goals=goals), *_carried(state))
+            self._offer(state, course, rules)
         return self._settled(state, course, rules)
 
     def _offer(self, state: State, course: Course, rules: Rules) -> None:
@@ -203,6 +204,13 @@ class Meet(Pass):
             if one.kind in left and left[one.kind] > limits[one.kind]:
                 found.append(f"--target {one.text} cannot be met: {_told(one, left[one.kind], limits[one.kind])}")
         return "; ".join(found)
+
+
+def _time_left(state: State, tries: int) -> bool:
+    """Whether a job with an end has time for another try, if that takes as long as those before."""
+    if state.budget is None:
+        return True
+    return state.budget.left > (state.budget.seconds - state.budget.left) / tries
 
 
 def _carried(state: State) -> list[Worthwhile]:

@@ -78,9 +78,8 @@ def onward(rules: Rules, tries: Sequence[Try]) -> dict[str, float] | None:
 def _corrected(kind: str, over: float, tries: Sequence[Try], limit: float) -> float:
     held = [one.goals[kind] for one in tries if one.left[kind] <= limit]
     failed = [one.goals[kind] for one in tries if one.left[kind] > limit]
-    guess = (
-        tries[-1].goals[kind] / over * _MARGIN ** (1 + len(failed) ** 2)
-    )  # widths go in steps, and may stay the same
+    margin = _MARGIN ** (1 + len(failed) ** 2)  # widths go in steps, and may stay the same
+    guess = tries[-1].goals[kind] / over * margin
     if held and failed and not max(held) < guess < min(failed):
         return float((max(held) * min(failed)) ** 0.5) if max(held) < min(failed) else guess
     return guess

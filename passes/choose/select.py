@@ -149,7 +149,8 @@ class Select(Pass):
         untouched = left + self._explained(selected.chosen.untouched)
         if selected.allocated is not None:
             state = course.noted(state, selected.allocated)
-        if not (selected.chosen.selection or state.plan.groups or state.will(self.name)):
+        enough = selected.allocated is not None and self._aims(state)  # a target may hold as it is
+        if not (selected.chosen.selection or state.plan.groups or state.will(self.name) or enough):
             raise InputError(_nothing(analysis, untouched, self.ratio))
         entries = [
             _entry(analysis, id, classes, selected.scores, None if kin is None else kin[id])

@@ -23,8 +23,10 @@ from graphprune.passes.aim.targets import parse, parse_all
 from graphprune.passes.choose import meters
 from graphprune.passes.choose.goals import Goal, Problem, settle
 from graphprune.passes.choose.widths import Widths, units
+from graphprune.passes.depth.depth import Request
 from graphprune.relation import IntArray
 from graphprune.rewrite.rewrite import rewrite
+from models.small import Net
 from tests.helpers import command
 from tests.passes.test_allocation import two
 
@@ -236,3 +238,27 @@ def test_recipes_hold_targets(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="put a pass 'meet'"):
         graphprune.run_recipe(tmp_path / "r.toml", tmp_path / "m.onnx")
+
+
+def residual(scales: tuple[float, ...], width: int = 16) -> ModelProto:
+    """Residual blocks of two convolutions, of which some add next to nothing."""
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", ["batch", 8, 8, 8]), 8, width))
+    for scale in scales:
+        inner = net.op("Relu", net.conv(y, width, width))
+        y = net.op("Add", y, net.op("Mul", net.conv(inner, width, width), net.constant(np.float32(scale))))
+    return net.model(net.conv(y, width, 8))
+
+
+def test_blocks_go_where_less_is_lost_than_by_widths() -> None:
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((24, 8, 8, 8), dtype=np.float32)}
+    model = residual((1.0, 1e-3, 1.0))
+    result = graphprune.prune(model, target="macs=0.6", calibration=inputs)
+    assert len(result.plan.blocks) == 1 and result.proof is not None
+    assert result.met is not None and [len(one.blocks) for one in result.met.tries] == [0, 1]
+    assert result.after.macs <= 0.6 * result.before.macs
+    first, second = (one.loss for one in result.met.tries)
+    assert first is not None and second is not None and second < first
+    named = graphprune.prune(model, target="macs=0.6", blocks=Request(("branch:*",), 2), calibration=inputs)
+    assert len(named.plan.blocks) == 2 and named.after.macs <= 0.6 * named.before.macs

@@ -154,8 +154,9 @@ def _print(out: Console, found: Sweep, verbose: bool) -> None:
 
 def _table(found: Sweep) -> Table:
     table, several = Table(box=None, pad_edge=False), len(found.recipes) > 1
-    names = [*["recipe"] * several, "asked", "", "MACs", "", "params", "bytes", "score", "drop"]
-    for name in [*names, *["times as fast"] * (found.timed is not None)]:
+    timed = found.timed is not None  # then there is no room for parameters on a narrow terminal
+    names = [*["recipe"] * several, "asked", "", "MACs", "", *["params"] * (not timed), "bytes", "score", "drop"]
+    for name in [*names, *["times as fast"] * timed]:
         table.add_column(name, justify="left" if name in ("recipe", "asked") else "right")
     for point, on, fast in zip(found.points, found.front("macs")[0], found.front("latency")[0], strict=True):
         start = [*[Text(point.recipe)] * several, Text(point.asked), Text("*" * on + "+" * fast)]
@@ -170,6 +171,8 @@ def _told(found: Sweep, point: Point) -> list[str]:
     speed = (
         "" if point.speed is None else f"{point.speed.speedup:.2f} ({point.speed.low:.2f} to {point.speed.high:.2f})"
     )
-    costs = [number(came.macs), change(found.macs, came.macs), number(came.parameters), f"{number(came.bytes)}B"]
+    costs = [number(came.macs), change(found.macs, came.macs), f"{number(came.bytes)}B"]
+    if found.timed is None:
+        costs.insert(2, number(came.parameters))
     score = "broken" if came.score is None else f"{came.score:.4f}"
     return [*costs, score, "" if drop is None else f"{drop:.4f}", *[speed] * (found.timed is not None)]

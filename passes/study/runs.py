@@ -156,13 +156,14 @@ class Runs:
                 with paths.alone():
                     result = run_recipe(one.done, opened.loaded, written, resume=resume)
             except (TargetError, VerdictError) as error:
-                return {"reason": _reason(error, opened.loaded.name)}
+                return {"reason": _reason(error, opened.loaded.name, one.asked.text)}
             missed = "" if result.met is None else result.met.missed
             after, score = result.after, rounded(opened.metric(result.model))
             came = Came(after.macs, after.parameters, after.bytes, score, digest(written), missed, tuple(result.notes))
         return {**vars(came), "notes": list(came.notes)}
 
 
-def _reason(error: Exception, model: str) -> str:
-    """Why a run came to nothing, without what holds for all of them: which model, and what was not written."""
-    return str(error).removeprefix(f"{model}: ").partition(". Nothing was written")[0]
+def _reason(error: Exception, model: str, asked: str) -> str:
+    """Why a run came to nothing, without what is plain from its row."""
+    told = str(error).removeprefix(f"{model}: ").removeprefix(f"--target {asked} ")
+    return told.partition(". Nothing was written")[0]

@@ -19,6 +19,8 @@ AXES = {"macs": "MACs, % of the original", "latency": "time, % of the original"}
 _WIDE, _HIGH, _LEFT, _RIGHT, _HEAD, _FOOT = 620, 300, 64, 24, 64, 56
 _SIZE = 5.0
 """Half of a mark's width."""
+_LETTER, _LINE = 6.6, 14
+"""About how wide a letter is, and how high a line."""
 _MARKS = (
     ((-1, -1), (1, -1), (1, 1), (-1, 1)),
     ((0, -1.35), (1.35, 0), (0, 1.35), (-1.35, 0)),
@@ -70,7 +72,7 @@ def _drawing(found: Sweep) -> Element:
     for number, recipe in enumerate(found.recipes):
         _mark(root, number, left, 42, True)
         text(root, left + 10, 46, recipe, "name")
-        left += 34 + 6.6 * len(recipe)
+        left += 34 + _LETTER * len(recipe)
     for number, by in enumerate(panels):
         _panel(root, found, by, _HEAD + number * (_HIGH + _FOOT))
     return root
@@ -94,6 +96,7 @@ def _panel(root: Element, found: Sweep, by: str, top: float) -> None:
     ends = [place(cost, score) for cost, score in sorted(line) if cost is not None and score is not None]
     if ends:
         SubElement(root, "path", {"class": "front", "d": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ends)})
+    labels: list[tuple[float, float, str]] = []
     for point, (cost, score), on in zip(found.points, places, front, strict=True):
         if cost is not None and score is not None:
             x, y = place(cost, score)
@@ -101,7 +104,9 @@ def _panel(root: Element, found: Sweep, by: str, top: float) -> None:
             SubElement(own, "title").text = f"{point.recipe}, {point.asked}: {100 * cost:.1f} %, score {score:.4g}"
             _mark(own, found.recipes.index(point.recipe), x, y, on)
             if on:
-                text(own, x + 9, y + 14, point.asked, "name")
+                labels.append((x + 9, y + 14, point.asked))
+    for x, y, label in apart(labels):
+        text(root, x, y, label, "name")
     for cost, score in original:
         x, y = place(cost, score)
         SubElement(root, "path", {"class": "whole", "d": f"M{x - 5:.1f} {y:.1f}h10M{x:.1f} {y - 5:.1f}v10"})
@@ -120,9 +125,20 @@ def _axes(root: Element, by: str, across: Sequence[float], down: Sequence[float]
     text(root, (_LEFT + right) / 2, top + _HIGH + 38, AXES[by], "head")
 
 
+def apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Labels from left to right, each moved down as long as it would stand on one before it."""
+    found: list[tuple[float, float, str]] = []
+    for x, y, label in sorted(labels):
+        while any(x < left + _LETTER * len(own) + 4 and abs(y - high) < _LINE for left, high, own in found):
+            y += 1
+        found.append((x, y, label))
+    return found
+
+
 def steps(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers that reach from one value to another or a little beyond, about so many: two at least."""
-    room = (high - low) or max(abs(high), 1.0) * 0.1
+    size = max(abs(low), abs(high), 1e-9)
+    room = high - low if high - low > 1e-9 * size else 0.1 * size
     rough = room / count
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(k * unit for k in (1, 2, 2.5, 5, 10) if k * unit >= rough * 0.999)

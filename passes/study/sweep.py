@@ -28,7 +28,7 @@ from graphprune.passes.study import page, runs, scatter
 from graphprune.passes.study.points import Came, Point, Speed, Sweep, Timed
 from graphprune.passes.study.runs import Judge, Opened, Runs
 from graphprune.passes.study.subject import content
-from graphprune.passes.study.tasks import Found, Place, Shard, own, place_of, run_all
+from graphprune.passes.study.tasks import Found, Place, Shard, of_shard, place_of, run_all
 from graphprune.passes.study.variants import AnyRecipe, Variant, asked, named, variants
 from graphprune.progress import Progress
 from graphprune.relation import Shape
@@ -111,15 +111,16 @@ def sweep(
     progress = progress or Progress()
     progress.plan(["load", "analyze", "prune", *["time"] * latency], {"prune": 60.0, "time": 5.0})
     loaded, inputs = load(model), None if calibration is None else samples.kept(calibration)
-    found_metric(metric, loaded, lambda: ())  # a slip in its name is told before anything is computed
-    own_recipes = {name: replace(one, job=one.job_for(loaded.name), models={}) for name, one in named(recipes).items()}
-    if not own_recipes:
+    done_by = {name: replace(one, job=one.job_for(loaded.name), models={}) for name, one in named(recipes).items()}
+    if not done_by:
         wish = builtin.Wish(ANY, criterion=criterion, uniform=uniform, steps=steps)
-        own_recipes = {PRUNE: builtin.pruning(wish, Job(calibration=inputs), distill=distill)}
-    job = replace(_common(own_recipes, inputs, input_shapes or {}), seed=seed)
+        done_by = {PRUNE: builtin.pruning(wish, Job(calibration=inputs), distill=distill)}
+    job = replace(_common(done_by, inputs, input_shapes or {}), seed=seed)
+    # a slip in its name, or inputs that it lacks, are told before anything is computed
+    found_metric(metric, loaded, None if job.calibration is None else lambda: ())
     judge = Judge(content(loaded), metric, job.calibration, job.input_shapes, seed)
     meet = Meet((), metric=metric, device=device, threads=threads)
-    done = [_checked(one, job, loaded, progress) for one in variants(own_recipes, wanted, meet)]
+    done = [_checked(one, job, loaded, progress) for one in variants(done_by, wanted, meet)]
     with place_of(folder) as place:
         work, opened = _opened(judge, done, loaded, place, _models(models, place, latency), progress)
         try:
@@ -139,13 +140,14 @@ def _common(recipes: Mapping[str, Recipe], inputs: Source | None, shapes: Mappin
     Raises:
         InputError: recipes name different ones.
     """
-    named = [one.job.calibration for one in recipes.values() if one.job.calibration is not None]
-    if inputs is None and any(one != named[0] for one in named[1:]):
+    own = [one.job.calibration for one in recipes.values() if one.job.calibration is not None]
+    # those in memory are compared by what they are, not by what they hold: arrays know no plain equality
+    if inputs is None and any(one is not own[0] and not (isinstance(one, str) and one == own[0]) for one in own[1:]):
         raise InputError(
             "--recipes: they name different inputs, so that their scores would be none to compare: give some for all "
             "by --calibration"
         )
-    inputs = inputs if inputs is not None or not named else named[0]
+    inputs = inputs if inputs is not None or not own else own[0]
     sizes: dict[str, Shape] = {}
     for name, one in recipes.items():
         if wrong := next((k for k, v in one.job.input_shapes.items() if sizes.setdefault(k, v) != v), None):
@@ -193,7 +195,7 @@ def _opened(
 def _swept(work: Runs, opened: Opened, jobs: int | None, shard: Shard | None, progress: Progress) -> Sweep:
     """What all runs came to, as far as they are done."""
     tasks = work.tasks(Path(opened.loaded.name).stem)
-    work.forget(own(tasks, shard))
+    work.forget(of_shard(tasks, shard))
     whole, *results = run_all(tasks, work, work.place, jobs, shard, progress.begin("prune"))
     points = [
         _point(one, found, None if work.models is None else task["file"])

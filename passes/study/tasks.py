@@ -111,10 +111,10 @@ def place_of(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 def missing(tasks: Sequence[Task], place: Place, shard: Shard | None = None) -> list[Task]:
     """The tasks, of all or of a shard, whose results are not there yet."""
-    return [task for task in own(tasks, shard) if place.read(task) is None]
+    return [task for task in of_shard(tasks, shard) if place.read(task) is None]
 
 
-def own(tasks: Sequence[Task], shard: Shard | None) -> Sequence[Task]:
+def of_shard(tasks: Sequence[Task], shard: Shard | None) -> Sequence[Task]:
     """The tasks of a shard; all where there is none."""
     return tasks if shard is None else tasks[shard.number - 1 :: shard.of]
 

@@ -17,7 +17,8 @@ from graphprune.errors import InputError
 from graphprune.model.model import digest
 from graphprune.passes import toml
 from graphprune.passes.aim import targets as aims
-from graphprune.passes.aim.meet import Meet
+from graphprune.passes.aim.meet import LATENCY, Meet
+from graphprune.passes.aim.onward import DROP
 from graphprune.passes.choose.select import Select
 from graphprune.passes.choose.steering import part
 from graphprune.passes.contract import Pass
@@ -78,12 +79,14 @@ def asked(targets: Sequence[str], ratios: Sequence[float]) -> list[Asked]:
     Raises:
         InputError: one is no target or no share, or there is nothing.
     """
-    texts = [f"{kind}{equals}{value}".strip() for kind, equals, values in
+    texts = [f"{kind.strip()}{equals}{value.strip()}" for kind, equals, values in
              (text.partition("=") for text in targets) for value in values.split(",")]  # fmt: skip
-    found = {(one.kind, one.value, one.share): Asked(one.text) for one in reversed([aims.parse(t) for t in texts])}
+    found: dict[tuple[str, float, bool], Asked] = {}
+    for one in map(aims.parse, texts):
+        found.setdefault((one.kind, one.value, one.share), Asked(one.text))
     if wrong := next((ratio for ratio in ratios if not 0 < ratio < 1), None):
         raise InputError(f"--ratios: {wrong:g} is out of range: a ratio is the share to remove, above 0 and below 1")
-    wanted = [*reversed(found.values()), *(Asked(f"ratio={ratio:g}", ratio) for ratio in dict.fromkeys(ratios))]
+    wanted = [*found.values(), *(Asked(f"ratio={ratio:g}", ratio) for ratio in dict.fromkeys(ratios))]
     if not wanted or 0 in ratios:
         raise InputError("a sweep needs something to sweep over: give --targets macs=0.3,0.5,0.7 or --ratios 0.1,0.3")
     return wanted
@@ -142,9 +145,18 @@ def _variant(name: str, recipe: Recipe, one: Asked, meet: Meet) -> Variant:
             found.append((own, place))
     if one.ratio is None and not any(isinstance(own, Meet) for own, _ in found):
         end = max(k for k, (own, _) in enumerate(found) if own.name not in LAST) + 1
-        found.insert(end, (replace(meet, targets=(one.text,)), found[end - 1][1]))
+        found.insert(end, (_meet(meet, one), found[end - 1][1]))
     passes, where = tuple(own for own, _ in found), tuple(place for _, place in found)
     return Variant(name, one, Recipe(passes, recipe.job, {}, where if recipe.places else ()))
+
+
+def _meet(meet: Meet, one: Asked) -> Meet:
+    """A pass for one target, with the options that matter to it: models say how they were made."""
+    kind = aims.parse(one.text).kind
+    plain = Meet((one.text,), meet.nearest, tries=meet.tries)
+    if kind == DROP:
+        return replace(plain, metric=meet.metric)
+    return replace(plain, table=meet.table, device=meet.device, threads=meet.threads) if kind == LATENCY else plain
 
 
 def _content(one: Pass) -> list[str]:

@@ -2,8 +2,9 @@
 
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
 right, ``sparsify`` gives weights a pattern that sparse kernels read, ``distill`` trains what is left towards the
-original, ``apply`` replays a plan, ``sensitivity`` says how much each group can lose, ``validate`` whether the result
-checks, runs, agrees and builds, and ``bench`` whether it is faster. ``run_recipe`` does what a file of passes says.
+original, ``apply`` replays a plan, ``sensitivity`` says how much each group can lose, ``sweep`` what several targets
+come to, ``validate`` whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster.
+``run_recipe`` does what a file of passes says.
 What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from graphprune.passes.results import Result
     from graphprune.passes.running import run_recipe
     from graphprune.passes.study.curves import Sensitivity
+    from graphprune.passes.study.points import Sweep
     from graphprune.passes.study.sensitivity import sensitivity
+    from graphprune.passes.study.sweep import sweep
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
     from graphprune.verdict.timing import Bench, bench
@@ -37,7 +40,9 @@ _HOMES = {
     "passes.jobs": ("apply", "distill", "prune", "sparsify"),
     "passes.running": ("run_recipe",),
     "passes.study.curves": ("Sensitivity",),
+    "passes.study.points": ("Sweep",),
     "passes.study.sensitivity": ("sensitivity",),
+    "passes.study.sweep": ("sweep",),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -58,6 +63,7 @@ __all__ = [
     "Result",
     "Sensitivity",
     "Steering",
+    "Sweep",
     "TargetError",
     "Verdict",
     "VerdictError",
@@ -69,6 +75,7 @@ __all__ = [
     "run_recipe",
     "sensitivity",
     "sparsify",
+    "sweep",
     "validate",
 ]
 __version__ = "0.1.0"

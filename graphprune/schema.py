@@ -14,6 +14,7 @@ _HOMES = {
     "recipe": "graphprune.passes",
     "sensitivity": "graphprune.passes.study",
     "steering": "graphprune.passes.choose",
+    "sweep": "graphprune.passes.study",
     "tasks": "graphprune.verdict.latency",
     "verdict": "graphprune.verdict",
 }

@@ -160,7 +160,7 @@ def _briefly(value: Any) -> dict[str, Any]:
             found[name] = _item(own, name)
         except InputError:
             found[name] = "in memory"
-        if _is_path(name, found[name]):
+        if is_path(name, found[name]):
             found[name] = Path(found[name]).name
     return found
 
@@ -200,10 +200,11 @@ def _item(value: Any, what: str) -> Any:
 
 def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, Any]:
     """Options with their paths told from another folder."""
-    return {k: place(v, folder) if _is_path(k, v) else v for k, v in options.items()}
+    return {k: place(v, folder) if is_path(k, v) else v for k, v in options.items()}
 
 
-def _is_path(name: str, value: Any) -> bool:
+def is_path(name: str, value: Any) -> bool:
+    """Whether an option of this name is a path, where it holds this."""
     if not isinstance(value, str):
         return False
     if name in _ENDINGS:

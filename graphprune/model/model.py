@@ -246,14 +246,18 @@ class Model:
         """Of the file, or of the serialised proto for a model made in memory."""
         if self.original is not None:
             return self.original.sha256
-        digest = hashlib.sha256()
         if self.path is None:
-            digest.update(self.source.proto.SerializeToString(deterministic=True))
-            return digest.hexdigest()
-        with open(self.path, "rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.sha256(self.source.proto.SerializeToString(deterministic=True)).hexdigest()
+        return digest(self.path)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; large ones are read in parts."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 class Foreign(metaclass=ABCMeta):  # noqa: B024 -- nothing is to be overridden

@@ -61,6 +61,17 @@ def run() -> Iterator[None]:
         _active.reset(token)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """A run of its own, whatever is under way: one of many jobs of a study, whose files appear when it is done."""
+    token = _active.set(None)
+    try:
+        with run():
+            yield
+    finally:
+        _active.reset(token)
+
+
 def _known() -> _Run:
     return _active.get() or _Run()
 

@@ -1,4 +1,4 @@
-"""Curves and a heat strip as one SVG, alone or in a page: no scripts, nothing that is loaded, light and dark by CSS.
+"""Curves and a heat strip as one SVG, alone or in a page.
 
 A row is a set of groups: its name, a cell for each level that is the darker the more is lost (the number stands in it,
 so that it can be read without colour), and the drop over the share that is removed.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
-from graphprune.errors import InputError
-from graphprune.model import files
+from graphprune.passes.study import page
 from graphprune.passes.study.curves import Curve, Point, Sensitivity
+from graphprune.passes.study.page import text
 
-SUFFIXES = (".svg", ".html")
 _ROW, _CELL, _NAME, _CHART, _EDGE, _HEAD = 26, 58, 330, 170, 16, 64
 _LONGEST = 48
 """Characters of a name that are shown; all of it is in its title."""
@@ -24,16 +22,9 @@ _HEAT = (
     ("#1b1b1b", "#2b2119", "#45301d", "#653f1e", "#8a501f", "#b06324", "#d17a33", "#ea9a56", "#ffc48a"),
 )
 """From nothing lost to most of all, on light and on dark."""
-_PAGE = (("#ffffff", "#1a1a1a", "#6b6b6b", "#d8d8d8"), ("#121212", "#ececec", "#a0a0a0", "#3a3a3a"))
-"""Page, letters, headings and lines, the same two."""
+_PALETTES = tuple(zip(page.PALETTES, _HEAT, strict=True))
 _TURN = 5
 """The step of heat from which on numbers are drawn the other way round."""
-
-
-def check(output: str | os.PathLike[str] | None) -> None:
-    """Raise InputError where a drawing is asked for that there is not."""
-    if output is not None and Path(output).suffix.lower() not in SUFFIXES:
-        raise InputError(f"{output}: a drawing is {' or '.join(SUFFIXES)}; for the numbers there is --json FILE")
 
 
 def draw(found: Sensitivity, output: str | os.PathLike[str] | None, sort: str) -> None:
@@ -41,39 +32,20 @@ def draw(found: Sensitivity, output: str | os.PathLike[str] | None, sort: str) -
 
     Args:
         found: what is drawn.
-        output: a place that ends in one of :data:`SUFFIXES`.
+        output: a place that ends in one of ``page.SUFFIXES``.
         sort: of the rows (see ``curves``).
     """
-    if output is None:
-        return
-    text = svg(found, sort) if Path(output).suffix.lower() == ".svg" else html(found, sort)
-    files.atomically(Path(output), lambda file: file.write(text.encode()))
+    page.write(output, lambda: svg(found, sort), lambda: html(found, sort))
 
 
 def html(found: Sensitivity, sort: str) -> str:
     """A page with the drawing, and what it is of."""
-    page = Element("html", lang="en")
-    head, body = SubElement(page, "head"), SubElement(page, "body")
-    SubElement(head, "meta", charset="utf-8")
-    SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    SubElement(head, "title").text = f"Sensitivity of {found.model}"
-    SubElement(head, "style").text = (
-        "body { font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em } "
-        "svg { max-width: 100%; height: auto }"
-    )
-    SubElement(body, "h1").text = f"Sensitivity of {found.model}"
-    for line in captions(found, sort):
-        SubElement(body, "p").text = line
-    body.append(_drawing(found, sort))
-    indent(page)
-    return f"<!doctype html>\n{tostring(page, encoding='unicode', method='html')}\n"
+    return page.html(f"Sensitivity of {found.model}", captions(found, sort), _drawing(found, sort))
 
 
 def svg(found: Sensitivity, sort: str) -> str:
     """The drawing alone."""
-    drawing = _drawing(found, sort)
-    indent(drawing)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(drawing, encoding="unicode")}\n'
+    return page.svg(_drawing(found, sort))
 
 
 def captions(found: Sensitivity, sort: str) -> list[str]:
@@ -93,16 +65,11 @@ def _drawing(found: Sensitivity, sort: str) -> Element:
     curves, cells = found.sorted(sort), _CELL * len(found.levels)
     width = 2 * _EDGE + _NAME + cells + _EDGE + _CHART
     height = _HEAD + _ROW * len(curves) + _EDGE
-    root = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}", role="img")
-    root.set("width", str(width))
-    root.set("height", str(height))
-    SubElement(root, "title").text = f"Sensitivity of {found.model} by {found.metric}"
-    SubElement(root, "style").text = _style()
-    SubElement(root, "rect", {"class": "page", "width": str(width), "height": str(height)})
-    _text(root, _EDGE, 24, f"{found.model}: drop of {found.metric}", "title")
+    root = page.canvas(width, height, f"Sensitivity of {found.model} by {found.metric}", _style())
+    text(root, _EDGE, 24, f"{found.model}: drop of {found.metric}", "title")
     for k, level in enumerate(found.levels):
-        _text(root, _EDGE + _NAME + (k + 0.5) * _CELL, _HEAD - 10, f"{100 * level:g} %", "head")
-    _text(root, width - _EDGE - _CHART / 2, _HEAD - 10, f"0 to 100 % gone, drop to {found.most:.3g}", "head")
+        text(root, _EDGE + _NAME + (k + 0.5) * _CELL, _HEAD - 10, f"{100 * level:g} %", "head")
+    text(root, width - _EDGE - _CHART / 2, _HEAD - 10, f"0 to 100 % gone, drop to {found.most:.3g}", "head")
     for number, curve in enumerate(curves):
         _row(root, found, curve, _HEAD + number * _ROW)
     return root
@@ -114,7 +81,7 @@ def _row(root: Element, found: Sensitivity, curve: Curve, top: float) -> None:
     more = f" (+{len(curve.groups) - 1})" if len(curve.groups) > 1 else ""
     name = curve.groups[0]
     shown = name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
-    _text(row, _EDGE, top + 17, f"{shown}{more}", "name")
+    text(row, _EDGE, top + 17, f"{shown}{more}", "name")
     by_level = {point.level: point for point in curve.points}
     for k, level in enumerate(found.levels):
         if level in by_level:
@@ -128,7 +95,7 @@ def _cell(row: Element, found: Sensitivity, point: Point, left: float, top: floa
     SubElement(row, "rect", {"class": f"h{heat}", **place})
     told = f"{point.removed} classes" if point.drop is None else f"{point.drop:.3g}"
     shown = "broken" if point.removed and point.score is None else "" if point.drop is None else told
-    _text(row, left + _CELL / 2, top + 17, shown, "high" if heat >= _TURN else "low")
+    text(row, left + _CELL / 2, top + 17, shown, "high" if heat >= _TURN else "low")
 
 
 def _line(row: Element, found: Sensitivity, points: Sequence[Point], left: float, top: float) -> None:
@@ -143,25 +110,14 @@ def _line(row: Element, found: Sensitivity, points: Sequence[Point], left: float
         SubElement(row, "circle", {"class": "dot", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "1.8"})
 
 
-def _text(root: Element, x: float, y: float, text: str, kind: str) -> None:
-    SubElement(root, "text", {"class": kind, "x": f"{x:g}", "y": f"{y:g}"}).text = text
-
-
 def _style() -> str:
     """Letters, and colours that are dark where the reader's system is; plain rules, since few programs know more."""
-    light, dark = (_colours(*palette) for palette in zip(_PAGE, _HEAT, strict=True))
-    return (
-        "text { font: 12px system-ui, sans-serif } .title { font-size: 15px; font-weight: 600 } "
-        ".head, .low, .high { text-anchor: middle } .curve { fill: none; stroke-width: 1.5 } "
-        f"{light} @media (prefers-color-scheme: dark) {{ {dark} }}"
-    )
+    return page.style(".head, .low, .high { text-anchor: middle }", *(_colours(*two) for two in _PALETTES))
 
 
-def _colours(page: Sequence[str], heat: Sequence[str]) -> str:
-    back, fore, faint, line = page
+def _colours(own: page.Palette, heat: Sequence[str]) -> str:
     steps = " ".join(f".h{k} {{ fill: {colour} }}" for k, colour in enumerate(heat))
     return (
-        f"body {{ background: {back}; color: {fore} }} text {{ fill: {fore} }} .page {{ fill: {back} }} "
-        f".head {{ fill: {faint} }} .high {{ fill: {back} }} .axis {{ stroke: {line} }} "
+        f".high {{ fill: {own.page} }} .axis {{ stroke: {own.line} }} "
         f".curve {{ stroke: {heat[6]} }} .dot {{ fill: {heat[6]} }} {steps}"
     )

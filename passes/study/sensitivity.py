@@ -8,11 +8,8 @@ quarter of the inputs that the metric looks at.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphprune.analysis import cost
@@ -24,10 +21,10 @@ from graphprune.passes.choose.ties import Together
 from graphprune.passes.choose.trial import without
 from graphprune.passes.metric import FIDELITY
 from graphprune.passes.metric import metric as found_metric
-from graphprune.passes.study import drawing
+from graphprune.passes.study import drawing, page
 from graphprune.passes.study.curves import SORTS, Curve, Point, Sensitivity, rounded
-from graphprune.passes.study.subject import Opened, Scope, Subject, close
-from graphprune.passes.study.tasks import Found, Shard, Task, missing, run_all
+from graphprune.passes.study.subject import Opened, Scope, Subject, close, content
+from graphprune.passes.study.tasks import Found, Shard, Task, missing, place_of, run_all
 from graphprune.progress import Progress
 from graphprune.rewrite.removal import Removal
 from graphprune.run import samples
@@ -93,7 +90,7 @@ def sensitivity(
     if shard is not None and folder is None:
         raise InputError(f"--shard {shard}: the parts of a study meet in a folder: give one by --folder")
     part = None if shard is None else Shard.read(shard)
-    drawing.check(output)
+    page.check(output)
     paths.writes("the drawing", output)
     paths.reads("the inputs that are read", calibration if isinstance(calibration, str | os.PathLike) else None)
     progress = progress or Progress()
@@ -101,9 +98,9 @@ def sensitivity(
     loaded = load(model)
     found_metric(metric, loaded, lambda: ())  # a slip in its name is told before anything is computed
     scope = Scope(resolve_criterion(criterion, True), include, exclude, allow_statistical, max(levels))
-    with _place(folder) as place:
+    with place_of(folder) as place:
         subject = Subject(
-            Subject.content(loaded), samples.kept(calibration), metric, scope, dict(input_shapes or {}), seed, place
+            content(loaded), samples.kept(calibration), metric, scope, dict(input_shapes or {}), seed, place
         )
         try:
             found = _studied(subject.open(loaded, progress), levels, jobs, part)
@@ -120,16 +117,6 @@ def _checked_levels(levels: Sequence[float]) -> list[float]:
     if not found or found[0] == 0:
         raise InputError("--levels: give shares to remove, above 0 and below 1, as 0.1,0.25,0.5")
     return found
-
-
-@contextmanager
-def _place(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The folder of a study, which goes with it where the user names none."""
-    if folder is not None:
-        yield Path(folder)
-        return
-    with TemporaryDirectory() as made:
-        yield Path(made)
 
 
 @dataclass(frozen=True)

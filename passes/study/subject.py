@@ -70,11 +70,6 @@ class Subject:
     folder: Path = Path()
     about: str = ""
 
-    @classmethod
-    def content(cls, model: Model) -> Path | bytes:
-        """A model as a subject has it."""
-        return model.path or stored(model).SerializeToString()
-
     def open(self, loaded: Model | None = None, progress: Progress | None = None) -> Opened:
         """The subject, ready for work; in each process it is opened once.
 
@@ -155,6 +150,11 @@ class Opened:
         scores = ties.joint([one], self.observed.scores())
         chosen = ratio.lowest([one], scores, {one.id: count}).selection.get(one.id, [])
         return sorted(chosen, key=lambda c: (scores[one.id][c], c))
+
+
+def content(model: Model) -> Path | bytes:
+    """A model as workers are given it: its file, or what that would hold."""
+    return model.path or stored(model).SerializeToString()
 
 
 def close() -> None:

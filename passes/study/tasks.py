@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphprune.errors import InputError
@@ -96,10 +99,24 @@ class Place:
         put(self.of(task), [_text(held).encode(), b"\n"], FOLDER)
 
 
+@contextmanager
+def place_of(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder of a study, which goes with it where the user names none."""
+    if folder is not None:
+        yield Path(folder)
+        return
+    with TemporaryDirectory() as made:
+        yield Path(made)
+
+
 def missing(tasks: Sequence[Task], place: Place, shard: Shard | None = None) -> list[Task]:
     """The tasks, of all or of a shard, whose results are not there yet."""
-    own = tasks if shard is None else tasks[shard.number - 1 :: shard.of]
-    return [task for task in own if place.read(task) is None]
+    return [task for task in of_shard(tasks, shard) if place.read(task) is None]
+
+
+def of_shard(tasks: Sequence[Task], shard: Shard | None) -> Sequence[Task]:
+    """The tasks of a shard; all where there is none."""
+    return tasks if shard is None else tasks[shard.number - 1 :: shard.of]
 
 
 def run_all(

@@ -20,6 +20,7 @@ from graphprune.model.arguments import Count, InputShapes, Seed, Size, checked
 from graphprune.passes import driver
 from graphprune.passes import recipes as builtin
 from graphprune.passes.aim.meet import Meet
+from graphprune.passes.depth.remove import RemoveBlocks, SelectBlocks
 from graphprune.passes.metric import FIDELITY
 from graphprune.passes.metric import metric as found_metric
 from graphprune.passes.recipe import Recipe
@@ -114,7 +115,9 @@ def sweep(
     done_by = {name: replace(one, job=one.job_for(loaded.name), models={}) for name, one in named(recipes).items()}
     if not done_by:
         wish = builtin.Wish(ANY, criterion=criterion, uniform=uniform, steps=steps)
-        done_by = {PRUNE: builtin.pruning(wish, Job(calibration=inputs), distill=distill)}
+        plain = builtin.pruning(wish, Job(calibration=inputs), distill=distill)
+        aimed = [SelectBlocks(aimed=True), RemoveBlocks()] if inputs is not None else []
+        done_by = {PRUNE: replace(plain, passes=(*aimed, *plain.passes))}
     job = replace(_common(done_by, inputs, input_shapes or {}), seed=seed)
     # a slip in its name, or inputs that it lacks, are told before anything is computed
     found_metric(metric, loaded, None if job.calibration is None else lambda: ())

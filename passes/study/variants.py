@@ -22,6 +22,7 @@ from graphprune.passes.aim.onward import DROP
 from graphprune.passes.choose.select import Select
 from graphprune.passes.choose.steering import part
 from graphprune.passes.contract import Pass
+from graphprune.passes.depth.remove import RemoveBlocks, SelectBlocks
 from graphprune.passes.kept import hashed
 from graphprune.passes.metric import identity
 from graphprune.passes.recipe import Recipe
@@ -133,7 +134,7 @@ def _variant(name: str, recipe: Recipe, one: Asked, meet: Meet) -> Variant:
         raise InputError(f"recipe {name}: has no pass 'select', so that {one.text} would change nothing; add one")
     places = recipe.places or ("",) * len(recipe.passes)
     found: list[tuple[Pass, str]] = []
-    chosen = 0
+    chosen, aimed = 0, any(isinstance(own, SelectBlocks) and own.aimed for own in recipe.passes)
     for own, place in zip(recipe.passes, places, strict=True):
         if isinstance(own, Select):
             chosen += 1
@@ -141,6 +142,8 @@ def _variant(name: str, recipe: Recipe, one: Asked, meet: Meet) -> Variant:
             found.append((replace(own, ratio=share), place))
         elif isinstance(own, Meet):
             found += [] if one.ratio is not None else [(replace(own, targets=(one.text,)), place)]
+        elif one.ratio is not None and aimed and isinstance(own, SelectBlocks | RemoveBlocks):
+            continue  # these wait for a target
         else:
             found.append((own, place))
     if one.ratio is None and not any(isinstance(own, Meet) for own, _ in found):
@@ -153,7 +156,7 @@ def _variant(name: str, recipe: Recipe, one: Asked, meet: Meet) -> Variant:
 def _meet(meet: Meet, one: Asked) -> Meet:
     """A pass for one target, with the options that matter to it: models say how they were made."""
     kind = aims.parse(one.text).kind
-    plain = Meet((one.text,), meet.nearest, tries=meet.tries)
+    plain = Meet((one.text,), meet.nearest, tries=meet.tries, blocks=meet.blocks)
     if kind == DROP:
         return replace(plain, metric=meet.metric)
     return replace(plain, table=meet.table, device=meet.device, threads=meet.threads) if kind == LATENCY else plain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
 from graphprune.errors import InputError, TargetError
 from graphprune.passes.metric import FIDELITY
-from graphprune.passes.recipes import Wish, pruning
+from graphprune.passes.recipes import Wish
 from graphprune.passes.state import Job
 from graphprune.passes.study.points import Point, Sweep
-from graphprune.passes.study.sweep import ANY, PRUNE, sweep
-from graphprune.passes.study.variants import AnyRecipe
+from graphprune.passes.study.sweep import PRUNE, sweep
+from graphprune.passes.study.variants import AnyRecipe, as_pruned
 from graphprune.relation import Shape
 
 
@@ -111,7 +110,7 @@ def command(
         raise click.UsageError("--ratio is for one run: give --ratios 0.1,0.3, or --ratio GLOB=SHARE for some groups")
     if not recipes:
         job = Job(calibration=calibration)
-        chosen = {PRUNE: pruning(replace(wish, ratio=ANY), job, distill=distill)}
+        chosen = {PRUNE: as_pruned(wish, job, distill)}
     with watched(quiet) as progress:
         found = sweep(
             model,

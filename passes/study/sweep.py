@@ -18,19 +18,18 @@ from graphprune.errors import InputError
 from graphprune.model import AnyModel, Model, load, paths
 from graphprune.model.arguments import Count, InputShapes, Seed, Size, checked
 from graphprune.passes import driver
-from graphprune.passes import recipes as builtin
 from graphprune.passes.aim.meet import Meet
-from graphprune.passes.depth.remove import RemoveBlocks, SelectBlocks
 from graphprune.passes.metric import FIDELITY
 from graphprune.passes.metric import metric as found_metric
 from graphprune.passes.recipe import Recipe
+from graphprune.passes.recipes import Wish
 from graphprune.passes.state import Job, State
 from graphprune.passes.study import page, runs, scatter
 from graphprune.passes.study.points import Came, Point, Speed, Sweep, Timed
 from graphprune.passes.study.runs import Judge, Opened, Runs
 from graphprune.passes.study.subject import content
 from graphprune.passes.study.tasks import Found, Place, Shard, of_shard, place_of, run_all
-from graphprune.passes.study.variants import AnyRecipe, Variant, asked, named, variants
+from graphprune.passes.study.variants import AnyRecipe, Variant, as_pruned, asked, named, variants
 from graphprune.progress import Progress
 from graphprune.relation import Shape
 from graphprune.rewrite.plan import Plan
@@ -43,8 +42,6 @@ PRUNE = "prune"
 """What the recipe is called that ``prune`` would build."""
 ROUNDS = 40
 """Of paired runs."""
-ANY = 0.5
-"""A ratio that stands where that of each run goes."""
 
 
 @checked
@@ -114,10 +111,8 @@ def sweep(
     loaded, inputs = load(model), None if calibration is None else samples.kept(calibration)
     done_by = {name: replace(one, job=one.job_for(loaded.name), models={}) for name, one in named(recipes).items()}
     if not done_by:
-        wish = builtin.Wish(ANY, criterion=criterion, uniform=uniform, steps=steps)
-        plain = builtin.pruning(wish, Job(calibration=inputs), distill=distill)
-        aimed = [SelectBlocks(aimed=True), RemoveBlocks()] if inputs is not None else []
-        done_by = {PRUNE: replace(plain, passes=(*aimed, *plain.passes))}
+        wish = Wish(criterion=criterion, uniform=uniform, steps=steps)
+        done_by = {PRUNE: as_pruned(wish, Job(calibration=inputs), distill)}
     job = replace(_common(done_by, inputs, input_shapes or {}), seed=seed)
     # a slip in its name, or inputs that it lacks, are told before anything is computed
     found_metric(metric, loaded, None if job.calibration is None else lambda: ())

@@ -26,6 +26,8 @@ from graphprune.passes.depth.remove import RemoveBlocks, SelectBlocks
 from graphprune.passes.kept import hashed
 from graphprune.passes.metric import identity
 from graphprune.passes.recipe import Recipe
+from graphprune.passes.recipes import Wish, pruning
+from graphprune.passes.state import Job
 from graphprune.run import usercode
 
 AnyRecipe = str | os.PathLike[str] | Recipe
@@ -33,6 +35,10 @@ FUNCTIONS = ("function", "inputs", "loss", "metric")
 """Options that may be ``module:function``; of others a colon means something else (``2:4``)."""
 LAST = ("smaller", "store", "validate")
 """Passes that change no weight: ``meet`` comes before those at the end of a recipe."""
+
+
+ANY = "macs=0.5"
+"""A target that stands where that of each variant goes."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,12 @@ def named(recipes: Mapping[str, AnyRecipe] | Sequence[AnyRecipe]) -> dict[str, R
             )
         found[name] = toml.load(one)
     return found
+
+
+def as_pruned(wish: Wish, job: Job, distill: str | int | bool = False) -> Recipe:
+    """The recipe that ``prune`` would build for a target, which each variant puts in."""
+    made = pruning(replace(wish, target=Meet((ANY,))), job, distill=distill)
+    return replace(made, passes=tuple(own for own in made.passes if not isinstance(own, Meet)))
 
 
 def variants(recipes: Mapping[str, Recipe], wanted: Sequence[Asked], meet: Meet) -> list[Variant]:

@@ -27,6 +27,7 @@ def starting(analysis: Analysis) -> str:
         _FIT,
         _SPARSE,
         _DISTILL,
+        _MEET,
         _STORE,
         _VALIDATE,
     ]
@@ -157,6 +158,12 @@ _DISTILL = """
 # [[passes]]
 # use = "distill"
 # steps = 100
+"""
+_MEET = """
+# What the result is to come to, in place of the ratio above; drop needs calibration inputs.
+# [[passes]]
+# use = "meet"
+# targets = ["macs=0.5"]  # also params=3e6, bytes=8M, speedup=1.5, latency=12ms, drop=0.01; all hold
 """
 _STORE = """
 # Weights as ONNX's sparse tensors where that is smaller: ONNX Runtime reads them, TensorRT does not.

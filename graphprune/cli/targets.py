@@ -63,7 +63,12 @@ def targets_data(met: Met | None) -> dict[str, Any] | None:
             {"target": text, "kind": kind, "limit": limit, "left": left, "holds": left <= limit}
             for kind, (text, limit, left) in met.targets.items()
         ],
-        "tries": [{"goals": dict(one.goals), "left": dict(one.left), "holds": one.holds} for one in met.tries],
+        "tries": [
+            {"goals": dict(one.goals), "left": dict(one.left), "holds": one.holds}
+            | ({"blocks": list(one.blocks), "distance": one.loss} if one.loss is not None else {})
+            for one in met.tries
+        ],
+        "chosen": met.chosen,
         "missed": met.missed,
     }
 
@@ -77,11 +82,15 @@ def print_targets(out: Console, met: Met | None, verbose: bool) -> None:
         out.print(Text(f"target {text}: {state}: {_amount(kind, left)} of at most {_amount(kind, limit)}"))
     if len(met.tries) == 1 and not verbose:
         return
+    weighed = any(one.blocks for one in met.tries)
     table = Table(box=None, pad_edge=False)
-    for name in ("try", *(f"{kind} left" if kind != "drop" else kind for kind in met.tries[0].left), "holds"):
+    kinds = [f"{kind} left" if kind != "drop" else kind for kind in met.tries[0].left]
+    for name in ("try", *kinds, *(("blocks gone", "distance") if weighed else ()), "holds", ""):
         table.add_column(name, justify="right")
-    for place, one in enumerate(met.tries, 1):
-        table.add_row(str(place), *(_amount(k, v) for k, v in one.left.items()), "yes" if one.holds else "no")
+    for place, one in enumerate(met.tries):
+        beside = (str(len(one.blocks)), "" if one.loss is None else f"{one.loss:.4f}") if weighed else ()
+        told = "yes" if one.holds else "no", "taken" if place == met.chosen else ""
+        table.add_row(str(place + 1), *(_amount(k, v) for k, v in one.left.items()), *beside, *told)
     out.print(table)
 
 

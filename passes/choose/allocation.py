@@ -17,7 +17,7 @@ from graphprune.passes.choose import goals, meters, ties
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.goals import Goal, Problem
 from graphprune.passes.choose.meters import Meter
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, least, lowest, select
+from graphprune.passes.choose.ratio import DEARER, Align, Cause, Chosen, Untouched, counts, least, lowest, select
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
@@ -92,10 +92,12 @@ class Allocated(Chosen):
     Attributes:
         worth: what a budget's worth of cost was valued at; None where the budgets cannot be met: as much goes as may.
         left: by kind of budget what the model then costs, as far as widths tell.
+        problem: what was settled, with the widths that it came to.
     """
 
     worth: float | None = None
     left: dict[str, float] = field(default_factory=dict)
+    problem: Problem | None = field(default=None, repr=False)
 
 
 def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], asked: Asked) -> Allocated:
@@ -122,9 +124,8 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
     taken = {one.id: count for unit, count in zip(own, widths.numbers, strict=True) for one in unit.sets}
     chosen = lowest(sets, scores, taken)
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
-    why = "what reads it would lose more than what reads others"
-    stays = [Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in chosen.selection]
-    return Allocated(chosen.selection, stays, worth, left)
+    stays = [Untouched(DEARER, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in chosen.selection]
+    return Allocated(chosen.selection, stays, worth, left, problem)
 
 
 def _even(

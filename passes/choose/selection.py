@@ -31,6 +31,7 @@ class Selected:
         constant: classes that no input changes; they went first.
         notes: groups whose gradients stop, and what was done about it.
         allocated: the same as ``chosen``, with what it was weighed by; None where every group gives its share.
+        weighed: whether losses said which groups give.
     """
 
     chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
@@ -38,6 +39,7 @@ class Selected:
     constant: constants.Constant = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     allocated: Allocated | None = None
+    weighed: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def select(
         _write(kept, "weighed", rankings)
     progress.begin("select")
     chosen = allocation.allocate(analysis, groups, rankings, asked if weighs else replace(asked, even=True))
-    return Selected(chosen, shown, constant, notes, chosen)
+    return Selected(chosen, shown, constant, notes, chosen, weighs)
 
 
 def _write(kept: Keeping | None, stage: str, rankings: Mapping[str, Ranking]) -> None:

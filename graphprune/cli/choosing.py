@@ -64,7 +64,7 @@ def print_choices(out: Console, choices: Sequence[Choices]) -> None:
 
 
 def _heading(made: Choices, several: bool) -> str:
-    cost, left = _COSTS[made.kind], made.left / made.whole if made.whole else 1.0
+    cost, left = _COSTS[made.cost], made.left / made.whole if made.whole else 1.0
     text = f"round {made.round}: " if several else ""
     text += f"chosen by {made.criterion}: {100 * left:.1f} % of the {cost} left of at most "
     text += f"{100 * made.limit / made.whole if made.whole else 100:.1f} %"
@@ -75,7 +75,7 @@ def _heading(made: Choices, several: bool) -> str:
 def words(made: Choices, choice: Choice, several: bool) -> Iterator[str]:
     """Lines that say what a selection made of a group, and why no more of it went."""
     yield f"{f'round {made.round}: ' if several else ''}{_went(made, choice)}"
-    cost = _COSTS[made.kind]
+    cost = _COSTS[made.cost]
     if choice.removed and choice.saved is not None:
         lost = "" if choice.error is None else f"is predicted to lose {_few(choice.error)} and "
         each = "" if not choice.per_percent else f", {_few(choice.per_percent)} for each per cent"

@@ -95,15 +95,14 @@ def _by_plan(read: Plan, made: list[Choices], name: str) -> tuple[list[str], str
         return [], "block"
     if name in {entry.id for entry in read.groups} | {one.id for own in made for one in own.groups}:
         return [name], "group"
-    owners = {weight: one.id for own in made for one in own.groups for weight in one.weights}
-    cut = [(s, f"{s.source}:{axis}") for s in read.slices for axis in s.removed]
-    consumed = [owners[weight] for s, weight in cut if s.consumer == name and weight in owners]
-    if consumed or any(s.consumer == name for s in read.slices):
-        return list(dict.fromkeys(consumed)), "node"
-    own = [id for weight, id in owners.items() if weight.rpartition(":")[0] == name]
-    own += [owners[weight] for s, weight in cut if name in (s.source, s.result) and weight in owners]
-    known = own or any(name in (s.source, s.result) for s in read.slices)
-    return list(dict.fromkeys(own)), "tensor" if known else ""
+    groups = [one for own in made for one in own.groups]
+    reading = [one.id for one in groups if name in one.weights]
+    if reading or any(s.consumer == name for s in read.slices):
+        return list(dict.fromkeys(reading)), "node"
+    sources = {name, *(s.source for s in read.slices if s.result == name)}
+    cutting = [one.id for one in groups if sources & {w.rpartition(":")[0] for ws in one.weights.values() for w in ws}]
+    known = cutting or any(name in (s.source, s.result) for s in read.slices)
+    return list(dict.fromkeys(cutting)), "tensor" if known else ""
 
 
 def _by_model(analysis: Analysis, name: str) -> tuple[list[str], str] | None:
@@ -198,6 +197,7 @@ def _unknown(path: Path, read: Plan, made: list[Choices], analysis: Analysis | N
     """That nothing is called so, with what comes near, or where more names could come from."""
     known = [entry.id for entry in read.groups] + [one.id for own in made for one in own.groups]
     known += [text for s in read.slices for text in (s.consumer, s.source)]
+    known += [node for own in made for one in own.groups for node in one.weights]
     if analysis is not None:
         known += [g.id for g in analysis.fixed] + [
             node_name(analysis.model, i) for i in range(len(analysis.model.nodes))
@@ -207,7 +207,5 @@ def _unknown(path: Path, read: Plan, made: list[Choices], analysis: Analysis | N
         return f"{path}: no group, node or tensor is called {name!r}; did you mean {' or '.join(map(repr, close))}?"
     if analysis is None:
         file = read.model["file"]
-        return (
-            f"{path}: the plan knows no group, node or tensor {name!r}; --model {file} knows those that it left alone"
-        )
+        return f"{path}: the plan knows no group, node or tensor {name!r}; --model {file} knows what it left alone"
     return f"{path}: no group, node or tensor is called {name!r}; 'graphprune inspect' lists the groups"

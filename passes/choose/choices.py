@@ -6,7 +6,7 @@ How they are found stands in ``why``. Numbers have six digits; classes are count
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from graphprune.passes.choose.ratio import Cause
@@ -43,7 +43,8 @@ class Choice:
         cause: what kept the others.
         why: the same in words.
         tied: groups that lose the same classes.
-        weights: ``tensor:axis`` of the weights that it cuts, in the original; empty in later rounds.
+        weights: by the first output of each node what it reads that the group cuts, as ``tensor:axis``; in the first
+            round only, since later ones speak of another model.
         asked: how many its share comes to, before widths are rounded; None where it had no share of its own.
         least, most: how many could go, if any: widths, limits and the depth of a cut count. None where none could.
         error: what is lost by that, as predicted and weighed against other groups; None where nothing predicts it. Of
@@ -62,7 +63,7 @@ class Choice:
     cause: Cause
     why: str
     tied: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
+    weights: Mapping[str, Sequence[str]] = field(default_factory=dict)
     asked: int | None = None
     least: int | None = None
     most: int | None = None
@@ -91,7 +92,7 @@ class Choices:
         round: which of several cuts it was for; the first is 1.
         criterion: by what classes were ranked.
         groups: all groups that were prunable then, and not chosen from before.
-        kind: of the budget that bound: macs, params, bytes or latency.
+        cost: what the budget that bound is of: macs, params, bytes or latency.
         whole: what the model cost by it before.
         limit: what might be left.
         left: what is left, as far as widths tell.
@@ -103,7 +104,7 @@ class Choices:
     round: int
     criterion: str
     groups: tuple[Choice, ...]
-    kind: str
+    cost: str
     whole: float
     limit: float
     left: float
@@ -125,7 +126,7 @@ class Choices:
             return self
         names = {id: one.group.id for id, one in kin.items()}
         groups = (
-            replace(one, id=names.get(one.id, one.id), tied=tuple(names.get(id, id) for id in one.tied), weights=())
+            replace(one, id=names.get(one.id, one.id), tied=tuple(names.get(id, id) for id in one.tied), weights={})
             for one in self.groups
         )
         return replace(self, groups=tuple(groups))
@@ -164,16 +165,15 @@ def _each(error: float | None, saved: float | None) -> float | None:
 
 def _plain(choice: Choice) -> dict[str, Any]:
     own = {one.name: getattr(choice, one.name) for one in fields(choice)}
-    own |= {"cause": choice.cause.name.lower(), "tied": list(choice.tied), "weights": list(choice.weights)}
+    own |= {"cause": choice.cause.name.lower(), "tied": list(choice.tied)}
     if choice.next is not None:
         own["next"] = {key: rounded(value) for key, value in vars(choice.next).items() if value is not None}
-    return {key: rounded(value) for key, value in own.items() if value is not None and value != []}
+    return {key: rounded(value) for key, value in own.items() if value not in (None, [], {})}
 
 
 def _read(data: Mapping[str, Any]) -> Choice:
     own = dict(data)
     own |= {"cause": Cause[own["cause"].upper()], "tied": tuple(own.get("tied", ()))}
-    own["weights"] = tuple(own.get("weights", ()))
     if "next" in own:
         own["next"] = Step(**own["next"])
     return Choice(**own)

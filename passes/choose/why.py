@@ -126,8 +126,13 @@ def _left(analysis: Analysis, stays: Untouched) -> Choice:
     return Choice(group.id, group.kind, group.size, 0, stays.cause, str(stays), weights=_weights(analysis, group))
 
 
-def _weights(analysis: Analysis, group: Group) -> tuple[str, ...]:
-    return tuple(sorted({f"{analysis.root(use)}:{axis}" for use, axis in analysis.weights(group)}))
+def _weights(analysis: Analysis, group: Group) -> dict[str, list[str]]:
+    """By the first output of each node what it reads that a group cuts."""
+    found: dict[str, list[str]] = {}
+    for use, axis in analysis.weights(group):
+        node = next(name for name in analysis.model.nodes[use.node].output if name)
+        found.setdefault(node, []).append(f"{analysis.root(use)}:{axis}")
+    return found
 
 
 def _unit(asking: _Asking, place: int) -> Iterator[Choice]:
@@ -268,7 +273,7 @@ def _by_share(asking: _Asking, unit: Unit, number: int, share: float) -> tuple[C
     if number < by_ratio.count(asking.analysis, one, wanted, asking.terms.align):
         return Cause.EMPTY, by_ratio.EMPTIED
     if number < wanted:
-        return Cause.WIDTH, f"its share is {wanted} classes, and the width that is left is rounded up"
+        return Cause.WIDTH, f"its share is {wanted} classes, and what is left, {one.size - number}, is rounded up"
     return Cause.SHARE, f"{share:g} is {'its own ratio' if own else 'the share of every group'}"
 
 

@@ -74,17 +74,18 @@ def _heading(made: Choices, several: bool) -> str:
 
 def words(made: Choices, choice: Choice, several: bool) -> Iterator[str]:
     """Lines that say what a selection made of a group, and why no more of it went."""
-    yield f"{f'round {made.round}: ' if several else ''}{_went(made, choice)}"
+    if several or choice.removed or choice.first is not None:
+        yield f"{f'round {made.round}: ' if several else ''}{_went(made, choice)}"
     cost = _COSTS[made.cost]
     if choice.removed and choice.saved is not None:
         lost = "" if choice.error is None else f"is predicted to lose {_few(choice.error)} and "
         each = "" if not choice.per_percent else f", {_few(choice.per_percent)} for each per cent"
         yield f"  that {lost}saves {100 * choice.saved:.2f} % of the {cost}{each}"
-    yield f"  {'no more of it goes' if choice.removed else 'it stays whole'}: {choice.why}"
+    yield f"  {'it was cut no further' if choice.removed else 'it stays whole'}: {choice.why}"
     if choice.next is not None:
         yield from _further(made, choice, cost)
     if choice.least is not None:
-        yield f"  from {choice.least} to {choice.most} of its classes could have gone"
+        yield f"  from {choice.least} to {choice.most} of its classes could go"
     if choice.tied:
         yield f"  it loses the same classes as {', '.join(choice.tied)}"
 
@@ -101,12 +102,13 @@ def _went(made: Choices, choice: Choice) -> str:
 def _further(made: Choices, choice: Choice, cost: str) -> Iterator[str]:
     step, worth = choice.next, made.worth_per_percent
     assert step is not None
-    lost = "" if step.error is None else f"lose {_few(step.error)} and "
-    text = f"  the next step, {step.removed} of them, would {lost}save {100 * step.saved:.2f} % of the {cost} more"
-    if choice.next_per_percent is not None:
-        text += f": {_few(choice.next_per_percent)} for each per cent"
-        text += f", which was worth {_few(worth)}" if worth is not None else ""
-    yield text
+    lost = "" if step.error is None else f"lose {_few(step.error)} more and "
+    each = choice.next_per_percent
+    beside = "" if worth is None else f", which was worth {_few(worth)}"
+    text = f"  the next step, {step.removed} of them, would {lost}save {100 * step.saved:.2f} % more of the {cost}"
+    yield text + (":" if each is not None else "")
+    if each is not None:
+        yield f"    {_few(each)} for each per cent{beside}"
 
 
 def _few(value: float | None) -> str:

@@ -126,4 +126,5 @@ def _completed(state: State, made: Plan, analysis: Analysis, earlier: Cutting | 
         compensated=plan.compensated,
         proof=plan.proof,
         rounds=rounds,
+        choices=plan.choices,
     )

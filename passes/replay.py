@@ -67,7 +67,8 @@ class ReplayGroups(Pass):
         """Put the plan's groups into this job's plan."""
         read = _read(state)
         replay.check_groups(read, state.analysis())
-        return replace(state, plan=replace(state.plan, groups=[replace(entry) for entry in read.groups]))
+        groups = [replace(entry) for entry in read.groups]
+        return replace(state, plan=replace(state.plan, groups=groups, choices=list(read.choices)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from graphprune.analysis import Analysis, chance
 from graphprune.analysis.cost import Cost
 from graphprune.model import Model, files, interchange
 from graphprune.passes.aim.meet import Met
+from graphprune.passes.choose import choices
+from graphprune.passes.choose.choices import Choices
 from graphprune.passes.choose.ratio import Untouched
 from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
@@ -75,6 +77,7 @@ class Result:
         rounds: where it was cut in rounds, what was left after each.
         distilled: what the last distillation did; None where none was asked for.
         met: how targets were met; None where none were given.
+        choices: what each selection made of every group, and why (see ``graphprune.passes.choose.why``).
     """
 
     model: Model
@@ -96,6 +99,7 @@ class Result:
     rounds: list[Cost] = field(default_factory=list)
     distilled: Distilled | None = None
     met: Met | None = None
+    choices: list[Choices] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
@@ -166,6 +170,7 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         list(cut.costs) if cut.rounds > 1 else [],
         state.found(Distilled),
         state.found(Met),
+        choices.from_json(state.plan.choices),
     )
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.analysis import Analysis, Group, analyze, blocks
-from graphprune.cli import report
-from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli import explain_plan, report
+from graphprune.cli.options import number, output_options, shape_options, show
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import node_name
@@ -20,19 +20,30 @@ from graphprune.relation import Shape
 
 
 @click.command("explain")
-@model_argument
-@click.argument("node_or_group", metavar="NODE|GROUP|BLOCK")
+@click.argument("model", metavar="MODEL|PLAN", type=click.Path(path_type=Path))
+@click.argument("node_or_group", metavar="NODE|GROUP|BLOCK|TENSOR")
+@click.option("--model", "original", type=click.Path(path_type=Path), help="The original, where PLAN is asked.")
 @shape_options
 @output_options
 def command(
     model: Path,
     node_or_group: str,
+    original: Path | None,
     input_shapes: dict[str, Shape],
     json_to: str | None,
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Say what a group ties together, what a block holds, or what a node does to axes, and why something stays."""
+    """Say what a group ties together, what a block holds, or what a node does to axes, and why something stays.
+
+    Of a PLAN that a run wrote: what it made of the group, by which numbers, and why it took no more.
+    """
+    if explain_plan.is_plan(model):
+        found = explain_plan.answer(model, node_or_group, original, input_shapes, quiet)
+        show(found.data, json_to, quiet, lambda out: explain_plan.print_answer(out, found))
+        return
+    if original is not None:
+        raise click.UsageError(f"--model is for a plan, and {model} is none")
     with watched(quiet, "analyze"):
         analysis = analyze(model, input_shapes)
     group = analysis.group(node_or_group)

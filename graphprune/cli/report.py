@@ -155,6 +155,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "proof": None if result.proof is None else {"worst": result.proof.worst, **result.proof.to_json()},
         "rounds": rounds(result),
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
+        "choices": [one.to_json() for one in result.choices],
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
         "distilled": distilled_data(result),

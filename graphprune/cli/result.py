@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli import report
+from graphprune.cli.choosing import print_choices
 from graphprune.cli.options import change, number
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
@@ -43,6 +44,8 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     print_targets(out, result.met, verbose)
     _print_blocks(out, result)
     _print_rounds(out, result)
+    if verbose:
+        print_choices(out, result.choices)
     _print_untouched(out, result, verbose)
     _print_proof(out, result)
     _print_folded(out, result)

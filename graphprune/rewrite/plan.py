@@ -101,6 +101,7 @@ class Plan:
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     distilled: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
@@ -122,6 +123,8 @@ class Plan:
             data["distilled"] = self.distilled
         if self.rounds:
             data["rounds"] = self.rounds
+        if self.choices:
+            data["choices"] = self.choices
         if self.proof is not None:
             data["proof"] = self.proof
         return data
@@ -161,6 +164,7 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         sparsity=data.get("sparsity", []),
         distilled=data.get("distilled"),
         rounds=data.get("rounds", []),
+        choices=data.get("choices", []),
         proof=data.get("proof"),
         where=where,
     )

@@ -17,7 +17,19 @@ from graphprune.passes.choose import families, goals, meters, ties
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.goals import Goal, Problem
 from graphprune.passes.choose.meters import Meter
-from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, going, least, lowest, select, usual
+from graphprune.passes.choose.ratio import (
+    DEARER,
+    Align,
+    Cause,
+    Chosen,
+    Untouched,
+    counts,
+    going,
+    least,
+    lowest,
+    select,
+    usual,
+)
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
@@ -94,10 +106,12 @@ class Allocated(Chosen):
     Attributes:
         worth: what a budget's worth of cost was valued at; None where the budgets cannot be met: as much goes as may.
         left: by kind of budget what the model then costs, as far as widths tell.
+        problem: what was settled, with the widths that it came to.
     """
 
     worth: float | None = None
     left: dict[str, float] = field(default_factory=dict)
+    problem: Problem | None = field(default=None, repr=False)
 
 
 def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], asked: Asked) -> Allocated:
@@ -125,7 +139,7 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
     taken = {one.id: n // unit.step(one) for unit, n in zip(own, widths.numbers, strict=True) for one in unit.sets}
     chosen = families.level(own, scores, lowest(sets, scores, taken))
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
-    why = "what reads it would lose more than what reads others", Cause.DEAR
+    why = DEARER, Cause.DEAR
     none = "no number of classes may go of all that keep its width", Cause.REPEATS
     alone = {g.id for u, free in zip(own, numbers, strict=True) if len(u.sets) > 1 == len(free) for g in u.members}
     stays = []
@@ -133,7 +147,7 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         text, cause = none if group.id in alone else why
         if group.id not in chosen.selection:
             stays.append(Untouched(text, group=group.id, cause=cause))
-    return Allocated(chosen.selection, stays, worth, left)
+    return Allocated(chosen.selection, stays, worth, left, problem)
 
 
 def _lost(unit: Unit, numbers: IntArray, errors: Mapping[str, FloatArray]) -> FloatArray:

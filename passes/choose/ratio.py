@@ -37,12 +37,16 @@ LIMITED = "a limit leaves no class of it to remove"
 """Why a group stays of which nothing may go, though something would."""
 UNASKED = "nothing is asked of it"
 """Why a group stays where others have ratios of their own, and there is none for the rest."""
+DEARER = "what reads it would lose more than what reads others"
+"""Why a group stays where losses say who gives."""
+EMPTIED = "an axis would be left empty"
+"""Why no more of a group goes where groups share an axis."""
 STRANGE = "after the last round it is no group of the original, in whose terms the plan is told"
 """Why a group stays that only a model that was cut has."""
 
 
 class Cause(Enum):
-    """What keeps a prunable group whole."""
+    """What keeps a prunable group whole, or what is left of it."""
 
     ASKED = "the user leaves it out"
     INTERFACE = "inputs or outputs of the graph would change"
@@ -54,6 +58,11 @@ class Cause(Enum):
     DEAR = "others lose less"
     REPEATS = "what it repeats stays"
     STRANGE = "it is no group of the original"
+    LIMIT = "a limit of the user leaves no more"
+    DEPTH = "no more of one group goes at once"
+    PINNED = "its other classes cannot go"
+    SHARE = "its share has gone"
+    MET = "what is asked for is met without more"
 
 
 @dataclass(frozen=True)
@@ -212,26 +221,32 @@ def select(
     for one in sets:
         size = (whole or {}).get(one.id, one.size)
         share, cap = least(one, own, ratio), least(one, most, one.size - 1)
-        wanted = max(0, min(int(share * size + 1e-9) - (size - one.size), len(one.free), one.size - 1))
-        asked, steps = min(wanted, cap), _of(one, align)
-        numbers[one.id] = _count(analysis, one, asked, steps)
+        wanted = falls(one, share, whole)
+        asked = min(wanted, cap)
+        numbers[one.id] = count(analysis, one, asked, align)
         if not share:
             why[one.id] = UNASKED, Cause.ASKED
         elif not wanted:
             why[one.id] = f"{share:g} of {size} classes is less than one", Cause.TOO_FEW
         elif not asked:
-            why[one.id] = LIMITED, Cause.ASKED
+            why[one.id] = LIMITED, Cause.LIMIT
         elif not numbers[one.id]:
-            text = f"no width from {one.size - asked} up is a multiple of {steps[-1]} and below {one.size}"
+            text = f"no width from {one.size - asked} up is a multiple of {_of(one, align)[-1]} and below {one.size}"
             why[one.id] = text, Cause.WIDTH
         elif not one.pays(numbers[one.id] / one.size):
             why[one.id], numbers[one.id] = (COPIED, Cause.COPIES), 0
     chosen = lowest(sets, ties.joint(sets, scores), numbers)
     for one in sets if ratio > 0 or own else ():
         if one.id not in chosen.selection:
-            text, cause = why.get(one.id, ("an axis would be left empty", Cause.EMPTY))
+            text, cause = why.get(one.id, (EMPTIED, Cause.EMPTY))
             chosen.untouched += [Untouched(text, group=g.id, cause=cause) for g in one.members]
     return chosen
+
+
+def falls(groups: Together, share: float, whole: Mapping[str, int] | None) -> int:
+    """How many classes a share comes to, less what has gone before, before widths are rounded."""
+    size = (whole or {}).get(groups.id, groups.size)
+    return max(0, min(int(share * size + 1e-9) - (size - groups.size), len(groups.free), groups.size - 1))
 
 
 Number = TypeVar("Number", int, float)
@@ -298,10 +313,10 @@ def counts(analysis: Analysis, group: Group | Together, align: Align) -> list[in
     return found
 
 
-def _count(analysis: Analysis, groups: Together, asked: int, steps: Steps) -> int:
+def count(analysis: Analysis, groups: Together, asked: int, align: Align) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
-    *tries, last = (_aligned(analysis, groups, asked, one) for one in steps)
-    return next((count for count in tries if count and asked - count <= _GIVEN_UP * groups.size), last)
+    *tries, last = (_aligned(analysis, groups, asked, one) for one in _of(groups, align))
+    return next((number for number in tries if number and asked - number <= _GIVEN_UP * groups.size), last)
 
 
 def _aligned(analysis: Analysis, groups: Together, count: int, align: int) -> int:

@@ -11,9 +11,10 @@ from typing import ClassVar
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.passes.aim import course
-from graphprune.passes.choose import allocation, backends, criteria, families, selection
+from graphprune.passes.choose import allocation, backends, criteria, families, selection, why
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Asked, Budget, Terms
+from graphprune.passes.choose.choices import Choices
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
@@ -146,7 +147,11 @@ class Select(Pass):
         again = None if again is None else again.on(self.name, content(state.model))
         batches = state.batches(state.model)
         selected = selection.select(analysis, groups, request, batches, job.seed, state.progress, again)
-        untouched = left + self._explained(selected.chosen.untouched)
+        told = why.choices(analysis, groups, request, selected, left, 1 if earlier is None else earlier.rounds + 1)
+        told = self._explained(told)
+        own = {g.id for g in groups}
+        whole = [one for one in told.groups if one.id in own and not one.removed]
+        untouched = left + [Untouched(one.why, group=one.id, cause=one.cause) for one in whole]
         if selected.allocated is not None:
             state = course.noted(state, selected.allocated)
         enough = selected.allocated is not None and self._aims(state)  # a target may hold as it is
@@ -160,6 +165,7 @@ class Select(Pass):
         if known is None or (earlier is not None and not pending(state)):
             known = Chosen({}, {}, [])
         plan = joined(state.plan, entries)
+        plan = replace(plan, choices=[*plan.choices, told.told(kin).to_json()])
         chosen = {entry.id for entry in plan.groups}
         kept = [one for one in _in_terms(untouched, kin) if one.group not in chosen]
         found = Chosen({**known.scores, **selected.scores}, {**known.constant, **selected.constant}, kept)
@@ -251,12 +257,13 @@ class Select(Pass):
         kind = one.kind or backends.kind_of(analysis)
         return [f"for {one.name}: widths are multiples of {one.align(kind)}, as pays with {kind} weights"]
 
-    def _explained(self, untouched: Sequence[Untouched]) -> list[Untouched]:
+    def _explained(self, told: Choices) -> Choices:
         """Why a backend's multiple keeps groups whole."""
         if self.backend is None or self.align is not None:
-            return list(untouched)
-        why = backends.find(self.backend).why
-        return [replace(u, text=f"{u.text}, and {why}") if u.cause is Cause.WIDTH else u for u in untouched]
+            return told
+        says = backends.find(self.backend).why
+        groups = (replace(c, why=f"{c.why}, and {says}") if c.cause is Cause.WIDTH else c for c in told.groups)
+        return replace(told, groups=tuple(groups))
 
 
 def _counted(chosen: by_ratio.Chosen) -> dict[str, int]:

@@ -35,6 +35,7 @@ class Selected:
         constant: classes that no input changes; they went first.
         notes: groups whose gradients stop, and what was done about it.
         allocated: the same as ``chosen``, with what it was weighed by; None where every group gives its share.
+        weighed: whether losses said which groups give.
     """
 
     chosen: by_ratio.Chosen = field(default_factory=by_ratio.Chosen)
@@ -42,6 +43,7 @@ class Selected:
     constant: constants.Constant = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     allocated: Allocated | None = None
+    weighed: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def select(
     for depth in (d for d in DEPTHS if d > asked.depth and request.ratio is None):
         if chosen.worth is None:
             chosen = allocation.allocate(analysis, groups, rankings, replace(asked, depth=depth))
-    return Selected(chosen, shown, constant, notes, chosen)
+    return Selected(chosen, shown, constant, notes, chosen, weighs)
 
 
 def _write(kept: Keeping | None, stage: str, rankings: Mapping[str, Ranking]) -> None:

@@ -48,6 +48,7 @@ def prune(
     calibration: Source | None = None,
     criterion: str | None = None,
     uniform: bool = False,
+    search: str | int | None = None,
     compensate: str | None = None,
     sparsity: sparse.Request | None = None,
     packed: str | os.PathLike[str] | None = None,
@@ -88,6 +89,8 @@ def prune(
             calibration inputs, ``magnitude`` without.
         uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs which groups give them (see ``graphprune.passes.choose.allocation``).
+        search: look for an allocation that keeps the outputs closer to the original's on held-out inputs: a number of
+            candidates, or a time as ``10m``, in each round and try (see ``graphprune.passes.choose.search``).
         compensate: one of ``graphprune.passes.fit.compensation.COMPENSATIONS``: ``refit`` fits what is left of each
             linear operator to what the original made, ``repair`` brings back the mean and variance of its outputs alone
             (both ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did,
@@ -112,7 +115,10 @@ def prune(
         BackendError: the checks ask for TensorRT, which is not installed.
     """
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
-    wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, _meet(target))
+    looked = None if search is None else str(search)
+    wish = recipes.Wish(
+        ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, _meet(target), looked
+    )
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

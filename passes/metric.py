@@ -199,7 +199,8 @@ def _held(runs: Sequence[Feeds], joined: bool, seed: int) -> list[Feeds]:
     """What is held out of all runs; samples are joined again where they were told apart."""
     if len(runs) < HELD_OUT:
         raise InputError(
-            f"--metric holds a quarter of the inputs out, and there are {len(runs)}: give at least {HELD_OUT}"
+            f"a quarter of the --calibration inputs is held out to compare outputs on, and there are {len(runs)}: "
+            f"give at least {HELD_OUT}"
         )
     held = [runs[k] for k in split(len(runs), seed)[0]]
     if not joined:

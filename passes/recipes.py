@@ -43,6 +43,7 @@ class Wish:
 
     Attributes:
         target: what the result is to come to, in place of a ratio; None for none.
+        search: how long better allocations are looked for, in each round.
     """
 
     ratio: float = 0.0
@@ -54,6 +55,7 @@ class Wish:
     uniform: bool = False
     steps: int = 1
     target: Meet | None = None
+    search: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.ratio or self.target)
@@ -77,6 +79,10 @@ class Wish:
             raise InputError(f"--steps {self.steps} says in how many rounds a --ratio or --target goes: give one")
         if self.ratio and self.target:
             raise InputError("--ratio and --target both say how much goes: give one of them")
+        if self.search is not None and not self:
+            raise InputError(
+                f"--search {self.search} looks for what a --ratio or --target is best taken from: give one"
+            )
 
 
 def pruning(
@@ -180,7 +186,8 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
 
 
 def _select(wish: Wish, share: float | None, criterion: str) -> Select:
-    return Select(share, criterion, wish.uniform, wish.align, wish.include, wish.exclude, wish.allow_statistical)
+    scope = wish.include, wish.exclude
+    return Select(share, criterion, wish.uniform, wish.align, *scope, wish.allow_statistical, wish.search)
 
 
 def _fitted(compensate: str) -> list[Pass]:

@@ -20,7 +20,7 @@ from graphprune.passes.choose.meters import Meter
 from graphprune.passes.choose.ratio import Align, Cause, Chosen, Untouched, counts, lowest, select
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
-from graphprune.rewrite.removal import Removal
+from graphprune.rewrite.removal import Removal, Selection
 from graphprune.run.moments import FloatArray
 
 MOST = 0.6
@@ -80,7 +80,17 @@ class Allocated(Chosen):
     left: dict[str, float] = field(default_factory=dict)
 
 
-def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], asked: Asked) -> Allocated:
+Improve = Callable[[Problem, Callable[[], Selection]], None]
+"""Given a settled problem, and what selects classes by its numbers as they are, it puts better numbers."""
+
+
+def allocate(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    rankings: Mapping[str, Ranking],
+    asked: Asked,
+    improve: Improve | None = None,
+) -> Allocated:
     """Choose classes of all groups together.
 
     Args:
@@ -88,6 +98,7 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         groups: the groups to prune.
         rankings: by group id.
         asked: what is asked for.
+        improve: is asked for better numbers once budgets are met (see ``search``).
     """
     own = units(analysis, groups, asked.share)
     sets = [one for unit in own for one in unit.sets]
@@ -101,8 +112,14 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         lost = _even(widths, wanted, numbers, asked.whole)
     problem = Problem(widths, wanted, lost, numbers)
     worth = goals.settle(problem, [asked.alike.get(unit.id, 0) for unit in own] if asked.alike else None)
-    taken = {one.id: count for unit, count in zip(own, widths.numbers, strict=True) for one in unit.sets}
-    chosen = lowest(sets, scores, taken)
+
+    def selected() -> Chosen:
+        taken = {one.id: count for unit, count in zip(own, widths.numbers, strict=True) for one in unit.sets}
+        return lowest(sets, scores, taken)
+
+    if improve is not None and worth:
+        improve(problem, lambda: selected().selection)
+    chosen = selected()
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
     why = "what reads it would lose more than what reads others"
     stays = [Untouched(why, group=g.id, cause=Cause.DEAR) for g in groups if g.id not in chosen.selection]

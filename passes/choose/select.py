@@ -16,6 +16,7 @@ from graphprune.passes.choose.allocation import Asked, Budget
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
+from graphprune.passes.choose.search import Effort
 from graphprune.passes.contract import SCHEMA, Pass
 from graphprune.passes.kept import content
 from graphprune.passes.rounds import Cutting, descent, joined, pending
@@ -56,6 +57,8 @@ class Select(Pass):
         include: globs on group ids and node names: these and no others.
         exclude: globs on group ids and node names: not these.
         allow_statistical: groups too that a mean runs over: removal leaves an error, which the proof reports.
+        search: look for a better allocation with calibration inputs: a number of candidates as ``40``, or a time as
+            ``10m`` (see ``graphprune.passes.choose.search``); None does not.
     """
 
     name: ClassVar[str] = "select"
@@ -68,11 +71,16 @@ class Select(Pass):
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     allow_statistical: bool = False
+    search: str | None = None
 
     def requires(self, state: State) -> Sequence[str]:
         """The ratio is a share, inputs are there for criteria that look at them, and what is chosen will be cut."""
         by_ratio.check_ratio(self.ratio or 0.0, self.align)
-        self._criterion(state)
+        criterion = self._criterion(state)
+        if self.search is not None:
+            Effort.read(self.search)
+            if self.uniform or not criteria.needs_inputs(criterion):
+                return (_UNSEARCHED,)
         if not state.will("cut"):
             return ("no pass 'cut' is ahead, so that what is chosen would stay",)
         if self.ratio is None:
@@ -103,7 +111,23 @@ class Select(Pass):
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""
         looks = criteria.needs_inputs(self._criterion(state))
-        return [*["observe"] * looks, "rank", *["weigh"] * (looks and not self.uniform), "select"]
+        searches = self.search is not None
+        return [
+            *["observe"] * looks,
+            "rank",
+            *["weigh"] * (looks and not self.uniform),
+            "select",
+            *["search"] * searches,
+        ]
+
+    def costs(self, state: State) -> Mapping[str, float]:
+        """Candidates of a search cost about a forward pass each."""
+        effort = None if self.search is None else Effort.read(self.search)
+        return {"search": float(effort.candidates)} if effort is not None and effort.candidates is not None else {}
+
+    def spends(self, left: float, each: float) -> float:
+        """The time that a search has."""
+        return 0.0 if self.search is None else Effort.read(self.search).seconds or 0.0
 
     def call(self, state: State) -> State:
         """Put the classes that are to go into the plan."""
@@ -154,13 +178,13 @@ class Select(Pass):
         """What is asked for, and the state with what was measured to know it."""
         whole = {} if kin is None else {id: one.group.size for id, one in kin.items()}
         asked = Asked((), align=self._widths(state), even=self.uniform, whole=whole)
-        criterion = self._criterion(state)
+        criterion, effort = self._criterion(state), None if self.search is None else Effort.read(self.search)
         if self.ratio is None:
             budgets, state = course.budgets(state, analysis)
             share = allocation.needed(analysis, groups, budgets, whole)
             asked = replace(asked, budgets=budgets, share=by_ratio.going(groups, share, whole))
             depth = next(one for one in DEPTHS if one >= min(share, DEPTHS[-1]))
-            return selection.Request(None, replace(asked, most=depth), criterion, depth), state
+            return selection.Request(None, replace(asked, most=depth), criterion, depth, effort), state
         even, budget = allocation.even(analysis, groups, self.ratio, asked.align, whole)
         alike = {id: len(classes) for id, classes in even.selection.items()}
         if kin is not None:
@@ -168,7 +192,7 @@ class Select(Pass):
         share = by_ratio.going(groups, self.ratio, whole)
         depth = max(allocation.MOST, self.ratio)
         asked = replace(asked, budgets=(budget,), most=depth, share=share, alike=alike)
-        return selection.Request(self.ratio, asked, criterion, depth), state
+        return selection.Request(self.ratio, asked, criterion, depth, effort), state
 
     def _since(self, state: State, kin: Mapping[str, Ancestor]) -> Budget:
         """What is left when as much of the original is gone as the same share of every group frees."""
@@ -185,6 +209,12 @@ class Select(Pass):
 
     def _widths(self, state: State) -> by_ratio.Align:
         return self.align if self.align is not None else state.bounds() or None
+
+
+_UNSEARCHED = (
+    "search refits candidates from what inputs show, and shares out what goes: give --calibration, a criterion that "
+    "looks at inputs, and no --uniform"
+)
 
 
 def _in_terms(untouched: Sequence[Untouched], kin: Mapping[str, Ancestor] | None) -> list[Untouched]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.search import Effort, Judge, Search
 from graphprune.passes.kept import Keeping
+from graphprune.passes.metric import FIDELITY, metric
 from graphprune.progress import Progress
 from graphprune.run import calibration
 from graphprune.run.calibration import Batches
@@ -49,12 +52,14 @@ class Request:
         asked: what may be left, and what holds for widths.
         criterion: by what classes are ranked (see ``criteria``).
         depth: the share of one group that rankings need to look at.
+        search: how long better allocations are looked for; None does not.
     """
 
     ratio: float | None
     asked: Asked
     criterion: str = "magnitude"
     depth: float = allocation.MOST
+    search: Effort | None = None
 
 
 def select(
@@ -74,7 +79,7 @@ def select(
         request: what is asked for.
         batches: calibration inputs, None where there are none.
         seed: of what is random.
-        progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
+        progress: is told of the phases ``observe``, ``rank``, ``weigh``, ``select`` and ``search``.
         kept: where rankings are kept for another run of the same job.
     """
     asked, criterion = request.asked, request.criterion
@@ -109,8 +114,20 @@ def select(
         notes += [_told("weighed by removing a part of each for once, not by gradients", why)] if why else []
         _write(kept, "weighed", rankings)
     progress.begin("select")
-    chosen = allocation.allocate(analysis, groups, rankings, asked if weighs else replace(asked, even=True))
-    return Selected(chosen, shown, constant, notes, chosen)
+    search = None
+    if request.search is not None and weighs and batches is not None:
+        seen = partial(_observed, observed, analysis, groups, batches, seed)
+        judge = Judge(analysis, seen, metric(FIDELITY[0], analysis.model, batches, seed), kept)
+        search = Search(request.search, judge, seed, progress.begin("search"))
+    chosen = allocation.allocate(analysis, groups, rankings, asked if weighs else replace(asked, even=True), search)
+    return Selected(chosen, shown, constant, notes + ([search.note] if search and search.note else []), chosen)
+
+
+def _observed(
+    before: list[Contraction], analysis: Analysis, groups: Sequence[Group], batches: Batches, seed: int
+) -> list[Contraction]:
+    """What was observed, or is now: rankings of an earlier run come without it."""
+    return before or observe(analysis, groups, batches, seed)
 
 
 def _write(kept: Keeping | None, stage: str, rankings: Mapping[str, Ranking]) -> None:

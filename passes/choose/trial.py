@@ -9,16 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphprune.analysis import Analysis, Group
+from graphprune.analysis import Analysis
 from graphprune.analysis.contractions import Contraction
-from graphprune.analysis.products import find_products
-from graphprune.analysis.rulings import first
 from graphprune.model import Model
-from graphprune.model.editor import Editor
-from graphprune.passes.choose import surgeon
+from graphprune.passes.choose.refitted import Refitted
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
-from graphprune.rewrite.rewrite import rewrite
 from graphprune.run import calibration
 from graphprune.run.runtime import Feeds, run, session
 
@@ -50,34 +46,12 @@ def tried(
     some = calibration.first(lambda: feeds, SAMPLES)
     wanted = _outputs(analysis.model.runnable, some)
     found = {}
+    refitted = Refitted(analysis, contractions)
     for group in (g for g in analysis.groups if g.id in gone):
-        without = _without(analysis, group, gone[group.id], contractions)
+        without = refitted.without({group.id: [int(c) for c in gone[group.id]]})
         found[group.id] = _distance(wanted, _outputs(without, some))
         progress(len(found), len(gone))
     return found
-
-
-def _without(analysis: Analysis, group: Group, gone: IntArray, contractions: Sequence[Contraction]) -> Model:
-    """The model without some classes of one group, its readers adjusted."""
-    pruned = rewrite(analysis, {group.id: [int(c) for c in gone]}).model
-    products = {product.output: product for product in find_products(pruned, analysis.rulings)}
-    editor = Editor(pruned)
-    marks = np.zeros(group.size + 1, bool)
-    marks[gone] = True
-    for contraction in contractions:
-        labels = contraction.labels(group)
-        product = products.get(first(analysis.model.nodes[contraction.node]))
-        if labels is None or product is None or not contraction.adjustable:
-            continue
-        kept = np.flatnonzero(~marks[labels])
-        held = pruned.array(product.weight)
-        change = surgeon.change(contraction, np.flatnonzero(marks[labels]))
-        weight = (contraction.matrix + change)[:, kept]
-        if product.matrix(held).shape == weight.shape:
-            editor.renew(product.weight, product.weight_of(weight, held))
-            if not product.inner:
-                product.shift(editor, pruned, -np.einsum("gi,gio->go", contraction.mean, change))
-    return editor.finish()
 
 
 def _outputs(model: Model, feeds: Sequence[Feeds]) -> list[list[Values]]:

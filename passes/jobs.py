@@ -61,6 +61,7 @@ def prune(
     backend: str | None = None,
     steering: Steering | str | os.PathLike[str] | None = None,
     uniform_widths: bool = False,
+    search: str | int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -94,6 +95,8 @@ def prune(
             calibration inputs, ``magnitude`` without.
         uniform: remove the same share of every group; else the ratio says only how many multiply-accumulates go, and
             calibration inputs which groups give them (see ``graphprune.passes.choose.allocation``).
+        search: look for an allocation that keeps outputs closer to the original's on held-out inputs: a number of
+            candidates, or a time as ``10m``, in each round and try (see ``graphprune.passes.choose.search``).
         compensate: one of ``graphprune.passes.fit.compensation.COMPENSATIONS``: ``refit`` fits what is left of each
             linear operator to what the original made, ``repair`` brings back the mean and variance of its outputs alone
             (both ask for calibration inputs), ``fold`` lets the class most like a removed one do what that did,
@@ -128,6 +131,7 @@ def prune(
     said = steering if isinstance(steering, Steering) else Steering() if steering is None else load_steering(steering)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
     wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths)
+    wish = replace(wish, search=None if search is None else str(search))
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

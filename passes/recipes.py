@@ -44,6 +44,7 @@ class Wish:
 
     Attributes:
         target: what the result is to come to, in place of a ratio; None for none.
+        search: how long better allocations are looked for, in each round.
     """
 
     ratio: float = 0.0
@@ -58,6 +59,7 @@ class Wish:
     steering: Steering = field(default_factory=Steering)
     target: Meet | None = None
     uniform_widths: bool = False
+    search: str | None = None
 
     @property
     def asks(self) -> bool:
@@ -73,7 +75,9 @@ class Wish:
         plain = (criterion, self.uniform, self.align, self.include, self.exclude, self.allow_statistical, self.backend)
         steered = (vars(self.steering.scaled(k / self.steps)) for k in range(1, self.steps + 1))
         return [
-            Select(None if self.target else ratio, *plain, **own, uniform_widths=self.uniform_widths)
+            Select(
+                None if self.target else ratio, *plain, **own, uniform_widths=self.uniform_widths, search=self.search
+            )
             for ratio, own in zip(self.shares(), steered, strict=True)
             if self.asks
         ]
@@ -88,6 +92,10 @@ class Wish:
             raise InputError(f"--steps {self.steps} says in how many rounds a --ratio or --target goes: give one")
         if self.ratio and self.target:
             raise InputError("--ratio and --target both say how much goes: give one of them")
+        if self.search is not None and not self.asks:
+            raise InputError(
+                f"--search {self.search} looks for what a --ratio or --target is best taken from: give one"
+            )
 
 
 def pruning(

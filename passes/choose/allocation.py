@@ -32,7 +32,7 @@ from graphprune.passes.choose.ratio import (
 )
 from graphprune.passes.choose.widths import Unit, Widths, units
 from graphprune.relation import IntArray
-from graphprune.rewrite.removal import Removal
+from graphprune.rewrite.removal import Removal, Selection
 from graphprune.run.moments import FloatArray
 
 MOST = 0.6
@@ -114,7 +114,17 @@ class Allocated(Chosen):
     problem: Problem | None = field(default=None, repr=False)
 
 
-def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str, Ranking], asked: Asked) -> Allocated:
+Improve = Callable[[Problem, Callable[[], Selection]], None]
+"""Given a settled problem, and what selects classes by its numbers as they are, it puts better numbers."""
+
+
+def allocate(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    rankings: Mapping[str, Ranking],
+    asked: Asked,
+    improve: Improve | None = None,
+) -> Allocated:
     """Choose classes of all groups together.
 
     Args:
@@ -122,6 +132,7 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         groups: the groups to prune.
         rankings: by group id.
         asked: what is asked for.
+        improve: is asked for better numbers once budgets are met (see ``search``).
     """
     own = (families.units if asked.terms.uniform_widths else units)(analysis, groups, asked.share)
     place = {group.id: k for k, group in enumerate(groups)}
@@ -136,8 +147,14 @@ def allocate(analysis: Analysis, groups: Sequence[Group], rankings: Mapping[str,
         lost = _even(widths, wanted, numbers, asked.terms.whole)
     problem = Problem(widths, wanted, lost, numbers)
     worth = goals.settle(problem, [_known(unit, asked) for unit in own] if asked.holds else None)
-    taken = {one.id: n // unit.step(one) for unit, n in zip(own, widths.numbers, strict=True) for one in unit.sets}
-    chosen = families.level(own, scores, lowest(sets, scores, taken))
+
+    def selected() -> Chosen:
+        taken = {one.id: n // unit.step(one) for unit, n in zip(own, widths.numbers, strict=True) for one in unit.sets}
+        return families.level(own, scores, lowest(sets, scores, taken))
+
+    if improve is not None and worth:
+        improve(problem, lambda: selected().selection)
+    chosen = selected()
     left = {budget.kind: goal.meter.total for budget, goal in zip(asked.budgets, wanted, strict=True)}
     why = DEARER, Cause.DEAR
     none = "no number of classes may go of all that keep its width", Cause.REPEATS

@@ -18,6 +18,7 @@ from graphprune.passes.choose.choices import Choices
 from graphprune.passes.choose.constants import Constant
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ratio import STRANGE, Cause, Untouched
+from graphprune.passes.choose.search import Effort
 from graphprune.passes.choose.selection import DEPTHS
 from graphprune.passes.choose.steering import Steered, Steering
 from graphprune.passes.contract import SCHEMA, Pass
@@ -65,6 +66,8 @@ class Select(Pass):
             whole (see ``graphprune.passes.choose.steering``).
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
             (see ``graphprune.passes.choose.families``). What stays whole of them keeps all of them whole.
+        search: look for a better allocation with calibration inputs: a number of candidates as ``40``, or a time as
+            ``10m`` (see ``graphprune.passes.choose.search``).
     """
 
     name: ClassVar[str] = "select"
@@ -87,6 +90,7 @@ class Select(Pass):
     keep_first: int = 0
     keep_last: int = 0
     uniform_widths: bool = False
+    search: str | None = None
 
     @property
     def steering(self) -> Steering:
@@ -99,7 +103,9 @@ class Select(Pass):
         self.steering.check()
         if self.backend is not None:
             backends.find(self.backend)
-        self._criterion(state)
+        looks = criteria.needs_inputs(self._criterion(state))
+        if self._effort is not None and (self.uniform or not looks):
+            return (_UNSEARCHED,)
         if not state.will("cut"):
             return ("no pass 'cut' is ahead, so that what is chosen would stay",)
         if self.ratio is None and not any(self.ratios.values()):
@@ -131,7 +137,21 @@ class Select(Pass):
     def phases(self, state: State) -> Sequence[str]:
         """Where inputs are looked at, they take most of the time."""
         looks = criteria.needs_inputs(self._criterion(state))
-        return [*["observe"] * looks, "rank", *["weigh"] * (looks and not self.uniform), "select"]
+        weighs, searches = looks and not self.uniform, self.search is not None
+        return [*["observe"] * looks, "rank", *["weigh"] * weighs, "select", *["search"] * searches]
+
+    def costs(self, state: State) -> Mapping[str, float]:
+        """Candidates of a search cost about a forward pass each."""
+        effort = self._effort
+        return {"search": float(effort.candidates)} if effort is not None and effort.candidates is not None else {}
+
+    def spends(self, left: float, each: float) -> float:
+        """The time that a search has."""
+        return 0.0 if self._effort is None else self._effort.seconds or 0.0
+
+    @property
+    def _effort(self) -> Effort | None:
+        return None if self.search is None else Effort.read(self.search)
 
     def call(self, state: State) -> State:
         """Put the classes that are to go into the plan."""
@@ -216,14 +236,14 @@ class Select(Pass):
             share = by_ratio.going(groups, share, whole)
             fixed = allocation.even(analysis, groups, 0.0, terms)[0]
             asked = Asked(budgets, terms, depth, share, self.uniform, alike=_counted(fixed))
-            return selection.Request(None, asked, criterion, depth), state
+            return selection.Request(None, asked, criterion, depth, self._effort), state
         ratio = self.ratio or 0.0
         even, budget = allocation.even(analysis, groups, ratio, terms)
         if kin is not None:
             budget = self._since(state, kin, first)
         share, depth = by_ratio.going(groups, self._share, whole), max(deepest, ratio)
         asked = Asked((budget,), terms, depth, share, self.uniform, holds=True, alike=_counted(even))
-        return selection.Request(ratio, asked, criterion, depth), state
+        return selection.Request(ratio, asked, criterion, depth, self._effort), state
 
     def _since(self, state: State, kin: Mapping[str, Ancestor], steered: Steered) -> Budget:
         """What is left when as much of the original is gone as the same share of every group frees."""
@@ -264,6 +284,12 @@ class Select(Pass):
         says = backends.find(self.backend).why
         groups = (replace(c, why=f"{c.why}, and {says}") if c.cause is Cause.WIDTH else c for c in told.groups)
         return replace(told, groups=tuple(groups))
+
+
+_UNSEARCHED = (
+    "search refits candidates from what inputs show, and shares out what goes: give --calibration, a criterion that "
+    "looks at inputs, and no --uniform"
+)
 
 
 def _counted(chosen: by_ratio.Chosen) -> dict[str, int]:

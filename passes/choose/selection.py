@@ -14,6 +14,7 @@ from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.allocation import Allocated, Asked
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.magnitude import Scores
+from graphprune.passes.choose.search import Effort, Judge, Search
 from graphprune.passes.kept import Keeping
 from graphprune.progress import Progress
 from graphprune.run import calibration
@@ -55,12 +56,14 @@ class Request:
         asked: what may be left, and what holds for widths.
         criterion: by what classes are ranked (see ``criteria``).
         depth: the share of one group that rankings need to look at.
+        search: how long better allocations are looked for; None does not.
     """
 
     ratio: float | None
     asked: Asked
     criterion: str = "magnitude"
     depth: float = allocation.MOST
+    search: Effort | None = None
 
 
 def select(
@@ -80,7 +83,7 @@ def select(
         request: what is asked for.
         batches: calibration inputs, None where there are none.
         seed: of what is random.
-        progress: is told of the phases ``observe``, ``rank``, ``weigh`` and ``select``.
+        progress: is told of the phases ``observe``, ``rank``, ``weigh``, ``select`` and ``search``.
         kept: where rankings are kept for another run of the same job.
     """
     asked, criterion = request.asked, request.criterion
@@ -122,7 +125,13 @@ def select(
     chosen = allocation.allocate(analysis, groups, rankings, asked)
     for depth in (d for d in DEPTHS if d > asked.depth and request.ratio is None):
         if chosen.worth is None:
-            chosen = allocation.allocate(analysis, groups, rankings, replace(asked, depth=depth))
+            asked = replace(asked, depth=depth)
+            chosen = allocation.allocate(analysis, groups, rankings, asked)
+    if request.search is not None and weighs and batches is not None and chosen.worth:
+        judge = Judge(analysis, groups, batches, seed, kept)
+        search = Search(request.search, judge, seed, progress.begin("search"))
+        chosen = allocation.allocate(analysis, groups, rankings, asked, search)
+        notes += search.notes
     return Selected(chosen, shown, constant, notes, chosen, weighs)
 
 

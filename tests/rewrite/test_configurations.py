@@ -52,8 +52,11 @@ def test_llama_loads_what_is_left_by_its_configuration(tmp_path: Path, capsys: p
     export(hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA)), "logits", ids, whole, use_cache=False)
     options = ["--ratio", "0.5", "--align", "1", "--uniform-widths", *kept(whole, "head_dim")]
     assert command(capsys, "prune", whole, "-o", small, *options)[0] == 0
-    code, told, _ = command(capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "l.pt", "-o", tmp_path / "s.pt")
-    assert code == 0 and "layers.*.mlp.gate_proj.weight: 48x32, now 24x16 (3 tensors)" in told
+    code, told, said = command(
+        capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "l.pt", "-o", tmp_path / "s.pt"
+    )
+    assert code == 0, said
+    assert "layers.*.mlp.gate_proj.weight: 48x32, now 24x16 (3 tensors)" in told
     assert "0.001 that the node that makes" in told and "is 0.002 now" in told  # a norm over half of what it ran over
     widths = json.loads((tmp_path / "s.pt.widths.json").read_text())["widths"]
     rows = {name.split(".")[-2]: one["to"][0] for name, one in widths.items()}
@@ -81,7 +84,8 @@ def test_bert_whose_configuration_knows_no_head_dim(tmp_path: Path, capsys: pyte
     options += [*kept(whole, "head"), *kept(whole, "head_dim")]
     assert command(capsys, "prune", whole, "-o", small, *options)[0] == 0
     given = tmp_path / "s.plan.json", tmp_path / "b.pt"
-    assert command(capsys, "state-dict", *given, "-o", tmp_path / "s.pt")[0] == 0
+    code, _, said = command(capsys, "state-dict", *given, "-o", tmp_path / "s.pt")
+    assert code == 0, said
     state = torch.load(tmp_path / "s.pt", weights_only=True)
     left = len(state["encoder.layer.0.intermediate.dense.bias"])
     assert left < BERT["intermediate_size"]
@@ -102,8 +106,9 @@ def test_what_repeats_is_told_in_one_line(tmp_path: Path, capsys: pytest.Capture
     state = {f"layers.{k}.up.weight": np.ascontiguousarray(v.T) for k, v in enumerate(wide)}
     numpy.save_file(state, tmp_path / "w.safetensors")
     out = tmp_path / "n.safetensors"
-    code, told, _ = command(capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "w.safetensors", "-o", out)
-    assert code == 0 and "layers.*.up.weight: 128x64, now 96x48 (4 tensors)" in told
+    code, told, said = command(capsys, "state-dict", tmp_path / "s.plan.json", tmp_path / "w.safetensors", "-o", out)
+    assert code == 0, said
+    assert "layers.*.up.weight: 128x64, now 96x48 (4 tensors)" in told
     table = json.loads((tmp_path / "n.safetensors.widths.json").read_text())
     assert table["widths"] == {"layers.*.up.weight": {"from": [128, 64], "to": [96, 48], "tensors": 4}}
     assert [note for note in table["notes"] if note.startswith("1e-06 that the node") and "1.33333e-06 now" in note]

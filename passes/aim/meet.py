@@ -238,7 +238,7 @@ def _told(one: Target, left: float, limit: float) -> str:
         return f"{1 / left:.3g} times as fast is the most that was found"
     if one.share:
         return f"{left / limit * one.value:.3g} of it is the least that can be had"
-    return f"{left:,.6g} is the least that can be had"
+    return f"{left:,.6g} {one.kind} is the least that can be had"
 
 
 def further(found: Course, state: State, own: Try, rules: Rules) -> Course:

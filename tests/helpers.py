@@ -131,3 +131,10 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
         main(list(map(str, arguments)))
     printed = capsys.readouterr()
     return int(done.value.code or 0), printed.out, printed.err
+
+
+def json_of(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str | Path) -> bytes:
+    """The JSON that a command writes, which does what it is asked for."""
+    status, _, error = command(capsys, *arguments, "--json", path)
+    assert status == 0, error
+    return path.read_bytes()

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
-from graphprune.passes.metric import FIDELITY
 from graphprune.passes.study.curves import SORTS, STEPS, Curve, Sensitivity, blocks
 from graphprune.passes.study.sensitivity import LEVELS, sensitivity
 from graphprune.relation import Shape
@@ -32,13 +32,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs; a quarter judges.")
-@click.option(
-    "--metric",
-    default=FIDELITY[0],
-    show_default=True,
-    metavar=f"{'|'.join(FIDELITY)}|MODULE:FUNCTION",
-    help="How good a model is: beside the original on held-out inputs, or by a function from a model to a number.",
-)
+@study_options
 @click.option(
     "--levels",
     default=",".join(f"{level:g}" for level in LEVELS),
@@ -51,14 +45,6 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
 @click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over.")
 @click.option("--sort", type=click.Choice(SORTS), default=SORTS[0], show_default=True, help="Drop per MAC saved first.")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep results there: what is killed and run again goes on, and several machines may share it.",
-)
-@click.option("--jobs", type=click.IntRange(min=1), help="How many models are judged at once, one thread each.")
-@click.option("--shard", metavar="I/N", help="Only the i-th of n parts; without it, parts in --folder are merged.")
 @shape_options
 @seed_option
 @output_options

@@ -21,10 +21,10 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
 from graphprune.errors import InputError, TargetError
-from graphprune.passes.metric import FIDELITY
 from graphprune.passes.recipes import Wish
 from graphprune.passes.state import Job
 from graphprune.passes.study.points import Point, Sweep
@@ -61,27 +61,13 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
     help="Behind MODEL: recipes that each run takes, in place of what prune would do.",
 )
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs of all runs.")
-@click.option(
-    "--metric",
-    default=FIDELITY[0],
-    show_default=True,
-    metavar=f"{'|'.join(FIDELITY)}|MODULE:FUNCTION",
-    help="How good a model is: beside the original on held-out inputs, or by a function from a model to a number.",
-)
+@study_options
 @wish_options
 @distill_option
 @click.option("--latency", is_flag=True, help="Time all results beside the original, at the end.")
 @click.option("--device", default="cpu", metavar="cpu|cuda|PROVIDER", help="For speed: where ONNX Runtime runs.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="For speed: within one operator; 0 is all.")
 @click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Keep the models, with their plans.")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Keep results there: what is killed and run again goes on, and several machines may share it.",
-)
-@click.option("--jobs", type=click.IntRange(min=1), help="How many runs at once, one thread each.")
-@click.option("--shard", metavar="I/N", help="Only the i-th of n parts; without it, parts in --folder are merged.")
 @shape_options
 @seed_option
 @output_options

@@ -144,16 +144,17 @@ def _unit(asking: _Asking, place: int) -> Iterator[Choice]:
     free = _free(asking, unit, place)
     further = free[free > number]
     lost = _lost(asking, place)
-    step = None
-    if len(further):
-        then = int(further[0])
-        more = lost[then] - lost[number] if then in lost else None
-        step = Step(then, rounded(float(saved[then] - saved[number])), rounded(more))
+    then = int(further[0]) if len(further) else None
+    more = lost[then] - lost[number] if then is not None and then in lost else None
     cause, why = _why(asking, place, free)
     for one in unit.sets:
         for group in one.members:
             gone = asking.selected.chosen.selection.get(group.id, [])
-            short = asking.problem.errors and len(gone) < number
+            each = unit.step(one)  # how much one class of it counts beside those of the others
+            step = (
+                None if then is None else Step(then // each, rounded(float(saved[then] - saved[number])), rounded(more))
+            )
+            short = asking.problem.errors and len(gone) * each < number
             last, first = _scores(asking, one, gone)
             yield Choice(
                 group.id,
@@ -165,8 +166,8 @@ def _unit(asking: _Asking, place: int) -> Iterator[Choice]:
                 tuple(other.id for other in one.members if other is not group),
                 _weights(asking.analysis, group),
                 _asked(asking, one),
-                int(free[1]) if len(free) > 1 else None,
-                int(free[-1]) if len(free) > 1 else None,
+                int(free[1]) // each if len(free) > 1 else None,
+                int(free[-1]) // each if len(free) > 1 else None,
                 rounded(lost.get(number)),
                 rounded(float(saved[number])),
                 step,
@@ -211,26 +212,22 @@ def _free(asking: _Asking, unit: Unit, place: int) -> IntArray:
 
 def _aligned(asking: _Asking, unit: Unit) -> list[int]:
     """Numbers of classes that leave widths as they are asked for, ascending from 0."""
-    own = [set(by_ratio.counts(asking.analysis, one, asking.terms.align)) for one in unit.sets]
-    return sorted(set.intersection(*own))
+    own = [(unit.step(one), by_ratio.counts(asking.analysis, one, asking.terms.align)) for one in unit.sets]
+    return sorted(set.intersection(*({each * k for k in numbers} for each, numbers in own)))
 
 
 def _bound(asking: _Asking, unit: Unit) -> tuple[int, Cause, str]:
     """How many classes of a unit may go whatever is asked for, and what says so; the user before others."""
     terms, found = asking.terms, list[tuple[int, Cause, str]]()
-    limit = min(by_ratio.least(one, terms.most, unit.most) for one in unit.sets)
+    limit = min(by_ratio.least(one, terms.most, one.size) * unit.step(one) for one in unit.sets)
     if limit < unit.most:
         found.append((limit, Cause.LIMIT, f"a limit lets no more than {limit} of its {unit.size} classes go"))
     if asking.problem.errors:
         depth = asking.request.asked.depth
-        most = [int(depth * had + 1e-9) - (had - unit.size) for had in _had(asking, unit)]
+        had = [(one, terms.whole.get(one.id, one.size)) for one in unit.sets]
+        most = [(int(depth * size + 1e-9) - (size - one.size)) * unit.step(one) for one, size in had]
         found.append((max(min(most), 0), Cause.DEPTH, f"no more than {100 * depth:g} % of one group goes"))
     return min([*found, (unit.most, Cause.PINNED, _pinned(unit))], key=lambda one: one[0])
-
-
-def _had(asking: _Asking, unit: Unit) -> list[int]:
-    """How many classes each set of a unit had in the original."""
-    return [asking.terms.whole.get(one.id, one.size) for one in unit.sets]
 
 
 def _pinned(unit: Unit) -> str:
@@ -266,7 +263,7 @@ def _by_share(asking: _Asking, unit: Unit, number: int, share: float) -> tuple[C
     if not share:
         return Cause.ASKED, by_ratio.UNASKED
     if not wanted:
-        return Cause.TOO_FEW, f"{share:g} of {_had(asking, unit)[0]} classes is less than one"
+        return Cause.TOO_FEW, f"{share:g} of {asking.terms.whole.get(one.id, one.size)} classes is less than one"
     bound, cause, why = _bound(asking, unit)
     if bound < wanted and cause is Cause.LIMIT:
         return cause, why

@@ -190,3 +190,20 @@ def test_the_format_of_plans_knows_every_cause(tmp_path: Path) -> None:
     read = plan.load(out.with_suffix(".plan.json"))
     told = [choice["cause"] for one in read.choices for choice in one["groups"]]
     assert "repeats" in told and read.choices == result.plan.choices
+
+
+def test_classes_of_different_width_that_keep_one_width_are_told_each_in_its_own() -> None:
+    """Of rotated queries pairs go, of values single elements: a family counts in the smaller ones, users in classes."""
+    model = models.export("llama-dynamo23")
+    own = [g for g in graphprune.analyze(model).groups if g.kind == "head_dim"]
+    assert {g.size for g in own} == {8, 16}
+    result = graphprune.prune(
+        model, target="macs=0.95", uniform_widths=True, calibration="generated", compensate="none", prove=False,
+        include=[g.id for g in own], align=2,
+    )  # fmt: skip
+    assert result.plan.selection.keys() == {g.id for g in own}
+    told = {one.id: one for one in result.choices[-1].groups}
+    for id, removed in result.plan.selection.items():
+        one = told[id]
+        assert one.removed == len(removed) and one.cause is not Cause.EMPTY
+        assert one.least is not None and one.most is not None and one.least <= one.removed <= one.most < one.size

@@ -24,7 +24,7 @@ from graphprune.passes.study.curves import Curve, Point, Sensitivity
 from graphprune.run.samples import held_out
 from graphprune.schema import schema
 from models.small import Net, residual
-from tests.helpers import command, constants
+from tests.helpers import command, constants, json_of
 
 X = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
 IMAGES = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
@@ -91,9 +91,7 @@ def test_shards_and_interrupted_runs_come_to_the_same_bytes(
     inputs: list[str | Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def made(name: str, *options: str | Path) -> bytes:
-        status, _, err = command(capsys, *inputs, "--json", tmp_path / name, *options)
-        assert status == 0, err
-        return (tmp_path / name).read_bytes()
+        return json_of(capsys, tmp_path / name, *inputs, *options)
 
     whole = made("whole.json", "-o", tmp_path / "whole.svg")
     half = json.loads(made("half.json", "--folder", tmp_path / "a", "--shard", "1/2"))

@@ -30,7 +30,7 @@ from graphprune.passes.study.points import Came, Point, Speed, Sweep, Timed, unb
 from graphprune.passes.study.variants import asked, variants
 from graphprune.schema import schema
 from models.small import residual
-from tests.helpers import command
+from tests.helpers import command, json_of
 
 IMAGES = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
 NUMBERS = st.none() | st.integers(0, 4).map(float)
@@ -81,9 +81,7 @@ def test_shards_and_interrupted_sweeps_come_to_the_same_bytes(
     inputs: list[str | Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def made(name: str, *options: str | Path) -> bytes:
-        status, _, err = command(capsys, *inputs, "--json", tmp_path / name, *options)
-        assert status == 0, err
-        return (tmp_path / name).read_bytes()
+        return json_of(capsys, tmp_path / name, *inputs, *options)
 
     whole = made("whole.json", "-o", tmp_path / "whole.svg")
     told = json.loads(whole)

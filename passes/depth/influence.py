@@ -256,7 +256,7 @@ def _with_bypasses(model: Model, blocks: Sequence[Block]) -> tuple[ModelProto, l
             renamed.update((o, f"{o}/without {k}") for o in model.nodes[index].output if o)
             for position, name in enumerate(node.output):
                 node.output[position] = renamed.get(name, name)
-            node.name = f"{node.name}/without {k}"
+            node.name = f"{node.name}/without {k}" if node.name else ""  # a name stands once in a model
             proto.graph.node.append(node)
         names.append({o: renamed[o] for o in model.output_names if o in renamed})
     known = {v.name for v in [*proto.graph.output, *proto.graph.input]}

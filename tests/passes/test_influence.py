@@ -119,3 +119,13 @@ def test_requests_that_cannot_be_met() -> None:
     for wrong in (Request(count=-1), Request(count=1, score="taste")):
         with pytest.raises(InputError, match="--block"):
             wrong.check()
+
+
+def test_nodes_need_no_names() -> None:
+    model = stack((1.0, 0.01, 1.0))
+    named = analyze(model)
+    for node in model.graph.node:
+        node.ClearField("name")
+    bare = analyze(model)
+    scores = [influence.score_all(a, blocks.find_blocks(a).blocks, "effect", feeds(model)) for a in (named, bare)]
+    assert len(scores[0]) > 1 and scores[0] == pytest.approx(scores[1])

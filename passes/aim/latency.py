@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphprune.analysis import Analysis
 from graphprune.model import Use
 from graphprune.passes.choose.meters import Meter, Term
@@ -18,8 +20,8 @@ from graphprune.verdict import latency, timing
 from graphprune.verdict.latency import Table
 from graphprune.verdict.latency.table import Layer
 
-ROUNDS = 40
-"""Of a paired benchmark."""
+ROUNDS, LONG = (40, 400), 3.0
+"""Of a paired benchmark: at least and at most so many; as many as the original needs so many seconds for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Clock:
             input_shapes=job.input_shapes,
             threads=self.threads,
             provider=self.provider,
-            rounds=ROUNDS,
+            rounds=int(np.clip(LONG / self.seconds, *ROUNDS)),
             seed=job.seed,
             footprints=False,
         )

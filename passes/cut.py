@@ -92,11 +92,15 @@ class Cut(Pass):
         return after
 
 
+_BESIDE = ("blocks", "folded", "centred", "bases")
+"""What else of a model was proven, beside a cut."""
+
+
 def _proven(state: State, analysis: Analysis, done: Rewritten) -> State:
     """The state with a proof of a cut."""
     tries = sizes(state, analysis)
     found = proof.prove(analysis.model, done.model, done.plan, done.removal, tries, state.job.seed)
-    beside = {key: told for key, told in (state.plan.proof or {}).items() if key in ("blocks", "folded")}
+    beside = {key: told for key, told in (state.plan.proof or {}).items() if key in _BESIDE}
     return state.having(found, plan=replace(state.plan, proof={**found.to_json(), **beside}))
 
 

@@ -28,6 +28,7 @@ GROUP = "graphprune.passes"
 """Entry points of other packages' passes."""
 
 PASSES = {
+    "centre": "graphprune.passes.basis.centre:Centre",
     "cut": "graphprune.passes.cut:Cut",
     "distill": "graphprune.passes.distill.distill:Distill",
     "fit": "graphprune.passes.fit.fit:Fit",
@@ -38,6 +39,7 @@ PASSES = {
     "replay-blocks": "graphprune.passes.replay:ReplayBlocks",
     "replay-groups": "graphprune.passes.replay:ReplayGroups",
     "same-slices": "graphprune.passes.replay:SameSlices",
+    "rotate": "graphprune.passes.basis.rotate:Rotate",
     "select": "graphprune.passes.choose.select:Select",
     "select-blocks": "graphprune.passes.depth.remove:SelectBlocks",
     "smaller": "graphprune.passes.smaller:Smaller",

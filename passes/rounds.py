@@ -70,6 +70,13 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The model that does what the original does, in the bases that it is cut in: what fits compare tensors with."""
+
+    model: Model
+
+
+@dataclass(frozen=True)
 class Unfitted:
     """The model as it is now, with the weights of the original."""
 

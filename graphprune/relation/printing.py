@@ -65,6 +65,14 @@ def facts(relation: Relation) -> Iterator[str]:
         yield f"moves {' '.join(map(str, relation.moves))}".strip()
     if relation.window is not None:
         yield _window(relation.window)
+    if relation.signs is not None:
+        yield f"linear {''.join('+' if sign > 0 else '-' for sign in relation.signs)}"
+    if relation.mixed:
+        yield f"linear along {_names(relation, relation.mixed)}"
+    if relation.isotropic:
+        yield f"isotropic along {_names(relation, relation.isotropic)}"
+    if relation.centring:
+        yield f"isotropic about the mean along {_names(relation, relation.centring)}"
     marks = {"joint": relation.joint, "rounds": relation.rounds, "bends": relation.bends}
     yield from (name for name, holds in marks.items() if holds)
 

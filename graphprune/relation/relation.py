@@ -137,6 +137,13 @@ class Relation:
         joint: whether multiplying all inputs by s multiplies output 0 by s (a sum).
         rounds: whether it rounds what it computes to steps.
         bends: whether what its products come to is scaled, or goes through a function, before it is output 0.
+        signs: where each output is the sum of the products that ``zero`` says, element by element but for what is
+            summed over or averaged, the sign of each product; see :attr:`terms`.
+        mixed: dims of a node that is more than a sum of products, along which it is one all the same: outputs that have
+            the dim are linear in the inputs that ``zero`` names, and what has it not sums over the pairs of ``sums``.
+        isotropic: dims along which lengths alone count: an orthogonal change of basis along them passes, provided that
+            gains are the same for all elements.
+        centring: dims along which the mean is taken off first, and lengths alone count then.
         moves: where output 0 is input 0 as it is, in the order of these axes, and cut into axes anew; None: it is not.
         vacant: for inputs that are absent the axes that they would have, where the pattern says it.
         window: the window that a convolution slides over its input, where its geometry is known.
@@ -160,6 +167,10 @@ class Relation:
     degrees: Mapping[int, float] = field(default_factory=dict)
     joint: bool = False
     bends: bool = False
+    signs: tuple[int, ...] | None = None
+    mixed: tuple[int, ...] = ()
+    isotropic: tuple[int, ...] = ()
+    centring: tuple[int, ...] = ()
     moves: tuple[int, ...] | None = None
     vacant: Mapping[int, Axes] = field(default_factory=dict)
     window: Window | None = None
@@ -175,6 +186,17 @@ class Relation:
             found |= more
             grown = bool(more)
         return found
+
+    @property
+    def terms(self) -> tuple[tuple[int, tuple[int, ...]], ...] | None:
+        """The products of inputs that outputs are sums or means of, each with its sign; None where they are more."""
+        products = self.zero.of(0).products
+        if self.signs is not None:
+            return tuple(zip(self.signs, products, strict=True))
+        if self.moves is not None:
+            return ((1, (0,)),)
+        plain = len(self.macs) == 1 and not self.bends and not self.rounds and not self.zero.of(0).divisors
+        return tuple((1, product) for product in products) if plain and products else None
 
     def slots(self) -> list[tuple[Slot, Axes]]:
         """Every tensor that takes part, with its axes: inputs first."""

@@ -41,6 +41,11 @@ def summed(relation: Relation, *names: str) -> Relation:
     return replace(relation, dims=tuple(replace(d, summed=True) if d.name in names else d for d in relation.dims))
 
 
+def mixed(relation: Relation, *names: str) -> Relation:
+    """Dims along which the node is linear, though it is not as a whole."""
+    return replace(relation, mixed=tuple(d for d, dim in enumerate(relation.dims) if dim.name in names))
+
+
 def trimmed(shapes: Sequence[Shape | None], skip: Sequence[int]) -> tuple[Shape | None, ...]:
     """Shapes without those of some inputs."""
     return tuple(None if i in skip else s for i, s in enumerate(shapes))
@@ -74,7 +79,7 @@ def attention(node: NodeView) -> Relation:
         reason=POSITIONS,
         attributes={a: dims for a, dims in counts.items() if a in node.attributes},
     )
-    return frozen_scale(summed(replace(relation, masks={6: None}), "d"))
+    return mixed(frozen_scale(summed(replace(relation, masks={6: None}), "d")), "d", "e")
 
 
 def multi_head(node: NodeView) -> Relation:
@@ -102,7 +107,8 @@ def multi_head(node: NodeView) -> Relation:
         reason=POSITIONS,
         attributes={"num_heads": "n"},
     )
-    return frozen_scale(summed(packed(relation, "w", "n d", "n d", f"n {value}"), "d"))
+    found = frozen_scale(summed(packed(relation, "w", "n d", "n d", f"n {value}"), "d"))
+    return mixed(found, "d", "e") if node.has(1) and node.has(2) else found
 
 
 def projected(node: NodeView) -> Relation:

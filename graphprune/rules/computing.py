@@ -58,6 +58,22 @@ def homogeneous(rule: Rule, degrees: Mapping[int, float], joint: bool = False) -
     return described(scaling, rule.__doc__ or "")
 
 
+def linear(rule: Rule, *signs: int) -> Rule:
+    """A rule of an operator whose outputs are sums, or means, of the products that its zero expression says.
+
+    Args:
+        rule: the rule.
+        signs: of the products; all 1 where none are given.
+    """
+
+    def adding(node: NodeView) -> Relation:
+        found = rule(node)
+        products = found.zero.of(0).products
+        return replace(found, signs=signs or (1,) * len(products)) if products else found
+
+    return described(adding, rule.__doc__ or "")
+
+
 def copied(rule: Rule) -> Rule:
     """A rule of an operator that gives its input back, element by element."""
 
@@ -96,7 +112,7 @@ def dropout(node: NodeView) -> Relation:
     if node.has(2) and (training is None or bool(training)):
         raise Unruled("it drops elements by chance, or may: its training_mode (input 2) is not known to be false")
     shapes = (node.shape(0), *[None] * (len(node.inputs) - 1))
-    return elementwise("0")(replace(node, inputs=shapes))
+    return linear(elementwise("0"))(replace(node, inputs=shapes))
 
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

@@ -65,7 +65,10 @@ def skip_norm(centred: bool) -> Rule:
         total = f"0+1+{bias}"
         normed = "2+3" if centred else f"2*0+2*1+2*{bias}"
         relation = build.relation(sides, outputs, zero=f"{normed};;;{total}")
-        return root_mean(replace(relation, sums=Sum.parse(total)), ("in", 2), default=1e-12, inverse=2)
+        over = tuple(d for d, dim in enumerate(relation.dims) if dim.summed or dim.statistic)
+        about, plain = (over, ()) if centred else ((), over)
+        relation = replace(relation, sums=Sum.parse(total), isotropic=plain, centring=about)
+        return root_mean(relation, ("in", 2), default=1e-12, inverse=2)
 
     return described(rule, "a sum of its inputs, and a norm over the last axis")
 

@@ -60,6 +60,17 @@ def corrected(relation: Relation, *targets: tuple[Slot | str, float], default: f
     return replace(relation, corrections=made if over else ())
 
 
+def isotropic(rule: Rule) -> Rule:
+    """The rule of an operator that knows nothing of the dims that it sums over but the sum of their squares."""
+
+    def lengths(node: NodeView) -> Relation:
+        found = rule(node)
+        kept = {d for axes in found.outputs for a in axes or () for d in a.dims}
+        return replace(found, isotropic=tuple(d for d in range(len(found.dims)) if d not in kept))
+
+    return described(lengths, rule.__doc__ or "")
+
+
 def root_mean(
     relation: Relation, scale: Slot, epsilon: str = "epsilon", default: float = 1e-5, inverse: int | None = None
 ) -> Relation:
@@ -94,7 +105,10 @@ def layer_normalization(centred: bool) -> Rule:
         statistics = [*axes[:axis], *[AxisMap(())] * (len(shape) - axis)]
         outputs = [axes] + [None if s is None else statistics for s in node.outputs[1:]]
         relation = build.relation(inputs, outputs, zero="0*1+2" if node.has(2) else "0*1")
-        return root_mean(replace(relation, sums=Sum.parse("0")), ("in", 1), inverse=2 if centred else 1)
+        over = tuple(d for d, dim in enumerate(relation.dims) if dim.summed or dim.statistic)
+        about, plain = (over, ()) if centred else ((), over)
+        relation = replace(relation, sums=Sum.parse("0"), isotropic=plain, centring=about)
+        return root_mean(relation, ("in", 1), inverse=2 if centred else 1)
 
     return described(rule, "``*n ~*c, ~*c, ~*c -> *n ~*c``" if centred else "``*n +*c, +*c -> *n +*c``")
 
@@ -150,4 +164,6 @@ def lp_normalization(node: NodeView) -> Relation:
     shape = node.shape(0)
     axis = node.axis(-1)
     words = " ".join(f"{'+' if a == axis else ''}d{a}" for a in range(len(shape)))
-    return bind(Line(f"{words} -> {words}", zero="0"), node.inputs, node.outputs)
+    relation = bind(Line(f"{words} -> {words}", zero="0"), node.inputs, node.outputs)
+    squares = node.attributes.get("p", 2) == 2
+    return replace(relation, isotropic=tuple(d for d, dim in enumerate(relation.dims) if dim.summed and squares))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
 from graphprune.passes.fit import compensation, waved
-from graphprune.passes.rounds import cutting, unfitted
+from graphprune.passes.rounds import Reference, cutting, unfitted
 from graphprune.passes.state import State
 
 
@@ -74,7 +74,8 @@ def renewed(entries: Sequence[dict[str, Any]], more: Sequence[dict[str, Any]]) -
 
 def reference(state: State) -> compensation.Reference:
     """What weights of a job are fitted towards: the original, on the calibration inputs."""
-    original = state.analysis(state.original).model.runnable
+    equal = state.found(Reference)
+    original = state.analysis(state.original if equal is None else equal.model).model.runnable
     analysis, batches = cutting(state).analysis, state.batches(state.original)
     more = any(one.name in ("cut", "sparsify") for one in state.ahead)
     return compensation.Reference(original, analysis, batches, state.job.seed, more, state.kept)

@@ -1,0 +1,146 @@
+"""The pass that puts groups into principal directions: exact, with no node added, before anything is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from graphprune.analysis import Analysis, Group
+from graphprune.analysis.mixing import Mixing, NotLinear, find_mixing
+from graphprune.analysis.reasons import Reason
+from graphprune.errors import InputError
+from graphprune.model import node_name
+from graphprune.passes.basis import absorb, directions, moments, same
+from graphprune.passes.basis.copies import Copies, find_copies
+from graphprune.passes.basis.turn import Turn, hindrance, turned
+from graphprune.passes.contract import Pass
+from graphprune.passes.rounds import Base, Reference, sizes
+from graphprune.passes.state import State
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """Groups that are in another basis, and those that are not with the reason.
+
+    Attributes:
+        groups: ids of groups, each with how many matrices turned it.
+        stayed: by id of a group why it was left as it is.
+    """
+
+    groups: dict[str, int]
+    stayed: dict[str, Reason]
+
+
+@dataclass(frozen=True)
+class Rotate(Pass):
+    """Replace the classes of groups by linear combinations of them, the most important first.
+
+    Attributes:
+        include: globs on group ids and kinds: these and no others.
+        exclude: globs on group ids and kinds: not these.
+    """
+
+    name: ClassVar[str] = "rotate"
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def requires(self, state: State) -> Sequence[str]:
+        """Nothing was chosen, which would be told of classes as they were; and something will be."""
+        return () if state.will("cut") else ("no pass 'cut' is ahead: a new basis alone makes nothing smaller",)
+
+    def call(self, state: State) -> State:
+        """Turn every space of every group that a change of basis passes."""
+        if state.plan.groups:
+            raise InputError("classes were chosen before 'rotate', which would be others behind it; put it first")
+        analysis = self._absorbed(state)
+        spaces, stayed = self._spaces(analysis)
+        steps = state.progress.begin(self.name)
+        forms = moments.observe(analysis, spaces, state.batches(state.original), steps)
+        turns = [Turn(copies, *_basis(copies, own)) for copies, own in zip(spaces, forms, strict=True)]
+        counts: dict[str, int] = {}
+        for copies in spaces:
+            id = copies.mixing.group.id
+            counts[id] = counts.get(id, 0) + copies.count
+        found = Rotated(counts, stayed)
+        if not turns:
+            return state.having(found)
+        model = turned(analysis, turns)
+        return state.having(found, Base(model), Reference(model), model=model)
+
+    def proves(self, state: State) -> bool:
+        """Where proofs are asked for."""
+        return state.job.prove
+
+    def ensures(self, before: State, after: State) -> State:
+        """The model in other bases does what it did."""
+        if not after.job.prove or after.model is before.model:
+            return after
+        analysis = before.analysis()
+        found = same.prove(analysis, after.model, sizes(before, analysis), after.job.seed)
+        told: dict[str, Any] = {**(after.plan.proof or {}), "bases": found.to_json()}
+        return replace(after, plan=replace(after.plan, proof=told))
+
+    def _absorbed(self, state: State) -> Analysis:
+        """The analysis of the model with gains in the weights behind them, as far as that lets a basis change."""
+        analysis = state.analysis()
+        mixings = []
+        for group in analysis.groups:
+            if self._asked(group):
+                with suppress(NotLinear):
+                    mixings.append(find_mixing(analysis, group))
+        found = absorb.absorb(analysis, [mixing for mixing in mixings if not mixing.centred and not mixing.taken_off])
+        return state.analysis(absorb.absorbed(analysis, found.values)) if found.values else analysis
+
+    def _spaces(self, analysis: Analysis) -> tuple[list[Copies], dict[str, Reason]]:
+        found: list[Copies] = []
+        stayed: dict[str, Reason] = {}
+        for group in analysis.groups:
+            if not self._asked(group):
+                continue
+            try:
+                mixing = find_mixing(analysis, group)
+            except NotLinear as no:
+                stayed[group.id] = no.reason
+                continue
+            own = [find_copies(analysis, mixing, space) for space in _numbers(mixing)]
+            why = _why_not(analysis, mixing, own)
+            if why is not None:
+                stayed[group.id] = why
+            else:
+                found += own
+        return found, stayed
+
+    def _asked(self, group: Group) -> bool:
+        def meets(globs: Sequence[str]) -> bool:
+            return any(fnmatchcase(group.id, glob) or fnmatchcase(group.kind, glob) for glob in globs)
+
+        return (not self.include or meets(self.include)) and not meets(self.exclude)
+
+
+def _numbers(mixing: Mixing) -> list[int]:
+    """Spaces that change: gains are none of them."""
+    gains = {gain.use for gain in mixing.gains}
+    tensor_of = mixing.tensor_of
+    return sorted({space for (vertex, _), (space, _) in mixing.spaces.items() if tensor_of[vertex] not in gains})
+
+
+def _why_not(analysis: Analysis, mixing: Mixing, spaces: Sequence[Copies]) -> Reason | None:
+    """Why the spaces of a group stay as they are, None where they can change."""
+    if mixing.centred or mixing.taken_off:
+        return Reason("a norm takes off its mean", "", "the pass 'centre' may free it")
+    for gain in mixing.gains:
+        if not absorb.uniform(analysis, mixing, gain):
+            name = node_name(analysis.model, gain.use.node)
+            return Reason(f"the gain of node {name!r} cannot go into the weights behind it", name)
+    texts = (hindrance(analysis, copies) for copies in spaces)
+    return next((Reason(text) for text in texts if text is not None), None)
+
+
+def _basis(copies: Copies, forms: moments.Forms) -> tuple[Any, Any]:
+    if copies.space in copies.mixing.orthogonal:
+        return directions.principal(forms.seen)
+    return directions.balanced(forms.left, forms.right)

@@ -126,9 +126,11 @@ def _completed(state: State, made: Plan, analysis: Analysis, earlier: Cutting | 
         model=described(state.analysis(state.original)),
         blocks=plan.blocks,
         interface=[one for one in plan.interface if one["name"] not in renewed] + made.interface,
+        bases=plan.bases,
         folded=plan.folded,
         compensated=plan.compensated,
         proof=plan.proof,
         rounds=rounds,
         choices=plan.choices,
+        matrices=plan.matrices,
     )

@@ -61,6 +61,7 @@ def prune(
     backend: str | None = None,
     steering: Steering | str | os.PathLike[str] | None = None,
     uniform_widths: bool = False,
+    rotate: bool | None = None,
     search: str | int | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -111,6 +112,9 @@ def prune(
             makes sparse, with ``auto`` what is smaller so. ONNX Runtime reads these; TensorRT does not.
         distill: train what is left towards the original (see :func:`distill`): so many steps, a time as ``5m``, or True
             for as many steps as are done by default. With ``steps`` each earlier round has a quarter of it.
+        rotate: change bases before anything is chosen, exactly: heads, bottlenecks and hidden sizes are put into
+            principal directions, and layer norms lose their means (see ``graphprune.passes.basis``); None does it where
+            there are calibration inputs.
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
             (see ``graphprune.passes.choose.families``); targets take no whole blocks then.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
@@ -130,7 +134,7 @@ def prune(
     job = Job(dict(input_shapes or {}), allow_io, prove, calibration, seed, _seconds(time))
     said = steering if isinstance(steering, Steering) else Steering() if steering is None else load_steering(steering)
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
-    wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths)
+    wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths, rotate=rotate)
     wish = replace(wish, search=None if search is None else str(search))
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)

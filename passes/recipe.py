@@ -36,6 +36,7 @@ PASSES = {
     "meet": "graphprune.passes.aim.meet:Meet",
     "permute": "graphprune.passes.sparse.passes:Permute",
     "remove-blocks": "graphprune.passes.depth.remove:RemoveBlocks",
+    "replay-bases": "graphprune.passes.basis.again:ReplayBases",
     "replay-blocks": "graphprune.passes.replay:ReplayBlocks",
     "replay-groups": "graphprune.passes.replay:ReplayGroups",
     "same-slices": "graphprune.passes.replay:SameSlices",

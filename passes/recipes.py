@@ -11,6 +11,9 @@ from typing import Any
 from graphprune.errors import InputError
 from graphprune.passes import budget
 from graphprune.passes.aim.meet import Meet
+from graphprune.passes.basis.again import ReplayBases
+from graphprune.passes.basis.centre import Centre
+from graphprune.passes.basis.rotate import Rotate
 from graphprune.passes.choose import criteria
 from graphprune.passes.choose import ratio as by_ratio
 from graphprune.passes.choose.fold import FoldConstants
@@ -45,6 +48,7 @@ class Wish:
     Attributes:
         target: what the result is to come to, in place of a ratio; None for none.
         search: how long better allocations are looked for, in each round.
+        rotate: whether bases are changed first (see ``graphprune.passes.basis``); None does it with inputs.
     """
 
     ratio: float = 0.0
@@ -60,6 +64,7 @@ class Wish:
     target: Meet | None = None
     uniform_widths: bool = False
     search: str | None = None
+    rotate: bool | None = None
 
     @property
     def asks(self) -> bool:
@@ -143,6 +148,8 @@ def pruning(
     if blocks:
         passes += [SelectBlocks(blocks.names, blocks.count, blocks.score, blocks.inputs), RemoveBlocks()]
     chosen = wish.rounds(criterion)
+    if chosen and (calibrated if wish.rotate is None else wish.rotate):
+        passes += [Centre(wish.include, wish.exclude), Rotate(wish.include, wish.exclude)]
     for one in chosen[:-1]:
         passes += [one, Cut(), FoldConstants(), *_fitted(compensate), *short]
     passes += chosen[-1:]
@@ -190,6 +197,10 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     passes: list[Pass] = [ReplayBlocks(source if isinstance(source, Plan) else os.fspath(source))]
     if plan.blocks:
         passes.append(RemoveBlocks())
+    if "centred" in plan.bases:
+        passes.append(Centre())
+    if "rotated" in plan.bases:
+        passes.append(ReplayBases())
     if plan.groups:
         passes += [ReplayGroups(), Cut(), SameSlices(), FoldConstants()]
     if plan.sparsity and all(replay.masks_again(e) for e in plan.sparsity):

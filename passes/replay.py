@@ -65,7 +65,7 @@ class ReplayGroups(Pass):
 
     def call(self, state: State) -> State:
         """Put the plan's groups into this job's plan."""
-        read = _read(state)
+        read = replayed(state)
         replay.check_groups(read, state.analysis())
         groups = [replace(entry) for entry in read.groups]
         return replace(state, plan=replace(state.plan, groups=groups, choices=list(read.choices)))
@@ -83,7 +83,7 @@ class SameSlices(Pass):
 
     def call(self, state: State) -> State:
         """Compare the slices of both plans; a plan without any says nothing."""
-        read = _read(state)
+        read = replayed(state)
         wanted = {(s.consumer, s.input): (s.removed, s.order) for s in read.slices}
         found = {(s.consumer, s.input): (s.removed, s.order) for s in state.plan.slices}
         for key in sorted(set(wanted) | set(found)) if wanted else ():
@@ -96,11 +96,16 @@ class SameSlices(Pass):
         return state
 
 
-def _read(state: State) -> Plan:
-    replayed = state.found(Replayed)
-    if replayed is None:
+def replayed(state: State) -> Plan:
+    """The plan that is applied.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = state.found(Replayed)
+    if found is None:
         raise InputError("no plan is applied: the pass 'replay-blocks' comes first")
-    return replayed.plan
+    return found.plan
 
 
 def _left_out(plan: Plan) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from graphprune import __version__
@@ -31,7 +33,7 @@ from graphprune.passes.sparse.store import Stored
 from graphprune.passes.state import Notes, State
 from graphprune.proof.proof import Proof
 from graphprune.rewrite import packed
-from graphprune.rewrite.plan import Plan
+from graphprune.rewrite.plan import Plan, matrices_place
 from graphprune.verdict.checks import Verdict
 
 AnyPath = str | os.PathLike[str]
@@ -130,11 +132,14 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
     Raises:
         InputError: what was removed has not made the model smaller, or a file cannot be written.
     """
+    matrices = _placed(state, outputs)
     plan = files.json_text(state.plan.to_json())
     state = replace(state, model=marked(state, plan))
     cut, sparse = cutting(state), state.found(Sparse)
     before, after = costs(state)
     size = _write(state, outputs, sparse, plan)
+    if matrices is not None:
+        files.atomically(matrices[0], lambda file: file.write(matrices[1]))
     compressed = None
     if outputs.model is not None:
         if sparse is not None and sparse.request.structure.lacks("pack"):
@@ -172,6 +177,18 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         state.found(Met),
         choices.from_json(state.plan.choices),
     )
+
+
+def _placed(state: State, outputs: Outputs) -> tuple[Path, bytes] | None:
+    """Where the matrices of the plan go, and the file that holds them; the plan then names it."""
+    place = None if outputs.model is None else files.plan_place(Path(outputs.model), outputs.plan)
+    if place is None or not state.plan.matrices:
+        return None
+    held, path = BytesIO(), matrices_place(place)
+    np.savez(held, allow_pickle=False, **state.plan.matrices)  # its entries bear no time: the same bytes each run
+    made = held.getvalue()
+    state.plan.bases.update(file=path.name, sha256=hashlib.sha256(made).hexdigest())
+    return path, made
 
 
 def marked(state: State, plan: str) -> Model:

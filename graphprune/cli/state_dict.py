@@ -48,6 +48,11 @@ def command(
     paths.writes("the table of widths", table)
     with watched(quiet, "load", "narrow", "write") as progress:
         read = plan.load(plan_file)
+        if read.bases:
+            raise InputError(
+                f"{read.where}: changes bases before it removes, which a state dict of the training code does not; "
+                "prune with --no-rotate"
+            )
         original = load(model or _original(plan_file, read))
         held = checkpoints.read(weights)
         progress.begin("narrow")

@@ -23,6 +23,7 @@ _PLAIN = (
     "allow_statistical",
     "uniform_widths",
     "search",
+    "rotate",
 )
 """Options that are called as what they become."""
 
@@ -117,6 +118,12 @@ _OPTIONS = (
         "--search",
         metavar="CANDIDATES|TIME",
         help="Look for which layers give how much, on held-out --calibration inputs: 40 candidates, 10m.",
+    ),
+    click.option(
+        "--rotate/--no-rotate",
+        default=None,
+        help="Put heads, bottlenecks and hidden sizes into principal directions first, which is exact; with "
+        "--calibration if not given.",
     ),
     click.option("--uniform", is_flag=True, help="The same share of every group, whatever --calibration shows."),
     click.option(

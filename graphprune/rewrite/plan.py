@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 
 from graphprune.errors import InputError
 from graphprune.model import paths
+from graphprune.relation import Values
 from graphprune.schema import schema
 
 FORMAT = "graphprune-plan/1"
@@ -96,6 +99,7 @@ class Plan:
     attributes: list[AttributeChange] = field(default_factory=list)
     corrections: list[dict[str, Any]] = field(default_factory=list)
     interface: list[dict[str, Any]] = field(default_factory=list)
+    bases: dict[str, Any] = field(default_factory=dict)
     folded: dict[str, list[int]] = field(default_factory=dict)
     compensated: list[dict[str, Any]] = field(default_factory=list)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
@@ -105,6 +109,9 @@ class Plan:
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
+    matrices: dict[str, Values] = field(default_factory=dict, compare=False, repr=False)
+    """What ``bases`` were changed by, ``<group>/<space>``: R and ``R^-T``, shape ``[2, matrices, classes, classes]``;
+    in a file of their own."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as it stands in the file."""
@@ -116,6 +123,8 @@ class Plan:
             {"consumer": a.consumer, "name": a.name, "from": a.before, "to": a.after} for a in self.attributes
         ]
         data["corrections"], data["interface"] = self.corrections, self.interface
+        if self.bases:
+            data["bases"] = self.bases
         if self.folded:
             data["folded"] = self.folded
         data["compensated"], data["sparsity"] = self.compensated, self.sparsity
@@ -159,6 +168,7 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         attributes=[AttributeChange(a["consumer"], a["name"], a["from"], a["to"]) for a in data.get("attributes", [])],
         corrections=data.get("corrections", []),
         interface=data.get("interface", []),
+        bases=data.get("bases", {}),
         folded=data.get("folded", {}),
         compensated=data.get("compensated", []),
         sparsity=data.get("sparsity", []),
@@ -186,7 +196,36 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
-    return from_json(data, str(path))
+    found = from_json(data, str(path))
+    if "file" in found.bases:
+        found.matrices = _matrices(path, found.bases)
+    return found
+
+
+def matrices_place(plan: Path) -> Path:
+    """Where the matrices of a plan go: beside it."""
+    return plan.with_name(plan.name.removesuffix(".json") + ".npz")
+
+
+def _matrices(path: Path, bases: dict[str, Any]) -> dict[str, Values]:
+    """The matrices that lie beside a plan.
+
+    Raises:
+        InputError: they are not there, are not those of the plan, or cannot be read.
+    """
+    place = path.with_name(Path(bases["file"]).name)
+    paths.reads("the matrices of the plan", place)
+    try:
+        if hashlib.sha256(place.read_bytes()).hexdigest() != bases["sha256"]:
+            raise InputError(f"{place}: holds other matrices than those that {path} was written with")
+        with np.load(place, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except FileNotFoundError:
+        raise InputError(
+            f"{place}: no such file; {path} changes bases by matrices that lie there: keep the two together"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place}: does not hold matrices ({error})") from error
 
 
 def _without_none(data: dict[str, Any]) -> dict[str, Any]:

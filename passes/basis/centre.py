@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 from onnx import NodeProto
 
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, Group
 from graphprune.analysis.mixing import Mixing, NotLinear, find_mixing
 from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
 from graphprune.model import Use, node_name
 from graphprune.model.editor import Editor
 from graphprune.passes.basis import absorb, constants, same
+from graphprune.passes.basis.scope import asked
 from graphprune.passes.contract import Pass
 from graphprune.passes.rounds import Base, Reference, sizes
 from graphprune.passes.state import State
@@ -44,9 +45,17 @@ class Centred:
 
 @dataclass(frozen=True)
 class Centre(Pass):
-    """Take the mean out of every weight that writes to a layer norm, and out of the norm."""
+    """Take the mean out of every weight that writes to a layer norm, and out of the norm.
+
+    Attributes:
+        include: globs on group ids and node names: these and no others.
+        exclude: globs on group ids and node names: not these.
+    """
 
     name: ClassVar[str] = "centre"
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
 
     def requires(self, state: State) -> Sequence[str]:
         """Something will be cut."""
@@ -65,7 +74,7 @@ class Centre(Pass):
                 "classes were chosen before 'centre', of which some would be others behind it; put it first"
             )
         analysis = state.analysis()
-        mixings, stayed = _centred(analysis)
+        mixings, stayed = _centred(analysis, asked(analysis, self.include, self.exclude))
         values: dict[Use, Values] = {}
         counts: dict[str, int] = {}
         editor = Editor(analysis.model)
@@ -81,7 +90,8 @@ class Centre(Pass):
             return state.having(found)
         constants.write(analysis, editor, values)
         model = editor.finish()
-        return state.having(found, Base(model), Reference(model), model=model)
+        plan = replace(state.plan, bases={**state.plan.bases, "centred": counts})
+        return state.having(found, Base(model), Reference(model), model=model, plan=plan)
 
     def proves(self, state: State) -> bool:
         """Where proofs are asked for."""
@@ -97,10 +107,10 @@ class Centre(Pass):
         return replace(after, plan=replace(after.plan, proof=told))
 
 
-def _centred(analysis: Analysis) -> tuple[list[Mixing], dict[str, Reason]]:
+def _centred(analysis: Analysis, groups: Sequence[Group]) -> tuple[list[Mixing], dict[str, Reason]]:
     """Groups with norms that take off a mean, and those of them that no change of basis passes."""
     found, stayed = [], {}
-    for group in analysis.groups:
+    for group in groups:
         if not group.statistical:
             continue
         try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from graphprune.analysis import Analysis, Group
+import numpy as np
+
+from graphprune.analysis import Analysis
 from graphprune.analysis.mixing import Mixing, NotLinear, find_mixing
 from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
-from graphprune.model import node_name
+from graphprune.model import Use, node_name
 from graphprune.passes.basis import absorb, directions, moments, same
 from graphprune.passes.basis.copies import Copies, find_copies
+from graphprune.passes.basis.scope import asked
 from graphprune.passes.basis.turn import Turn, hindrance, turned
 from graphprune.passes.contract import Pass
 from graphprune.passes.rounds import Base, Reference, sizes
@@ -39,8 +41,8 @@ class Rotate(Pass):
     """Replace the classes of groups by linear combinations of them, the most important first.
 
     Attributes:
-        include: globs on group ids and kinds: these and no others.
-        exclude: globs on group ids and kinds: not these.
+        include: globs on group ids and node names: these and no others.
+        exclude: globs on group ids and node names: not these.
     """
 
     name: ClassVar[str] = "rotate"
@@ -58,18 +60,27 @@ class Rotate(Pass):
             raise InputError("classes were chosen before 'rotate', which would be others behind it; put it first")
         analysis = self._absorbed(state)
         spaces, stayed = self._spaces(analysis)
+        return self._turned(state, analysis, self._turns(state, analysis, spaces), stayed)
+
+    def _turns(self, state: State, analysis: Analysis, spaces: Sequence[Copies]) -> list[Turn]:
+        """By which matrices spaces are turned."""
         steps = state.progress.begin(self.name)
         forms = moments.observe(analysis, spaces, state.batches(state.original), steps)
-        turns = [Turn(copies, *_basis(copies, own)) for copies, own in zip(spaces, forms, strict=True)]
+        return [Turn(copies, *_basis(copies, own)) for copies, own in zip(spaces, forms, strict=True)]
+
+    def _turned(self, state: State, analysis: Analysis, turns: list[Turn], stayed: dict[str, Reason]) -> State:
+        """The state with the model in other bases."""
         counts: dict[str, int] = {}
-        for copies in spaces:
-            id = copies.mixing.group.id
-            counts[id] = counts.get(id, 0) + copies.count
+        for turn in turns:
+            id = turn.copies.mixing.group.id
+            counts[id] = counts.get(id, 0) + turn.copies.count
         found = Rotated(counts, stayed)
         if not turns:
             return state.having(found)
         model = turned(analysis, turns)
-        return state.having(found, Base(model), Reference(model), model=model)
+        matrices = {key(turn.copies): np.stack([turn.forth, turn.back]) for turn in turns}
+        plan = replace(state.plan, bases={**state.plan.bases, "rotated": counts}, matrices=matrices)
+        return state.having(found, Base(model), Reference(model), model=model, plan=plan)
 
     def proves(self, state: State) -> bool:
         """Where proofs are asked for."""
@@ -88,19 +99,16 @@ class Rotate(Pass):
         """The analysis of the model with gains in the weights behind them, as far as that lets a basis change."""
         analysis = state.analysis()
         mixings = []
-        for group in analysis.groups:
-            if self._asked(group):
-                with suppress(NotLinear):
-                    mixings.append(find_mixing(analysis, group))
+        for group in asked(analysis, self.include, self.exclude):
+            with suppress(NotLinear):
+                mixings.append(find_mixing(analysis, group))
         found = absorb.absorb(analysis, [mixing for mixing in mixings if not mixing.centred and not mixing.taken_off])
         return state.analysis(absorb.absorbed(analysis, found.values)) if found.values else analysis
 
     def _spaces(self, analysis: Analysis) -> tuple[list[Copies], dict[str, Reason]]:
         found: list[Copies] = []
         stayed: dict[str, Reason] = {}
-        for group in analysis.groups:
-            if not self._asked(group):
-                continue
+        for group in asked(analysis, self.include, self.exclude):
             try:
                 mixing = find_mixing(analysis, group)
             except NotLinear as no:
@@ -114,18 +122,17 @@ class Rotate(Pass):
                 found += own
         return found, stayed
 
-    def _asked(self, group: Group) -> bool:
-        def meets(globs: Sequence[str]) -> bool:
-            return any(fnmatchcase(group.id, glob) or fnmatchcase(group.kind, glob) for glob in globs)
 
-        return (not self.include or meets(self.include)) and not meets(self.exclude)
+def key(copies: Copies) -> str:
+    """What the matrices of a space are called."""
+    return f"{copies.mixing.group.id}/{copies.space}"
 
 
 def _numbers(mixing: Mixing) -> list[int]:
-    """Spaces that change: gains are none of them."""
+    """Spaces that some constant has a part in, other than as a gain."""
     gains = {gain.use for gain in mixing.gains}
-    tensor_of = mixing.tensor_of
-    return sorted({space for (vertex, _), (space, _) in mixing.spaces.items() if tensor_of[vertex] not in gains})
+    own = ((mixing.tensor_of[vertex], space) for (vertex, _), (space, _) in mixing.spaces.items())
+    return sorted({space for one, space in own if isinstance(one, Use) and one not in gains})
 
 
 def _why_not(analysis: Analysis, mixing: Mixing, spaces: Sequence[Copies]) -> Reason | None:

@@ -136,7 +136,7 @@ def candidates(
     untouched: list[Untouched] = []
     matched: set[str] = set()
     for group in analysis.groups:
-        names = [(called or {}).get(group.id, group.id), *_nodes(analysis, group)]
+        names = [(called or {}).get(group.id, group.id), *nodes(analysis, group)]
         inside = [g for g in include if any(fnmatchcase(n, g) for n in names)]
         outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
         matched.update(inside + outside)
@@ -359,5 +359,6 @@ def width(analysis: Analysis, group: Group) -> int:
     return min(_widths(analysis, group))
 
 
-def _nodes(analysis: Analysis, group: Group) -> list[str]:
+def nodes(analysis: Analysis, group: Group) -> list[str]:
+    """Names of the nodes that read weights of a group."""
     return list(dict.fromkeys(node_name(analysis.model, use.node) for use, _ in analysis.weights(group)))

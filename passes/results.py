@@ -17,6 +17,8 @@ from graphprune.analysis import Analysis, chance
 from graphprune.analysis.cost import Cost
 from graphprune.model import Model, files, interchange
 from graphprune.passes.aim.meet import Met
+from graphprune.passes.basis.centre import Centred
+from graphprune.passes.basis.rotate import Rotated
 from graphprune.passes.choose import choices
 from graphprune.passes.choose.choices import Choices
 from graphprune.passes.choose.ratio import Untouched
@@ -80,6 +82,9 @@ class Result:
         distilled: what the last distillation did; None where none was asked for.
         met: how targets were met; None where none were given.
         choices: what each selection made of every group, and why (see ``graphprune.passes.choose.why``).
+        centred: groups whose norms lost their mean, and those that kept it with the reason; None where none was asked
+            for.
+        rotated: the same of groups that were put into principal directions.
     """
 
     model: Model
@@ -102,6 +107,8 @@ class Result:
     distilled: Distilled | None = None
     met: Met | None = None
     choices: list[Choices] = field(default_factory=list)
+    centred: Centred | None = None
+    rotated: Rotated | None = None
 
     @property
     def proto(self) -> ModelProto:
@@ -176,6 +183,8 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         state.found(Distilled),
         state.found(Met),
         choices.from_json(state.plan.choices),
+        state.found(Centred),
+        state.found(Rotated),
     )
 
 

@@ -12,6 +12,7 @@ from graphprune.analysis import Analysis, Group, blocks, cost, sparsity
 from graphprune.analysis.blocks import Block, Blocks
 from graphprune.analysis.coupling import Traced
 from graphprune.analysis.patterns import Pattern
+from graphprune.cli.bases import bases_data
 from graphprune.cli.targets import targets_data
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot, facts, pattern
@@ -156,6 +157,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "rounds": rounds(result),
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "choices": [one.to_json() for one in result.choices],
+        "bases": bases_data(result),
         "compensated": result.plan.compensated,
         "sparse": sparse_data(result),
         "distilled": distilled_data(result),

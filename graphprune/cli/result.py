@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli import report
+from graphprune.cli.bases import print_bases
 from graphprune.cli.choosing import print_choices
 from graphprune.cli.options import change, number
 from graphprune.cli.targets import print_targets
@@ -43,6 +44,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         out.print(Text(f"interface: {entry['name']} was {old}, is {new or 'gone'}"))
     print_targets(out, result.met, verbose)
     _print_blocks(out, result)
+    print_bases(out, result, verbose)
     _print_rounds(out, result)
     if verbose:
         print_choices(out, result.choices)

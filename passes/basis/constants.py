@@ -12,11 +12,9 @@ from graphprune.analysis.mixing import Mixing
 from graphprune.analysis.origins import readers
 from graphprune.model import Use, node_name
 from graphprune.model.editor import Editor
-from graphprune.relation import IntArray, Values
+from graphprune.relation import IntArray, Shape, Values
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-SMALL = 1 << 16
-"""Elements up to which a constant that is read elsewhere too is copied."""
 
 
 def hindrance(analysis: Analysis, own: Iterable[Use]) -> str | None:
@@ -27,7 +25,7 @@ def hindrance(analysis: Analysis, own: Iterable[Use]) -> str | None:
         source = analysis.model.sources[root]
         if source.dtype not in FLOATS or source.kind == "fill":
             return f"constant {root!r} does not hold floating-point weights as they are"
-        if int(np.prod(source.shape)) <= SMALL:
+        if _vector(source.shape):
             continue
         others, beyond = readers(analysis.model, root)
         alien = [other for other in others if other not in uses]
@@ -37,10 +35,15 @@ def hindrance(analysis: Analysis, own: Iterable[Use]) -> str | None:
     return None
 
 
+def _vector(shape: Shape) -> bool:
+    """Whether a constant is a bias, a gain or the like: exporters let many read one, and a copy costs nothing."""
+    return sum(size > 1 for size in shape) <= 1
+
+
 def shared(analysis: Analysis, use: Use) -> list[Use]:
-    """The uses of a constant too large to be copied, this one among them; of a small one this one alone."""
+    """The uses of a weight, this one among them; of a vector this one alone, since it is copied."""
     root = analysis.root(use)
-    if int(np.prod(analysis.model.sources[root].shape)) <= SMALL:
+    if _vector(analysis.model.sources[root].shape):
         return [use]
     return readers(analysis.model, root)[0]
 

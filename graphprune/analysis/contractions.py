@@ -89,17 +89,24 @@ class _Weighted:
 
 
 class _Paired:
-    """A product of two activations; ``axes`` holds for each the axes of the batch, all others, and that summed over."""
+    """A product of two activations; ``axes`` holds for each the axes of the batch, all others, and that summed over.
 
-    def __init__(self, node: int, summed: Span, reads: list[str], output: str, axes: list[list[list[int]]]) -> None:
+    Of an operand that ``about`` names, what is the same at all its positions changes nothing behind (see ``levels``).
+    """
+
+    def __init__(
+        self, node: int, summed: Span, reads: list[str], output: str, axes: list[list[list[int]]], about: list[bool]
+    ) -> None:
         self.node, self.summed, self.reads, self.output, self.axes = node, summed, reads, output, axes
+        self.about = about
         self.gram: FloatArray | None = None
 
     def add(self, values: Feeds, seed: int, run: int, runs: int) -> None:
         grams = []
-        for name, (batch, others, summed) in zip(self.reads, self.axes, strict=True):
+        for name, (batch, others, summed), about in zip(self.reads, self.axes, self.about, strict=True):
             x = values[name].astype(np.float32).transpose(batch + others + summed)
             rows = x.reshape(prod(x.shape[: len(batch)]), -1, x.shape[-1])
+            rows = rows - rows.mean(1, keepdims=True) if about else rows
             grams.append(rows.transpose(0, 2, 1) @ rows)
         found = np.einsum("bij,bij->ij", *grams, optimize=True).astype(np.float64)
         self.gram = found if self.gram is None else self.gram + found
@@ -177,7 +184,46 @@ def _paired(analysis: Analysis, node: int) -> _Paired | None:
         batch = [axes.index((d,)) for d in shared]
         last = axes.index((summed[0],))
         places.append([batch, [k for k in range(len(axes)) if k not in (*batch, last)], [last]])
-    return _Paired(node, span(net, node, summed), list(proto.input), proto.output[0], places)
+    blind = levels(analysis, node)
+    about = [len(others) == 1 and inputs[k][others[0]][0] in blind for k, (_, others, _) in enumerate(places)]
+    return _Paired(node, span(net, node, summed), list(proto.input), proto.output[0], places, about)
+
+
+_FAR = 8
+"""Nodes at most between a product and what is blind to a part of it."""
+
+
+def levels(analysis: Analysis, node: int) -> set[int]:
+    """Dims of a node along which what is the same in its output changes nothing behind: keys before a softmax.
+
+    Between the two may lie sums with something else, and factors that do not vary along the dim.
+    """
+    net, model = analysis.web, analysis.model
+    relation = net.relations[node]
+    if relation is None or not relation.outputs or relation.outputs[0] is None:
+        return set()
+    dims = [axis.dims[0] if len(axis.dims) == 1 and axis.lookup is None else None for axis in relation.outputs[0]]
+    name = model.nodes[node].output[0]
+    for _ in range(_FAR):
+        uses = model.uses.get(name, [])
+        if len(uses) != 1 or name in model.output_names:
+            return set()
+        behind, place = net.relations[uses[0].node], uses[0].input
+        own = None if behind is None else behind.inputs[place]
+        if behind is None or own is None:
+            return set()
+        if behind.level:
+            return {
+                d for d, axis in zip(dims, own, strict=True) if d is not None and set(axis.dims) <= set(behind.level)
+            }
+        made = behind.outputs[0]
+        if behind.terms is None or made is None or [a.dims for a in made] != [a.dims for a in own]:
+            return set()
+        factors = {i for _, term in behind.terms if place in term for i in term if i != place}
+        varying = {d for i in factors for a in behind.inputs[i] or () for d in a.dims}
+        dims = [None if set(axis.dims) & varying else d for d, axis in zip(dims, own, strict=True)]
+        name = model.nodes[uses[0].node].output[0]
+    return set()
 
 
 def _looked_up(inputs: Iterable[Axes | None]) -> bool:

@@ -73,6 +73,8 @@ def facts(relation: Relation) -> Iterator[str]:
         yield f"isotropic along {_names(relation, relation.isotropic)}"
     if relation.centring:
         yield f"isotropic about the mean along {_names(relation, relation.centring)}"
+    if relation.level:
+        yield f"blind to what is the same along {_names(relation, relation.level)}"
     marks = {"joint": relation.joint, "rounds": relation.rounds, "bends": relation.bends}
     yield from (name for name, holds in marks.items() if holds)
 

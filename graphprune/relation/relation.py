@@ -143,6 +143,7 @@ class Relation:
             the dim are linear in the inputs that ``zero`` names, and what has it not sums over the pairs of ``sums``.
         isotropic: dims along which lengths alone count: an orthogonal change of basis along them passes, provided that
             gains are the same for all elements.
+        level: dims along which the same number may be added to all elements of input 0: nothing changes (a softmax).
         centring: dims along which the mean is taken off first, and lengths alone count then.
         moves: where output 0 is input 0 as it is, in the order of these axes, and cut into axes anew; None: it is not.
         vacant: for inputs that are absent the axes that they would have, where the pattern says it.
@@ -171,6 +172,7 @@ class Relation:
     mixed: tuple[int, ...] = ()
     isotropic: tuple[int, ...] = ()
     centring: tuple[int, ...] = ()
+    level: tuple[int, ...] = ()
     moves: tuple[int, ...] | None = None
     vacant: Mapping[int, Axes] = field(default_factory=dict)
     window: Window | None = None

@@ -202,12 +202,14 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
 def softmax(node: NodeView) -> Relation:
     """Since opset 13 along one axis; before, over all axes from the given one on."""
     if node.opset >= 13:
-        return along_axis(-1)(node)
-    shape = node.shape(0)
-    axis = node.axis(1)
-    build = Builder()
-    axes = [build.dim(s, pinned=EVERY if a >= axis else None) for a, s in enumerate(shape)]
-    return build.relation([axes], [axes], zero="")
+        found = along_axis(-1)(node)
+    else:
+        shape = node.shape(0)
+        axis = node.axis(1)
+        build = Builder()
+        axes = [build.dim(s, pinned=EVERY if a >= axis else None) for a, s in enumerate(shape)]
+        found = build.relation([axes], [axes], zero="")
+    return replace(found, level=tuple(d for d, dim in enumerate(found.dims) if dim.pinned))
 
 
 def recurrent(gates: int) -> Rule:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphprune.analysis import Analysis
+from graphprune.analysis.contractions import levels
 from graphprune.analysis.web import Tensor
 from graphprune.model import Use
 from graphprune.passes.basis.copies import Copies
@@ -70,6 +71,7 @@ class _Sums:
             tuple(analysis.web.tensors[(m.node, ("in", i))] for i in (m.left, m.right)) for m in copies.mixing.meetings
         ]
         self.pairs = [pair for pair in self.pairs if any(copies.axis(one) is not None for one in pair)]
+        self.about = dict(_about(analysis, copies))
 
     @property
     def wanted(self) -> set[str]:
@@ -79,6 +81,8 @@ class _Sums:
     def add(self, name: str, value: Values) -> None:
         """Another batch of an activation."""
         total = self.seen.setdefault(name, {})
+        if name in self.about:
+            value = value - value.mean(self.about[name], keepdims=True)
         for sign, own in self.copies.metric(name, value).items():
             total[sign] = total[sign] + own if sign in total else own
         axis = self.copies.axis(name)
@@ -120,6 +124,21 @@ class _Sums:
             for sign, own in self.copies.metric(use, self.analysis.model.array(self.analysis.root(use))).items():
                 found[sign] = found.get(sign, np.zeros(self.shape)) + own
         return found
+
+
+def _about(analysis: Analysis, copies: Copies) -> Iterator[tuple[str, int]]:
+    """Activations of which what is the same along an axis changes nothing in any sum over them, and that axis."""
+    axes: dict[str, set[int | None]] = {}
+    for meeting in copies.mixing.meetings:
+        relation = analysis.web.relations[meeting.node]
+        assert relation is not None
+        blind = levels(analysis, meeting.node)
+        for place in (meeting.left, meeting.right):
+            one = analysis.web.tensors[(meeting.node, ("in", place))]
+            if isinstance(one, str):
+                own = (a for a, axis in enumerate(relation.inputs[place] or ()) if set(axis.dims) & blind)
+                axes.setdefault(one, set()).add(next(own, None))
+    yield from ((name, axis) for name, own in axes.items() if len(own) == 1 and (axis := next(iter(own))) is not None)
 
 
 def _run(analysis: Analysis, found: Sequence[_Sums], batches: Callable[[], Iterable[Feeds]], progress: Steps) -> None:

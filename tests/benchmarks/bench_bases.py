@@ -22,7 +22,15 @@ from graphprune.passes.results import Result
 from graphprune.passes.running import run_recipe
 from graphprune.passes.state import Job
 
-NAMES = ["albert-dynamo18", "albert-ts14", "bart-dynamo18", "bert-ts11", "bert-dynamo23", "bert-sdpa-dynamo23", "bloom-dynamo18", "clip-text-dynamo18", "clip-vision-ts14", "deberta-dynamo18", "deberta-ts17", "deit-dynamo18", "deit-ts13", "detr-dynamo18", "distilbert-dynamo18", "distilbert-ts12", "falcon-dynamo18", "gemma-dynamo18", "gpt2-dynamo18", "gpt2-dynamo23", "llama-dynamo18", "llama-dynamo23", "mistral-dynamo18", "opt-dynamo18", "phi-dynamo18", "qwen2-dynamo18", "segformer-dynamo18", "segformer-ts14", "swin-ts14", "t5-decoder-ts14", "t5-encoder-ts14", "vit-dynamo23", "vit-ts16", "wav2vec2-dynamo18", "wav2vec2-ts14", "whisper-encoder-dynamo18", "whisper-encoder-ts14"]
+NAMES = (
+    "albert-dynamo18", "albert-ts14", "bart-dynamo18", "bert-dynamo23", "bert-sdpa-dynamo23", "bert-ts11",
+    "bloom-dynamo18", "clip-text-dynamo18", "clip-vision-ts14", "deberta-dynamo18", "deberta-ts17", "deit-dynamo18",
+    "deit-ts13", "detr-dynamo18", "distilbert-dynamo18", "distilbert-ts12", "falcon-dynamo18", "gemma-dynamo18",
+    "gpt2-dynamo18", "gpt2-dynamo23", "llama-dynamo18", "llama-dynamo23", "mistral-dynamo18", "opt-dynamo18",
+    "phi-dynamo18", "qwen2-dynamo18", "segformer-dynamo18", "segformer-ts14", "swin-ts14", "t5-decoder-ts14",
+    "t5-encoder-ts14", "vit-dynamo23", "vit-ts16", "wav2vec2-dynamo18", "wav2vec2-ts14", "whisper-encoder-dynamo18",
+    "whisper-encoder-ts14",
+)  # fmt: skip
 RATIO = 0.3
 
 

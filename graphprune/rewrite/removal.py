@@ -32,6 +32,7 @@ class Removal:
         self.moved: dict[int, IntArray] = {}
         for id, classes in selection.items():
             self._remove(id, classes)
+            self._left(id)
         for id, order in (orders or {}).items():
             self._reorder(id, order, selection.get(id, ()))
         verify(analysis, self)
@@ -50,6 +51,19 @@ class Removal:
             gone = chosen[labels]
             if gone.any():
                 self.gone[vertex] = self.gone[vertex] | gone if vertex in self.gone else gone
+
+    def _left(self, id: str) -> None:
+        """As many as are chosen at once must be left.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        for one in self._group(id).choices:
+            if self.size(one.vertex) < one.choice.count:
+                raise InputError(
+                    f"{self.analysis.model.name}: {self.size(one.vertex)} of {self.analysis.web.sizes[one.vertex]} would "
+                    f"be left for node {one.node!r}, which picks {one.choice.count} at once; remove fewer of group {id!r}"
+                )
 
     def _group(self, id: str) -> Group:
         group = self.analysis.group(id)

@@ -13,6 +13,7 @@ from graphprune.relation import Relation
 from graphprune.relation.binding import bind, pinned
 from graphprune.relation.notation import Line, read
 from graphprune.rules import attention as a
+from graphprune.rules import choosing as ch
 from graphprune.rules import computing as c
 from graphprune.rules import cutting as k
 from graphprune.rules import moving as m
@@ -108,8 +109,8 @@ TABLE: dict[str, Rule] = {
     **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.homogeneous(c.elementwise("+"), {}, joint=True),
     "And": c.elementwise("0*1"),
-    "ArgMax": c.along_axis(0, "one"),
-    "ArgMin": c.along_axis(0, "one"),
+    "ArgMax": ch.extreme,
+    "ArgMin": ch.extreme,
     "Attention": a.attention,
     "AveragePool": _POOL,
     "BatchNormalization": s.batch_normalization,
@@ -148,7 +149,7 @@ TABLE: dict[str, Rule] = {
     "GlobalMaxPool": line("n c !*x -> n c *y", "0", reason=c.EVERY),
     "GridSample": line("n c !*x, n !*y !e -> n c !*y", "0", reason="it is sampled at places that the model computes"),
     "GroupNormalization": s.group_normalization,
-    "Hardmax": c.softmax,
+    "Hardmax": ch.softmax,
     "Identity": c.copied(only_first(c.elementwise("0"))),
     "InstanceNormalization": s.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
@@ -156,7 +157,7 @@ TABLE: dict[str, Rule] = {
     "LayerNormalization": s.layer_normalization(centred=True),
     "LinearAttention": a.linear_attention,
     "Log": c.elementwise("/0"),
-    "LogSoftmax": c.softmax,
+    "LogSoftmax": c.along_axis(-1),
     "LpNormalization": s.lp_normalization,
     "LpPool": _POOL,
     "MatMul": line(_MATMUL, "0*1", "... m k o"),
@@ -192,7 +193,7 @@ TABLE: dict[str, Rule] = {
     "Shape": m.sizes_only,
     "Size": m.sizes_only,
     "Slice": k.slice_,
-    "Softmax": c.softmax,
+    "Softmax": ch.softmax,
     "SpaceToDepth": m.space_to_depth,
     "Split": k.split,
     "Sqrt": c.homogeneous(only_first(c.elementwise("0")), {0: 0.5}),
@@ -202,7 +203,7 @@ TABLE: dict[str, Rule] = {
     "SwiGLU": c.elementwise("0*1"),
     "TensorScatter": p.tensor_scatter,
     "Tile": m.tile,
-    "TopK": c.along_axis(-1, "new"),
+    "TopK": ch.top_k,
     "Transpose": m.transpose,
     "Trilu": p.whole(-1, -2, reason="a triangle of it stays"),
     "Unsqueeze": m.reshape,

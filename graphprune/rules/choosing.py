@@ -1,0 +1,86 @@
+"""Rules of operators that choose along an axis, and of those that move on what was chosen.
+
+A softmax gives nothing to an element at which -inf stands, and a top-k does not pick it: along such an axis elements
+can go, and the masked model reads -inf in their place. What a top-k picked is told by positions. They may be moved
+about, looked up by and placed by; who computes with them in another way pins the axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from graphprune.relation import AxisMap, Builder, Choice, Dim, Relation, Slot
+from graphprune.rules.computing import EVERY
+from graphprune.rules.node import NodeView, Unruled
+
+EXPERT = "expert"
+"""What elements are called that are picked by position: each has weights of its own."""
+AS_THEY_ARE = frozenset(
+    "Cast Expand Flatten Gather GatherElements Identity Reshape Shape Size Slice Split Squeeze Tile Transpose "
+    "Unsqueeze".split()
+)
+"""Operators whose outputs hold values of input 0 and no others, or sizes of it."""
+
+
+def softmax(node: NodeView) -> Relation:
+    """Shares out along one axis (before opset 13 over all from the given one on): what gets nothing may go."""
+    shape = node.shape(0)
+    axis = node.axis(-1 if node.opset >= 13 else 1)
+    build = Builder()
+    if node.opset < 13 and any(size > 1 for size in shape[axis + 1 :]):
+        axes = [build.dim(s, pinned=EVERY if a >= axis else None) for a, s in enumerate(shape)]
+    else:
+        axes = _along(node, axis, build, Choice())
+    return build.relation([axes], [axes], zero="")
+
+
+def top_k(node: NodeView) -> Relation:
+    """Picks as many along its axis; what is never picked may go. Output 1 holds positions."""
+    axis = node.axis(-1)
+    picked = next((out[axis] for out in node.outputs if out is not None), None)
+    if picked is None:
+        raise Unruled("none of its outputs is used")
+    build = Builder()
+    axes = _along(node, axis, build, Choice(inf if node.attributes.get("largest") == 0 else -inf, picked, EXPERT))
+    kept = [*axes[:axis], build.dim(picked, pinned="as many are picked at once"), *axes[axis + 1 :]]
+    relation = build.relation([axes, *_others(node)], [None if out is None else kept for out in node.outputs], zero="")
+    used = len(node.outputs) > 1 and node.outputs[1] is not None
+    return _counting(relation, axes[axis], 1) if used else relation
+
+
+def extreme(node: NodeView) -> Relation:
+    """Picks one along its axis; what is never picked may go. Its output holds positions."""
+    axis = node.axis(0)
+    build = Builder()
+    axes = _along(node, axis, build, Choice(-inf if node.op == "ArgMax" else inf, 1, EXPERT))
+    middle = [AxisMap(())] if node.attributes.get("keepdims", 1) else []
+    relation = build.relation([axes, *_others(node)], [[*axes[:axis], *middle, *axes[axis + 1 :]]], zero="")
+    return _counting(relation, axes[axis], 0)
+
+
+def _along(node: NodeView, axis: int, build: Builder, choice: Choice) -> list[AxisMap]:
+    axes = build.like(node.shape(0))
+    for d in axes[axis].dims:
+        build.dims[d] = replace(build.dims[d], choice=choice)
+    return axes
+
+
+def _others(node: NodeView) -> list[None]:
+    return [None] * (len(node.inputs) - 1)
+
+
+def _counting(relation: Relation, axis: AxisMap, output: int) -> Relation:
+    return replace(relation, counts={("out", output): axis.dims[0]}) if axis.dims else relation
+
+
+def moved_on(node: NodeView, relation: Relation) -> Relation:
+    """What a node says that reads positions at input 0 and holds them, elsewhere, on its outputs."""
+    known = node.domain == "" and node.op in AS_THEY_ARE and not relation.counts
+    if not known or not node.counted or not node.counted[0]:
+        return relation
+    dim = len(relation.dims)
+    counts: dict[Slot, int] = {("in", 0): dim}
+    if node.op not in ("Shape", "Size"):
+        counts |= {("out", k): dim for k, out in enumerate(node.outputs) if out is not None}
+    return replace(relation, dims=(*relation.dims, Dim("@", node.counted[0])), counts=counts)

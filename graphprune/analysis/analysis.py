@@ -55,8 +55,19 @@ class Group:
 
     @property
     def least(self) -> int:
-        """How many classes must stay: as many as are chosen at once."""
-        return max((one.choice.count for one in self.choices), default=1)
+        """How many classes must stay: as many as are chosen at once, or one."""
+        return max((-(-one.choice.count // self._narrowest(one.vertex)) for one in self.choices), default=1)
+
+    def _narrowest(self, vertex: int) -> int:
+        """The fewest elements of a vertex that one of its classes has."""
+        labels = self.labels[vertex]
+        counts = np.bincount(labels[labels >= 0], minlength=self.size)
+        return int(counts[counts > 0].min())
+
+    @property
+    def picked(self) -> bool:
+        """Whether some of its classes at a time are picked by what the model computes: experts."""
+        return any(one.choice.kind for one in self.choices)
 
     @property
     def statistical(self) -> bool:

@@ -105,6 +105,18 @@ class Analysis:
         """What is known of each node, also of those of models that are made of this one."""
         return Rulings(self.model, self.witness, self.web)
 
+    @cached_property
+    def looked_up(self) -> frozenset[str]:
+        """Activations that are weights, picked by positions that the model chooses."""
+        found: set[str] = set()
+        for node, relation in zip(self.model.nodes, self.web.relations, strict=True):
+            if relation is None:
+                continue
+            picks = ("in", 1) in relation.counts and node.input[0] in self.model.constant_names
+            if picks or (relation.moves is not None and node.input[0] in found):
+                found.add(node.output[0])
+        return frozenset(found)
+
     def group(self, id: str) -> Group | None:
         """The group of this id, prunable or not."""
         return next((g for g in [*self.groups, *self.fixed] if g.id == id), None)
@@ -225,6 +237,7 @@ def _role(analysis: Analysis, node: int, dim: int) -> str:
         i
         for i, axes in enumerate(relation.inputs)
         if axes is not None and analysis.model.nodes[node].input[i] not in analysis.model.constant_names
+        and analysis.model.nodes[node].input[i] not in analysis.looked_up
     ]
     if len(activations) < 2 or relation.kind:
         return relation.kind or "feature"

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from graphprune.relation import AxisMap, Builder, Choice, Dim, Relation, Slot
-from graphprune.rules.computing import EVERY
-from graphprune.rules.node import NodeView, Unruled
+import numpy as np
+
+from graphprune.relation import AxisMap, Builder, Choice, Dim, Kept, Operand, Relation, Slot, Values
+from graphprune.rules.computing import EVERY, elementwise
+from graphprune.rules.node import OUT0, NodeView, Unruled
 
 EXPERT = "expert"
 """What elements are called that are picked by position: each has weights of its own."""
@@ -84,3 +86,42 @@ def moved_on(node: NodeView, relation: Relation) -> Relation:
     if node.op not in ("Shape", "Size"):
         counts |= {("out", k): dim for k, out in enumerate(node.outputs) if out is not None}
     return replace(relation, dims=(*relation.dims, Dim("@", node.counted[0])), counts=counts)
+
+
+def equal(node: NodeView) -> Relation:
+    """Elementwise; positions held against one number each along a new axis are told apart as by one-hot vectors."""
+    for mine, other in ((0, 1), (1, 0)):
+        numbers = node.value(other)
+        if len(node.counted) == 2 and node.counted[mine] > 1 and numbers is not None:
+            found = _one_by_one(node, mine, other, numbers)
+            if found is not None:
+                return found
+    return elementwise()(node)
+
+
+def _one_by_one(node: NodeView, mine: int, other: int, numbers: Values) -> Relation | None:
+    """Equal of positions and numbers that vary along one axis, along which the positions do not."""
+    target, size = node.out(), node.counted[mine]
+    shape = (1,) * (len(target) - len(node.shape(mine))) + node.shape(mine)
+    spread = (1,) * (len(target) - numbers.ndim) + numbers.shape
+    along = [a for a, n in enumerate(spread) if n > 1]
+    if len(along) != 1 or shape[along[0]] != 1 or numbers.min() < 0 or len(np.unique(numbers)) < numbers.size:
+        return None
+    axis = along[0]
+    build = Builder()
+    axes = [AxisMap(()) if a == axis else build.dim(n) for a, n in enumerate(target)]
+    named, flat = build.dim(size), numbers.reshape(-1)
+    sides: list[list[AxisMap] | None] = [None, None]
+    sides[mine] = axes[len(axes) - len(node.shape(mine)) :]
+    out = [*axes[:axis], AxisMap(named.dims, np.where(flat < size, flat, -1)), *axes[axis + 1 :]]
+
+    def refit(value: Values | None, kept: Kept) -> Values | None:
+        if value is None:
+            return None
+        stay = kept(("dim", named.dims[0]), 0)
+        left = flat[kept(OUT0, axis)]
+        place = np.where(left < size, np.searchsorted(stay, left), len(stay) + left - size)  # the last stand for none
+        return place.astype(value.dtype).reshape([-1 if n > 1 else 1 for n in numbers.shape])
+
+    relation = build.relation(sides, [out], zero="", operands=(Operand(other, refit),))
+    return replace(relation, counts={("in", mine): named.dims[0]})

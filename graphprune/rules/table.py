@@ -28,7 +28,7 @@ _UNARY_ZERO_TO_ZERO = """
     Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu BitCast
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
-_MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Xor"
+_MANY = "BitShift BitwiseOr BitwiseXor Greater GreaterOrEqual Less LessOrEqual Xor"
 _REDUCE_SUM = "ReduceL1 ReduceL2 ReduceSum ReduceSumSquare"
 _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
 
@@ -137,6 +137,7 @@ TABLE: dict[str, Rule] = {
     "Dropout": c.dropout,
     "DynamicQuantizeLinear": q.rounding(q.dynamic_quantiser),
     "Einsum": c.einsum,
+    "Equal": ch.equal,
     "Expand": m.expand,
     "Flatten": m.reshape,
     "GRU": c.recurrent(3),

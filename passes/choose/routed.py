@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -25,7 +26,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.blocks import Blocks, find_blocks
 from graphprune.analysis.coupling import Chosen
-from graphprune.model import Model
+from graphprune.model import Model, Use
 from graphprune.relation import Values
 from graphprune.run import calibration
 from graphprune.run.moments import FloatArray
@@ -62,13 +63,12 @@ def losses(analysis: Analysis, groups: Sequence[Group], feeds: Sequence[Feeds]) 
 
 def _order(group: Group, layer: Layer, inputs: Sequence[Feeds]) -> FloatArray:
     free = np.flatnonzero(~group.pinned)
-    tries = np.concatenate([np.zeros((1, group.size), bool), np.eye(group.size, dtype=bool)[free]])
-    order = free[np.argsort(layer.lost(tries, inputs)[1:], kind="stable")]
+    order = free[np.argsort(layer.lost(np.eye(group.size, dtype=bool)[free], inputs), kind="stable")]
     most = min(group.size - group.least, len(order))
-    first = np.zeros((most + 1, group.size), bool)
+    first = np.zeros((most, group.size), bool)
     for k in range(most):
-        first[k + 1 :, order[k]] = True
-    along = np.maximum.accumulate(layer.lost(first, inputs)[1:])
+        first[k:, order[k]] = True
+    along = np.maximum.accumulate(layer.lost(first, inputs))
     found = np.full(group.size, np.inf)
     found[order] = float(along.max(initial=0)) + 1.0 + np.arange(len(order))  # of those that must stay: more than all
     found[order[:most]] = along
@@ -84,7 +84,7 @@ class Layer:
         whole: the model that it is of.
         model: the layer; which classes are kept is fed to it.
         reads: what of the original is fed to it.
-        outputs: what it makes.
+        fed: weights that may be fed to it.
         masks: by input of ``model`` the class of each element, in the shape of that input.
     """
 
@@ -92,15 +92,24 @@ class Layer:
     whole: Model
     model: Model
     reads: tuple[str, ...]
-    outputs: tuple[str, ...]
+    fed: tuple[str, ...]
     masks: dict[str, Values]
 
     @staticmethod
-    def of(analysis: Analysis, group: Group, blocks: Blocks) -> Layer | None:
-        """The layer of a group; None where it is in a body that cannot be run alone."""
+    def of(analysis: Analysis, group: Group, blocks: Blocks, weights: Sequence[Use] = ()) -> Layer | None:
+        """The layer of a group; None where it is in a body that cannot be run alone.
+
+        Args:
+            analysis: of the model.
+            group: the group.
+            blocks: of the model.
+            weights: uses of constants that belong to the layer, and can be fed to it.
+        """
         model, whole = analysis.model, analysis.model.runnable
         points = [(one, k) for one in group.choices for k in one.inputs]
+        fed = dict.fromkeys(map(analysis.root, weights))
         starts = {model.nodes[analysis.web.dim(one.vertex)[0]].output[0] for one, _ in points}
+        starts |= {next(o for o in model.nodes[use.node].output if o) for use in weights}
         if not starts or any(name not in whole.producer for name in starts):
             return None
         ends = _ends(analysis, group, blocks)
@@ -111,13 +120,16 @@ class Layer:
         for index in inside:
             read.update(dict.fromkeys(n for n in whole.captured.get(index, ()) if n not in made))
         constant = [n for n in read if n in whole.constant_names]
-        before = [node for node in whole.nodes if set(node.output) & _needed(whole, constant)]
+        needed = _needed(whole, constant)
+        before = [node for node in whole.nodes if set(node.output) & needed and not set(node.output) & fed.keys()]
         reads = tuple(n for n in read if n not in whole.constant_names)
         kinds = analysis.witness.first.types
         inputs = [helper.make_tensor_value_info(n, kinds[n], None) for n in reads]
         inputs += [helper.make_tensor_value_info(n, TensorProto.BOOL, labels.shape) for n, labels in masks.items()]
+        inputs += [helper.make_tensor_value_info(n, whole.sources[n].dtype, whole.sources[n].shape) for n in fed]
         all_read = {n for node in [*before, *nodes] for n in node.input} | set(read)
-        return Layer(group, whole, part(whole, [*before, *nodes], all_read, inputs, ends), reads, ends, masks)
+        layer = part(whole, [*before, *nodes], all_read, inputs, ends)
+        return Layer(group, whole, layer, reads, tuple(fed), masks)
 
     def inputs(self, feeds: Sequence[Feeds]) -> list[Feeds]:
         """What the original feeds to the layer, for each batch."""
@@ -130,25 +142,32 @@ class Layer:
                 found.append({n: one[n] for n in self.reads if n in one} | dict(zip(made, run(active, given, made))))
         return found
 
-    def lost(self, gone: np.ndarray, inputs: Sequence[Feeds]) -> FloatArray:
+    @cached_property
+    def weights(self) -> Feeds:
+        """Those that are fed, as they are."""
+        return {name: self.whole.array(name) for name in self.fed}
+
+    def lost(self, gone: np.ndarray, inputs: Sequence[Feeds], weights: Feeds | None = None) -> FloatArray:
         """What is lost without some classes.
 
         Args:
-            gone: tries, of which the first takes nothing out; shape ``[tries, classes]``, bool.
+            gone: tries, shape ``[tries, classes]``, bool.
             inputs: of the layer.
+            weights: others that the layer has then.
 
         Returns:
             For each try the squared error of its outputs beside their variance.
         """
-        error, spread = np.zeros(len(gone)), 0.0
+        error, spread, other = np.zeros(len(gone)), 0.0, {**self.weights, **(weights or {})}
+        nothing = np.zeros(self.group.size, bool)
         with session(self.model) as active:
             for one in inputs:
-                wanted: list[Values] = []
-                for number, classes in enumerate(gone):
-                    made = [np.asarray(v, np.float64) for v in run(active, {**one, **self._kept(classes)})]
-                    wanted = wanted or made
-                    error[number] += sum(float(np.square(a - b).sum()) for a, b in zip(wanted, made, strict=True))
+                made = run(active, {**one, **self.weights, **self._kept(nothing)})
+                wanted = [np.asarray(v, np.float64) for v in made]
                 spread += sum(float(np.square(a - a.mean()).sum()) for a in wanted)
+                for number, classes in enumerate(gone):
+                    found = run(active, {**one, **other, **self._kept(classes)})
+                    error[number] += sum(float(np.square(a - b).sum()) for a, b in zip(wanted, found, strict=True))
         return error / max(spread, 1e-30)
 
     def _kept(self, gone: np.ndarray) -> dict[str, Values]:

@@ -102,7 +102,7 @@ def _routed(how: str) -> Case:
 def _sparse(model: type[Any], config: type[Any], **more: Any) -> Case:
     """A decoder whose tokens look up the weights of their experts, as it is exported."""
     sizes = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48, "num_experts_per_tok": 2, **_KV}
-    count = {n: 8 for n in ("num_local_experts", "num_experts")}
+    count = dict.fromkeys(("num_local_experts", "num_experts"), 8)
     made = model(_small(config, **sizes, **count, **more))
     made.set_experts_implementation("batched_mm")
     for weight in made.parameters():

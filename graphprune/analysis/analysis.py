@@ -236,7 +236,8 @@ def _role(analysis: Analysis, node: int, dim: int) -> str:
     activations = [
         i
         for i, axes in enumerate(relation.inputs)
-        if axes is not None and analysis.model.nodes[node].input[i] not in analysis.model.constant_names
+        if axes is not None
+        and analysis.model.nodes[node].input[i] not in analysis.model.constant_names
         and analysis.model.nodes[node].input[i] not in analysis.looked_up
     ]
     if len(activations) < 2 or relation.kind:

@@ -53,12 +53,10 @@ class Chosen(Traced):
     """A choice along a dim, in which removed elements have no part; its vertex is the dim.
 
     Attributes:
-        inputs: inputs of the node that hold what is chosen by.
         choice: what is chosen.
     """
 
-    inputs: tuple[int, ...] = ()
-    choice: Choice = field(default_factory=Choice)
+    choice: Choice = field(kw_only=True)
 
 
 @dataclass

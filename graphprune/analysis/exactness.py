@@ -57,8 +57,7 @@ def _judge_node(
     for d in sorted(dims - named):  # what positions name is never what is removed
         dim, vertex = relation.dims[d], web.dim_start[node] + d
         if dim.choice is not None:
-            over = _bare(d, carriers)
-            group.choices.append(Chosen(_CHOSEN, web.names[node], vertex=vertex, inputs=over, choice=dim.choice))
+            group.choices.append(Chosen(_CHOSEN, web.names[node], vertex=vertex, choice=dim.choice))
         elif dim.statistic is not None:
             over = (0,) if relation.sums.never else relation.sums.factors
             over = tuple(i for i in over if i in _bare(d, carriers))

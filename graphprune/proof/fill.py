@@ -44,11 +44,10 @@ def never_chosen(editor: Editor, removal: Removal, groups: Sequence[str]) -> Non
     for id in groups:
         group = removal.analysis.group(id)
         for one in group.choices if group is not None else ():
-            for position in one.inputs:
-                node = removal.analysis.web.dim(one.vertex)[0]
-                if (node, position) not in done:
-                    done.add((node, position))
-                    _Fill(editor, removal, one, position).put(one.choice.neutral)
+            place = (removal.analysis.web.dim(one.vertex)[0], one.choice.by)
+            if place not in done:
+                done.add(place)
+                _Fill(editor, removal, one, one.choice.by).put(one.choice.neutral)
 
 
 class _Fill:

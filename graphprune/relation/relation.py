@@ -34,11 +34,13 @@ class Choice:
         neutral: -inf where the largest are chosen, inf where the smallest are.
         count: how many are chosen at once: fewer must not be left.
         kind: what users call an element that is chosen, or empty.
+        by: the input that holds what is chosen by.
     """
 
     neutral: float = -inf
     count: int = 1
     kind: str = ""
+    by: int = 0
 
 
 @dataclass(frozen=True, slots=True)

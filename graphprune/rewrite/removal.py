@@ -107,7 +107,7 @@ class Removal:
         """Sizes of all vertices after removal."""
         return [self.size(v) for v in range(len(self.analysis.web.sizes))]
 
-    def of(self, tensor: str | Use) -> dict[int, IntArray]:
+    def of(self, tensor: Tensor) -> dict[int, IntArray]:
         """For each axis of a tensor that loses elements, the removed ones."""
         net = self.analysis.web
         start = net.axis_of.get(tensor)

@@ -98,6 +98,6 @@ def experts(node: NodeView) -> Relation:
         node.outputs,
         reason="a fused gate keeps its order, and a sparse mixer weighs experts by each other",
     )
-    choice = Choice(count=int(node.attributes.get("k", 1)), kind=EXPERT)
+    choice = Choice(count=int(node.attributes.get("k", 1)), kind=EXPERT, by=1)
     dims = (replace(d, choice=choice) if d.name == x else d for d in relation.dims)
     return replace(relation, dims=tuple(dims))

@@ -46,7 +46,7 @@ def scatter_nd(node: NodeView) -> Relation:
 
 
 def scatter_elements(node: NodeView) -> Relation:
-    """The axis is pinned unless positions on it were chosen; along the others all go together where they are as long."""
+    """The axis is pinned unless positions on it were chosen; along the others all go together, where as long."""
     data, picked = node.shape(0), node.shape(1)
     axis = node.axis(0)
     chosen = node.counts(1, data[axis])

@@ -154,7 +154,7 @@ def candidates(
             remedy = "name it by --include"
             untouched.append(Untouched(why, remedy=remedy, group=group.id, cause=Cause.INTERFACE))
         elif group.choices and not group.picked and not inside:
-            untouched.append(Untouched(SHARED_OUT, "name it by --include", group=group.id, cause=Cause.ASKED))
+            untouched.append(Untouched(SHARED_OUT, remedy="name it by --include", group=group.id, cause=Cause.ASKED))
         elif group.statistical and not allow_statistical:
             why = f"statistical: {group.statistics[0].text}"
             untouched.append(Untouched(why, group=group.id, cause=Cause.STATISTICAL))

@@ -1,4 +1,4 @@
-"""What a routed layer loses without some of its experts, measured: they are never chosen, and others are in their place.
+"""What a routed layer loses without some of its experts, measured: they are never chosen, others are in their place.
 
 How often an expert is used, by how much it is weighed and how large its output is (router-weighted activation, REAP:
 Lasby et al. 2025) foresee what dropping it takes away, and not what the next in line gives instead. Here the layer
@@ -25,7 +25,6 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.blocks import Blocks, find_blocks
-from graphprune.analysis.coupling import Chosen
 from graphprune.model import Model, Use
 from graphprune.relation import Values
 from graphprune.run import calibration
@@ -106,15 +105,14 @@ class Layer:
             weights: uses of constants that belong to the layer, and can be fed to it.
         """
         model, whole = analysis.model, analysis.model.runnable
-        points = [(one, k) for one in group.choices for k in one.inputs]
         fed = dict.fromkeys(map(analysis.root, weights))
-        starts = {model.nodes[analysis.web.dim(one.vertex)[0]].output[0] for one, _ in points}
+        starts = {model.nodes[analysis.web.dim(one.vertex)[0]].output[0] for one in group.choices}
         starts |= {next(o for o in model.nodes[use.node].output if o) for use in weights}
         if not starts or any(name not in whole.producer for name in starts):
             return None
         ends = _ends(analysis, group, blocks)
         inside = _between(whole, starts, ends)
-        nodes, masks = _masked(analysis, group, points, [whole.nodes[i] for i in inside])
+        nodes, masks = _masked(analysis, group, [whole.nodes[i] for i in inside])
         made = {o for node in nodes for o in node.output}
         read = dict.fromkeys(n for node in nodes for n in node.input if n and n not in made and n not in masks)
         for index in inside:
@@ -134,12 +132,14 @@ class Layer:
     def inputs(self, feeds: Sequence[Feeds]) -> list[Feeds]:
         """What the original feeds to the layer, for each batch."""
         made = [n for n in self.reads if n in self.whole.producer]
-        found = []
+        found: list[Feeds] = []
         with session(upto(self.whole, made)) as active:
             names = {i.name for i in active.get_inputs()}
             for one in feeds:
                 given = {n: v for n, v in one.items() if n in names}
-                found.append({n: one[n] for n in self.reads if n in one} | dict(zip(made, run(active, given, made))))
+                found.append(
+                    {n: one[n] for n in self.reads if n in one} | dict(zip(made, run(active, given, made), strict=True))
+                )
         return found
 
     @cached_property
@@ -213,16 +213,14 @@ def _needed(model: Model, constants: Sequence[str]) -> set[str]:
     return found
 
 
-def _masked(
-    analysis: Analysis, group: Group, points: Sequence[tuple[Chosen, int]], nodes: Sequence[NodeProto]
-) -> tuple[list[NodeProto], dict[str, Values]]:
+def _masked(analysis: Analysis, group: Group, nodes: Sequence[NodeProto]) -> tuple[list[NodeProto], dict[str, Values]]:
     """The nodes with what is never chosen in front of every choice, where the inputs that are told apart say so."""
     net, model = analysis.web, analysis.model
     fillers: dict[str, list[NodeProto]] = {}
     redirected: dict[str, dict[int, str]] = {}
     masks: dict[str, Values] = {}
-    for one, position in points:
-        node = net.dim(one.vertex)[0]
+    for one in group.choices:
+        node, position = net.dim(one.vertex)[0], one.choice.by
         first = net.axis_of[net.tensors[(node, ("in", position))]]
         name, maker = model.nodes[node].input[position], model.nodes[node].output[0]
         axes = net.shapes[name]

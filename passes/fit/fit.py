@@ -47,8 +47,9 @@ class Fit(Pass):
         state = unfitted(state)
         done, progress = cutting(state).done, state.progress.begin(self.name)
         merged: list[dict[str, Any]] = []
-        if self.method == "refit":
-            done, merged = merging.merge(cutting(state).analysis, done, state.batches(state.original))
+        batches = state.batches(state.original)
+        if self.method == "refit" and batches is not None:
+            done, merged = merging.merge(cutting(state).analysis, done, batches)
         made = compensation.compensate(self.method, reference(state), done, progress)
         plan = replace(state.plan, compensated=renewed(state.plan.compensated, [*merged, *made.entries]))
         found = state.having(Fits(made.fits), model=made.model, plan=plan)

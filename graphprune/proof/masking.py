@@ -1,8 +1,8 @@
 """The masked original: what a plan removes is set to zero, by the plan alone.
 
-So a wrong rewrite cannot hide in a wrong analysis. In front of a choice (a softmax, a top-k) it is what is never chosen:
--inf where the largest are. Zero is what the operator that reads a constant takes for zero: of
-quantised numbers the zero point, which may be held by another operator behind it.
+So a wrong rewrite cannot hide in a wrong analysis. In front of a choice (a softmax, a top-k) it is set to what is never
+chosen: -inf where the largest are. Zero is what the operator that reads a constant takes for zero: of quantised numbers
+the zero point, which may be held by another operator behind it.
 """
 
 from __future__ import annotations

@@ -59,10 +59,11 @@ class Removal:
             InputError: there are fewer.
         """
         for one in self._group(id).choices:
-            if self.size(one.vertex) < one.choice.count:
+            left, whole = self.size(one.vertex), self.analysis.web.sizes[one.vertex]
+            if left < one.choice.count:
                 raise InputError(
-                    f"{self.analysis.model.name}: {self.size(one.vertex)} of {self.analysis.web.sizes[one.vertex]} would "
-                    f"be left for node {one.node!r}, which picks {one.choice.count} at once; remove fewer of group {id!r}"
+                    f"{self.analysis.model.name}: {left} of {whole} would be left for node {one.node!r}, which picks "
+                    f"{one.choice.count} at once; remove fewer of group {id!r}"
                 )
 
     def _group(self, id: str) -> Group:

@@ -18,25 +18,10 @@ from graphprune.rules.node import OUT0, NodeView, Unruled
 
 EXPERT = "expert"
 """What elements are called that are picked by position: each has weights of its own."""
-AS_THEY_ARE = frozenset(
-    [
-        "Cast",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "Identity",
-        "Reshape",
-        "Shape",
-        "Size",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+AS_THEY_ARE = frozenset((
+    "Cast", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Reshape", "Shape", "Size", "Slice", "Split",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+))  # fmt: skip
 """Operators whose outputs hold values of input 0 and no others, or sizes of it."""
 
 

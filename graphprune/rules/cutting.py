@@ -230,7 +230,7 @@ def _select_one(node: NodeView, axis: int) -> Relation:
 
 
 def gather_elements(node: NodeView) -> Relation:
-    """The looked-up axis is pinned unless positions on it were chosen; along the others data and indices go together."""
+    """The looked-up axis is pinned unless positions on it were chosen; else data and indices go together."""
     data, picked = node.shape(0), node.shape(1)
     axis = node.axis(0)
     chosen = node.counts(1, data[axis])

@@ -363,3 +363,48 @@ class Experts(nn.Module):
         y = torch.einsum("bc,ech->beh", x, self.up)
         y = torch.einsum("beh,ehc->bec", f.gelu(y), self.down)
         return self.out(x + torch.einsum("be,bec->bc", share, y))
+
+
+class Routed(nn.Module):
+    """A block whose tokens go to the best two of several experts (GShard: Lepikhin et al., 2021).
+
+    Args:
+        how: ``scatter``: every expert runs, and shares are placed by number (as GPT-OSS does on one device);
+            ``lookup``: each token looks up the weights of its experts, with shares from a softmax over all (Mixtral);
+            ``onehot``: the same shares, placed by one-hot vectors (Switch transformers on accelerators).
+    """
+
+    def __init__(self, how: str, c: int = 24, hidden: int = 32, experts: int = 8, top: int = 2) -> None:
+        super().__init__()
+        self.how, self.top, self.experts = how, top, experts
+        self.stem, self.norm, self.out = nn.Linear(16, c), nn.LayerNorm(c), nn.Linear(c, 10)
+        self.router = nn.Linear(c, experts)
+        self.up, self.down = (nn.Parameter(torch.randn(experts, a, b) / 5) for a, b in ((c, hidden), (hidden, c)))
+        self.bias = nn.Parameter(torch.randn(experts, hidden) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(x)
+        return self.out(x + (self.lookup(y) if self.how == "lookup" else self.dense(y)))
+
+    def lookup(self, x: Tensor) -> Tensor:
+        """Each token with the weights of its own experts."""
+        shares, chosen = torch.topk(torch.softmax(self.router(x), -1), self.top, -1)
+        shares = shares / shares.sum(-1, keepdim=True)
+        flat = chosen.reshape(-1)
+        tokens = x[:, None].expand(-1, self.top, -1).reshape(-1, 1, x.shape[-1])
+        y = f.gelu(torch.bmm(tokens, self.up[flat]) + self.bias[flat][:, None])
+        y = torch.bmm(y, self.down[flat])[:, 0] * shares.reshape(-1, 1)
+        return y.reshape(-1, self.top, x.shape[-1]).sum(1)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Every token with all experts; what is not chosen has no share."""
+        best, chosen = torch.topk(self.router(x), self.top, -1)
+        best = torch.softmax(best, -1)
+        if self.how == "scatter":
+            shares = torch.zeros(x.shape[0], self.experts).scatter(1, chosen, best)
+        else:
+            shares = (f.one_hot(chosen, self.experts).to(x.dtype) * best[..., None]).sum(1)
+        y = f.gelu(torch.matmul(x[None], self.up) + self.bias[:, None])
+        y = torch.matmul(y, self.down)
+        return (y * shares.transpose(0, 1)[..., None]).sum(0)

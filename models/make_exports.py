@@ -95,6 +95,22 @@ def _small(config: type[Any], **more: Any) -> Any:
     return config(**{**common, **more})
 
 
+def _routed(how: str) -> Case:
+    return Case(own.Routed(how), {"x": torch.randn(3, 16)}, {"x": {0: "batch"}})
+
+
+def _sparse(model: type[Any], config: type[Any], **more: Any) -> Case:
+    """A decoder whose tokens look up the weights of their experts, as it is exported."""
+    sizes = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48, "num_experts_per_tok": 2, **_KV}
+    count = dict.fromkeys(("num_local_experts", "num_experts"), 8)
+    made = model(_small(config, **sizes, **count, **more))
+    made.set_experts_implementation("batched_mm")
+    for weight in made.parameters():
+        if weight.ndim > 1 and not weight.std():  # left at zero
+            nn.init.normal_(weight, 0, 0.1)
+    return _decoder(made)
+
+
 class Cached(nn.Module):
     """One step of a decoder with its cache of keys and values given and returned."""
 
@@ -323,6 +339,17 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
     "mobilenet-v2": (lambda: _image(classifiers.mobilenet_v2()), ("ts10", "dynamo18")),
     "mobilenet-v3": (lambda: _image(classifiers.mobilenet_v3()), ("ts14", "dynamo18")),
     "moe": (lambda: Case(own.Experts(), {"x": torch.randn(3, 16)}, {"x": {0: "batch"}}), ("ts12", "dynamo18")),
+    "moe-gpt-oss": (lambda: _sparse(hf.GptOssForCausalLM, hf.GptOssConfig, head_dim=8), ("dynamo18",)),
+    "moe-lookup": (lambda: _routed("lookup"), ("ts14", "dynamo18")),
+    "moe-mixtral": (lambda: _sparse(hf.MixtralForCausalLM, hf.MixtralConfig, sliding_window=None), ("dynamo18",)),
+    "moe-onehot": (lambda: _routed("onehot"), ("ts14", "dynamo18")),
+    "moe-qwen": (
+        lambda: _sparse(
+            hf.Qwen2MoeForCausalLM, hf.Qwen2MoeConfig, moe_intermediate_size=24, shared_expert_intermediate_size=40
+        ),
+        ("dynamo18",),
+    ),
+    "moe-scatter": (lambda: _routed("scatter"), ("ts14", "dynamo18")),
     "opt": (
         lambda: _decoder(
             hf.OPTForCausalLM(_small(hf.OPTConfig, ffn_dim=128, word_embed_proj_dim=64)),

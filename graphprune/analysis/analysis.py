@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import chance, coupling, exactness, shapes, verify, web
-from graphprune.analysis.coupling import Coupled, Statistic, Traced
+from graphprune.analysis.coupling import Chosen, Coupled, Statistic, Traced
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import AnyModel, Model, Use, load, node_name, subgraphs_in
@@ -29,12 +29,13 @@ class Group:
 
     Attributes:
         id: the first axis that it owns, ``tensor:axis``.
-        kind: channel, head, head_dim, state, hidden or feature.
+        kind: expert, channel, head, head_dim, state, hidden or feature.
         size: number of classes.
         labels: for each vertex of the web the class of each element, -1 for elements in no class.
         pinned: for each class, whether it cannot be removed; shape ``[size]``.
         reasons: why classes are pinned.
         statistics: what masking does not reproduce; the group is statistical where there is any.
+        choices: choices that are made along it; what is removed is never chosen.
         parameters: elements of constants that each class is worth; shape ``[size]``.
         macs: multiply-accumulates at the witness shape that each class is worth; shape ``[size]``.
         interface: inputs and outputs of the graph whose shapes would change.
@@ -50,6 +51,23 @@ class Group:
     parameters: FloatArray
     macs: FloatArray
     interface: tuple[str, ...] = ()
+    choices: tuple[Chosen, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """How many classes must stay: as many as are chosen at once, or one."""
+        return max((-(-one.choice.count // self._narrowest(one.vertex)) for one in self.choices), default=1)
+
+    def _narrowest(self, vertex: int) -> int:
+        """The fewest elements of a vertex that one of its classes has."""
+        labels = self.labels[vertex]
+        counts = np.bincount(labels[labels >= 0], minlength=self.size)
+        return int(counts[counts > 0].min())
+
+    @property
+    def picked(self) -> bool:
+        """Whether some of its classes at a time are picked by what the model computes: experts."""
+        return any(one.choice.kind for one in self.choices)
 
     @property
     def statistical(self) -> bool:
@@ -59,7 +77,7 @@ class Group:
     @property
     def prunable(self) -> bool:
         """Whether at least one class can be removed and another stays."""
-        return self.size > 1 and bool((~self.pinned).any())
+        return self.size > self.least and bool((~self.pinned).any())
 
 
 @dataclass
@@ -86,6 +104,18 @@ class Analysis:
     def rulings(self) -> Rulings:
         """What is known of each node, also of those of models that are made of this one."""
         return Rulings(self.model, self.witness, self.web)
+
+    @cached_property
+    def looked_up(self) -> frozenset[str]:
+        """Activations that are weights, picked by positions that the model chooses."""
+        found: set[str] = set()
+        for node, relation in zip(self.model.nodes, self.web.relations, strict=True):
+            if relation is None:
+                continue
+            picks = ("in", 1) in relation.counts and node.input[0] in self.model.constant_names
+            if picks or (relation.moves is not None and node.input[0] in found):
+                found.add(node.output[0])
+        return frozenset(found)
 
     def group(self, id: str) -> Group | None:
         """The group of this id, prunable or not."""
@@ -167,6 +197,7 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
         np.zeros(coupled.size),
         np.zeros(coupled.size),
         tuple(coupled.interface),
+        tuple(coupled.choices),
     )
     counts = {id(a): _count(a, group.size) for a in {id(a): a for a in group.labels.values()}.values()}
     seen: set[tuple[str, int]] = set()
@@ -192,7 +223,8 @@ def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:
                 kinds.add(_role(analysis, node, dim))
             if any(dim in c.dims for c in relation.corrections):
                 kinds.add("hidden")
-    order = ["head_dim", "head", "channel", "state", "hidden", "feature"]
+    kinds.update(one.choice.kind for one in group.choices)
+    order = ["expert", "head_dim", "head", "channel", "state", "hidden", "feature"]
     group.kind = next((k for k in order if k in kinds), "feature")
     return group
 
@@ -204,7 +236,9 @@ def _role(analysis: Analysis, node: int, dim: int) -> str:
     activations = [
         i
         for i, axes in enumerate(relation.inputs)
-        if axes is not None and analysis.model.nodes[node].input[i] not in analysis.model.constant_names
+        if axes is not None
+        and analysis.model.nodes[node].input[i] not in analysis.model.constant_names
+        and analysis.model.nodes[node].input[i] not in analysis.looked_up
     ]
     if len(activations) < 2 or relation.kind:
         return relation.kind or "feature"
@@ -225,7 +259,7 @@ def _id(analysis: Analysis, coupled: Coupled, taken: set[str]) -> str:
     apart = [v for v in activations if (coupled.labels[v] >= 0).all() and len(coupled.labels[v]) == coupled.size]
     vertex = (apart or activations or axes)[0]
     tensor, axis = net.tensor_of[vertex]
-    name = tensor if isinstance(tensor, str) else analysis.root(tensor)
+    name = analysis.root(tensor) if isinstance(tensor, Use) else str(tensor)
     found, number = f"{name}:{axis}", 2
     while found in taken:
         found, number = f"{name}:{axis}#{number}", number + 1

@@ -21,7 +21,7 @@ from graphprune.analysis.classes import Classes
 from graphprune.analysis.reasons import Reason
 from graphprune.analysis.web import Edge, Web
 from graphprune.model import Use
-from graphprune.relation import IntArray, constant_along_others, push
+from graphprune.relation import Choice, IntArray, constant_along_others, push
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class Statistic(Traced):
     centred: bool = False
 
 
+@dataclass(frozen=True)
+class Chosen(Traced):
+    """A choice along a dim, in which removed elements have no part; its vertex is the dim.
+
+    Attributes:
+        choice: what is chosen.
+    """
+
+    choice: Choice = field(kw_only=True)
+
+
 @dataclass
 class Coupled:
     """A closed labelling.
@@ -59,6 +70,7 @@ class Coupled:
         pinned: for each class, whether it cannot be removed.
         reasons: why, each pin once.
         statistics: statistics that run over it and are not kept exact.
+        choices: choices along it: what is removed is never chosen in the masked model.
         interface: inputs and outputs of the graph that it reaches, where these may change.
     """
 
@@ -68,6 +80,7 @@ class Coupled:
     pinned: np.ndarray
     reasons: list[Traced] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
+    choices: list[Chosen] = field(default_factory=list)
     interface: list[str] = field(default_factory=list)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphprune.analysis.coupling import Coupled, Statistic, Traced
+from graphprune.analysis.coupling import Chosen, Coupled, Statistic, Traced
 from graphprune.analysis.web import Tensor, Web
 from graphprune.model import Use
 from graphprune.relation import Relation, Slot
@@ -53,9 +53,12 @@ def _judge_node(
         on_output |= relation.reach(axes) if axes is not None else set()
     makes = any(axes is not None for axes in relation.outputs)
     sums = relation.sums.products or made.products
-    for d in sorted(dims):
+    named = {d for (side, _), d in relation.counts.items() if side == "in"}
+    for d in sorted(dims - named):  # what positions name is never what is removed
         dim, vertex = relation.dims[d], web.dim_start[node] + d
-        if dim.statistic is not None:
+        if dim.choice is not None:
+            group.choices.append(Chosen(_CHOSEN, web.names[node], vertex=vertex, choice=dim.choice))
+        elif dim.statistic is not None:
             over = (0,) if relation.sums.never else relation.sums.factors
             over = tuple(i for i in over if i in _bare(d, carriers))
             group.statistics.append(Statistic(dim.statistic, web.names[node], vertex=vertex, inputs=over, centred=True))
@@ -70,7 +73,15 @@ def _judge_node(
         if own:
             tensor = web.tensors[(node, ("out", k))]
             products = relation.zero.of(k).products
-            zeros[tensor] = all(_vanishes(d, carriers, products, only_carriers=False) for d in own)
+            zeros[tensor] = all(
+                relation.dims[d].choice is not None
+                or (d in named and not any(d in c.dims for c in carriers.values()))
+                or _vanishes(d, carriers, products, only_carriers=d in named)
+                for d in own
+            )
+
+
+_CHOSEN = "a choice is made along it, and what is removed is never chosen"
 
 
 def _bare(dim: int, carriers: dict[int, _Carrier]) -> tuple[int, ...]:

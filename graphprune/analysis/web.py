@@ -5,6 +5,7 @@ Each use of a constant is a tensor of its own, so that exporters which merge equ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx import NodeProto
@@ -14,8 +15,20 @@ from graphprune.analysis.shapes import Witness, decoded
 from graphprune.model import Model, Use, node_name, subgraphs_in
 from graphprune.relation import Axes, AxisMap, Relation, Shape, Slot
 
-Tensor = str | Use
-"""An activation by name, or one use of a constant."""
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """What the integers of an activation stand for: elements of a dim, as if that were one more axis of it.
+
+    Attributes:
+        name: the activation.
+    """
+
+    name: str
+
+
+Tensor = str | Use | Positions
+"""An activation by name, one use of a constant, or what an activation's values count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +96,16 @@ class Web:
             assert relation is not None
             return f"dim {relation.dims[dim].name!r} of node {node_name(model, node)!r}"
         tensor, axis = self.tensor_of[vertex]
+        if isinstance(tensor, Positions):
+            return f"what {tensor.name!r} counts"
         if isinstance(tensor, Use):
             node_proto = model.nodes[tensor.node]
             return f"{node_proto.input[tensor.input]}:{axis} at node {node_name(model, tensor.node)!r}"
         return f"{tensor}:{axis}"
 
 
-def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
-    """A node as rules see it."""
+def view(model: Model, witness: Witness, index: int, counted: Mapping[str, int] | None = None) -> rules.NodeView:
+    """A node as rules see it; ``counted`` has sizes of dims by the activations whose values count their elements."""
     node = model.nodes[index]
     domain = "" if node.domain == "ai.onnx" else node.domain
     return rules.NodeView(
@@ -103,6 +118,7 @@ def view(model: Model, witness: Witness, index: int) -> rules.NodeView:
         values=tuple(witness.value(n) if n else None for n in node.input),
         static=tuple(witness.static(n) if n else None for n in node.input),
         unknown=_unknown(model, witness, node),
+        counted=tuple((counted or {}).get(n, 0) for n in node.input),
     )
 
 
@@ -127,9 +143,7 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
         witness: its sizes.
         allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
     """
-    memo: dict[object, Relation] = {}
-    nodes = range(len(model.nodes))
-    web = Web([ruled(model, witness, i, memo) for i in nodes], [node_name(model, i) for i in nodes])
+    web = Web(_relations(model, witness), [node_name(model, i) for i in range(len(model.nodes))])
     placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():
@@ -137,6 +151,7 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
             start = _place(web, tensor, axes, relation)
             web.tensors[(i, slot)] = tensor
             placed.append((i, start, axes))
+    placed += _counted(web, model)
     web.axes = len(web.tensor_of)
     for i, relation in enumerate(web.relations):
         web.dim_start[i] = web.axes + len(web.dim_of)
@@ -161,17 +176,66 @@ def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
     return web
 
 
-def ruled(model: Model, witness: Witness, index: int, memo: dict[object, Relation]) -> Relation | None:
+def _relations(model: Model, witness: Witness) -> list[Relation | None]:
+    """What every node says, in their order: a rule is told which of its inputs are positions."""
+    memo: dict[object, Relation] = {}
+    counted: dict[str, int] = {}
+    found = []
+    for index, node in enumerate(model.nodes):
+        relation = ruled(model, witness, index, memo, counted)
+        found.append(relation)
+        for (side, place), d in relation.counts.items() if relation is not None else ():
+            if side == "out":
+                counted[node.output[place]] = relation.dims[d].size if relation is not None else 0
+    return found
+
+
+def _counted(web: Web, model: Model) -> list[tuple[int, int, Axes]]:
+    """Places of what is counted: one axis for each tensor of positions; whoever else reads one pins it."""
+    placed: list[tuple[int, int, Axes]] = []
+    understood: set[tuple[int, int]] = set()
+    for i, relation in enumerate(web.relations):
+        for slot, d in relation.counts.items() if relation is not None else ():
+            node = model.nodes[i]
+            name = (node.input if slot[0] == "in" else node.output)[slot[1]]
+            axes = (AxisMap((d,)),)
+            placed.append((i, _place(web, Positions(name), axes, relation), axes))
+            if slot[0] == "in":
+                understood.add((i, slot[1]))
+    for tensor in [t for t in web.axis_of if isinstance(t, Positions)]:
+        why = [
+            f"node {web.names[use.node]!r} ({model.nodes[use.node].op_type}) computes with positions on it"
+            for use in model.uses.get(tensor.name, ())
+            if (use.node, use.input) not in understood
+        ]
+        why += [f"output {tensor.name!r} of the graph holds positions on it"] * (tensor.name in model.output_names)
+        why += [
+            f"the subgraph of node {web.names[i]!r} reads positions on it"
+            for i, names in model.captured.items()
+            if tensor.name in names
+        ]
+        if why:
+            web.pins[web.axis_of[tensor]] = why[0]
+    return placed
+
+
+def ruled(
+    model: Model,
+    witness: Witness,
+    index: int,
+    memo: dict[object, Relation],
+    counted: Mapping[str, int] | None = None,
+) -> Relation | None:
     """The relation of a node; layers that repeat share one, since a rule sees nothing but its view of the node."""
     node = model.nodes[index]
     if any(o in model.sources for o in node.output) or (
         node.op_type == "Identity" and model.root(node.output[0]) in model.sources
     ):
         return None
-    seen = view(model, witness, index)
+    seen = view(model, witness, index, counted)
     attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
     values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
-    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values, seen.unknown)
+    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values, seen.unknown, seen.counted)
     if key not in memo:
         memo[key] = rules.rule(seen, f"{model.name}: node {node_name(model, index)!r}")
     return memo[key]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from graphprune.analysis.coupling import Statistic
+from graphprune.analysis.coupling import Chosen, Statistic
 from graphprune.model.editor import Editor
 from graphprune.relation import AxisMap, Relation
 from graphprune.rewrite.removal import Removal
@@ -38,13 +38,25 @@ def apply(editor: Editor, removal: Removal, groups: Sequence[str]) -> None:
                     _Fill(editor, removal, statistic, position).run()
 
 
+def never_chosen(editor: Editor, removal: Removal, groups: Sequence[str]) -> None:
+    """Put in place of removed elements, in front of every choice that some groups reach, what is never chosen."""
+    done: set[tuple[int, int]] = set()
+    for id in groups:
+        group = removal.analysis.group(id)
+        for one in group.choices if group is not None else ():
+            place = (removal.analysis.web.dim(one.vertex)[0], one.choice.by)
+            if place not in done:
+                done.add(place)
+                _Fill(editor, removal, one, one.choice.by).put(one.choice.neutral)
+
+
 class _Fill:
     """The nodes in front of one input of one node."""
 
-    def __init__(self, editor: Editor, removal: Removal, statistic: Statistic, position: int) -> None:
+    def __init__(self, editor: Editor, removal: Removal, reason: Statistic | Chosen, position: int) -> None:
         net = removal.analysis.web
         self.editor, self.removal, self.position = editor, removal, position
-        self.node, self.centred = net.dim(statistic.vertex)[0], statistic.centred
+        self.node, self.centred = net.dim(reason.vertex)[0], isinstance(reason, Statistic) and reason.centred
         relation = net.relations[self.node]
         assert relation is not None
         self.relation: Relation = relation
@@ -61,6 +73,15 @@ class _Fill:
         zeroed = self._where(self.name, zero)
         result = self._where(self.name, self._mean(zeroed)) if self.centred else zeroed
         self.editor.redirect(self.node, self.position, result)
+
+    def put(self, neutral: float) -> None:
+        """Redirect the input to a tensor with a number, or the nearest there is, in place of removed elements."""
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            value = np.array(limits.min if neutral < 0 else limits.max, self.dtype)
+        else:
+            value = np.array(neutral).astype(self.dtype)
+        self.editor.redirect(self.node, self.position, self._where(self.name, self._constant(value)))
 
     def _where(self, kept: str, filling: str) -> str:
         """``kept`` where elements stay, ``filling`` elsewhere."""

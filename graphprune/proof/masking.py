@@ -1,7 +1,8 @@
 """The masked original: what a plan removes is set to zero, by the plan alone.
 
-So a wrong rewrite cannot hide in a wrong analysis. Zero is what the operator that reads a constant takes for zero: of
-quantised numbers the zero point, which may be held by another operator behind it.
+So a wrong rewrite cannot hide in a wrong analysis. In front of a choice (a softmax, a top-k) it is set to what is never
+chosen: -inf where the largest are. Zero is what the operator that reads a constant takes for zero: of quantised numbers
+the zero point, which may be held by another operator behind it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool 
                 value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]
             made[key] = editor.constant(entry.source, value, 0)
         editor.redirect(node, entry.input, made[key])
+    if removal is not None:
+        fill.never_chosen(editor, removal, [g.id for g in plan.groups if g.removed])
     if filled and removal is not None:
         fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical and g.removed])
     return editor.finish()

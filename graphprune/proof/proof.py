@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
 
+from graphprune.analysis.web import Positions
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, control, node_name
 from graphprune.proof import steady
@@ -326,6 +327,11 @@ def restrict(value: Values, name: str, removal: Removal) -> Values:
     for axis in range(value.ndim):
         if removal.touches(start + axis):
             value = np.take(value, removal.kept(start + axis), axis)
+    counted = removal.analysis.web.axis_of.get(Positions(name))
+    if counted is not None and removal.touches(counted):
+        place = np.zeros(removal.analysis.web.sizes[counted], value.dtype)
+        place[removal.kept(counted)] = np.arange(removal.size(counted))
+        value = place[value.astype(np.int64)]
     return value
 
 

@@ -7,6 +7,7 @@ from graphprune.relation.printing import facts, pattern, summarise
 from graphprune.relation.relation import (
     Axes,
     AxisMap,
+    Choice,
     Correction,
     Dim,
     IntArray,
@@ -24,6 +25,7 @@ __all__ = [
     "Axes",
     "AxisMap",
     "Builder",
+    "Choice",
     "Correction",
     "Dim",
     "IntArray",

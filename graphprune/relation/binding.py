@@ -14,7 +14,7 @@ import numpy as np
 
 from graphprune.relation.errors import FitError
 from graphprune.relation.notation import Line, Side, Term, bare, read
-from graphprune.relation.relation import Axes, AxisMap, Dim, Relation, Shape
+from graphprune.relation.relation import Axes, AxisMap, Choice, Dim, Relation, Shape
 from graphprune.relation.zero import Sum, Zero
 
 Laid = list[list[tuple[str, ...]] | None]
@@ -129,6 +129,7 @@ class _Binding:
                 pinned=reason if self.marks.get(name) == "!" else None,
                 statistic=statistic if self.marks.get(name) == "~" else None,
                 summed=self.marks.get(name) == "+",
+                choice=Choice() if self.marks.get(name) == "?" else None,
             )
             for name, size in self.sizes.items()
             if size != 1 or name in held

@@ -6,7 +6,7 @@ each a dim of its own (``x0``, ``x1``, ...); ``...`` is the same, right-aligned 
 is a pinned dim of that size; ``1`` is an axis without a dim; ``_`` an input that takes no part.
 
 Marks before a word: ``!`` pinned (no element can be removed), ``~`` a mean and a variance run over the dim, ``+`` a
-sum does.
+sum does, ``?`` a choice is made along it by what stands at its elements (a softmax, a top-k).
 ``|`` separates alternatives; the first whose ranks fit is taken.
 
 Axes of size 1 belong to no dim: nothing can be removed from them, and they broadcast.
@@ -32,7 +32,7 @@ class Term:
 
 Side = tuple[tuple[Term, ...] | None, ...]
 
-_TOKEN = re.compile(r"\s*(\.\.\.|[!~+]?\*?[A-Za-z0-9]+|[()])")
+_TOKEN = re.compile(r"\s*(\.\.\.|[!~+?]?\*?[A-Za-z0-9]+|[()])")
 
 
 @cache
@@ -131,4 +131,4 @@ def read(line: Line) -> tuple[tuple[Side, Side], ...]:
 
 def bare(word: str) -> str:
     """A word without its mark."""
-    return word.lstrip("!~+")
+    return word.lstrip("!~+?")

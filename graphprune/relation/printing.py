@@ -61,6 +61,7 @@ def facts(relation: Relation) -> Iterator[str]:
     yield from (_mask(i, holder) for i, holder in relation.masks.items())
     yield from (f"of degree {degree:g} in {i}" for i, degree in relation.degrees.items())
     yield from (f"{i} would be {_tensor(relation, axes)}" for i, axes in relation.vacant.items())
+    yield from (f"{_slot(slot)} counts {relation.dims[d].name}" for slot, d in relation.counts.items())
     if relation.moves is not None:
         yield f"moves {' '.join(map(str, relation.moves))}".strip()
     if relation.window is not None:

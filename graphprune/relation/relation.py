@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,26 @@ Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A choice along a dim, by what stands at its elements: a softmax shares out, a top-k picks.
+
+    An element at which ``neutral`` stands is never chosen, so that it may as well not be there. Where the dim is still
+    on an output, elements that are never chosen are zero on it.
+
+    Attributes:
+        neutral: -inf where the largest are chosen, inf where the smallest are.
+        count: how many are chosen at once: fewer must not be left.
+        kind: what users call an element that is chosen, or empty.
+        by: the input that holds what is chosen by.
+    """
+
+    neutral: float = -inf
+    count: int = 1
+    kind: str = ""
+    by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Dim:
     """A local dim of one node.
 
@@ -33,6 +54,7 @@ class Dim:
         statistic: the mean and the variance that run over this dim, in words, or None. Their mean is not kept exact.
         summed: a sum runs over the dim although it stays on the output (a norm): exact only where what is removed
             is zero.
+        choice: what is chosen along the dim, or None.
     """
 
     name: str
@@ -40,9 +62,10 @@ class Dim:
     pinned: str | None = None
     statistic: str | None = None
     summed: bool = False
+    choice: Choice | None = None
 
     def __str__(self) -> str:
-        mark = "!" if self.pinned else "~" if self.statistic else "+" if self.summed else ""
+        mark = "!" if self.pinned else "~" if self.statistic else "+" if self.summed else "?" if self.choice else ""
         return mark + self.name
 
 
@@ -148,6 +171,8 @@ class Relation:
         moves: where output 0 is input 0 as it is, in the order of these axes, and cut into axes anew; None: it is not.
         vacant: for inputs that are absent the axes that they would have, where the pattern says it.
         window: the window that a convolution slides over its input, where its geometry is known.
+        counts: for integer tensors whose values are positions along a dim, that dim: the indices that a top-k makes,
+            and those by which something is looked up.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
     """
@@ -176,6 +201,7 @@ class Relation:
     moves: tuple[int, ...] | None = None
     vacant: Mapping[int, Axes] = field(default_factory=dict)
     window: Window | None = None
+    counts: Mapping[Slot, int] = field(default_factory=dict)
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
 
     def reach(self, axes: Axes) -> set[int]:

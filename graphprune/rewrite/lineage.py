@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.web import Tensor
 from graphprune.model import Use
 from graphprune.relation import IntArray
 from graphprune.rewrite.removal import Removal
@@ -89,7 +90,7 @@ def _axes(removal: Removal, later: Analysis) -> Iterator[tuple[int, int]]:
     first = removal.analysis
     home = {name: k for k, node in enumerate(first.model.nodes) for name in node.output[:1]}
     for tensor, start in later.web.axis_of.items():
-        known: str | Use | None = tensor
+        known: Tensor | None = tensor
         if isinstance(tensor, Use):
             node = later.model.nodes[tensor.node]
             index = home.get(node.output[0]) if node.output else None

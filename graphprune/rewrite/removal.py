@@ -32,6 +32,7 @@ class Removal:
         self.moved: dict[int, IntArray] = {}
         for id, classes in selection.items():
             self._remove(id, classes)
+            self._left(id)
         for id, order in (orders or {}).items():
             self._reorder(id, order, selection.get(id, ()))
         verify(analysis, self)
@@ -50,6 +51,20 @@ class Removal:
             gone = chosen[labels]
             if gone.any():
                 self.gone[vertex] = self.gone[vertex] | gone if vertex in self.gone else gone
+
+    def _left(self, id: str) -> None:
+        """As many as are chosen at once must be left.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        for one in self._group(id).choices:
+            left, whole = self.size(one.vertex), self.analysis.web.sizes[one.vertex]
+            if left < one.choice.count:
+                raise InputError(
+                    f"{self.analysis.model.name}: {left} of {whole} would be left for node {one.node!r}, which picks "
+                    f"{one.choice.count} at once; remove fewer of group {id!r}"
+                )
 
     def _group(self, id: str) -> Group:
         group = self.analysis.group(id)
@@ -93,7 +108,7 @@ class Removal:
         """Sizes of all vertices after removal."""
         return [self.size(v) for v in range(len(self.analysis.web.sizes))]
 
-    def of(self, tensor: str | Use) -> dict[int, IntArray]:
+    def of(self, tensor: Tensor) -> dict[int, IntArray]:
         """For each axis of a tensor that loses elements, the removed ones."""
         net = self.analysis.web
         start = net.axis_of.get(tensor)

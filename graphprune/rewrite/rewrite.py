@@ -260,7 +260,8 @@ def _declared_shapes(removal: Removal, editor: Editor, cut: dict[str, Shape]) ->
     """Shapes written down for tensors inside the graph, constants and their aliases among them."""
     model = removal.analysis.model
     for value in editor.proto.graph.value_info:
-        shape = cut.get(model.root(value.name)) or removal.shape(value.name)
+        held = editor.initializers.get(value.name)  # one that holds positions may have got another value
+        shape = cut.get(model.root(value.name)) or (removal.shape(value.name) if held is None else tuple(held.dims))
         root = model.sources.get(model.root(value.name))
         before = removal.analysis.witness.shape(value.name) if root is None else root.shape
         dims = value.type.tensor_type.shape.dim

@@ -16,7 +16,7 @@ from graphprune.relation.binding import bind, pinned
 from graphprune.relation.errors import FitError
 from graphprune.relation.notation import Line
 from graphprune.relation.zero import Sum, Zero
-from graphprune.rules import control, microsoft
+from graphprune.rules import choosing, control, microsoft
 from graphprune.rules.classical import pinned_domains
 from graphprune.rules.node import NodeView, Rule, Unruled
 from graphprune.rules.table import TABLE
@@ -115,7 +115,7 @@ def rule(node: NodeView, where: str = "") -> Relation:
             raise Unruled("it has no rule; register one through the entry point group 'graphprune.rules'")
         if node.unknown:  # a rule would take it for one that is not there, and leave free what it must hold
             raise Unruled(f"its {node.unknown} has no known shape")
-        found = function(node)
+        found = choosing.moved_on(node, function(node))
         if not isinstance(found.zero, Zero) or not isinstance(found.sums, Sum):
             raise TypeError("what is zero is given as text: read it by Zero.parse, and sums by Sum.parse")
         missing = len(node.inputs) - len(found.inputs), len(node.outputs) - len(found.outputs)

@@ -168,7 +168,7 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
 
     Args:
         default: the axis where no attribute gives it.
-        outputs: ``same`` shape, ``one`` (the axis is reduced), or ``new`` (it has another size).
+        outputs: ``same`` shape, or ``one`` (the axis is reduced).
         zero: as in Relation.
     """
     Zero.parse(zero)
@@ -189,27 +189,12 @@ def along_axis(default: int = -1, outputs: str = "same", zero: str = "") -> Rule
                 sides.append(None)
             elif outputs == "same":
                 sides.append(axes)
-            elif outputs == "new":
-                sides.append([*axes[:axis], build.dim(given[axis], pinned=EVERY), *axes[axis + 1 :]])
             else:
                 middle = [AxisMap(())] if node.attributes.get("keepdims", 1) else []
                 sides.append([*axes[:axis], *middle, *axes[axis + 1 :]])
         return build.relation([axes] + [None] * (len(node.inputs) - 1), sides, zero=zero)
 
     return described(rule, "its axis is pinned, the others pass")
-
-
-def softmax(node: NodeView) -> Relation:
-    """Since opset 13 along one axis; before, over all axes from the given one on."""
-    if node.opset >= 13:
-        found = along_axis(-1)(node)
-    else:
-        shape = node.shape(0)
-        axis = node.axis(1)
-        build = Builder()
-        axes = [build.dim(s, pinned=EVERY if a >= axis else None) for a, s in enumerate(shape)]
-        found = build.relation([axes], [axes], zero="")
-    return replace(found, level=tuple(d for d, dim in enumerate(found.dims) if dim.pinned))
 
 
 def recurrent(gates: int) -> Rule:

@@ -189,7 +189,7 @@ def _python_slice(start: int, stop: int, step: int, size: int) -> slice:
 
 
 def gather(node: NodeView) -> Relation:
-    """With constant indices a lookup; with computed ones the looked-up axis is pinned."""
+    """With constant indices a lookup; with computed ones the looked-up axis is pinned, unless these were chosen."""
     data, picked = node.shape(0), node.inputs[1]
     if picked is None:
         raise Unruled("the shape of its indices is not known")
@@ -212,10 +212,12 @@ def gather(node: NodeView) -> Relation:
         return build.relation([axes, None], [target], operands=(Operand(1, refit),))
     if indices is not None:
         return _select_one(node, axis)
-    why = "its elements are looked up by indices that the model computes"
+    chosen = node.counts(1, data[axis])
+    why = None if chosen else "its elements are looked up by indices that the model computes"
     axes = [build.dim(s, pinned=why if a == axis else None) for a, s in enumerate(data)]
     own = build.like(picked)
-    return build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
+    relation = build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
+    return replace(relation, counts={("in", 1): axes[axis].dims[0]}) if chosen else relation
 
 
 def _select_one(node: NodeView, axis: int) -> Relation:
@@ -228,9 +230,10 @@ def _select_one(node: NodeView, axis: int) -> Relation:
 
 
 def gather_elements(node: NodeView) -> Relation:
-    """The looked-up axis is pinned; along the others, data and indices go together."""
+    """The looked-up axis is pinned unless positions on it were chosen; else data and indices go together."""
     data, picked = node.shape(0), node.shape(1)
     axis = node.axis(0)
+    chosen = node.counts(1, data[axis])
     build = Builder()
     why = "its elements are looked up one by one"
     axes, own = [], []
@@ -239,6 +242,7 @@ def gather_elements(node: NodeView) -> Relation:
             axes.append(build.dim(n))
             own.append(axes[-1])
         else:
-            axes.append(build.dim(n, pinned=why))
+            axes.append(build.dim(n, pinned=None if chosen and a == axis else why))
             own.append(build.dim(m, pinned=why))
-    return build.relation([axes, own], [own])
+    relation = build.relation([axes, own], [own])
+    return replace(relation, counts={("in", 1): axes[axis].dims[0]}) if chosen else relation

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphprune.relation import AxisMap, Builder, Relation
+from graphprune.relation import AxisMap, Builder, Choice, Relation
 from graphprune.relation.binding import bind
 from graphprune.relation.notation import Line
 from graphprune.relation.zero import Sum, Zero
+from graphprune.rules.choosing import EXPERT
 from graphprune.rules.computing import broadcast, gemm
 from graphprune.rules.node import NodeView, Rule, Unruled, described
 from graphprune.rules.statistics import MEAN, root_mean
@@ -86,17 +87,20 @@ def embedding_norm(node: NodeView) -> Relation:
 
 
 def experts(node: NodeView) -> Relation:
-    """MoE with sparse routing: the choice of experts is the model's own, so experts stay; hidden features may go."""
-    hidden = node.shape(4)[2]
-    inner = "f" if node.shape(2)[1] == hidden else "!f2"
+    """MoE with sparse routing: experts may go that are never chosen, as long as k are left; so may hidden features."""
+    inner = "f" if node.shape(2)[1] == node.shape(4)[2] else "!f2"
+    x = "!x" if node.attributes.get("use_sparse_mixer") else "x"  # it weighs the chosen ones by all
     pattern = (
-        f"... c, t !x, !x {inner} c, !x {inner}, !x c2 f, !x c2, !x f c, !x f -> ... c2"
+        f"... c, t {x}, {x} {inner} c, {x} {inner}, {x} c2 f, {x} c2, {x} f c, {x} f -> ... c2"
         if inner == "f"
-        else f"... c, t !x, !x {inner} c, !x {inner}, !x c2 !f, !x c2, _, _ -> ... c2"
+        else f"... c, t {x}, {x} {inner} c, {x} {inner}, {x} c2 !f, {x} c2, _, _ -> ... c2"
     )
-    return bind(
+    relation = bind(
         Line(pattern, zero="4+5", sums="0*2*4", macs="... x f c + ... x f c2"),
         node.inputs,
         node.outputs,
-        reason="experts are chosen by what the model computes, and a fused gate keeps its order",
+        reason="a fused gate keeps its order, and a sparse mixer weighs experts by each other",
     )
+    choice = Choice(count=int(node.attributes.get("k", 1)), kind=EXPERT, by=1)
+    dims = (replace(d, choice=choice) if d.name == x else d for d in relation.dims)
+    return replace(relation, dims=tuple(dims))

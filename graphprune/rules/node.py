@@ -26,6 +26,7 @@ class NodeView:
         values: for each input the value, where it is small and computed without weights or model inputs' contents.
         static: for each value, which of its entries are the same at every size of the inputs.
         unknown: which tensor is there, but has no known shape, in words; the first one, where there is any.
+        counted: for each input whose values are positions along a dim, the size of that dim; 0 for all others.
     """
 
     op: str
@@ -37,6 +38,7 @@ class NodeView:
     values: tuple[Values | None, ...]
     static: tuple[Values | None, ...] = ()
     unknown: str = ""
+    counted: tuple[int, ...] = ()
 
     def shape(self, index: int) -> Shape:
         """Shape of an input that must be there."""
@@ -86,6 +88,10 @@ class NodeView:
         if value is None:
             raise Unruled(f"its {attribute} (input {index}) are computed from the data")
         return value
+
+    def counts(self, index: int, size: int) -> bool:
+        """Whether the values of an input are positions along a dim of this size, which a node before it chose."""
+        return index < len(self.counted) and self.counted[index] == size > 1
 
     def followed(self, index: int, what: str) -> None:
         """Say no where an operand is there but its value is not known, so that it could not follow.

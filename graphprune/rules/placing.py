@@ -22,14 +22,16 @@ def passing(shape: Shape, held: Iterable[int], build: Builder, reason: str) -> l
 
 
 def gather_nd(node: NodeView) -> Relation:
-    """Axes that the indices cover are pinned; batch axes and those behind pass."""
+    """Axes that the indices cover are pinned, unless positions on one were chosen; batch axes and those behind pass."""
     data, picked = node.shape(0), node.shape(1)
     batch = int(node.attributes.get("batch_dims", 0))
     depth = picked[-1]
+    chosen = depth == 1 and node.counts(1, data[batch])
     build = Builder()
-    axes = passing(data, range(batch, batch + depth), build, LOOKED_UP)
+    axes = passing(data, () if chosen else range(batch, batch + depth), build, LOOKED_UP)
     own = [*axes[:batch], *build.like(picked[batch:-1]), build.dim(depth, pinned=LOOKED_UP)]
-    return build.relation([axes, own], [[*own[:-1], *axes[batch + depth :]]])
+    relation = build.relation([axes, own], [[*own[:-1], *axes[batch + depth :]]])
+    return replace(relation, counts={("in", 1): axes[batch].dims[0]}) if chosen else relation
 
 
 def scatter_nd(node: NodeView) -> Relation:
@@ -44,19 +46,21 @@ def scatter_nd(node: NodeView) -> Relation:
 
 
 def scatter_elements(node: NodeView) -> Relation:
-    """The axis is pinned; along the others, data, indices and updates go together where they are as long."""
+    """The axis is pinned unless positions on it were chosen; along the others all go together, where as long."""
     data, picked = node.shape(0), node.shape(1)
     axis = node.axis(0)
+    chosen = node.counts(1, data[axis])
     build = Builder()
-    axes = passing(data, [axis], build, LOOKED_UP)
+    axes = passing(data, () if chosen else [axis], build, LOOKED_UP)
     own = []
     for a, (n, m) in enumerate(zip(data, picked, strict=True)):
         if a != axis and n == m:
             own.append(axes[a])
         else:
-            axes[a] = build.dim(n, pinned=LOOKED_UP)
+            axes[a] = axes[a] if chosen and a == axis else build.dim(n, pinned=LOOKED_UP)
             own.append(build.dim(m, pinned=LOOKED_UP))
-    return build.relation([axes, own, own], [axes], zero="0+2")
+    relation = build.relation([axes, own, own], [axes], zero="0+2")
+    return replace(relation, counts={("in", 1): axes[axis].dims[0]}) if chosen else relation
 
 
 def tensor_scatter(node: NodeView) -> Relation:
@@ -71,13 +75,27 @@ def tensor_scatter(node: NodeView) -> Relation:
 
 
 def one_hot(node: NodeView) -> Relation:
-    """The new axis is pinned."""
+    """The new axis is pinned unless the indices are positions that were chosen."""
     target = node.out()
     axis = node.axis(-1, rank=len(target))
+    off = node.value(2)
+    whole = node.counted[0] if node.counted else 0
+    chosen = 1 < whole <= target[axis] and off is not None and not np.asarray(off).reshape(-1)[0]
     build = Builder()
-    axes = passing(target, [axis], build, "each element of it stands for one value of the indices")
+    axes = passing(target, () if chosen else [axis], build, "each element of it stands for one value of the indices")
     own = [axes[a] for a in range(len(target)) if a != axis]
-    return build.relation([own] + [None] * (len(node.inputs) - 1), [axes], zero="")
+    others = [None] * (len(node.inputs) - 1)
+    if not chosen:
+        return build.relation([own, *others], [axes], zero="")
+    named = build.dim(whole)
+    place = np.arange(target[axis])
+    axes[axis] = AxisMap(named.dims, np.where(place < whole, place, -1))  # more than these stand for none
+
+    def refit(value: Values | None, kept: Kept) -> Values | None:
+        return None if value is None else np.full_like(value, len(kept(OUT0, axis)))
+
+    relation = build.relation([own, *others], [axes], zero="", operands=(Operand(1, refit),))
+    return replace(relation, counts={("in", 0): named.dims[0]})
 
 
 def compress(node: NodeView) -> Relation:

@@ -13,6 +13,7 @@ from graphprune.relation import Relation
 from graphprune.relation.binding import bind, pinned
 from graphprune.relation.notation import Line, read
 from graphprune.rules import attention as a
+from graphprune.rules import choosing as ch
 from graphprune.rules import computing as c
 from graphprune.rules import cutting as k
 from graphprune.rules import moving as m
@@ -27,7 +28,7 @@ _UNARY_ZERO_TO_ZERO = """
     Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu BitCast
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
-_MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Xor"
+_MANY = "BitShift BitwiseOr BitwiseXor Greater GreaterOrEqual Less LessOrEqual Xor"
 _REDUCE_SUM = "ReduceL1"
 _REDUCE_SQUARES = "ReduceL2 ReduceSumSquare"
 _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
@@ -110,8 +111,8 @@ TABLE: dict[str, Rule] = {
     **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.linear(c.homogeneous(c.elementwise("+"), {}, joint=True)),
     "And": c.elementwise("0*1"),
-    "ArgMax": c.along_axis(0, "one"),
-    "ArgMin": c.along_axis(0, "one"),
+    "ArgMax": ch.extreme,
+    "ArgMin": ch.extreme,
     "Attention": a.attention,
     "AveragePool": c.linear(_POOL),
     "BatchNormalization": s.batch_normalization,
@@ -138,6 +139,7 @@ TABLE: dict[str, Rule] = {
     "Dropout": c.dropout,
     "DynamicQuantizeLinear": q.rounding(q.dynamic_quantiser),
     "Einsum": c.einsum,
+    "Equal": ch.equal,
     "Expand": c.linear(m.expand),
     "Flatten": m.reshape,
     "GRU": c.recurrent(3),
@@ -150,7 +152,7 @@ TABLE: dict[str, Rule] = {
     "GlobalMaxPool": line("n c !*x -> n c *y", "0", reason=c.EVERY),
     "GridSample": line("n c !*x, n !*y !e -> n c !*y", "0", reason="it is sampled at places that the model computes"),
     "GroupNormalization": s.group_normalization,
-    "Hardmax": c.softmax,
+    "Hardmax": ch.softmax,
     "Identity": c.copied(only_first(c.elementwise("0"))),
     "InstanceNormalization": s.instance_normalization,
     "LRN": line("n !c *s -> n !c *s", "0", reason="each channel is normalised by its neighbours"),
@@ -158,7 +160,7 @@ TABLE: dict[str, Rule] = {
     "LayerNormalization": s.layer_normalization(centred=True),
     "LinearAttention": a.linear_attention,
     "Log": c.elementwise("/0"),
-    "LogSoftmax": c.softmax,
+    "LogSoftmax": c.along_axis(-1),
     "LpNormalization": s.lp_normalization,
     "LpPool": _POOL,
     "MatMul": line(_MATMUL, "0*1", "... m k o"),
@@ -196,7 +198,7 @@ TABLE: dict[str, Rule] = {
     "Shape": m.sizes_only,
     "Size": m.sizes_only,
     "Slice": c.linear(k.slice_),
-    "Softmax": c.softmax,
+    "Softmax": ch.softmax,
     "SpaceToDepth": c.linear(m.space_to_depth),
     "Split": c.linear(k.split),
     "Sqrt": c.homogeneous(only_first(c.elementwise("0")), {0: 0.5}),
@@ -206,7 +208,7 @@ TABLE: dict[str, Rule] = {
     "SwiGLU": c.elementwise("0*1"),
     "TensorScatter": p.tensor_scatter,
     "Tile": c.linear(m.tile),
-    "TopK": c.along_axis(-1, "new"),
+    "TopK": ch.top_k,
     "Transpose": m.transpose,
     "Trilu": p.whole(-1, -2, reason="a triangle of it stays"),
     "Unsqueeze": m.reshape,

@@ -12,7 +12,7 @@ import numpy as np
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.contractions import Contraction
 from graphprune.errors import InputError
-from graphprune.passes.choose import attribution, magnitude, surgeon
+from graphprune.passes.choose import attribution, magnitude, routed, surgeon
 from graphprune.progress import Steps, unseen
 from graphprune.run import usercode
 from graphprune.run.moments import FloatArray
@@ -116,7 +116,8 @@ def rank(
     - ``magnitude``: the norm of the weights (see ``magnitude``);
     - ``random``: for comparison.
 
-    A group that nothing in the contractions sums over goes by magnitude, as does one whose gradients stop.
+    A group that nothing in the contractions sums over goes by magnitude, as does one whose gradients stop. Where
+    classes are picked by what the model computes (experts), what is lost without each is measured (see ``routed``).
 
     Args:
         given: what may be looked at.
@@ -128,6 +129,16 @@ def rank(
     Returns:
         Rankings by group id; and for groups of which there are no gradients where these are asked for, why not.
     """
+    found, why = _rank(given, groups, criterion, progress, most)
+    picked = [group for group in groups if group.picked and criterion in NEED_INPUTS]
+    losses = routed.losses(given.analysis, picked, given.feeds)
+    found |= {g.id: Ranking(losses[g.id], _errors(g, losses[g.id])) for g in picked if g.id in losses}
+    return found, {id: text for id, text in why.items() if id not in losses}
+
+
+def _rank(
+    given: Given, groups: Sequence[Group], criterion: str, progress: Steps, most: float
+) -> tuple[dict[str, Ranking], dict[str, str]]:
     rng, analysis, contractions = np.random.default_rng(given.seed), given.analysis, given.contractions
     by_weights = magnitude.score(analysis, groups) if criterion != "random" else {}
 

@@ -39,6 +39,8 @@ UNASKED = "nothing is asked of it"
 """Why a group stays where others have ratios of their own, and there is none for the rest."""
 DEARER = "what reads it would lose more than what reads others"
 """Why a group stays where losses say who gives."""
+SHARED_OUT = "what a softmax shares out over has a meaning of its own"
+"""Why a group stays whose removal gives all of it to the others."""
 EMPTIED = "an axis would be left empty"
 """Why no more of a group goes where groups share an axis."""
 STRANGE = "after the last round it is no group of the original, in whose terms the plan is told"
@@ -93,6 +95,8 @@ class Chosen:
 
 def _of(groups: Together, align: Align) -> Steps:
     """The multiples of groups that go together: such that suit all that are named."""
+    if align is None and all(g.picked for g in groups.members):
+        return (1,)  # how many weights there are to look up is no width
     if isinstance(align, Mapping):
         named = [_steps(align[g.id]) for g in groups.members if g.id in align]
         longest = max(map(len, named), default=0)
@@ -149,6 +153,8 @@ def candidates(
             why = f"it would change {shown}, which nothing carries from an output to an input"
             remedy = "name it by --include"
             untouched.append(Untouched(why, remedy=remedy, group=group.id, cause=Cause.INTERFACE))
+        elif group.choices and not group.picked and not inside:
+            untouched.append(Untouched(SHARED_OUT, remedy="name it by --include", group=group.id, cause=Cause.ASKED))
         elif group.statistical and not allow_statistical:
             why = f"statistical: {group.statistics[0].text}"
             untouched.append(Untouched(why, group=group.id, cause=Cause.STATISTICAL))
@@ -220,9 +226,9 @@ def select(
     sets = ties.together(analysis, groups, going(groups, usual(ratio, own), whole))
     for one in sets:
         size = (whole or {}).get(one.id, one.size)
-        share, cap = least(one, own, ratio), least(one, most, one.size - 1)
+        share, cap = least(one, own, ratio), least(one, most, one.most)
         wanted = falls(one, share, whole)
-        asked = min(wanted, cap)
+        asked = min(wanted, cap, one.most)
         numbers[one.id] = count(analysis, one, asked, align)
         if not share:
             why[one.id] = UNASKED, Cause.ASKED
@@ -246,7 +252,7 @@ def select(
 def falls(groups: Together, share: float, whole: Mapping[str, int] | None) -> int:
     """How many classes a share comes to, less what has gone before, before widths are rounded."""
     size = (whole or {}).get(groups.id, groups.size)
-    return max(0, min(int(share * size + 1e-9) - (size - groups.size), len(groups.free), groups.size - 1))
+    return max(0, min(int(share * size + 1e-9) - (size - groups.size), groups.most))
 
 
 Number = TypeVar("Number", int, float)

@@ -59,5 +59,5 @@ def weigh(
 def _first(group: Group, ranking: Ranking) -> IntArray:
     """The classes that would go first."""
     free = np.flatnonzero(~group.pinned)
-    count = min(max(1, int(SHARE * group.size)), len(free), group.size - 1)
+    count = min(max(1, int(SHARE * group.size)), len(free), group.size - group.least)
     return np.asarray(free[np.argsort(ranking.scores[free], kind="stable")][:count], np.int64)

@@ -59,6 +59,11 @@ class Together:
         return np.flatnonzero(~np.logical_or.reduce([g.pinned for g in self.members]))
 
     @property
+    def most(self) -> int:
+        """How many classes may go: some cannot, and as many stay as are chosen at once, or one."""
+        return min(self.size - max(g.least for g in self.members), len(self.free))
+
+    @property
     def macs(self) -> FloatArray:
         """Multiply-accumulates that each class is worth in all groups; shape ``[size]``."""
         return np.asarray(sum(g.macs for g in self.members))

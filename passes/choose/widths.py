@@ -57,8 +57,8 @@ class Unit:
 
     @property
     def most(self) -> int:
-        """How many classes may go, whatever else is asked for: some cannot, and one stays."""
-        return min(min(one.size - 1, len(one.free)) * self.step(one) for one in self.sets)
+        """How many classes may go, whatever else is asked for (see ``Together.most``)."""
+        return min(one.most * self.step(one) for one in self.sets)
 
     @cached_property
     def members(self) -> tuple[Group, ...]:

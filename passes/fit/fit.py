@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
-from graphprune.passes.fit import compensation, waved
+from graphprune.passes.fit import compensation, merging, waved
 from graphprune.passes.rounds import Reference, cutting, unfitted
 from graphprune.passes.state import State
 
@@ -45,10 +45,13 @@ class Fit(Pass):
     def call(self, state: State) -> State:
         """Fit, and list the weights that changed in the plan."""
         state = unfitted(state)
-        made = compensation.compensate(
-            self.method, reference(state), cutting(state).done, state.progress.begin(self.name)
-        )
-        plan = replace(state.plan, compensated=renewed(state.plan.compensated, made.entries))
+        done, progress = cutting(state).done, state.progress.begin(self.name)
+        merged: list[dict[str, Any]] = []
+        batches = state.batches(state.original)
+        if self.method == "refit" and batches is not None:
+            done, merged = merging.merge(cutting(state).analysis, done, batches)
+        made = compensation.compensate(self.method, reference(state), done, progress)
+        plan = replace(state.plan, compensated=renewed(state.plan.compensated, [*merged, *made.entries]))
         found = state.having(Fits(made.fits), model=made.model, plan=plan)
         return found if self.method == "fold" else found.noting(*_inside(state))
 

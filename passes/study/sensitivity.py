@@ -176,7 +176,7 @@ def _studied(opened: Opened, levels: Sequence[float], jobs: int | None, shard: S
 
 def _count(one: Together, level: float) -> int:
     """How many classes a level stands for: at least one, and not all."""
-    return min(max(1, int(level * one.size + 1e-9)), len(one.free), one.size - 1)
+    return min(max(1, int(level * one.size + 1e-9)), one.most)
 
 
 def _curve(one: Together, found: Mapping[float, Found | None], whole: float | None, before: tuple[int, int]) -> Curve:

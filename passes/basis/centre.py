@@ -155,7 +155,7 @@ def _tied(analysis: Analysis, mixing: Mixing, written: Sequence[Use]) -> list[Us
         for meeting in segment.meetings:
             both = [tensors[(meeting.node, ("in", i))] for i in (meeting.left, meeting.right)]
             for one in both:
-                found += [one] if isinstance(one, Use) else _behind(analysis, one)
+                found += [one] if isinstance(one, Use) else _behind(analysis, one) if isinstance(one, str) else []
     roots = {analysis.root(use) for use in written}
     return [use for use in found if analysis.root(use) in roots]
 

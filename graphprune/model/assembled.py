@@ -10,6 +10,8 @@ by the tensors that it reads and makes. It is folded as a whole where
 2. all weights that it reads and makes have one type, so that nothing loses its quantised or half-precision form;
 3. what comes out of it is no larger than what goes in and is read by nothing else, so that no file grows.
 
+ONNX Runtime computes it, as it would at run time.
+
 What is only turned, converted or scaled is followed to its source instead (see ``graphprune.analysis.origins``), and
 keeps the name that the training code knows. Only sizes and types decide; no operator is named.
 """
@@ -23,6 +25,7 @@ from math import prod
 
 import networkx as nx
 import numpy as np
+import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from graphprune.model.model import Model
@@ -147,43 +150,61 @@ def _size(names: Iterable[str], kinds: Kinds) -> int:
     return sum(prod(kinds[name].shape) for name in names)
 
 
-def tensors(model: Model, part: Part) -> Iterator[tuple[TensorProto, Callable[[], Values] | None]]:
-    """What is made as initializers; each with what makes its value when it is asked for, where weights lie outside.
+@dataclass(frozen=True)
+class Made:
+    """A constant that is made.
 
-    So a model that is larger than the memory stays outside of it.
+    Attributes:
+        tensor: the initializer that holds it, or says how large it is.
+        later: what makes its value when it is asked for, where weights lie outside of the file; else None.
+    """
+
+    tensor: TensorProto
+    later: Callable[[], Values] | None = None
+
+
+def made(model: Model, part: Part) -> list[Made]:
+    """What comes out of a part, one weight at a time in memory where weights lie outside of the file.
+
+    Nothing where ONNX Runtime does not run it: then the model stays as it is.
     """
     held = [model.initializers[name] for name in part.reads if name in model.initializers]
     outside = [tensor for tensor in held if tensor.data_location == TensorProto.EXTERNAL]
+    found = []
     for name in part.results:
-        value = _value(model, name)
+        try:
+            value = _value(model, name)
+        except Exception:  # ONNX Runtime's exceptions share no base class
+            return []
         if outside:
             tensor = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
             tensor.data_location = TensorProto.EXTERNAL  # where it comes from, and its own size
             tensor.external_data.extend(entry for entry in outside[0].external_data if entry.key == "location")
             tensor.external_data.add(key="length", value=str(value.nbytes))
-            yield tensor, partial(_value, model, name)
+            found.append(Made(tensor, partial(_value, model, name)))
         else:
-            yield numpy_helper.from_array(value, name), None
+            found.append(Made(numpy_helper.from_array(value, name)))
+    return found
 
 
 def _value(model: Model, name: str) -> Values:
-    """A constant, computed from those that it is made of."""
-    from onnx.reference import ReferenceEvaluator  # slow to import, and seldom needed
-
-    wanted, nodes, feeds = {name}, list[NodeProto](), dict[str, Values]()
+    """A constant, computed from those that it is made of, as it is when the model runs."""
+    wanted, nodes = {name}, list[NodeProto]()
     for index in range(model.producer[name], -1, -1):
         node = model.nodes[index]
-        made = wanted & set(node.output)
-        if made and not made & set(model.sources):
+        own = wanted & set(node.output)
+        if own and not own & set(model.sources):
             nodes.append(node)
             wanted.update(n for n in node.input if n)
-    for read in sorted(wanted & set(model.sources)):
-        feeds[read] = model.array(read)
-    graph = helper.make_graph(
-        nodes[::-1],
-        "constants",
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()],
-        [ValueInfoProto(name=name)],
-    )
-    made_of = helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=model.proto.ir_version)
-    return np.ascontiguousarray(ReferenceEvaluator(made_of).run([name], feeds)[0])
+    feeds = {read: np.asarray(model.array(read)) for read in sorted(wanted & set(model.sources))}
+    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
+    proto.graph.name = "constants"
+    proto.graph.node.extend(nodes[::-1])
+    proto.graph.output.append(ValueInfoProto(name=name))
+    for read, value in feeds.items():
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        proto.graph.input.append(helper.make_tensor_value_info(read, kind, value.shape))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.ascontiguousarray(session.run([name], feeds)[0])

@@ -42,10 +42,10 @@ def _inline(model: Model) -> Model:
 
 
 def _assemble(model: Model) -> Model:
-    parts = assembled.find(model)
-    if not parts:
+    made = {part: assembled.made(model, part) for part in assembled.find(model)}
+    gone = {i for part, constants in made.items() for i in part.nodes if constants}
+    if not gone:
         return model
-    gone = {i for part in parts for i in part.nodes}
     needed, touched = assembled.held(model), set[str]()
     for index in reversed(range(len(model.nodes))):
         node = model.nodes[index]
@@ -62,11 +62,10 @@ def _assemble(model: Model) -> Model:
     lost = {name for i in gone for name in model.nodes[i].output} | (touched - needed)
     proto.graph.value_info.extend(value for value in model.graph.value_info if value.name not in lost)
     lazy = dict(model.lazy)
-    for part in parts:
-        for tensor, later in assembled.tensors(model, part):
-            proto.graph.initializer.append(tensor)
-            if later is not None:
-                lazy[tensor.name] = later
+    for constant in (c for constants in made.values() for c in constants):
+        proto.graph.initializer.append(constant.tensor)
+        if constant.later is not None:
+            lazy[constant.tensor.name] = constant.later
     return Model(proto, model.path, lazy=lazy, original=model.source)
 
 

@@ -26,7 +26,7 @@ _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 def canonicalize(model: Model) -> Model:
     """The model in canonical form; tensors are shared with it, not copied."""
-    return _split(_flatten(_assemble(_inline(model))))
+    return _split(_flatten(assemble(_inline(model))))
 
 
 def _inline(model: Model) -> Model:
@@ -41,7 +41,8 @@ def _inline(model: Model) -> Model:
     return Model(proto, model.path, lazy=model.lazy, original=model.source)
 
 
-def _assemble(model: Model) -> Model:
+def assemble(model: Model) -> Model:
+    """The model with constants in place of what puts them together; itself where there is nothing of the kind."""
     made = {part: assembled.made(model, part) for part in assembled.find(model)}
     gone = {i for part, constants in made.items() for i in part.nodes if constants}
     if not gone:

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 import graphprune
 from graphprune.model import assembled, load
 from graphprune.model.canonical import canonicalize
+from graphprune.rewrite.statedict import narrow
 from models.small import Net
 from tests import helpers
 
@@ -133,3 +134,15 @@ def elsewhere() -> ModelProto:
 def test_what_must_stay_as_it_is(make: Callable[[], ModelProto]) -> None:
     model = load(make())
     assert not assembled.find(model)
+
+
+def test_weights_of_the_training_code_lose_the_same_gates() -> None:
+    """The state dict has the order of gates that the file stores, and the plan speaks of the order that runs."""
+    model = recurrent(directions=1)
+    stored = {name: value for name, value in helpers.constants(model).items() if len(value) == 64 and value.ndim == 2}
+    plan = graphprune.prune(model, ratio=0.25, align=1).plan
+    found = narrow(load(model), plan, {f"weight.{k}": value for k, value in enumerate(stored.values())})
+    assert [value.shape for value in found.tensors.values()] == [(48, 15), (48, 12)]
+    (gone,) = (g.removed for g in plan.groups if g.size == 16)
+    rows = np.concatenate([16 * gate + np.array(gone) for gate in range(4)])
+    assert all(sorted(removed[0]) == sorted(rows) for removed in found.removed.values())

@@ -2,8 +2,8 @@
 
 Exporters write a recurrent weight as stretches of several stored ones, joined in another order of gates, and a
 normalised one as a weight divided by its own norm. No element of such a weight can be followed to one place in the
-file, so nothing of it could be cut. What takes part hangs together
-by the tensors that it reads and makes. It is folded as a whole where
+file, so nothing of it could be cut. What takes part hangs together by the tensors that it reads and makes, and is
+folded as a whole where
 
 1. an element of it comes from several places or goes to several: a node makes more than each tensor that it reads
    holds (a join), or a tensor is read more than once (a cut into pieces, or a weight beside its own norm);

@@ -317,6 +317,12 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         ),
         ("ts13", "dynamo18s"),
     ),
+    "gru-wide": (  # so large that the exporter leaves the reordering of its gates in the graph
+        lambda: Case(
+            own.Tagger(nn.GRU, 96), {"ids": torch.randint(0, 100, (2, 12))}, {"ids": {0: "batch", 1: "sequence"}}
+        ),
+        ("dynamo18",),
+    ),
     "inception": (lambda: _image(classifiers.inception()), ("ts9", "dynamo18")),
     "llama": (lambda: _decoder(hf.LlamaForCausalLM(_small(hf.LlamaConfig, **_KV))), ("dynamo18", "dynamo23")),
     "llama-cache": (_cached, ("dynamo18",)),
@@ -325,6 +331,12 @@ ZOO: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
             own.Tagger(nn.LSTM), {"ids": torch.randint(0, 100, (2, 12))}, {"ids": {0: "batch", 1: "sequence"}}
         ),
         ("ts9", "dynamo18s"),
+    ),
+    "lstm-wide": (
+        lambda: Case(
+            own.Tagger(nn.LSTM, 96), {"ids": torch.randint(0, 100, (2, 12))}, {"ids": {0: "batch", 1: "sequence"}}
+        ),
+        ("dynamo18",),
     ),
     "mamba-like": (
         lambda: Case(own.Selective(), {"ids": torch.randint(0, 100, (2, 6))}, {"ids": {0: "batch"}}),

@@ -1,8 +1,9 @@
 """The form of a model that is analysed and rewritten: what the file shares is apart, what it wraps is laid open.
 
 1. Functions of the model's own are inlined where they are called (by ONNX's inliner, on a copy without weights).
-2. The bodies of If, Loop and Scan are laid open (see ``graphprune.model.control``).
-3. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
+2. Constants that are put together from pieces of others become constants (see ``graphprune.model.assembled``).
+3. The bodies of If, Loop and Scan are laid open (see ``graphprune.model.control``).
+4. A constant that is computed (a dequantised weight, a transposed one) and read in several places becomes one for each,
    as each use of an initializer is one. The copies are named ``<tensor>@<reader's output>:<input>``, which is there to
    be read by people; which tensors are copies stands in ``Model.copies``.
 
@@ -17,7 +18,7 @@ import onnx.inliner
 from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from graphprune.model import Model, Use, control, names
+from graphprune.model import Model, Use, assembled, control, names
 from graphprune.rules.control import DOMAIN
 
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
@@ -25,7 +26,7 @@ _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 def canonicalize(model: Model) -> Model:
     """The model in canonical form; tensors are shared with it, not copied."""
-    return _split(_flatten(_inline(model)))
+    return _split(_flatten(assemble(_inline(model))))
 
 
 def _inline(model: Model) -> Model:
@@ -38,6 +39,35 @@ def _inline(model: Model) -> Model:
     proto = onnx.inliner.inline_local_functions(bare)
     proto.graph.initializer.extend(model.graph.initializer)
     return Model(proto, model.path, lazy=model.lazy, original=model.source)
+
+
+def assemble(model: Model) -> Model:
+    """The model with constants in place of what puts them together; itself where there is nothing of the kind."""
+    made = {part: assembled.made(model, part) for part in assembled.find(model)}
+    gone = {i for part, constants in made.items() for i in part.nodes if constants}
+    if not gone:
+        return model
+    needed, touched = assembled.held(model), set[str]()
+    for index in reversed(range(len(model.nodes))):
+        node = model.nodes[index]
+        if index in gone or (touched & set(node.output) and not needed & set(node.output)):
+            gone.add(index)  # also what computed only the sizes and positions of the pieces
+            touched.update(node.input)
+        else:
+            needed.update(node.input)
+    proto = ModelProto()
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"node", "initializer", "value_info"})
+    proto.graph.node.extend(node for i, node in enumerate(model.nodes) if i not in gone)
+    proto.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed or t.name not in touched)
+    lost = {name for i in gone for name in model.nodes[i].output} | (touched - needed)
+    proto.graph.value_info.extend(value for value in model.graph.value_info if value.name not in lost)
+    lazy = dict(model.lazy)
+    for constant in (c for constants in made.values() for c in constants):
+        proto.graph.initializer.append(constant.tensor)
+        if constant.later is not None:
+            lazy[constant.tensor.name] = constant.later
+    return Model(proto, model.path, lazy=lazy, original=model.source)
 
 
 def _flatten(model: Model) -> Model:

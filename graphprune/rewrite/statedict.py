@@ -16,6 +16,7 @@ import numpy as np
 
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.model.canonical import assemble
 from graphprune.relation import IntArray, Shape, Values
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan, Slice
@@ -78,6 +79,7 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
             f"{model.name}: the plan takes out whole blocks ({plan.blocks[0].id}, ...); take these layers out of the "
             "training code and its state dict first, and give a plan for what is left"
         )
+    model = assemble(model)
     replay.check_slices(plan, model)
     matcher = _Matcher(model, plan, state)
     found = Narrowed(dict(state))

@@ -25,6 +25,7 @@ from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.fit import compensation
 from graphprune.passes.fit.fit import Fit
 from graphprune.passes.judge import Validate
+from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.replay import ReplayBlocks, ReplayGroups, SameSlices
 from graphprune.passes.smaller import Smaller
@@ -33,6 +34,7 @@ from graphprune.passes.sparse.passes import Permute, Sparsify
 from graphprune.passes.sparse.store import STORES, Store
 from graphprune.passes.sparse.store import check as check_store
 from graphprune.passes.state import Job
+from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
 from graphprune.verdict.checks import Checks
@@ -45,6 +47,8 @@ class Wish:
     Attributes:
         target: what the result is to come to, in place of a ratio; None for none.
         search: how long better allocations are looked for, in each round.
+        low_rank: which weights become products of two, behind the fits; None for none.
+        vocabulary: which ids stay, last of all; None for all.
     """
 
     ratio: float = 0.0
@@ -60,6 +64,8 @@ class Wish:
     target: Meet | None = None
     uniform_widths: bool = False
     search: str | None = None
+    low_rank: LowRank | None = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def asks(self) -> bool:
@@ -153,11 +159,12 @@ def pruning(
     thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
     for earlier in thinned[:-1]:
         passes += [earlier, *short]
-    passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *full]
+    passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *_there(wish.low_rank), *full]
     if wish.target is not None:
         passes.append(wish.target)
     if chosen:
         passes.append(Smaller())
+    passes += _there(wish.vocabulary)
     if store != STORES[0]:
         passes.append(Store(store))
     return Recipe(tuple(passes + _judged(checks)), job)
@@ -198,7 +205,11 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
         again = Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names)
         again.request.resolved(calibrated=False)
         passes.append(again)
-    return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
+    passes += _there(LowRank.again(plan.factored))
+    if plan.groups:
+        passes.append(Smaller())
+    passes += _there(Vocabulary.again(plan.vocabulary))
+    return Recipe(tuple(passes), own)
 
 
 def _fitted(compensate: str) -> list[Pass]:
@@ -228,6 +239,10 @@ def _sparse(request: sparse.Request, compensate: str) -> Sparsify:
     globs: Mapping[str, Any] = {"include": scope.include, "exclude": scope.exclude, "also": scope.also}
     assert request.method is not None
     return Sparsify(request.pattern, request.method, compensate, request.amount, **globs, rewind=request.rewind)
+
+
+def _there(one: Pass | None) -> list[Pass]:
+    return [] if one is None else [one]
 
 
 def _judged(checks: Checks | None) -> list[Pass]:

@@ -18,6 +18,7 @@ from graphprune.cli.options import (
     show,
     time_options,
 )
+from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
@@ -29,11 +30,13 @@ from graphprune.passes import recipes
 from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.fit.compensation import COMPENSATIONS
+from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
+from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
 
@@ -42,6 +45,7 @@ from graphprune.verdict.checks import Checks
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
 @wish_options
+@reshaping_options
 @target_options
 @block_options
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
@@ -67,6 +71,8 @@ def command(
     model: Path,
     output: Path | None,
     wish: recipes.Wish,
+    low_rank: LowRank | None,
+    vocabulary: Vocabulary | None,
     meet: Meet | None,
     blocks: Request | None,
     calibration: str | None,
@@ -97,13 +103,18 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if not (wish.asks or meet or blocks):
-        raise click.UsageError("nothing is asked for: give --target, --ratio, --blocks or --remove-block")
+    if not (wish.asks or meet or blocks or low_rank or vocabulary):
+        raise click.UsageError(
+            "nothing is asked for: give --target, --ratio, --blocks, --remove-block, --low-rank, --vocabulary or "
+            "--keep-tokens"
+        )
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     recipe = recipes.pruning(
-        replace(wish, target=meet and replace(meet, blocks=blocks is not None)),
+        replace(
+            wish, low_rank=low_rank, vocabulary=vocabulary, target=meet and replace(meet, blocks=blocks is not None)
+        ),
         job,
         blocks,
         None if pattern is None else sparse.Request(pattern, method, permute, amount),

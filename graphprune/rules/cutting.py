@@ -215,7 +215,8 @@ def gather(node: NodeView) -> Relation:
     why = "its elements are looked up by indices that the model computes"
     axes = [build.dim(s, pinned=why if a == axis else None) for a, s in enumerate(data)]
     own = build.like(picked)
-    return build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
+    relation = build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
+    return replace(relation, numbers={1: d for d in axes[axis].dims})
 
 
 def _select_one(node: NodeView, axis: int) -> Relation:

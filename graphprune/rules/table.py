@@ -27,7 +27,8 @@ _UNARY_ZERO_TO_ZERO = """
     Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu BitCast
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
-_MANY = "BitShift BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Xor"
+_MANY = "BitShift BitwiseOr BitwiseXor Xor"
+_COMPARING = "Equal Greater GreaterOrEqual Less LessOrEqual"
 _REDUCE_SUM = "ReduceL1 ReduceL2 ReduceSum ReduceSumSquare"
 _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
 
@@ -103,13 +104,14 @@ _POOL = line("n c !*x -> n c !*y", "0")
 TABLE: dict[str, Rule] = {
     **{op: only_first(c.elementwise("0")) for op in _UNARY_ZERO_TO_ZERO.split()},
     **{op: c.elementwise() for op in (_UNARY + " " + _MANY).split()},
+    **{op: c.comparing(c.elementwise()) for op in _COMPARING.split()},
     **{op: s.reduce("sum") for op in _REDUCE_SUM.split()},
     **{op: s.reduce("order") for op in _REDUCE_ORDER.split()},
     **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.homogeneous(c.elementwise("+"), {}, joint=True),
     "And": c.elementwise("0*1"),
-    "ArgMax": c.along_axis(0, "one"),
-    "ArgMin": c.along_axis(0, "one"),
+    "ArgMax": c.comparing(c.along_axis(0, "one")),
+    "ArgMin": c.comparing(c.along_axis(0, "one")),
     "Attention": a.attention,
     "AveragePool": _POOL,
     "BatchNormalization": s.batch_normalization,

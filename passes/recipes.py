@@ -159,7 +159,9 @@ def pruning(
     thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
     for earlier in thinned[:-1]:
         passes += [earlier, *short]
-    passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *_there(wish.low_rank), *full]
+    last = thinned[-1:] if request is not None else _fitted(compensate) if passes else []
+    lower = _there(wish.low_rank)
+    passes += [*last, *lower, *full] if request is None else [*lower, *last, *full]
     if wish.target is not None:
         passes.append(wish.target)
     if chosen:

@@ -32,6 +32,9 @@ HELD = 4
 _RIDGE = 1e-3
 """Of the mean of C's diagonal, what is added to it: directions that few inputs take are not without worth."""
 
+_UNSEEN = 0.25
+"""What part of the weight of a table's rows lies on all of them alike."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -207,9 +210,10 @@ class _Counts:
             self.parts[int(run % HELD == HELD - 1)] += np.bincount(rows, minlength=self.site.sums)
 
     def told(self) -> tuple[FloatArray, FloatArray | None]:
-        """Frequencies; rows that never came count as if they had come once in all."""
+        """Frequencies; a part of the weight lies on all rows alike, since others may come than those that were seen."""
         fitted, held = self.parts
-        return (fitted + 1 / len(fitted)) / (fitted.sum() + 1), held / held.sum() if held.any() else None
+        seen = (1 - _UNSEEN) * fitted / max(fitted.sum(), 1) + _UNSEEN / len(fitted)
+        return seen, held / held.sum() if held.any() else None
 
 
 def _observed(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from graphprune.passes.rank.spectra import Spectrum
 from graphprune.relation import IntArray
+from graphprune.run.moments import FloatArray
 
 Saving = Callable[[int, int], float]
 """Of a weight, by its number, what is saved at a rank."""
@@ -21,6 +22,8 @@ _STEP = 8
 """Ranks are multiples of this: kernels work in blocks."""
 TOLERATED = 0.01
 """What ``auto`` lets each weight lose of the energy of what it makes."""
+SWAY = 1e-4
+"""And what it lets outputs lose by that, as far as gradients tell, beside their variance."""
 
 
 def ranks(one: Spectrum) -> IntArray:
@@ -30,18 +33,27 @@ def ranks(one: Spectrum) -> IntArray:
     return np.arange(_STEP, min(most, len(one.lost) - 1) + 1, _STEP)
 
 
-def within(spectra: Sequence[Spectrum], saved: Saving, tolerated: float = TOLERATED) -> dict[int, int]:
-    """Ranks at which no weight loses more than a share, by the number of the weight; those that save nothing are out."""
+def within(spectra: Sequence[Spectrum], saved: Saving, worth: FloatArray | None) -> dict[int, int]:
+    """Ranks at which no weight loses more than is tolerated, by the number of the weight; those that save are in."""
     chosen = {}
     for number, one in enumerate(spectra):
-        fine = [int(r) for r in ranks(one) if one.lost[r] <= tolerated and saved(number, int(r)) > 0]
+        most = TOLERATED if worth is None else min(TOLERATED, SWAY / max(float(worth[number]), 1e-30))
+        fine = [int(r) for r in ranks(one) if one.lost[r] <= most and saved(number, int(r)) > 0]
         if fine:
             chosen[number] = fine[0]
     return chosen
 
 
-def cheapest(spectra: Sequence[Spectrum], saved: Saving, wanted: float) -> tuple[dict[int, int], float]:
+def cheapest(
+    spectra: Sequence[Spectrum], saved: Saving, worth: FloatArray | None, wanted: float
+) -> tuple[dict[int, int], float]:
     """Ranks by the number of the weight that save what is wanted and lose least.
+
+    Args:
+        spectra: what weights lose.
+        saved: what is saved.
+        worth: for each weight what all that it makes is worth; None where all are worth the same.
+        wanted: what is to be saved.
 
     Returns:
         The ranks; and what they save, which is less than wanted where no ranks save that.
@@ -50,7 +62,7 @@ def cheapest(spectra: Sequence[Spectrum], saved: Saving, wanted: float) -> tuple
     for number, one in enumerate(spectra):
         own = ranks(one)[::-1]
         gains = np.array([0.0, *(saved(number, int(r)) for r in own)])
-        losses = np.array([0.0, *one.lost[own]])
+        losses = np.array([0.0, *one.lost[own] * (1.0 if worth is None else worth[number])])
         curves.append((np.array([0, *own]), gains, losses))
         corners = _hull(gains, losses)
         for before, after in zip(corners, corners[1:], strict=False):

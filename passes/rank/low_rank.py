@@ -14,12 +14,13 @@ from graphprune.analysis.factors import Site, Whole, find_sites
 from graphprune.errors import InputError, ProofError, TargetError
 from graphprune.model import Model
 from graphprune.passes.contract import Pass
-from graphprune.passes.rank import allocation, spectra
+from graphprune.passes.rank import allocation, spectra, weighing
 from graphprune.passes.rank.spectra import Spectrum
 from graphprune.passes.rounds import Restructured, sizes
 from graphprune.passes.state import State
 from graphprune.proof.difference import OutputError, compare
 from graphprune.rewrite.factor import factor
+from graphprune.run.moments import FloatArray
 from graphprune.run.runtime import generate, run, session
 
 AUTO, KINDS = "auto", ("params", "macs")
@@ -44,7 +45,7 @@ class LowRank(Pass):
 
     Attributes:
         share: of the model's parameters or multiply-accumulates, what goes; None takes of each weight all that costs
-            at most 1 % of the energy of what it makes.
+            at most 1 % of the energy of what it makes, and with inputs at most 0.0001 of the outputs' variance.
         by: ``params`` or ``macs``: of what it is a share, and what losses are weighed against.
         include: globs on names of nodes and weights: these alone.
         exclude: globs: not these.
@@ -113,7 +114,10 @@ class LowRank(Pass):
             found = spectra.by_weights(analysis, sites)
         else:
             found = spectra.by_data(analysis, sites, batches, state.job.seed, steps)
-        ranks = self._ranks(analysis, found, whole)
+        worth = None
+        if batches is not None and found:
+            worth = weighing.weigh(analysis, found, batches, state.job.seed)
+        ranks = self._ranks(analysis, found, worth, whole)
         chosen = tuple((found[number], rank) for number, rank in sorted(ranks.items()))
         model = _made(analysis, chosen)
         method = "svd" if batches is None else "data"
@@ -143,7 +147,9 @@ class LowRank(Pass):
 
         return (not self.include or met(self.include)) and not met(self.exclude)
 
-    def _ranks(self, analysis: Analysis, found: Sequence[Spectrum], whole: Sequence[Whole]) -> dict[int, int]:
+    def _ranks(
+        self, analysis: Analysis, found: Sequence[Spectrum], worth: FloatArray | None, whole: Sequence[Whole]
+    ) -> dict[int, int]:
         """The rank of each weight that has one, by its number.
 
         Raises:
@@ -165,13 +171,13 @@ class LowRank(Pass):
             return by_macs if self.by == "macs" else site.elements - site.parameters(rank)
 
         if self.share is None:
-            chosen = allocation.within(found, saved)
+            chosen = allocation.within(found, saved, worth)
             if not chosen:
                 raise TargetError(f"{name}: --low-rank auto: {_nothing(found, whole)}. Nothing was written")
             return chosen
         costs = {"params": cost.parameters(analysis.model), "macs": cost.macs(analysis)}
         wanted = self.share * costs[self.by]
-        chosen, total = allocation.cheapest(found, saved, wanted)
+        chosen, total = allocation.cheapest(found, saved, worth, wanted)
         if total < wanted:
             most = f"{total / max(costs[self.by], 1):.3g} of its {self.by} is the most that lower ranks save"
             raise TargetError(f"{name}: --low-rank {self.share:g} cannot be met: {most}. Nothing was written")

@@ -43,6 +43,7 @@ class Spectrum:
     Attributes:
         site: the weight.
         lost: for ranks 0, 1, ... the share of the energy of what it makes that is lost; 1 at rank 0, 0 at the last.
+        energy: of what it makes, per row: the mean square length.
         held: the same on inputs that were held out, None where there are none.
         basis: U or V, strongest directions first.
         root: L, None where C is the identity; of a table its diagonal.
@@ -51,6 +52,7 @@ class Spectrum:
 
     site: Site
     lost: FloatArray
+    energy: float
     held: FloatArray | None
     basis: FloatArray
     root: FloatArray | None
@@ -107,7 +109,9 @@ def spectrum(
     energies, basis = np.maximum(values[::-1], 0), np.ascontiguousarray(basis[:, ::-1])
     left, right = _halves(weight, basis, root)
     apart = None if held is None else _energies(left, right, held)
-    return Spectrum(site, _left(energies), None if apart is None else _left(apart), basis, root, mean)
+    return Spectrum(
+        site, _left(energies), float(energies.sum()), None if apart is None else _left(apart), basis, root, mean
+    )
 
 
 def _energies(left: FloatArray, right: FloatArray, second: FloatArray) -> FloatArray:

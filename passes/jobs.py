@@ -119,8 +119,8 @@ def prune(
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
             (see ``graphprune.passes.choose.families``); targets take no whole blocks then.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
-        low_rank: weights become products of two where that pays: the share of parameters that goes with it, ``macs=0.2``
-            of the multiply-accumulates, or ``auto`` for all that costs little (see ``graphprune.LowRank``).
+        low_rank: weights become products of two where that pays: the share of parameters that goes with it, or of
+            multiply-accumulates as ``macs=0.2``, or ``auto`` for all that costs little (see ``graphprune.LowRank``).
         vocabulary: the ids that stay of an input that holds ids of tokens: a file, or the ids; what they look up loses
             the rows of all others (:class:`graphprune.Vocabulary` says more).
         keep_tokens: beside these so many of the ids that calibration inputs hold most often.

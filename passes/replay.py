@@ -116,8 +116,8 @@ def _left_out(plan: Plan) -> list[str]:
         notes.append(f"the plan distilled {count} weights on calibration inputs; they stay as they are here")
     if plan.factored and LowRank.again(plan.factored) is None:
         notes.append(
-            f"the plan made products of two of {len(plan.factored)} weights on calibration inputs; they stay whole here: "
-            "run 'graphprune prune --low-rank' with such inputs"
+            f"the plan made products of two of {len(plan.factored)} weights on calibration inputs; they stay whole "
+            "here: run 'graphprune prune --low-rank' with such inputs"
         )
     methods = sorted({entry["method"] for entry in plan.sparsity if not replay.masks_again(entry)})
     if methods:

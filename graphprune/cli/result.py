@@ -225,7 +225,8 @@ _BESIDE = {
 
 
 def _print_proof(out: Console, result: Result) -> None:
-    beside = {text: result.plan.proof[key] for key, text in _BESIDE.items() if key in (result.plan.proof or {})}
+    told = result.plan.proof or {}
+    beside = {text: told[key] for key, text in _BESIDE.items() if key in told}
     for text, found in beside.items():
         worst = max((one["max_rel"] for one in found["outputs"]), default=0.0)
         out.print(Text(f"proof: {text}, worst relative error {worst:.1e}"))

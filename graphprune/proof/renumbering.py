@@ -6,25 +6,18 @@ nothing of the rewrite is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from onnx import helper
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.numbers import Numbers
-from graphprune.errors import InputError, ProofError
+from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.model.editor import Editor
-from graphprune.proof.difference import OutputError, compare
-from graphprune.proof.proof import Proof
-from graphprune.relation import IntArray, Shape, Values
+from graphprune.relation import IntArray, Values
 from graphprune.rewrite.renumber import Head, before_lookups, mapped
-from graphprune.run.runtime import generate, run, session
-
-_OFTEN = 0.25
-"""Share of ids that are those which the model compares with, where it does."""
 
 
 def with_old_ids(analysis: Analysis, numbers: Sequence[Numbers], kept: IntArray, heads: Sequence[Head]) -> Model:
@@ -70,61 +63,9 @@ def with_unknown(analysis: Analysis, numbers: Sequence[Numbers], kept: IntArray,
     return before_lookups(analysis.model, analysis.model, numbers, table)
 
 
-def prove(
-    original: Model, made: Model, inputs: Mapping[str, Values], shapes: Sequence[Mapping[str, Shape]], seed: int = 0
-) -> Proof:
-    """Compare a model with the original that takes the same ids.
-
-    Args:
-        original: see :func:`with_old_ids` and :func:`with_unknown`.
-        made: the model whose tables lost rows.
-        inputs: by input that holds ids those that the model compares with, as it is given them.
-        shapes: input shapes to run at; the first two that the original accepts are taken.
-        seed: of the generated inputs.
-
-    Raises:
-        ProofError: they differ; names the output.
-        InputError: ONNX Runtime cannot run the original.
-    """
-    errors = {name: OutputError(name, 0.0, 0.0) for name in original.output_names}
-    told: list[dict[str, Any]] = []
-    refused: InputError | None = None
-    with session(original) as left, session(made) as right:
-        for number, chosen in enumerate(shapes):
-            feeds = _feeds(original, inputs, chosen, seed + number)
-            try:
-                expected = run(left, feeds)
-            except InputError as error:
-                refused = refused or error
-                continue
-            told.append({"seed": seed + number, "shapes": {n: list(s) for n, s in chosen.items()}})
-            for name, a, b in zip(errors, expected, run(right, feeds), strict=True):
-                trouble = compare(errors[name], np.asarray(a), np.asarray(b))
-                if trouble is not None:
-                    raise ProofError(
-                        f"{made.name}: the proof fails: with ids that are numbered anew output {name!r} {trouble}. "
-                        "Nothing was written."
-                    )
-            if len(told) == 2:
-                break
-    if not told:
-        raise refused or InputError(f"{original.name}: no input shape to run the proof at; give one by --input-shape")
-    return Proof(told, list(errors.values()))
-
-
 def compared_with(model: Model, numbers: Numbers, kept: IntArray | None) -> Values:
     """Ids that a model compares an input with, as new ones where ``kept`` says which stay."""
     found = [model.array(model.root(model.nodes[use.node].input[use.input])).reshape(-1) for use in numbers.compared]
     ids = np.unique(np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64))
     ids = ids[(ids >= 0) & (ids < numbers.size)]
     return ids if kept is None else mapped(ids, kept, numbers.size)
-
-
-def _feeds(model: Model, inputs: Mapping[str, Values], shapes: Mapping[str, Shape], seed: int) -> dict[str, Values]:
-    """Generated inputs, in which ids that the model compares with come often."""
-    feeds, rng = generate(model, shapes, seed), np.random.default_rng(seed)
-    for name, ids in inputs.items():
-        if len(ids):
-            often = rng.random(feeds[name].shape) < _OFTEN
-            feeds[name] = np.where(often, rng.choice(ids, feeds[name].shape), feeds[name]).astype(feeds[name].dtype)
-    return feeds

@@ -216,7 +216,7 @@ def gather(node: NodeView) -> Relation:
     axes = [build.dim(s, pinned=why if a == axis else None) for a, s in enumerate(data)]
     own = build.like(picked)
     relation = build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
-    return replace(relation, numbers={1: d for d in axes[axis].dims})
+    return replace(relation, numbers=dict(zip((1,), axes[axis].dims, strict=False)))
 
 
 def _select_one(node: NodeView, axis: int) -> Relation:

@@ -8,9 +8,9 @@ loss per saving, over all weights (the greedy solution of the multiple-choice kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from graphprune.passes.rank.spectra import Spectrum
 from graphprune.relation import IntArray
@@ -20,6 +20,8 @@ Saving = Callable[[int, int], float]
 """Of a weight, by its number, what is saved at a rank."""
 _STEP = 8
 """Ranks are multiples of this: kernels work in blocks."""
+_LEAST = 0.1
+"""Share of a weight's elements that must go."""
 TOLERATED = 0.01
 """What ``auto`` lets each weight lose of the energy of what it makes."""
 SWAY = 1e-4
@@ -27,9 +29,9 @@ SWAY = 1e-4
 
 
 def ranks(one: Spectrum) -> IntArray:
-    """Ranks that save elements, ascending."""
+    """Ranks that save enough elements to pay for a second node, ascending."""
     site = one.site
-    most = (site.elements - 1) // (site.sums + site.outputs)
+    most = int((1 - _LEAST) * site.elements / (site.sums + site.outputs))
     return np.arange(_STEP, min(most, len(one.lost) - 1) + 1, _STEP)
 
 
@@ -58,36 +60,35 @@ def cheapest(
     Returns:
         The ranks; and what they save, which is less than wanted where no ranks save that.
     """
-    curves, steps = [], list[tuple[float, int, int, float]]()
-    for number, one in enumerate(spectra):
-        own = ranks(one)[::-1]
-        gains = np.array([0.0, *(saved(number, int(r)) for r in own)])
-        losses = np.array([0.0, *one.lost[own] * (1.0 if worth is None else worth[number])])
-        curves.append((np.array([0, *own]), gains, losses))
-        corners = _hull(gains, losses)
-        for before, after in zip(corners, corners[1:], strict=False):
-            gain = float(gains[after] - gains[before])
-            steps.append((float(losses[after] - losses[before]) / gain, number, after, gain))
+    curves = [_curve(one, number, saved, worth) for number, one in enumerate(spectra)]
+    steps: list[tuple[float, int, int, int]] = []
+    for number, (_, gains, losses) in enumerate(curves):
+        for before, after in pairwise(_hull(gains, losses)):
+            price = float((losses[after] - losses[before]) / (gains[after] - gains[before]))
+            steps.append((price, number, before, after))
     chosen, total = dict[int, int](), 0.0
-    for _, number, place, gain in sorted(steps):
+    for _, number, before, after in sorted(steps):
         if total >= wanted:
             break
-        all_ranks, gains, losses = curves[number]
-        if total + gain > wanted:
-            own = float(gains[place]) - gain + wanted - total
-            enough = np.flatnonzero(gains >= own)
-            place = int(enough[np.argmin(losses[enough])])
-            gain = float(gains[place]) - (float(gains[place_of(all_ranks, chosen, number)]))
-        chosen[number], total = int(all_ranks[place]), total + gain
+        own, gains, losses = curves[number]
+        enough = np.flatnonzero(gains - gains[before] >= wanted - total)
+        if len(enough):  # the last step: no further than is asked for
+            after = int(enough[np.argmin(losses[enough])])
+        chosen[number], total = int(own[after]), total + float(gains[after] - gains[before])
     return chosen, total
 
 
-def place_of(all_ranks: IntArray, chosen: dict[int, int], number: int) -> int:
-    """Where the rank that a weight has stands among those that it may have; 0 is the weight as it is."""
-    return int(np.flatnonzero(all_ranks == chosen[number])[0]) if number in chosen else 0
+def _curve(
+    one: Spectrum, number: int, saved: Saving, worth: FloatArray | None
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Ranks, descending, with what is saved and lost; the first is the weight as it is."""
+    own = ranks(one)[::-1]
+    gains = np.array([0.0, *(saved(number, int(r)) for r in own)])
+    losses = np.array([0.0, *one.lost[own]]) * (1.0 if worth is None else worth[number])
+    return np.array([0, *own]), gains, losses
 
 
-def _hull(gains: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -> list[int]:
+def _hull(gains: FloatArray, losses: FloatArray) -> list[int]:
     """Corners of the lower hull, from the first point on, over points that gain more and more."""
     corners = [0]
     for place in np.argsort(gains, kind="stable"):
@@ -99,7 +100,7 @@ def _hull(gains: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -> li
     return corners
 
 
-def _above(gains: npt.NDArray[np.float64], losses: npt.NDArray[np.float64], first: int, middle: int, last: int) -> bool:
+def _above(gains: FloatArray, losses: FloatArray, first: int, middle: int, last: int) -> bool:
     """Whether a point lies on or above the line between two others."""
     rise = (losses[last] - losses[first]) * (gains[middle] - gains[first])
     return bool((losses[middle] - losses[first]) * (gains[last] - gains[first]) >= rise)

@@ -11,17 +11,16 @@ import numpy as np
 
 from graphprune.analysis import Analysis, cost
 from graphprune.analysis.factors import Site, Whole, find_sites
-from graphprune.errors import InputError, ProofError, TargetError
+from graphprune.errors import InputError, TargetError
 from graphprune.model import Model
 from graphprune.passes.contract import Pass
 from graphprune.passes.rank import allocation, spectra, weighing
 from graphprune.passes.rank.spectra import Spectrum
 from graphprune.passes.rounds import Restructured, sizes
 from graphprune.passes.state import State
-from graphprune.proof.difference import OutputError, compare
+from graphprune.proof import same
 from graphprune.rewrite.factor import factor
 from graphprune.run.moments import FloatArray
-from graphprune.run.runtime import generate, run, session
 
 AUTO, KINDS = "auto", ("params", "macs")
 
@@ -134,7 +133,9 @@ class LowRank(Pass):
             return after
         analysis = before.analysis()
         full = _made(analysis, [(one, len(one.lost) - 1) for one, _ in found.chosen])
-        told = {**(after.plan.proof or {}), "factored": _prove(before, analysis, full)}
+        what = "with weights as products of two, at full rank,"
+        proof = same.prove(analysis.model.runnable, full, sizes(before, analysis), after.job.seed, what)
+        told = {**(after.plan.proof or {}), "factored": proof.to_json()}
         return replace(after, plan=replace(after.plan, proof=told))
 
     def _takes(self, model: Model, site: Site) -> bool:
@@ -229,34 +230,3 @@ def _told(analysis: Analysis, chosen: Sequence[tuple[Spectrum, int]], after: Ana
         f"{weights}: {before:,} parameters are {left:,}, {macs:,} MACs {fewer:,}; of what each makes "
         f"{float(np.mean(lost)):.2g} is lost in the mean, {max(lost):.2g} at most{where}"
     )
-
-
-def _prove(state: State, analysis: Analysis, full: Model) -> dict[str, Any]:
-    """Compare a model with itself where all weights are products of two at full rank.
-
-    Raises:
-        ProofError: they differ.
-        InputError: ONNX Runtime runs it at no size.
-    """
-    model = analysis.model.runnable
-    errors = {name: OutputError(name, 0.0, 0.0) for name in model.output_names}
-    refused: InputError | None = None
-    with session(model) as left, session(full) as right:
-        for number, chosen in enumerate(sizes(state, analysis)):
-            feeds = generate(model, chosen, state.job.seed + number)
-            try:
-                expected = run(left, feeds)
-            except InputError as error:
-                refused = refused or error
-                continue
-            for name, a, b in zip(errors, expected, run(right, feeds), strict=True):
-                trouble = compare(errors[name], np.asarray(a), np.asarray(b))
-                if trouble is not None:
-                    raise ProofError(
-                        f"{model.name}: the proof fails: with weights as products of two, at full rank, output {name!r} "
-                        f"{trouble}. Nothing was written."
-                    )
-            shapes = {n: list(s) for n, s in chosen.items()}
-            return {"inputs": [{"seed": state.job.seed + number, "shapes": shapes}],
-                    "outputs": [{"name": e.name, "max_abs": e.max_abs, "max_rel": e.max_rel} for e in errors.values()]}  # fmt: skip
-    raise refused or InputError(f"{model.name}: no input shape to run the proof at; give one by --input-shape")

@@ -2,11 +2,11 @@
 
 With C the second moments of its inputs (about their mean, where a bias can make up for it), the product ``x W`` loses
 ``E |x W - x A B|^2 = tr((W - A B)^T C (W - A B))``. With ``C = L L^T`` the best A B of a rank comes from the singular
-values of ``L^T W``: what is lost is the sum of the squares of those left out (DRONE, Chen et al., NeurIPS 2021; SVD-LLM,
-Wang et al., ICLR 2025). Without inputs C is the identity, and this is the SVD of the weight.
+values of ``L^T W``: what is lost is the sum of the squares of those left out (DRONE, Chen et al., NeurIPS 2021;
+SVD-LLM, Wang et al., ICLR 2025). Without inputs C is the identity, and this is the SVD of the weight.
 
-Whichever of ``W^T C W = V S^2 V^T`` and ``L^T W W^T L = U S^2 U^T`` is smaller is diagonalised: ``A = W V, B = V^T``, or
-``A = L^-T U, B = U^T L^T W``. Of a table C is diagonal: how often each row is looked up.
+Whichever of ``W^T C W = V S^2 V^T`` and ``L^T W W^T L = U S^2 U^T`` is smaller is diagonalised: ``A = W V, B = V^T``,
+or ``A = L^-T U, B = U^T L^T W``. Of a table C is diagonal: how often each row is looked up.
 """
 
 from __future__ import annotations
@@ -98,11 +98,7 @@ def spectrum(
         held: the same on inputs that were held out.
         mean: of what it multiplies, where a bias can make up for it.
     """
-    root = None
-    if second is not None:
-        diagonal = second if second.ndim == 1 else np.diag(second)
-        ridge = _RIDGE * float(diagonal.mean()) + 1e-30
-        root = np.sqrt(second + ridge) if second.ndim == 1 else np.linalg.cholesky(second + ridge * np.eye(len(second)))
+    root = None if second is None else _root(second)
     seen = weight if root is None else root[:, None] * weight if root.ndim == 1 else root.T @ weight
     narrow = seen.shape[1] <= seen.shape[0]
     values, basis = np.linalg.eigh(seen.T @ seen if narrow else seen @ seen.T)
@@ -112,6 +108,15 @@ def spectrum(
     return Spectrum(
         site, _left(energies), float(energies.sum()), None if apart is None else _left(apart), basis, root, mean
     )
+
+
+def _root(second: FloatArray) -> FloatArray:
+    """L of second moments, with a ridge; of a diagonal its root."""
+    diagonal = second if second.ndim == 1 else np.diag(second)
+    ridge = _RIDGE * float(diagonal.mean()) + 1e-30
+    if second.ndim == 1:
+        return np.asarray(np.sqrt(second + ridge), np.float64)
+    return np.asarray(np.linalg.cholesky(second + ridge * np.eye(len(second))), np.float64)
 
 
 def _energies(left: FloatArray, right: FloatArray, second: FloatArray) -> FloatArray:

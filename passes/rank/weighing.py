@@ -1,8 +1,10 @@
 """What outputs of the model lose with what a weight makes: losses of different weights on one scale.
 
-A change d of what a weight makes changes the outputs by ``J d``; with random signs (``graphprune.passes.choose.backward``)
-the squares of gradients g are ``E g^2 = diag(J^T J)``, each output beside its variance. Where changes of single elements
-have nothing to do with each other, outputs lose ``sum E d^2 E g^2``; d is taken to lie on all elements alike.
+A change d of what a weight makes changes the outputs by ``J d``. With random signs (see
+``graphprune.passes.choose.backward``) the squares of gradients g are ``E g^2 = diag(J^T J)``, each output beside its
+variance. Where changes of single elements have nothing to do with each other, outputs lose ``sum E d^2 E g^2``; d is
+taken to lie on all elements alike. Real changes have to do with each other, and more is lost: the numbers compare
+weights, and are no prediction.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_inputs_say_which_directions_matter(kind: str) -> None:
     with pytest.raises(TargetError, match="none pays as a product of two: 'w'"):
         graphprune.prune(model, low_rank="auto")
     rng = np.random.default_rng(1)
-    few = rng.standard_normal((4, *x.shape[1:])).astype(np.float32)
+    few = np.broadcast_to(rng.standard_normal((4, x.shape[1], *[1] * (x.ndim - 2))), (4, *x.shape[1:]))
     data = (3 + np.einsum("nk,k...->n...", rng.standard_normal((400, 4)), few)).astype(np.float32)
     batch = x.shape[0]
     found = graphprune.prune(model, low_rank="auto", calibration={"x": data[: 400 // batch * batch]})

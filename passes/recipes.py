@@ -72,6 +72,11 @@ class Wish:
         """Whether any class is to go."""
         return bool(self.ratio or self.target) or any(self.steering.ratios.values())
 
+    @property
+    def reshapes(self) -> bool:
+        """Whether weights are to become products of two, or ids to go."""
+        return self.low_rank is not None or self.vocabulary is not None
+
     def shares(self) -> list[float]:
         """What share of the original's classes is gone after each round: each takes the same of what is left."""
         return [part(self.ratio, k / self.steps) for k in range(1, self.steps + 1)]

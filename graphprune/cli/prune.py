@@ -30,13 +30,11 @@ from graphprune.passes import recipes
 from graphprune.passes.aim.meet import Meet
 from graphprune.passes.depth.depth import Request
 from graphprune.passes.fit.compensation import COMPENSATIONS
-from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
-from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
 
@@ -71,8 +69,6 @@ def command(
     model: Path,
     output: Path | None,
     wish: recipes.Wish,
-    low_rank: LowRank | None,
-    vocabulary: Vocabulary | None,
     meet: Meet | None,
     blocks: Request | None,
     calibration: str | None,
@@ -103,7 +99,7 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if not (wish.asks or meet or blocks or low_rank or vocabulary):
+    if not (wish.asks or meet or blocks or wish.reshapes):
         raise click.UsageError(
             "nothing is asked for: give --target, --ratio, --blocks, --remove-block, --low-rank, --vocabulary or "
             "--keep-tokens"
@@ -112,9 +108,7 @@ def command(
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     recipe = recipes.pruning(
-        replace(
-            wish, low_rank=low_rank, vocabulary=vocabulary, target=meet and replace(meet, blocks=blocks is not None)
-        ),
+        replace(wish, target=meet and replace(meet, blocks=blocks is not None)),
         job,
         blocks,
         None if pattern is None else sparse.Request(pattern, method, permute, amount),

@@ -12,17 +12,20 @@ import click
 
 from graphprune.errors import InputError
 from graphprune.passes.rank.low_rank import LowRank
+from graphprune.passes.recipes import Wish
 from graphprune.passes.vocabulary.vocabulary import Vocabulary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def reshaping_options(function: F) -> F:
-    """``--vocabulary`` and what goes with it, as ``vocabulary``, and ``--low-rank``, as ``low_rank``."""
+    """``--vocabulary`` and what goes with it, and ``--low-rank``; they join ``wish``, gathered before."""
 
     @functools.wraps(function)
     def gathered(
         *arguments: Any,
+        wish: Wish,
+        low_rank: LowRank | None,
         vocabulary: Path | None,
         keep_tokens: int | None,
         vocabulary_inside: bool,
@@ -34,7 +37,7 @@ def reshaping_options(function: F) -> F:
             found = replace(found, inside=vocabulary_inside, unknown=unknown_token)
         elif vocabulary_inside or unknown_token is not None:
             raise click.UsageError("--vocabulary-inside and --unknown-token go with --vocabulary or --keep-tokens")
-        return function(*arguments, vocabulary=found, **others)
+        return function(*arguments, wish=replace(wish, low_rank=low_rank, vocabulary=found), **others)
 
     for option in _OPTIONS:
         gathered = option(gathered)

@@ -71,8 +71,8 @@ def cheapest(
         if total >= wanted:
             break
         own, gains, losses = curves[number]
-        enough = np.flatnonzero(gains - gains[before] >= wanted - total)
-        if len(enough):  # the last step: no further than is asked for
+        if gains[after] - gains[before] > wanted - total:  # the last step: no further than is asked for
+            enough = np.flatnonzero(gains - gains[before] >= wanted - total)
             after = int(enough[np.argmin(losses[enough])])
         chosen[number], total = int(own[after]), total + float(gains[after] - gains[before])
     return chosen, total

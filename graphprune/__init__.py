@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from graphprune.passes.aim.meet import Meet
     from graphprune.passes.choose.steering import Steering
     from graphprune.passes.jobs import apply, distill, prune, sparsify
+    from graphprune.passes.rank.low_rank import LowRank
     from graphprune.passes.results import Result
     from graphprune.passes.running import run_recipe
     from graphprune.passes.study.curves import Sensitivity
     from graphprune.passes.study.points import Sweep
     from graphprune.passes.study.sensitivity import sensitivity
     from graphprune.passes.study.sweep import sweep
+    from graphprune.passes.vocabulary.vocabulary import Vocabulary
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
     from graphprune.verdict.timing import Bench, bench
@@ -38,11 +40,13 @@ _HOMES = {
     "passes.results": ("Result",),
     "passes.aim.meet": ("Meet",),
     "passes.jobs": ("apply", "distill", "prune", "sparsify"),
+    "passes.rank.low_rank": ("LowRank",),
     "passes.running": ("run_recipe",),
     "passes.study.curves": ("Sensitivity",),
     "passes.study.points": ("Sweep",),
     "passes.study.sensitivity": ("sensitivity",),
     "passes.study.sweep": ("sweep",),
+    "passes.vocabulary.vocabulary": ("Vocabulary",),
     "rewrite.plan": ("Plan",),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
@@ -57,6 +61,7 @@ __all__ = [
     "GraphpruneError",
     "Group",
     "InputError",
+    "LowRank",
     "Meet",
     "Plan",
     "ProofError",
@@ -67,6 +72,7 @@ __all__ = [
     "TargetError",
     "Verdict",
     "VerdictError",
+    "Vocabulary",
     "analyze",
     "apply",
     "bench",

@@ -17,6 +17,7 @@ _HOMES = {
     "sweep": "graphprune.passes.study",
     "tasks": "graphprune.verdict.latency",
     "verdict": "graphprune.verdict",
+    "vocabulary": "graphprune.passes.vocabulary",
 }
 
 

@@ -42,6 +42,8 @@ class Pass(ABC):
     """Whether it puts classes, or new orders of them, into the plan: for the next pass ``cut``."""
     begins: ClassVar[bool] = False
     """Whether a job that is to choose anew goes back to it, where it is the first of these."""
+    leaves: ClassVar[tuple[str, ...]] = ()
+    """What it has written beside the model, by kind: ``<model without .onnx>.<kind>.json``."""
     rebases: ClassVar[bool] = False
     """Whether the structure of what it gives is its own, so that no later cut can be told in terms of the original."""
 

@@ -16,11 +16,13 @@ from graphprune.passes.choose.steering import Steering
 from graphprune.passes.choose.steering import load as load_steering
 from graphprune.passes.depth import depth
 from graphprune.passes.distill.distill import Distill
+from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.results import Result
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job
+from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.progress import Progress
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -63,6 +65,9 @@ def prune(
     uniform_widths: bool = False,
     rotate: bool | None = None,
     search: str | int | None = None,
+    low_rank: LowRank | float | str | None = None,
+    vocabulary: Vocabulary | str | os.PathLike[str] | Sequence[int] | None = None,
+    keep_tokens: Size | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Remove whole blocks of a model, or the least important classes of every exact group, or both.
@@ -118,6 +123,11 @@ def prune(
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
             (see ``graphprune.passes.choose.families``); targets take no whole blocks then.
         checks: judge the pruned model by :func:`graphprune.validate` before it is written; None does not.
+        low_rank: weights become products of two where that pays: the share of parameters that goes with it, or of
+            multiply-accumulates as ``macs=0.2``, or ``auto`` for all that costs little (see ``graphprune.LowRank``).
+        vocabulary: the ids that stay of an input that holds ids of tokens: a file, or the ids; what they look up loses
+            the rows of all others (:class:`graphprune.Vocabulary` says more).
+        keep_tokens: beside these so many of the ids that calibration inputs hold most often.
         backend: the runtime that the model is for, as ``tensorrt`` or ``qnn:int8``, or a file that says what one is
             like: widths become multiples of what pays there (see ``graphprune.passes.choose.backends``), where
             ``align`` does not say otherwise.
@@ -136,6 +146,7 @@ def prune(
     wish = recipes.Wish(ratio, align, include, exclude, allow_statistical, criterion, uniform, steps, backend, said)
     wish = replace(wish, target=_meet(target), uniform_widths=uniform_widths, rotate=rotate)
     wish = replace(wish, search=None if search is None else str(search))
+    wish = replace(wish, low_rank=LowRank.asked(low_rank), vocabulary=Vocabulary.asked(vocabulary, keep_tokens))
     recipe = recipes.pruning(wish, job, depth.request(blocks), sparsity, compensate, checks, store, distill)
     return run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from graphprune.errors import InputError, VerdictError
 from graphprune.passes.contract import Pass
 from graphprune.passes.state import State
+from graphprune.passes.vocabulary.vocabulary import Shorter
 from graphprune.relation import Shape
 from graphprune.run.calibration import still
 from graphprune.verdict import trt
@@ -79,10 +80,19 @@ class Validate(Pass):
 
     def call(self, state: State) -> State:
         """Judge."""
-        source, shapes = state.original, still(state.job.input_shapes, state.model)
+        shorter = state.found(Shorter)
+        source = state.original if shorter is None else shorter.original
+        shapes = still(state.job.input_shapes, state.model)
         steps, seed = state.progress.begin(self.name), state.job.seed
         return state.having(
-            validate(state.model, source.path or source, self.checks, input_shapes=shapes, seed=seed, progress=steps)
+            validate(
+                state.model,
+                source.path if source is state.original and source.path else source,
+                self.checks,
+                input_shapes=shapes,
+                seed=seed,
+                progress=steps,
+            )
         )
 
     def ensures(self, before: State, after: State) -> State:

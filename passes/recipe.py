@@ -33,6 +33,7 @@ PASSES = {
     "distill": "graphprune.passes.distill.distill:Distill",
     "fit": "graphprune.passes.fit.fit:Fit",
     "fold-constants": "graphprune.passes.choose.fold:FoldConstants",
+    "low-rank": "graphprune.passes.rank.low_rank:LowRank",
     "meet": "graphprune.passes.aim.meet:Meet",
     "permute": "graphprune.passes.sparse.passes:Permute",
     "remove-blocks": "graphprune.passes.depth.remove:RemoveBlocks",
@@ -46,6 +47,7 @@ PASSES = {
     "smaller": "graphprune.passes.smaller:Smaller",
     "sparsify": "graphprune.passes.sparse.passes:Sparsify",
     "store": "graphprune.passes.sparse.store:Store",
+    "vocabulary": "graphprune.passes.vocabulary.vocabulary:Vocabulary",
     "validate": "graphprune.passes.judge:Validate",
 }
 """The passes of this package, imported when they are used."""

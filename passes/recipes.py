@@ -28,6 +28,7 @@ from graphprune.passes.distill.distill import STEPS, Distill
 from graphprune.passes.fit import compensation
 from graphprune.passes.fit.fit import Fit
 from graphprune.passes.judge import Validate
+from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.replay import ReplayBlocks, ReplayGroups, SameSlices
 from graphprune.passes.smaller import Smaller
@@ -36,6 +37,7 @@ from graphprune.passes.sparse.passes import Permute, Sparsify
 from graphprune.passes.sparse.store import STORES, Store
 from graphprune.passes.sparse.store import check as check_store
 from graphprune.passes.state import Job
+from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
 from graphprune.verdict.checks import Checks
@@ -49,6 +51,8 @@ class Wish:
         target: what the result is to come to, in place of a ratio; None for none.
         search: how long better allocations are looked for, in each round.
         rotate: whether bases are changed first (see ``graphprune.passes.basis``); None does it with inputs.
+        low_rank: which weights become products of two, behind the fits; None for none.
+        vocabulary: which ids stay, last of all; None for all.
     """
 
     ratio: float = 0.0
@@ -65,11 +69,18 @@ class Wish:
     uniform_widths: bool = False
     search: str | None = None
     rotate: bool | None = None
+    low_rank: LowRank | None = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def asks(self) -> bool:
         """Whether any class is to go."""
         return bool(self.ratio or self.target) or any(self.steering.ratios.values())
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether weights are to become products of two, or ids to go."""
+        return self.low_rank is not None or self.vocabulary is not None
 
     def shares(self) -> list[float]:
         """What share of the original's classes is gone after each round: each takes the same of what is left."""
@@ -160,11 +171,14 @@ def pruning(
     thinned = [] if request is None else [_sparse(one, compensate) for one in request.rounds()]
     for earlier in thinned[:-1]:
         passes += [earlier, *short]
-    passes += [*(_fitted(compensate) if request is None else thinned[-1:]), *full]
+    last = thinned[-1:] if request is not None else _fitted(compensate) if passes else []
+    lower = _there(wish.low_rank)
+    passes += [*last, *lower, *full] if request is None else [*lower, *last, *full]
     if wish.target is not None:
         passes.append(wish.target)
     if chosen:
         passes.append(Smaller())
+    passes += _there(wish.vocabulary)
     if store != STORES[0]:
         passes.append(Store(store))
     return Recipe(tuple(passes + _judged(checks)), job)
@@ -209,7 +223,11 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
         again = Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names)
         again.request.resolved(calibrated=False)
         passes.append(again)
-    return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
+    passes += _there(LowRank.again(plan.factored))
+    if plan.groups:
+        passes.append(Smaller())
+    passes += _there(Vocabulary.again(plan.vocabulary))
+    return Recipe(tuple(passes), own)
 
 
 def _fitted(compensate: str) -> list[Pass]:
@@ -239,6 +257,10 @@ def _sparse(request: sparse.Request, compensate: str) -> Sparsify:
     globs: Mapping[str, Any] = {"include": scope.include, "exclude": scope.exclude, "also": scope.also}
     assert request.method is not None
     return Sparsify(request.pattern, request.method, compensate, request.amount, **globs, rewind=request.rewind)
+
+
+def _there(one: Pass | None) -> list[Pass]:
+    return [] if one is None else [one]
 
 
 def _judged(checks: Checks | None) -> list[Pass]:

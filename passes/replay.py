@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from graphprune.errors import InputError
 from graphprune.passes.contract import Pass
+from graphprune.passes.rank.low_rank import LowRank
 from graphprune.passes.state import State
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan, load
@@ -118,6 +119,11 @@ def _left_out(plan: Plan) -> list[str]:
     if plan.distilled is not None:
         count = len(plan.distilled["weights"])
         notes.append(f"the plan distilled {count} weights on calibration inputs; they stay as they are here")
+    if plan.factored and LowRank.again(plan.factored) is None:
+        notes.append(
+            f"the plan made products of two of {len(plan.factored)} weights on calibration inputs; they stay whole "
+            "here: run 'graphprune prune --low-rank' with such inputs"
+        )
     methods = sorted({entry["method"] for entry in plan.sparsity if not replay.masks_again(entry)})
     if methods:
         notes.append(

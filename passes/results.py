@@ -33,6 +33,7 @@ from graphprune.passes.smaller import costs
 from graphprune.passes.sparse.sparse import Sparse
 from graphprune.passes.sparse.store import Stored
 from graphprune.passes.state import Notes, State
+from graphprune.passes.vocabulary.vocabulary import Shorter
 from graphprune.proof.proof import Proof
 from graphprune.rewrite import packed
 from graphprune.rewrite.plan import Plan, matrices_place
@@ -235,4 +236,7 @@ def _write(state: State, outputs: Outputs, sparse: Sparse | None, plan: str) -> 
     place = files.plan_place(written, outputs.plan)
     if place is not None:
         files.atomically(place, lambda file: file.write(plan.encode()))
+    shorter, beside = state.found(Shorter), files.beside(written, "vocabulary")
+    if shorter is not None and beside is not None:
+        files.write_json(beside, shorter.to_json(state.plan.model))
     return size

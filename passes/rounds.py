@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphprune.analysis import Analysis, analyze
+from graphprune.analysis import Analysis, analyze, cost
 from graphprune.analysis.cost import Cost
 from graphprune.errors import InputError
 from graphprune.model import Model
@@ -77,6 +77,11 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Restructured:
+    """Nodes came or axes went that no cut tells of: what the model costs is asked of itself."""
+
+
+@dataclass(frozen=True)
 class Unfitted:
     """The model as it is now, with the weights of the original."""
 
@@ -91,6 +96,14 @@ def cutting(state: State) -> Cutting:
         analysis = state.analysis(state.original if base is None else base.model)
         return Cutting(analysis, Rewritten(state.model, state.plan, Removal(analysis, {})))
     return replace(found, done=replace(found.done, model=state.model, plan=state.plan))
+
+
+def macs(state: State) -> int:
+    """Multiply-accumulates of the model as it is now."""
+    if state.found(Restructured) is not None:
+        return cost.macs(state.analysis())
+    cut = cutting(state)
+    return cost.macs(cut.analysis, cut.done.removal.sizes())
 
 
 def unfitted(state: State) -> State:

@@ -94,6 +94,9 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
     paths.writes("the packed weights", outputs.packed)
     for one in recipe.passes:
         one.declares()
+        for kind in one.leaves:
+            if outputs.model is not None:
+                paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
     given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
     sources = [source for source in given if source is not None and source != synthetic.NAME]
     for source in sources:

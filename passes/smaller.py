@@ -11,7 +11,7 @@ from graphprune.analysis.cost import Cost
 from graphprune.errors import InputError
 from graphprune.model import node_name
 from graphprune.passes.contract import Pass
-from graphprune.passes.rounds import cutting
+from graphprune.passes.rounds import cutting, macs
 from graphprune.passes.state import State
 from graphprune.rewrite.rewrite import Rewritten
 
@@ -44,9 +44,9 @@ class Smaller(Pass):
 
 def costs(state: State) -> tuple[Cost, Cost]:
     """What the original costs, and what the model costs as it is now, without the bytes of a file."""
-    original, cut = state.analysis(state.original), cutting(state)
+    original = state.analysis(state.original)
     before = Cost(cost.parameters(original.model), cost.macs(original), cost.file_bytes(original.model))
-    return before, Cost(cost.parameters(state.model), cost.macs(cut.analysis, cut.done.removal.sizes()), 0)
+    return before, Cost(cost.parameters(state.model), macs(state), 0)
 
 
 def _copied(analysis: Analysis, done: Rewritten) -> str:

@@ -159,8 +159,18 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
     """
     loaded = canonicalize(load(model))
     witness = shapes.find_witness(loaded, input_shapes)
-    net = web.build(loaded, witness, allow_io)
-    analysis = Analysis(loaded, witness, net, [], [])
+    return grouped(loaded, witness, web.build(loaded, witness, allow_io))
+
+
+def grouped(model: Model, witness: shapes.Witness, net: web.Web) -> Analysis:
+    """What can be pruned in a model whose web is there.
+
+    Args:
+        model: the model, in canonical form.
+        witness: its sizes.
+        net: its web.
+    """
+    analysis = Analysis(model, witness, net, [], [])
     taken: set[str] = set()
     for coupled in coupling.couple(net):
         exactness.judge(net, coupled)

@@ -5,7 +5,7 @@ Each use of a constant is a tensor of its own, so that exporters which merge equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from onnx import NodeProto
@@ -135,15 +135,20 @@ def _read(model: Model, name: str) -> bool:
     return name in model.uses or name in model.output_names or any(name in held for held in model.captured.values())
 
 
-def build(model: Model, witness: Witness, allow_io: bool = False) -> Web:
+def build(model: Model, witness: Witness, allow_io: bool = False, renumbered: Set[int] = frozenset()) -> Web:
     """The web of a model at a witness.
 
     Args:
         model: the model.
         witness: its sizes.
         allow_io: leave those axes of the graph's inputs and outputs free that are declared with a size.
+        renumbered: nodes whose numbers of elements (see ``Relation.numbers``) follow where elements go.
     """
-    web = Web(_relations(model, witness), [node_name(model, i) for i in range(len(model.nodes))])
+    relations = _relations(model, witness)
+    for i in renumbered:
+        found = relations[i]
+        relations[i] = found and found.renumbered()
+    web = Web(relations, [node_name(model, i) for i in range(len(model.nodes))])
     placed: list[tuple[int, int, Axes]] = []  # node, vertex of the first axis, axes
     for i, relation in enumerate(web.relations):
         for slot, axes in relation.slots() if relation is not None else ():

@@ -18,6 +18,7 @@ from graphprune.cli.options import (
     show,
     time_options,
 )
+from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
@@ -42,6 +43,7 @@ from graphprune.verdict.checks import Checks
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
 @wish_options
+@reshaping_options
 @target_options
 @block_options
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
@@ -97,8 +99,11 @@ def command(
 
     Without -o nothing is written: the result is proven and reported only.
     """
-    if not (wish.asks or meet or blocks):
-        raise click.UsageError("nothing is asked for: give --target, --ratio, --blocks or --remove-block")
+    if not (wish.asks or meet or blocks or wish.reshapes):
+        raise click.UsageError(
+            "nothing is asked for: give --target, --ratio, --blocks, --remove-block, --low-rank, --vocabulary or "
+            "--keep-tokens"
+        )
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)

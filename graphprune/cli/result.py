@@ -219,9 +219,21 @@ def _rounded(found: Rounded) -> str:
     return f"{which}activations were not rounded for it; rounded, both models are {apart} on these inputs"
 
 
+_BESIDE = {
+    "factored": "weights as products of two, at full rank, give the same",
+    "vocabulary": "the original gives the same on the old ids",
+}
+"""What else is proven, by its entry in the plan."""
+
+
 def _print_proof(out: Console, result: Result) -> None:
+    told = result.plan.proof or {}
+    beside = {text: told[key] for key, text in _BESIDE.items() if key in told}
+    for text, found in beside.items():
+        worst = max((one["max_rel"] for one in found["outputs"]), default=0.0)
+        out.print(Text(f"proof: {text}, worst relative error {worst:.1e}"))
     if result.proof is None:
-        if result.without is None or result.without.proof is None:
+        if not beside and (result.without is None or result.without.proof is None):
             moved = result.plan.groups or result.without is not None
             out.print(Text("proof: not asked for" if moved else "proof: nothing was cut or moved"))
         return

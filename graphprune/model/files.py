@@ -70,9 +70,17 @@ def data_place(path: Path) -> Path:
 
 def plan_place(output: Path, plan: paths.AnyPath | None = None) -> Path | None:
     """Where the plan goes: where it is asked for, or beside the model; a stream has nothing beside it."""
-    if plan is not None:
-        return Path(plan)
-    return None if paths.is_stream(output) else output.with_name(output.name.removesuffix(".onnx") + ".plan.json")
+    return Path(plan) if plan is not None else beside(output, "plan")
+
+
+def beside(output: Path, kind: str) -> Path | None:
+    """Where something else about a model goes; a stream has nothing beside it.
+
+    Args:
+        output: where the model goes.
+        kind: of what is told, as ``plan``.
+    """
+    return None if paths.is_stream(output) else output.with_name(f"{output.name.removesuffix('.onnx')}.{kind}.json")
 
 
 def save(model: Model, path: Path, external: bool | None = None) -> int:

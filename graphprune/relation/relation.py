@@ -7,7 +7,7 @@ map that says which element of which local dim an element of that axis belongs t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -175,6 +175,9 @@ class Relation:
             and those by which something is looked up.
         picks: ``picks(kept)`` gives, for axes of output 0 that the operands cannot cut right any more, the positions
             that must be picked from them; the operands then leave these axes whole.
+        numbers: for inputs whose values are numbers of elements of a dim, that dim (indices that the model computes).
+        compares: whether output 0 depends on nothing but how elements of its inputs compare: which are equal, and which
+            of two is larger.
     """
 
     dims: tuple[Dim, ...]
@@ -203,6 +206,14 @@ class Relation:
     window: Window | None = None
     counts: Mapping[Slot, int] = field(default_factory=dict)
     picks: Callable[[Kept], Mapping[int, IntArray]] | None = None
+    numbers: Mapping[int, int] = field(default_factory=dict)
+    compares: bool = False
+
+    def renumbered(self) -> Relation:
+        """The same where whoever removes elements numbers the rest anew: dims that numbers speak of are not pinned."""
+        named = set(self.numbers.values())
+        dims = tuple(replace(dim, pinned=None) if d in named else dim for d, dim in enumerate(self.dims))
+        return replace(self, dims=dims)
 
     def reach(self, axes: Axes) -> set[int]:
         """The dims of a tensor's axes, and those that these are made of or make."""

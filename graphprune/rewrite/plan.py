@@ -106,6 +106,8 @@ class Plan:
     distilled: dict[str, Any] | None = None
     rounds: list[dict[str, Any]] = field(default_factory=list)
     choices: list[dict[str, Any]] = field(default_factory=list)
+    factored: list[dict[str, Any]] = field(default_factory=list)
+    vocabulary: dict[str, Any] | None = None
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
@@ -134,6 +136,10 @@ class Plan:
             data["rounds"] = self.rounds
         if self.choices:
             data["choices"] = self.choices
+        if self.factored:
+            data["factored"] = self.factored
+        if self.vocabulary is not None:
+            data["vocabulary"] = self.vocabulary
         if self.proof is not None:
             data["proof"] = self.proof
         return data
@@ -175,6 +181,8 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         distilled=data.get("distilled"),
         rounds=data.get("rounds", []),
         choices=data.get("choices", []),
+        factored=data.get("factored", []),
+        vocabulary=data.get("vocabulary"),
         proof=data.get("proof"),
         where=where,
     )

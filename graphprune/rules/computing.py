@@ -74,6 +74,15 @@ def linear(rule: Rule, *signs: int) -> Rule:
     return described(adding, rule.__doc__ or "")
 
 
+def comparing(rule: Rule) -> Rule:
+    """A rule of an operator that says how elements of its inputs compare, and nothing else of them."""
+
+    def compared(node: NodeView) -> Relation:
+        return replace(rule(node), compares=True)
+
+    return described(compared, rule.__doc__ or "")
+
+
 def copied(rule: Rule) -> Rule:
     """A rule of an operator that gives its input back, element by element."""
 

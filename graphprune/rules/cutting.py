@@ -217,6 +217,7 @@ def gather(node: NodeView) -> Relation:
     axes = [build.dim(s, pinned=why if a == axis else None) for a, s in enumerate(data)]
     own = build.like(picked)
     relation = build.relation([axes, own], [[*axes[:axis], *own, *axes[axis + 1 :]]])
+    relation = replace(relation, numbers=dict(zip((1,), axes[axis].dims, strict=False)))
     return replace(relation, counts={("in", 1): axes[axis].dims[0]}) if chosen else relation
 
 

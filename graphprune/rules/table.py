@@ -28,7 +28,8 @@ _UNARY_ZERO_TO_ZERO = """
     Selu Shrink Sign Sin Sinh Softsign Swish Tan Tanh ThresholdedRelu BitCast
 """
 _UNARY = "Acos Acosh BitwiseNot Cos Cosh Exp HardSigmoid Not Sigmoid Softplus"
-_MANY = "BitShift BitwiseOr BitwiseXor Greater GreaterOrEqual Less LessOrEqual Xor"
+_MANY = "BitShift BitwiseOr BitwiseXor Xor"
+_COMPARING = "Greater GreaterOrEqual Less LessOrEqual"
 _REDUCE_SUM = "ReduceL1"
 _REDUCE_SQUARES = "ReduceL2 ReduceSumSquare"
 _REDUCE_ORDER = "ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd"
@@ -105,14 +106,15 @@ _POOL = line("n c !*x -> n c !*y", "0")
 TABLE: dict[str, Rule] = {
     **{op: only_first(c.elementwise("0")) for op in _UNARY_ZERO_TO_ZERO.split()},
     **{op: c.elementwise() for op in (_UNARY + " " + _MANY).split()},
+    **{op: c.comparing(c.elementwise()) for op in _COMPARING.split()},
     **{op: s.reduce("sum") for op in _REDUCE_SUM.split()},
     **{op: s.isotropic(s.reduce("sum")) for op in _REDUCE_SQUARES.split()},
     **{op: s.reduce("order") for op in _REDUCE_ORDER.split()},
     **{op: never(reason) for op, reason in PINNED.items()},
     "Add": c.linear(c.homogeneous(c.elementwise("+"), {}, joint=True)),
     "And": c.elementwise("0*1"),
-    "ArgMax": ch.extreme,
-    "ArgMin": ch.extreme,
+    "ArgMax": c.comparing(ch.extreme),
+    "ArgMin": c.comparing(ch.extreme),
     "Attention": a.attention,
     "AveragePool": c.linear(_POOL),
     "BatchNormalization": s.batch_normalization,
@@ -139,7 +141,7 @@ TABLE: dict[str, Rule] = {
     "Dropout": c.dropout,
     "DynamicQuantizeLinear": q.rounding(q.dynamic_quantiser),
     "Einsum": c.einsum,
-    "Equal": ch.equal,
+    "Equal": c.comparing(ch.equal),
     "Expand": c.linear(m.expand),
     "Flatten": m.reshape,
     "GRU": c.recurrent(3),

@@ -10,7 +10,7 @@ from graphprune.passes.choose import meters
 from graphprune.passes.choose.allocation import Budget
 from graphprune.passes.choose.meters import Meter
 from graphprune.passes.choose.widths import Widths
-from graphprune.passes.rounds import cutting
+from graphprune.passes.rounds import macs
 from graphprune.passes.state import State
 
 _HASHES = 280
@@ -25,7 +25,7 @@ def _bytes(state: State) -> float:
 COSTS: Mapping[str, tuple[Callable[[State], float], Callable[[State], float]]] = {
     "macs": (
         lambda state: cost.macs(state.analysis(state.original)),
-        lambda state: cost.macs(cutting(state).analysis, cutting(state).done.removal.sizes()),
+        macs,
     ),
     "params": (
         lambda state: cost.parameters(state.analysis(state.original).model),

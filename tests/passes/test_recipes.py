@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -112,6 +112,10 @@ SAMPLES: dict[Any, Any] = {str: "a", bool: True, int: 3, float: 0.25}
 def _sample(hint: Any) -> Any:
     if hint == Mapping[str, float]:
         return {"x/*": 0.25}
+    if "Mapping[str, int]" in str(hint):
+        return {"x": 3}
+    if hint == str | Sequence[int]:
+        return [3]
     for kind, value in SAMPLES.items():
         if hint == kind or (kind in getattr(hint, "__args__", ()) and "Sequence" not in str(hint)):
             return value

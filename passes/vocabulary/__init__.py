@@ -1,0 +1,1 @@
+"""Which ids stay: tables lose the rows that no id reaches."""

@@ -37,12 +37,15 @@ PASSES = {
     "remove-blocks": "graphprune.passes.depth.remove:RemoveBlocks",
     "replay-blocks": "graphprune.passes.replay:ReplayBlocks",
     "replay-groups": "graphprune.passes.replay:ReplayGroups",
+    "same-interface": "graphprune.passes.transfer:SameInterface",
     "same-slices": "graphprune.passes.replay:SameSlices",
     "select": "graphprune.passes.choose.select:Select",
     "select-blocks": "graphprune.passes.depth.remove:SelectBlocks",
     "smaller": "graphprune.passes.smaller:Smaller",
     "sparsify": "graphprune.passes.sparse.passes:Sparsify",
     "store": "graphprune.passes.sparse.store:Store",
+    "take-values": "graphprune.passes.transfer:TakeValues",
+    "transfer-groups": "graphprune.passes.transfer:TransferGroups",
     "validate": "graphprune.passes.judge:Validate",
 }
 """The passes of this package, imported when they are used."""

@@ -102,6 +102,35 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
     return found
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What weights of another file lose.
+
+    Attributes:
+        removed: by name the removed elements by axis; None where a weight has no counterpart.
+        sources: constants of the model that were found again.
+    """
+
+    removed: Mapping[str, Gone | None]
+    sources: frozenset[str]
+
+
+def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> Losses:
+    """What each of some tensors loses by a plan, whatever their names are.
+
+    Args:
+        model: the original that the plan was made for.
+        plan: the plan.
+        tensors: by name.
+
+    Raises:
+        InputError: a tensor is found in places that lose different elements.
+    """
+    replay.check_slices(plan, model)
+    matcher = _Matcher(model, plan, tensors)
+    return Losses(matcher.known, frozenset(matcher.matched))
+
+
 def _numbers(model: Model, plan: Plan) -> list[str]:
     """What single numbers have become, which are settings of the training code: the epsilon of a norm."""
     nodes: dict[tuple[float, float], list[str]] = {}

@@ -12,8 +12,9 @@ two heads of keys and values. Tokens are bytes. Three files share the weights in
 - ``tiny-lm-decoder-with-past.onnx`` takes such a cache too, as ``past_key_values.N.key`` and ``.value`` of any length,
   0 among them, and as many further tokens as are given.
 
-What a byte of held-out text costs (``models.prose.bits``) stands in the metadata of the first. ``--export FILE`` exports
-a state dict that ``--keep`` has kept, without training.
+What a byte of held-out text costs (``models.prose.bits``) stands in the metadata of the first. ``--keep`` keeps a state
+dict; ``--go-on FILE`` trains one on, at half the rate, and ``--export FILE`` exports it as it is. All is drawn from
+seed 0. What is shipped was trained for 700 seconds, and with ``--go-on`` for 300 more.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from models import TRAINED, prose
 NAME = "tiny-lm"
 WIDTH, DEPTH, HEADS, SHARED, HEAD, INNER = 128, 4, 8, 2, 16, 384
 """Hidden size, layers, heads of queries, heads of keys and values, dims of a head, features of the feed-forward."""
-WINDOW, BATCH, SECONDS, RATE = 256, 8, 1200, 4e-3
-"""Bytes of a text in training, texts in a step, how long it is trained, and the highest rate of learning."""
+WINDOW, BATCH, SECONDS, RATE = 256, 8, 700, 4e-3
+"""Bytes of a text in training, texts in a step, seconds of the processor, and the highest rate of learning."""
 Cache = tuple[tuple[Tensor, Tensor], ...]
 
 
@@ -136,22 +137,22 @@ class Cached(nn.Module):
         return logits, *(one for pair in present for one in pair)
 
 
-def rate(share: float) -> float:
+def rate(share: float, highest: float = RATE) -> float:
     """The rate of learning after a share of the time: a short rise, a cosine down to a hundredth."""
-    return RATE * min(share / 0.03, 0.505 + 0.495 * float(np.cos(np.pi * share)))
+    return highest * min(share / 0.03, 0.505 + 0.495 * float(np.cos(np.pi * share)))
 
 
-def train(model: Decoder) -> None:
-    """AdamW on windows drawn at random, for so many seconds: slower machines train less."""
+def train(model: Decoder, highest: float = RATE) -> None:
+    """AdamW on windows drawn at random, for so many seconds of the processor: slower ones train less."""
     whole = torch.from_numpy(np.frombuffer(prose.text("train"), np.uint8).astype(np.int64))
     large = [p for p in model.parameters() if p.ndim > 1]
     small = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": large, "weight_decay": 0.1}, {"params": small, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, RATE, betas=(0.9, 0.95))
-    start, step, share = time.monotonic(), 0, 0.0
+    start, step, share = time.process_time(), 0, 0.0
     while share < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate(share)
+            group["lr"] = rate(share, highest)
         first = torch.randint(len(whole) - WINDOW, (BATCH,))
         ids = whole[first[:, None] + torch.arange(WINDOW + 1)]
         loss = F.cross_entropy(model(ids[:, :-1])[0].flatten(0, 1), ids[:, 1:].flatten())
@@ -159,7 +160,7 @@ def train(model: Decoder) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step, share = step + 1, (time.monotonic() - start) / SECONDS
+        step, share = step + 1, (time.process_time() - start) / SECONDS
         if step % 50 == 0:
             print(f"step {step}, {100 * share:.0f} %: {loss.item() / np.log(2):.3f} bits", flush=True)
 
@@ -230,10 +231,11 @@ def main(arguments: list[str]) -> None:
     for p in model.parameters():
         if p.ndim > 1:
             nn.init.normal_(p, std=0.02 if p.shape[0] == 256 else p.shape[1] ** -0.5 * 0.6)
-    if "--export" in arguments:
-        model.load_state_dict(torch.load(arguments[arguments.index("--export") + 1]))
-    else:
-        train(model)
+    given = next((arguments[k + 1] for k, one in enumerate(arguments) if one in ("--export", "--go-on")), None)
+    if given is not None:
+        model.load_state_dict(torch.load(given))
+    if "--export" not in arguments:
+        train(model, RATE if given is None else RATE / 2)
     if "--keep" in arguments:
         torch.save(model.state_dict(), TRAINED / f"{NAME}.pt")
     export(model)

@@ -1,4 +1,4 @@
-"""Docstrings and comments of Python's standard library as bytes, split once and for all, and how well a model reads them.
+"""Docstrings and comments of Python's standard library as bytes, split once and for all, and what they cost a model.
 
 The text is read from the sources, without importing them; it differs a little from one version of Python to the next.
 """
@@ -32,7 +32,7 @@ BLOCK = re.compile(r"(?:^[ \t]*#.*\n)+", re.MULTILINE)
 
 @cache
 def text(part: str) -> bytes:
-    """All prose of a part, ``train`` or ``held out``: one docstring or block of comments after the other, none twice."""
+    """All prose of a part, ``train`` or ``held out``: one docstring or block of comments after the other, each once."""
     root = Path(sysconfig.get_paths()["stdlib"])
     found: dict[str, bool] = {}
     for path in sorted(root.rglob("*.py")):

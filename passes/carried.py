@@ -17,13 +17,13 @@ import numpy as np
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.analysis.products import Product, find_products
-from graphprune.rules.floating import FLOATS
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
 from graphprune.model.canonical import canonicalize
 from graphprune.model.editor import Editor
 from graphprune.relation import Values
 from graphprune.rewrite.plan import Plan
+from graphprune.rules.floating import FLOATS
 
 Removed = tuple[tuple[int, tuple[int, ...]], ...]
 """Removed elements by axis."""
@@ -71,7 +71,8 @@ def carry(plan: Plan, first: Model, fitted: Model, analysis: Analysis, pruned: M
     Raises:
         InputError: what is said to be the pruned model is not what the plan comes to.
     """
-    whole, held, now = canonicalize(first), canonicalize(fitted), _workable(pruned)
+    theirs = analyze(fitted, allow_io=True)  # of its own: a fit may have put nodes behind products
+    whole, held, now = canonicalize(first), theirs.model, _workable(pruned)
     there = {(v.source, v.removed): v.result for v in _versions(whole, plan)}
     known = _contents(whole)
     values: dict[str, Values] = {}
@@ -93,9 +94,11 @@ def carry(plan: Plan, first: Model, fitted: Model, analysis: Analysis, pruned: M
         else:
             editor.replace(name, value)
     model = editor.finish()
-    theirs = {p.weight: p for p in find_products(held, analyze(first, allow_io=True).rulings, shared=True)}
-    ours = [p for p in find_products(_workable(model), analysis.rulings, shared=True) if taken.get(p.weight) in theirs]
-    model, added = _biases(_workable(model), held, [(p, theirs[taken[p.weight]]) for p in ours])
+    by_weight = {p.weight: p for p in find_products(held, theirs.rulings, shared=True)}
+    ours = [
+        p for p in find_products(_workable(model), analysis.rulings, shared=True) if taken.get(p.weight) in by_weight
+    ]
+    model, added = _biases(_workable(model), held, [(p, by_weight[taken[p.weight]]) for p in ours])
     entries = _entries(plan, _workable(model), {p.weight: (p, taken[p.weight]) for p in ours})
     return Carried(model, len(values) + added, _left(there, held, whole, set(taken.values())), entries)
 

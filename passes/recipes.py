@@ -203,9 +203,7 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     return Recipe((*passes, Smaller()) if plan.groups else tuple(passes), own)
 
 
-def transferring(
-    plan: str | Plan, original: str | Model, job: Job, fitted: str | Model | None = None
-) -> Recipe:
+def transferring(plan: str | Plan, original: str | Model, job: Job, fitted: str | Model | None = None) -> Recipe:
     """Do a plan to another file of the same network.
 
     Args:

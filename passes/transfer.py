@@ -57,7 +57,9 @@ class TransferGroups(Pass):
                 groups.append(GroupPlan(group.id, group.kind, group.size, group.statistical, classes))
         notes = [f"{found.weights} weights are those that {read.where} cuts in {first.name}"]
         if found.missing:
-            notes.append(f"{len(found.missing)} more that it cuts are not in this file ({', '.join(found.missing[:3])})")
+            notes.append(
+                f"{len(found.missing)} more that it cuts are not in this file ({', '.join(found.missing[:3])})"
+            )
         return state.noting(*notes).having(Replayed(read), plan=replace(state.plan, groups=groups))
 
 
@@ -102,7 +104,9 @@ class TakeValues(Pass):
     def call(self, state: State) -> State:
         """Take them over; what was added to products, too."""
         read, fitted = _read(state), load(self.fitted)
-        found = carried.carry(read, load(self.original), fitted, state.analysis(state.original), state.model, state.plan)
+        found = carried.carry(
+            read, load(self.original), fitted, state.analysis(state.original), state.model, state.plan
+        )
         left = f"; {len(found.left)} have no equal here ({', '.join(found.left[:3])})" if found.left else ""
         note = f"{found.count} weights and biases have the values that they have in {fitted.name}{left}"
         plan = replace(state.plan, compensated=found.entries)

@@ -102,33 +102,14 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
     return found
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What weights of another file lose.
+def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> tuple[Mapping[str, Gone | None], frozenset[str]]:
+    """What each of some tensors loses by a plan, as :func:`narrow` finds it, and the constants of the model found again.
 
-    Attributes:
-        removed: by name the removed elements by axis; None where a weight has no counterpart.
-        sources: constants of the model that were found again.
-    """
-
-    removed: Mapping[str, Gone | None]
-    sources: frozenset[str]
-
-
-def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> Losses:
-    """What each of some tensors loses by a plan, whatever their names are.
-
-    Args:
-        model: the original that the plan was made for.
-        plan: the plan.
-        tensors: by name.
-
-    Raises:
-        InputError: a tensor is found in places that lose different elements.
+    A tensor without a counterpart has None.
     """
     replay.check_slices(plan, model)
     matcher = _Matcher(model, plan, tensors)
-    return Losses(matcher.known, frozenset(matcher.matched))
+    return matcher.known, frozenset(matcher.matched)
 
 
 def _numbers(model: Model, plan: Plan) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from graphprune.analysis import Analysis, Group
 from graphprune.errors import InputError
 from graphprune.model import Model, Use
-from graphprune.relation import IntArray
+from graphprune.relation import IntArray, Shape
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.removal import Removal
 from graphprune.rewrite.statedict import Gone, losses
@@ -59,18 +59,23 @@ def transfer(plan: Plan, first: Model, analysis: Analysis) -> Transferred:
     """
     _check(plan, first, analysis.model)
     matrices = {n: s for n, s in analysis.model.sources.items() if len(s.shape) > 1 and s.kind != "fill"}
-    matched = losses(first, plan, {name: analysis.model.array(name) for name in matrices})
-    lost = {name: gone for name, gone in matched.removed.items() if gone is not None}
+    known, sources = losses(first, plan, {name: analysis.model.array(name) for name in matrices})
+    lost = {name: gone for name, gone in known.items() if gone is not None}
     if not any(lost.values()):
         raise InputError(
-            f"{analysis.model.name}: it shares no weight with {first.name} that the plan cuts; both must be exported from "
-            "the same weights, at the same precision"
+            f"{analysis.model.name}: it shares no weight with {first.name} that the plan cuts; both must be exported "
+            "from the same weights, at the same precision"
         )
     uses = _uses(analysis, lost)
     selection = {g.id: found for g in analysis.groups if (found := _classes(analysis, g, uses, lost))}
     _compare(Removal(analysis, selection), uses, lost, first)
-    missing = {s.source for s in plan.slices if any(map(int, s.removed)) and len(first.sources[s.source].shape) > 1}
-    return Transferred(selection, sum(map(bool, lost.values())), tuple(sorted(missing - matched.sources)))
+    missing = {s.source for s in plan.slices if s.removed and len(_shape(first, s.source)) > 1}
+    return Transferred(selection, sum(map(bool, lost.values())), tuple(sorted(missing - sources)))
+
+
+def _shape(model: Model, name: str) -> Shape:
+    source = model.sources.get(name)
+    return () if source is None else source.shape
 
 
 def check_interface(plan: Plan, made: Plan, other: Model) -> None:
@@ -105,8 +110,8 @@ def _check(plan: Plan, first: Model, other: Model) -> None:
     why = "takes out whole blocks" if plan.blocks else "moves channels (--permute)" if plan.orders else ""
     if why:
         raise InputError(
-            f"{other.name}: the plan {why}, which is told by tensors of {first.name} alone; leave that out where a plan "
-            "is for several files"
+            f"{other.name}: the plan {why}, which is told by tensors of {first.name} alone; leave that out where a "
+            "plan is for several files"
         )
 
 
@@ -154,8 +159,8 @@ def _compare(removal: Removal, uses: list[tuple[Use, str]], lost: Lost, first: M
         sizes = [len(side[axis]) if axis in side else 0 for side in (wanted, found)]
         raise InputError(
             f"{removal.analysis.model.name}: axis {axis} of weight {root!r} is to lose {sizes[0]} elements, as in "
-            f"{first.name}, and can lose {sizes[1]} of them here: this file ties them to others; prune this file first, "
-            f"and apply its plan to {first.name}"
+            f"{first.name}, and can lose {sizes[1]} of them here: this file ties them to others; prune this file "
+            f"first, and apply its plan to {first.name}"
         )
 
 

@@ -14,7 +14,7 @@ two heads of keys and values. Tokens are bytes. Three files share the weights in
 
 What a byte of held-out text costs (``models.prose.bits``) stands in the metadata of the first. ``--keep`` keeps a state
 dict; ``--go-on FILE`` trains one on, at half the rate, and ``--export FILE`` exports it as it is. All is drawn from
-seed 0. What is shipped was trained for 700 seconds, and with ``--go-on`` for 300 more.
+seed 0.
 """
 
 from __future__ import annotations

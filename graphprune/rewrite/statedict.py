@@ -103,9 +103,9 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
 
 
 def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> tuple[Mapping[str, Gone | None], frozenset[str]]:
-    """What each of some tensors loses by a plan, as :func:`narrow` finds it, and the constants of the model found again.
+    """What each of some tensors loses by a plan, as :func:`narrow` finds it; None where it has no counterpart.
 
-    A tensor without a counterpart has None.
+    And the constants of the model that were found again.
     """
     replay.check_slices(plan, model)
     matcher = _Matcher(model, plan, tensors)

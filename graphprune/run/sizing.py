@@ -127,7 +127,9 @@ def check_given(model: Model, dims: dict[str, list[int | str]], given: Mapping[s
 def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator[tuple[InputShapes, InputShapes]]:
     """Pairs of input shapes to try, the likeliest first: a second one beside each, with every free size changed."""
     names = list(dict.fromkeys(d for n, ds in dims.items() if n not in given for d in ds if isinstance(d, str)))
-    composed = _composed({n: ds for n, ds in dims.items() if n not in given})
+    composed = _composed(dims)
+    sized = (pair for n, shape in given.items() for pair in zip(dims.get(n, ()), shape, strict=False))
+    fixed = {d: (size, size * 2) for d, size in sized if isinstance(d, str)}
     names = [n for n in names if n not in composed]
     taken = {d for ds in dims.values() for d in ds if isinstance(d, int)}
     leading = [n for n in names if any(ds and ds[0] == n for ds in dims.values())]
@@ -149,7 +151,7 @@ def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator
         plans.append(plan)
     plans.append(dict.fromkeys(names, (1, 1)))
     for plan in plans:
-        whole = _summed(plan, composed)
+        whole = _summed({**fixed, **plan}, composed)
         yield _laid(dims, given, whole, 0), _laid(dims, given, whole, 1)
 
 

@@ -7,7 +7,7 @@ to a product that had none: the other file's products get what is added to those
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import prod
@@ -24,6 +24,7 @@ from graphprune.model.editor import Editor
 from graphprune.relation import Values
 from graphprune.rewrite.plan import Plan
 from graphprune.rules.floating import FLOATS
+from graphprune.run.calibration import still
 
 Removed = tuple[tuple[int, tuple[int, ...]], ...]
 """Removed elements by axis."""
@@ -71,36 +72,52 @@ def carry(plan: Plan, first: Model, fitted: Model, analysis: Analysis, pruned: M
     Raises:
         InputError: what is said to be the pruned model is not what the plan comes to.
     """
-    theirs = analyze(fitted, allow_io=True)  # of its own: a fit may have put nodes behind products
+    witness = {name: tuple(sizes) for name, sizes in plan.model["witness"].items()}
+    theirs = analyze(fitted, still(witness, fitted), allow_io=True)  # of its own: a fit may have put nodes in
     whole, held, now = canonicalize(first), theirs.model, _workable(pruned)
     there = {(v.source, v.removed): v.result for v in _versions(whole, plan)}
     known = _contents(whole)
-    values: dict[str, Values] = {}
-    taken: dict[str, str] = {}  # by constant of the other pruned file that of the first
+    editor, taken, count = Editor(now), dict[str, str](), 0
     for version in _versions(analysis.model, made):
-        if version.result not in now.sources:
+        result = _counterpart(known, there, held, analysis.model.array(version.source), version)
+        if result is None or version.result not in now.sources:
             continue
-        value = analysis.model.array(version.source)
-        for source, turned in _equal(known, version.source, value):
-            result = there.get((source, _turned(version.removed) if turned else version.removed))
-            if result is not None and result in held.sources:
-                taken[version.result] = result
-                values |= _changed(now, version.result, held.array(result), turned, fitted)
-                break
-    editor = Editor(now)
-    for name, value in values.items():
-        if editor.outside(name):
-            editor.replace_later(name, lambda value=value: value)  # type: ignore[misc]
-        else:
-            editor.replace(name, value)
-    model = editor.finish()
+        taken[version.result], turned = result
+        value = _value(now, version.result, held.array(taken[version.result]), turned, fitted)
+        count += value is not None and _written(editor, version.result, value)
+    model = _workable(editor.finish())
     by_weight = {p.weight: p for p in find_products(held, theirs.rulings, shared=True)}
-    ours = [
-        p for p in find_products(_workable(model), analysis.rulings, shared=True) if taken.get(p.weight) in by_weight
-    ]
-    model, added = _biases(_workable(model), held, [(p, by_weight[taken[p.weight]]) for p in ours])
-    entries = _entries(plan, _workable(model), {p.weight: (p, taken[p.weight]) for p in ours})
-    return Carried(model, len(values) + added, _left(there, held, whole, set(taken.values())), entries)
+    products = find_products(model, analysis.rulings, shared=True)
+    ours = [(p, taken[p.weight]) for p in products if taken.get(p.weight) in by_weight]
+    model, added = _biases(model, held, [(p, by_weight[source]) for p, source in ours])
+    left = _left(there, held, whole, set(taken.values()))
+    return Carried(model, count + added, left, _entries(plan, analysis.model, ours))
+
+
+def _counterpart(
+    known: Contents, there: Mapping[tuple[str, Removed], str], held: Model, value: Values, version: _Version
+) -> tuple[str, bool] | None:
+    """The constant of the other pruned model that a version is, and whether it is turned; None where it is not told."""
+    found = []
+    for source, turned in known.get(_digest(value), ()):
+        result = there.get((source, _turned(version.removed) if turned else version.removed))
+        if result is not None and result in held.sources:
+            if source == version.source:
+                return result, turned
+            found.append((result, turned))
+    if not found:
+        return None
+    first = held.array(found[0][0])
+    same = all(turned == found[0][1] and np.array_equal(held.array(result), first) for result, turned in found[1:])
+    return found[0] if same else None
+
+
+def _written(editor: Editor, name: str, value: Values) -> bool:
+    """Give a constant another value; True."""
+    if editor.outside(name):
+        editor.replace_later(name, lambda: value)
+        return True
+    return editor.replace(name, value)
 
 
 def _workable(model: Model) -> Model:
@@ -113,11 +130,13 @@ def _versions(model: Model, plan: Plan) -> Iterator[_Version]:
     """What became of every constant of floats that is more than one number."""
     own: dict[str, dict[Removed, str]] = {}
     for entry in plan.slices:
-        removed = sorted((int(axis), tuple(elements)) for axis, elements in entry.removed.items() if elements)
-        own.setdefault(entry.source, {})[tuple(removed)] = entry.result
+        gone = sorted((int(axis), tuple(elements)) for axis, elements in entry.removed.items() if elements)
+        own.setdefault(entry.source, {})[tuple(gone)] = entry.result
     for name in _held(model):
-        for key, result in {(): name, **own.get(name, {})}.items():
-            yield _Version(name, key, result)
+        cut = own.get(name, {})
+        whole: dict[Removed, str] = {} if name in cut.values() else {(): name}  # else it was cut in its place
+        for removed, result in {**whole, **cut}.items():
+            yield _Version(name, removed, result)
 
 
 def _held(model: Model) -> list[str]:
@@ -146,19 +165,15 @@ def _digest(value: Values) -> bytes:
     return digest.digest()
 
 
-def _equal(known: Contents, name: str, value: Values) -> list[tuple[str, bool]]:
-    """Constants of the first file that hold the same, that of the same name first."""
-    return sorted(known.get(_digest(value), ()), key=lambda one: one[0] != name)
-
-
-def _changed(now: Model, name: str, value: Values, turned: bool, fitted: Model) -> dict[str, Values]:
+def _value(now: Model, name: str, value: Values, turned: bool, fitted: Model) -> Values | None:
+    """What a constant is to hold; None where it does."""
     before, value = now.array(name), value.T if turned else value
     if before.shape != value.shape or before.dtype != value.dtype:
         raise InputError(
             f"{fitted.name}: it is not what the plan comes to: {name!r} is {before.dtype} {list(before.shape)}, and "
             f"{value.dtype} {list(value.shape)} there"
         )
-    return {} if np.array_equal(before, value) else {name: value}
+    return None if np.array_equal(before, value) else value
 
 
 def _biases(model: Model, held: Model, pairs: list[tuple[Product, Product]]) -> tuple[Model, int]:
@@ -175,14 +190,14 @@ def _biases(model: Model, held: Model, pairs: list[tuple[Product, Product]]) -> 
     return (editor.finish() if count else model), count
 
 
-def _entries(plan: Plan, model: Model, ours: Mapping[str, tuple[Product, str]]) -> list[dict[str, Any]]:
-    """What the first plan says of fitted weights, by the nodes and names of this file."""
+def _entries(plan: Plan, model: Model, ours: Sequence[tuple[Product, str]]) -> list[dict[str, Any]]:
+    """What the first plan says of fitted weights, by the nodes of the other file and the names of its weights."""
     told = {entry.get("weight"): entry for entry in plan.compensated}
-    names = {n.output[0]: k for k, n in enumerate(model.nodes) if n.output}
+    places = {n.output[0]: k for k, n in enumerate(model.nodes) if n.output}
     return [
-        {**told[source], "node": node_name(model, names[product.output]), "weight": weight}
-        for weight, (product, source) in ours.items()
-        if source in told
+        {**told[source], "node": node_name(model, places[product.output]), "weight": product.weight}
+        for product, source in ours
+        if source in told and product.output in places
     ]
 
 

@@ -60,6 +60,12 @@ class TransferGroups(Pass):
             notes.append(
                 f"{len(found.missing)} more that it cuts are not in this file ({', '.join(found.missing[:3])})"
             )
+        changed = len(read.compensated) + len(read.sparsity) + len((read.distilled or {}).get("weights", ()))
+        if changed and not state.will(TakeValues.name):
+            notes.append(
+                f"the plan fitted, distilled or thinned {changed} weights, which stay as they are here; --fitted takes "
+                "their values from its pruned model"
+            )
         return state.noting(*notes).having(Replayed(read), plan=replace(state.plan, groups=groups))
 
 

@@ -118,6 +118,7 @@ def test_weights_are_found_again_turned_and_fitted_values_go_along() -> None:
         wanted = graphprune.apply(first.plan, plain).proto if fitted is None else fitted
         (a,), (b,) = (session(m).run(None, {"x": x}) for m in (wanted, other.proto))
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        assert ("--fitted takes their values" in " ".join(other.notes)) == (fitted is None)
         assert [e["weight"] for e in other.plan.compensated] == ([] if fitted is None else ["u"])
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from graphprune.analysis import Analysis, cost
+from graphprune.analysis.blocks import grown
 from graphprune.analysis.cost import Cost
 from graphprune.errors import FaultError
 from graphprune.passes.contract import Pass
@@ -22,6 +23,7 @@ from graphprune.proof.proof import Proof
 from graphprune.rewrite import lineage
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.rewrite import Rewritten, described, rewrite
+from graphprune.run import sizing
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ _BESIDE = ("blocks", "folded", "centred", "bases")
 def _proven(state: State, analysis: Analysis, done: Rewritten) -> State:
     """The state with a proof of a cut."""
     tries = sizes(state, analysis)
-    found = proof.prove(analysis.model, done.model, done.plan, done.removal, tries, state.job.seed)
+    edges = sizing.edges(analysis.model, analysis.witness.first.inputs, grown(analysis))
+    found = proof.prove(analysis.model, done.model, done.plan, done.removal, tries, state.job.seed, edges)
     beside = {key: told for key, told in (state.plan.proof or {}).items() if key in _BESIDE}
     return state.having(found, plan=replace(state.plan, proof={**found.to_json(), **beside}))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphprune.errors import InputError
-from graphprune.model import AnyModel
+from graphprune.model import AnyModel, Model, load
 from graphprune.model.arguments import InputShapes, Seed, Size, checked
 from graphprune.passes import budget, recipes
 from graphprune.passes.aim.meet import Meet
@@ -326,26 +326,44 @@ def apply(
     model: AnyModel,
     output: str | os.PathLike[str] | None = None,
     *,
+    original: AnyModel | None = None,
+    fitted: AnyModel | None = None,
+    input_shapes: InputShapes | None = None,
     prove: bool = True,
     seed: Seed = 0,
     progress: Progress | None = None,
 ) -> Result:
-    """Redo a plan on the same model, or on another precision of it.
+    """Redo a plan on the same model, on another precision of it, or on another file of the same network.
 
     Args:
         plan: a plan file, or a plan. Its groups say what to remove; its slices, where there are any, must be what
             these groups come to.
         model: the model.
         output: where to write the pruned model and, beside it, the plan of this run.
+        original: the model that the plan was made for, where ``model`` is another file of the same network (a decoder
+            with a cache beside one without): weights are matched by what they hold, and inputs and outputs may shrink.
+        fitted: with ``original``: the pruned model of the plan; what stays gets the values that it has there.
+        input_shapes: sizes for inputs whose free dims the program cannot guess; by default those of the plan.
         prove: compare the pruned model with the masked original before anything is written.
         seed: of the generated inputs of the proof.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
 
     Raises:
-        InputError: the plan does not fit the model; says at which group.
+        InputError: the plan does not fit the model; says at which group. Or the files share no weights.
         ProofError: the pruned model is not what the masked original is; nothing was written.
     """
-    read = load_plan(plan)
+    read, job = load_plan(plan), Job(prove=prove, seed=seed)
+    if original is None and fitted is not None:
+        raise InputError("--fitted is for another file of the same network: give the model of the plan by --original")
     with replay.naming(read):
-        recipe = recipes.replaying(read, plan, Job(prove=prove, seed=seed))
-    return run_recipe(recipe, model, output, progress=progress)
+        if original is None:
+            recipe = recipes.replaying(read, plan, job)
+        else:
+            source = plan if isinstance(plan, Plan) else os.fspath(plan)
+            recipe = recipes.transferring(source, _held(original), job, None if fitted is None else _held(fitted))
+    return run_recipe(recipe, model, output, input_shapes=input_shapes, progress=progress)
+
+
+def _held(model: AnyModel) -> str | Model:
+    """A model as a pass holds it: by its path, where it has one."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else load(model)

@@ -40,6 +40,7 @@ PASSES = {
     "replay-bases": "graphprune.passes.basis.again:ReplayBases",
     "replay-blocks": "graphprune.passes.replay:ReplayBlocks",
     "replay-groups": "graphprune.passes.replay:ReplayGroups",
+    "same-interface": "graphprune.passes.transfer:SameInterface",
     "same-slices": "graphprune.passes.replay:SameSlices",
     "rotate": "graphprune.passes.basis.rotate:Rotate",
     "select": "graphprune.passes.choose.select:Select",
@@ -48,6 +49,8 @@ PASSES = {
     "sparsify": "graphprune.passes.sparse.passes:Sparsify",
     "store": "graphprune.passes.sparse.store:Store",
     "vocabulary": "graphprune.passes.vocabulary.vocabulary:Vocabulary",
+    "take-values": "graphprune.passes.transfer:TakeValues",
+    "transfer-groups": "graphprune.passes.transfer:TransferGroups",
     "validate": "graphprune.passes.judge:Validate",
 }
 """The passes of this package, imported when they are used."""

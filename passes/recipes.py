@@ -9,6 +9,7 @@ from glob import escape
 from typing import Any
 
 from graphprune.errors import InputError
+from graphprune.model import Model
 from graphprune.passes import budget
 from graphprune.passes.aim.meet import Meet
 from graphprune.passes.basis.again import ReplayBases
@@ -37,6 +38,7 @@ from graphprune.passes.sparse.passes import Permute, Sparsify
 from graphprune.passes.sparse.store import STORES, Store
 from graphprune.passes.sparse.store import check as check_store
 from graphprune.passes.state import Job
+from graphprune.passes.transfer import SameInterface, TakeValues, TransferGroups
 from graphprune.passes.vocabulary.vocabulary import Vocabulary
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -228,6 +230,21 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
         passes.append(Smaller())
     passes += _there(Vocabulary.again(plan.vocabulary))
     return Recipe(tuple(passes), own)
+
+
+def transferring(plan: str | Plan, original: str | Model, job: Job, fitted: str | Model | None = None) -> Recipe:
+    """Do a plan to another file of the same network.
+
+    Args:
+        plan: the plan, or its file.
+        original: the model that it was made for.
+        job: what holds for the whole.
+        fitted: the pruned model of the plan, whose values are taken over; None keeps those of the file.
+    """
+    passes: list[Pass] = [TransferGroups(plan, original), Cut(), SameInterface(), FoldConstants()]
+    if fitted is not None:
+        passes.append(TakeValues(original, fitted))
+    return Recipe((*passes, Smaller()), replace(job, allow_io=True))
 
 
 def _fitted(compensate: str) -> list[Pass]:

@@ -42,7 +42,7 @@ from graphprune.passes.step import Step
 from graphprune.run import synthetic, usercode
 from graphprune.schema import schema
 
-_PATHS = ("calibration", "checkpoint", "ids", "inputs", "plan", "table", "teacher")
+_PATHS = ("calibration", "checkpoint", "fitted", "ids", "inputs", "original", "plan", "table", "teacher")
 """Options that hold a path where they hold no word of another kind."""
 _ENDINGS = {"backend": backends.ENDINGS, "loss": (".onnx",)}
 """Options that hold a word, or a path that ends so."""

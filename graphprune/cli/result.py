@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -226,6 +228,15 @@ _BESIDE = {
 """What else is proven, by its entry in the plan."""
 
 
+def _at(run: Mapping[str, Any]) -> str:
+    """The inputs of one run of a proof: sizes, those of inputs of one shape together."""
+    alike: dict[str, list[str]] = {}
+    for name, sizes in run["shapes"].items():
+        alike.setdefault("x".join(map(str, sizes)), []).append(name)
+    told = [f"{own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}={sizes}" for sizes, own in alike.items()]
+    return ", ".join([*told, *(f"{name} false" for name in run.get("off", ()))])
+
+
 def _print_proof(out: Console, result: Result) -> None:
     told = result.plan.proof or {}
     beside = {text: told[key] for key, text in _BESIDE.items() if key in told}
@@ -237,9 +248,7 @@ def _print_proof(out: Console, result: Result) -> None:
             moved = result.plan.groups or result.without is not None
             out.print(Text("proof: not asked for" if moved else "proof: nothing was cut or moved"))
         return
-    shapes = "; ".join(
-        ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in run["shapes"].items()) for run in result.proof.inputs
-    )
+    shapes = "; ".join(map(_at, result.proof.inputs))
     out.print(Text(f"proof: holds, worst relative error {result.proof.worst:.1e} (run at {shapes})"))
     if result.proof.rounded is not None:
         out.print(Text(f"  {_rounded(result.proof.rounded)}"))

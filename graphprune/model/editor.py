@@ -138,15 +138,21 @@ class Editor:
         """Keep only some positions of the first output of a node."""
         output = self.nodes[node].output[0]
         whole = self.name(output)
-        self.nodes[node].output[0] = whole
+        self.rename(node, 0, whole)
         indices = self.constant(output, np.asarray(positions, np.int64), node)
         self.append(helper.make_node("Gather", [whole, indices], [output], axis=axis), node)
+
+    def rename(self, node: int, place: int, name: str) -> None:
+        """Give an output of a node another name; the node stays in the body that it is in."""
+        self.nodes[node].output[place] = name
+        if self.layout is not None and (inside := self.layout.of(self.model.nodes[node])):
+            self.layout.home[name] = inside
 
     def behind(self, node: int, operator: str, constant: str) -> None:
         """Put an operator of two inputs behind a node, whose output it takes over; the other input is a constant."""
         output = self.nodes[node].output[0]
         raw = self.name(output)
-        self.nodes[node].output[0] = raw
+        self.rename(node, 0, raw)
         self.append(helper.make_node(operator, [raw, constant], [output], name=raw), node)
 
     def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from graphprune.proof.masking import mask
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.removal import Removal
-from graphprune.run.runtime import RefusedError, exposing, generate, run, session
+from graphprune.run.runtime import RefusedError, exposing, generate, run, session, switches
 
 
 @dataclass
@@ -85,7 +85,13 @@ def _without_none(errors: Sequence[OutputError]) -> list[dict[str, Any]]:
 
 
 def prove(
-    original: Model, pruned: Model, plan: Plan, removal: Removal, shapes: Sequence[Mapping[str, Shape]], seed: int = 0
+    original: Model,
+    pruned: Model,
+    plan: Plan,
+    removal: Removal,
+    shapes: Sequence[Mapping[str, Shape]],
+    seed: int = 0,
+    edges: Sequence[Mapping[str, Shape]] = (),
 ) -> Proof:
     """Compare the pruned model with the masked original, both without rounding and chance where these can be taken out.
 
@@ -98,6 +104,9 @@ def prove(
         removal: the same by axis, to name the first tensor that differs.
         shapes: input shapes to run at; the first two that the original accepts are taken.
         seed: of the generated inputs.
+        edges: further shapes, at each of which they are compared where the original accepts it: a cache without a past.
+
+    Inputs that say which branch is taken (see :func:`graphprune.run.runtime.switches`) are tried both ways.
 
     Raises:
         ProofError: they differ; names the first tensor that does.
@@ -109,7 +118,7 @@ def prove(
     masked, pruned = map(taken, rounded)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
-    inputs, runs = _run_masked(original, masked, shapes, seed)
+    inputs, runs = _run_masked(original, masked, shapes, seed, edges)
     failed: tuple[str, str, dict[str, Values]] | None = None
     rounds = taken.rounds or _writes_halves(original, rounded[1], plan)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
@@ -187,23 +196,39 @@ Run = tuple[dict[str, Values], list[Any]]
 
 
 def _run_masked(
-    original: Model, masked: Model, shapes: Sequence[Mapping[str, Shape]], seed: int
+    original: Model,
+    masked: Model,
+    shapes: Sequence[Mapping[str, Shape]],
+    seed: int,
+    edges: Sequence[Mapping[str, Shape]] = (),
 ) -> tuple[list[dict[str, Any]], list[Run]]:
-    """Inputs and outputs of the masked original at the first two shapes that it accepts."""
+    """Inputs and outputs of the masked original: at two shapes that it accepts, at edges, and by other branches."""
     inputs: list[dict[str, Any]] = []
     runs: list[Run] = []
     refused: InputError | None = None
     with _provable(masked) as active:
-        for k, chosen in enumerate(shapes):
-            feeds = generate(original, chosen, seed + k)
+
+        def accepts(chosen: Mapping[str, Shape], own: int, off: Sequence[str] = ()) -> InputError | None:
+            feeds = generate(original, chosen, own, off)
             try:
                 runs.append((feeds, run(active, feeds)))
             except InputError as error:
-                refused = refused or error
-                continue
-            inputs.append({"seed": seed + k, "shapes": {n: list(s) for n, s in chosen.items()}})
-            if len(runs) == 2:
+                return error
+            inputs.append({"seed": own, "shapes": {n: list(s) for n, s in chosen.items()}})
+            inputs[-1] |= {"off": list(off)} if off else {}
+            return None
+
+        taken: list[Mapping[str, Shape]] = []
+        for k, chosen in enumerate(shapes):
+            error = accepts(chosen, seed + k)
+            refused = refused or error
+            taken += [chosen] if error is None else []
+            if len(taken) == 2:
                 break
+        for k, chosen in enumerate(edges if taken else ()):
+            accepts(chosen, seed + len(shapes) + k)
+        for name in switches(original) if taken else ():
+            accepts(taken[0], seed, [name])
     if runs and not any(_finite(np.asarray(value)) for _, outputs in runs for value in outputs):
         raise InputError(
             f"{original.name}: its outputs are not finite on generated inputs, so that comparing them proves nothing; "

@@ -108,6 +108,6 @@ def _multiply(removal: Removal, editor: Editor, plan: Plan, index: int, target: 
         editor.insert(helper.make_node("Mul", [name, number], [fresh]), index)
         editor.redirect(index, place, fresh)
     else:
-        node.output[place] = fresh
+        editor.rename(index, place, fresh)
         editor.append(helper.make_node("Mul", [fresh, number], [name]), index)
     plan.corrections.append({"tensor": name, "factor": factor})

@@ -74,7 +74,8 @@ def check_groups(plan: Plan, analysis: Analysis) -> None:
     for number, entry in enumerate(plan.groups):
         group, place = analysis.group(entry.id), f"groups/{number}"
         if group is None:
-            raise _refused(plan, analysis.model, place, f"group {entry.id!r} is not in the model")
+            why = f"group {entry.id!r} is not in the model; for another file of the same network give --original"
+            raise _refused(plan, analysis.model, place, why)
         if often[entry.id] > 1:
             raise _refused(plan, analysis.model, place, f"group {entry.id!r} stands there {often[entry.id]} times")
         if group.size != entry.size:

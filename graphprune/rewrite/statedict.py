@@ -104,6 +104,16 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
     return found
 
 
+def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> tuple[Mapping[str, Gone | None], frozenset[str]]:
+    """What each of some tensors loses by a plan, as :func:`narrow` finds it; None where it has no counterpart.
+
+    And the constants of the model that were found again.
+    """
+    replay.check_slices(plan, model)
+    matcher = _Matcher(model, plan, tensors)
+    return matcher.known, frozenset(matcher.matched)
+
+
 def _numbers(model: Model, plan: Plan) -> list[str]:
     """What single numbers have become, which are settings of the training code: the epsilon of a norm."""
     nodes: dict[tuple[float, float], list[str]] = {}

@@ -116,10 +116,19 @@ def _axis(axes: Sequence[int] | None, which: int, rank: int) -> int:
 
 
 def _tied(build: Builder, shape: Shape | None, others: Sequence[Shape | None], why: str) -> list[list[AxisMap] | None]:
-    """The same axes for tensors of the same shape; where shapes differ or are not known, pinned ones for each."""
-    if shape is not None and all(other == shape for other in others):
-        axes = build.like(shape)
-        return [axes for _ in (shape, *others)]
-    if not any(s is not None for s in (shape, *others)):
-        return [None for _ in (shape, *others)]
-    return [None if s is None else [build.dim(n, pinned=why) for n in s] for s in (shape, *others)]
+    """The same axes for tensors of the same shape; an axis of different sizes is pinned in each of them.
+
+    So a branch that starts a cache and one that lengthens it differ along its length alone. Where a shape is not known,
+    or ranks differ, all axes are pinned.
+    """
+    every = (shape, *others)
+    known = [s for s in every if s is not None]
+    if len(known) == len(every) and len({len(s) for s in known}) == 1:
+        found: list[list[AxisMap]] = [[] for _ in known]
+        for sizes in zip(*known, strict=True):
+            same = len(set(sizes)) == 1
+            axis = build.dim(sizes[0], pinned=None if same else why)
+            for own, size in zip(found, sizes, strict=True):
+                own.append(axis if size == sizes[0] else build.dim(size, pinned=why))
+        return list(found)
+    return [None if s is None else [build.dim(n, pinned=why) for n in s] for s in every]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -169,11 +169,11 @@ def _array(value: Any) -> Values:
     return np.asarray(value)
 
 
-def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[str, Values]:
+def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0, off: Collection[str] = ()) -> dict[str, Values]:
     """Random inputs, by name and type.
 
-    Floats are standard normal, booleans true, integers below the smallest table that they index (see
-    :func:`index_limits`), below 2 where they index none.
+    Floats are standard normal, booleans true but for those in ``off``, integers below the smallest table that they
+    index (see :func:`index_limits`), below 2 where they index none.
     """
     limits, chosen = index_limits(model), choices(model)
     rng = np.random.default_rng(seed)
@@ -186,7 +186,7 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
         if kind == TensorProto.STRING:
             feeds[value.name] = np.full(shape, "a", dtype=object)
         elif kind == TensorProto.BOOL:
-            feeds[value.name] = np.ones(shape, bool)
+            feeds[value.name] = np.full(shape, value.name not in off)
         elif value.name in chosen:
             feeds[value.name] = rng.choice(chosen[value.name], shape).astype(dtype)
         elif np.issubdtype(dtype, np.integer):
@@ -194,6 +194,22 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0) -> dict[s
         else:
             feeds[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
     return feeds
+
+
+def switches(model: Model) -> list[str]:
+    """Boolean inputs that alone say which branch of an If is taken."""
+    nodes, found = model.runnable.graph.node, dict[str, None]()
+    makers = {o: node for node in nodes for o in node.output if o}
+    boolean = {i.name for i in model.inputs if i.type.tensor_type.elem_type == TensorProto.BOOL}
+    for node in nodes:
+        if node.op_type != "If":
+            continue
+        name = node.input[0]
+        while name in makers and makers[name].input:
+            name = makers[name].input[0]  # cast, squeezed, turned round
+        if name in boolean:
+            found[name] = None
+    return list(found)
 
 
 def choices(model: Model) -> dict[str, Values]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphprune.errors import InputError
 from graphprune.model import Model
@@ -73,6 +73,44 @@ def accepted(model: Model, given: Mapping[str, Shape] | None = None, seed: int =
         raise InputError(f"{model.name}: {refused}; give sizes that it accepts by --input-shape")
 
 
+def edges(model: Model, usual: Mapping[str, Shape], grown: Mapping[str, Sequence[int]]) -> list[InputShapes]:
+    """Sizes at which a model with a state that grows begins, and goes on: no past with all the rest, one with a past.
+
+    Args:
+        model: the model.
+        usual: sizes that it runs at.
+        grown: inputs that hold such a state, with the axes that grow.
+    """
+    dims = free_dims(model)
+    sizes = {d: s for n, ds in dims.items() for d, s in zip(ds, usual.get(n, ()), strict=False) if isinstance(d, str)}
+    past = {dims[n][a] for n, axes in grown.items() if n in dims for a in axes if isinstance(dims[n][a], str)}
+    fresh = {d for n, ds in dims.items() if n not in grown for d in ds[1:] if isinstance(d, str)} - past
+    composed = _composed(dims)
+    found = []
+    for changed, size in ((past, 0), (fresh - composed.keys(), 1)):
+        plan = {d: (size if d in changed else s,) * 2 for d, s in sizes.items()}
+        laid = _laid(dims, {}, _summed(plan, composed), 0)
+        if past and changed and laid != usual:
+            found.append(laid)
+    return found
+
+
+def _composed(dims: Mapping[str, Sequence[int | str]]) -> dict[str, list[str]]:
+    """Free sizes that are sums of others and of numbers, as ``past + sequence``, with what they are sums of."""
+    names = {d for ds in dims.values() for d in ds if isinstance(d, str)}
+    parts = {name: [part.strip() for part in name.split("+")] for name in names}
+    return {n: own for n, own in parts.items() if len(own) > 1 and all(p in names or p.isdecimal() for p in own)}
+
+
+def _summed(plan: Mapping[str, tuple[int, int]], composed: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]:
+    """A plan of sizes with those that are sums of others."""
+    found = dict(plan)
+    for name, parts in composed.items():
+        own = [(int(part),) * 2 if part.isdecimal() else plan[part] for part in parts]
+        found[name] = sum(first for first, _ in own), sum(second for _, second in own)
+    return found
+
+
 def check_given(model: Model, dims: dict[str, list[int | str]], given: Mapping[str, Shape]) -> None:
     """Raise InputError where a size is given for no input, or for a dim that is fixed to another."""
     for name, shape in given.items():
@@ -89,6 +127,10 @@ def check_given(model: Model, dims: dict[str, list[int | str]], given: Mapping[s
 def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator[tuple[InputShapes, InputShapes]]:
     """Pairs of input shapes to try, the likeliest first: a second one beside each, with every free size changed."""
     names = list(dict.fromkeys(d for n, ds in dims.items() if n not in given for d in ds if isinstance(d, str)))
+    composed = _composed(dims)
+    sized = (pair for n, shape in given.items() for pair in zip(dims.get(n, ()), shape, strict=False))
+    fixed = {d: (size, size * 2) for d, size in sized if isinstance(d, str)}
+    names = [n for n in names if n not in composed]
     taken = {d for ds in dims.values() for d in ds if isinstance(d, int)}
     leading = [n for n in names if any(ds and ds[0] == n for ds in dims.values())]
     plans: list[dict[str, tuple[int, int]]] = [{}]
@@ -109,7 +151,8 @@ def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator
         plans.append(plan)
     plans.append(dict.fromkeys(names, (1, 1)))
     for plan in plans:
-        yield _laid(dims, given, plan, 0), _laid(dims, given, plan, 1)
+        whole = _summed({**fixed, **plan}, composed)
+        yield _laid(dims, given, whole, 0), _laid(dims, given, whole, 1)
 
 
 def _laid(

@@ -112,9 +112,9 @@ def pruned(task: Task, ratio: float, options: dict[str, Any]) -> tuple[str, floa
 
 
 def scored(task: Task, model: ModelProto) -> str:
-    """Right answers in per cent; behind a stroke how near a model is to the original."""
+    """Right answers in per cent, or what a task counts; behind a stroke how near a model is to the original."""
     near = "" if task.near is None else f" / {100 * task.near(model):.1f}"
-    return f"{100 * task.score(model):.1f}{near}"
+    return f"{task.shown(task.score(model))}{near}"
 
 
 def thinned(task: Task, amount: float, options: dict[str, Any]) -> tuple[str, float]:

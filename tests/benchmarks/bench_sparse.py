@@ -64,7 +64,7 @@ def score(names: Sequence[str]) -> None:
 
     for name in at_hand(names):
         task = TASKS[name]
-        table = Table(box=None, pad_edge=False, title=f"{name}: {100 * task.score(original(task)):.1f}")
+        table = Table(box=None, pad_edge=False, title=f"{name}: {task.shown(task.score(original(task)))}")
         for column in ("", "score", "weights", "magnitude kept", "s"):
             table.add_column(column, justify="right" if column else "left")
         inputs = task.inputs(SAMPLES)
@@ -76,8 +76,8 @@ def score(names: Sequence[str]) -> None:
             assert result.sparse is not None
             thinned = result.sparse.thinned
             share = np.mean([t.kept_magnitude for t in thinned])
-            right = 100 * task.score(result.model.proto)
-            table.add_row(label, f"{right:.1f}", str(len(thinned)), f"{100 * share:.1f} %", f"{seconds:.1f}")
+            right = task.shown(task.score(result.model.proto))
+            table.add_row(label, right, str(len(thinned)), f"{100 * share:.1f} %", f"{seconds:.1f}")
         Console(width=110).print(table)
 
 

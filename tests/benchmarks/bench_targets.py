@@ -103,7 +103,7 @@ def blocks(names: list[str]) -> None:
             for whole in (False, True):
                 meet = graphprune.Meet([f"macs={share}"], blocks=whole)
                 result = graphprune.prune(task.path, target=meet, calibration=inputs, input_shapes=task.shapes)
-                cells.append(f"{100 * task.score(result.model.proto):.1f}")
+                cells.append(task.shown(task.score(result.model.proto)))
             found.append(f"{share}: {' -> '.join(cells)} ({len(result.plan.blocks)} blocks)")
         print(f"{name}: {', '.join(found)}", flush=True)
 

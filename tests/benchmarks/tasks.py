@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 import models
+from models import prose
 from models.digits import accuracy, images
 from tests.benchmarks import sentences
 from tests.benchmarks.voices import SEQUENCE, STREAM
@@ -44,9 +45,10 @@ class Task:
         find: gives the file of the model; raises LookupError where something is to be installed for it.
         inputs: so many unlabelled calibration inputs: by name of the input, samples along the first axis; or for each
             run, where a model remembers.
-        score: the share of answers that a model gets right.
+        score: the share of answers that a model gets right; of a language model what a byte costs it.
         shapes: sizes of inputs that the model leaves free.
         near: how near it stays to the original, 1 where it is the same; None where right answers say enough.
+        shown: a score in words: in per cent, where it is not a cost.
     """
 
     find: Callable[[], Path]
@@ -54,6 +56,7 @@ class Task:
     score: Callable[[ModelProto], float]
     shapes: dict[str, tuple[int, ...]] | None = None
     near: Callable[[ModelProto], float] | None = None
+    shown: Callable[[float], str] = lambda share: f"{100 * share:.1f}"
 
     @property
     def path(self) -> Path:
@@ -247,6 +250,12 @@ def _carried(name: str) -> Callable[[], Path]:
 TASKS = {
     "digits CNN": Task(partial(models.trained, "digits-cnn"), _digits, accuracy),
     "digits transformer": Task(partial(models.trained, "digits-transformer"), _digits, accuracy),
+    "tiny LM": Task(
+        partial(models.trained, "tiny-lm"),
+        lambda n: {"input_ids": prose.texts("train", n)},
+        prose.bits,
+        shown=lambda bits: f"{bits:.3f} bits",
+    ),
     "PP-OCR cls": Task(_carried("ppocr-v4-cls"), lambda n: {"x": turned(3, n)[0]}, oriented, {"x": TURNED}),
     "silero": Task(SEQUENCE.path, SEQUENCE.calibration, SEQUENCE.told, near=SEQUENCE.near),
     "silero, branches": Task(STREAM.path, STREAM.calibration, STREAM.told, FRAME, STREAM.near),

@@ -26,9 +26,9 @@ from graphprune.analysis.blocks.branches import Branches
 from graphprune.analysis.blocks.context import Context
 from graphprune.analysis.blocks.layers import Layers
 from graphprune.analysis.blocks.runs import Runs, finished
-from graphprune.analysis.blocks.states import carried
+from graphprune.analysis.blocks.states import carried, grown
 
-__all__ = ["Block", "Blocks", "Fixed", "carried", "find_blocks"]
+__all__ = ["Block", "Blocks", "Fixed", "carried", "find_blocks", "grown"]
 
 
 def find_blocks(analysis: Analysis, allow_io: bool = False) -> Blocks:

@@ -27,3 +27,16 @@ def carried(analysis: Analysis) -> dict[str, str]:
                 seen.update(fresh)
                 pending += fresh
     return found
+
+
+def grown(analysis: Analysis) -> dict[str, tuple[int, ...]]:
+    """Inputs that carry a state which a run makes longer, and the axes along which it grows (a cache of any length)."""
+    model, shapes = analysis.model, analysis.witness.first.shapes
+    if len(model.inputs) < 2:
+        return {}
+    found = {}
+    for output, given in carried(analysis).items():
+        sizes = zip(shapes.get(given, ()), shapes.get(output, ()), strict=False)
+        if axes := tuple(axis for axis, (before, after) in enumerate(sizes) if after > before):
+            found[given] = axes
+    return found

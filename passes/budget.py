@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 COSTS = {
     "load": 0.1,
     "analyze": 0.2,
+    "centre": 1.5,
+    "rotate": 3.0,
     "observe": 6.0,
     "rank": 9.0,
     "weigh": 6.0,

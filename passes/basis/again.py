@@ -29,6 +29,7 @@ class ReplayBases(Rotate):
 
     def call(self, state: State) -> State:
         """Turn them by the plan's matrices."""
+        state.progress.begin(self.name)
         plan = replayed(state)
         wanted = plan.bases.get("rotated", {})
         if not wanted:

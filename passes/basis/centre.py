@@ -63,16 +63,13 @@ class Centre(Pass):
             () if state.will("cut") else ("no pass 'cut' is ahead: a norm without a mean alone makes nothing smaller",)
         )
 
-    def phases(self, state: State) -> Sequence[str]:
-        """None: it takes no time."""
-        return ()
-
     def call(self, state: State) -> State:
         """Absorb gains, centre writers, and replace norms, group by group."""
         if state.plan.groups:
             raise InputError(
                 "classes were chosen before 'centre', of which some would be others behind it; put it first"
             )
+        state.progress.begin(self.name)
         analysis = state.analysis()
         mixings, stayed = _centred(analysis, asked(analysis, self.include, self.exclude))
         values: dict[Use, Values] = {}
@@ -92,10 +89,6 @@ class Centre(Pass):
         model = editor.finish()
         plan = replace(state.plan, bases={**state.plan.bases, "centred": counts})
         return state.having(found, Base(model), Reference(model), model=model, plan=plan)
-
-    def proves(self, state: State) -> bool:
-        """Where proofs are asked for."""
-        return state.job.prove
 
     def ensures(self, before: State, after: State) -> State:
         """The model without means does what it did."""

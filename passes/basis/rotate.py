@@ -82,10 +82,6 @@ class Rotate(Pass):
         plan = replace(state.plan, bases={**state.plan.bases, "rotated": counts}, matrices=matrices)
         return state.having(found, Base(model), Reference(model), model=model, plan=plan)
 
-    def proves(self, state: State) -> bool:
-        """Where proofs are asked for."""
-        return state.job.prove
-
     def ensures(self, before: State, after: State) -> State:
         """The model in other bases does what it did."""
         if not after.job.prove or after.model is before.model:

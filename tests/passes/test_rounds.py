@@ -177,7 +177,7 @@ def test_progress_numbers_what_rounds_have_in_common() -> None:
     model = Model(plain())
     state = State(model, model, Plan({}), recipe.job)
     found = driver.phases(recipe.passes, state, True)
-    assert found[:3] == ["load", "analyze", "round 1: observe"] and found[-1] == "write"
+    assert found[:5] == ["load", "analyze", "centre", "rotate", "round 1: observe"] and found[-1] == "write"
     assert found.index("round 1: fit") < found.index("round 2: observe") < found.index("round 2: prove")
     seen: list[str] = []
     graphprune.run_recipe(recipe, plain(), progress=Progress(lambda p: seen.append(p.phase)))

@@ -68,7 +68,11 @@ def replayed(folder: Path, progress: Progress) -> Any:
 @pytest.mark.parametrize(
     ("job", "phases", "stepwise"),
     [
-        (pruned, "load analyze centre rotate observe rank weigh select cut prove fit write", "observe rank weigh fit"),
+        (
+            pruned,
+            "load analyze centre rotate observe rank weigh select cut prove fit write",
+            "rotate observe rank weigh fit",
+        ),
         (sparse, "load analyze permute cut sparsify validate", "permute validate"),
         (shallower, "load analyze select-blocks remove-blocks", "select-blocks"),
         (replayed, "load analyze cut prove write", ""),

@@ -44,6 +44,7 @@ class Editor:
         self.after: dict[int, list[NodeProto]] = {}
         self.attributes: list[tuple[int, str, Any, Any]] = []  # node, name, value before and after
         self.touched: set[str] = set()  # tensors that lost a reader through an edit
+        self.renewed: dict[str, TensorProto] | None = {}  # initializers of another value; None where more has changed
 
     def name(self, base: str) -> str:
         """A name that nothing has yet."""
@@ -60,6 +61,7 @@ class Editor:
 
         IR versions below 4 ask that every initializer be an input of the graph, so there it becomes a node.
         """
+        self.renewed = None
         name = self.name(base)
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if self.model.proto.ir_version >= 4:
@@ -88,11 +90,16 @@ class Editor:
                 tensor.doc_string = before.doc_string
             tensor.metadata_props.extend(before.metadata_props)
             self.initializers[name] = tensor
+            if self.renewed is not None and list(before.dims) == list(tensor.dims):
+                self.renewed[name] = tensor
+            else:
+                self.renewed = None
             for declared in self.proto.graph.input:  # old exporters list initializers as inputs
                 if declared.name == name:
                     for dim, size in zip(declared.type.tensor_type.shape.dim, value.shape, strict=True):
                         dim.dim_value = size
         elif source.kind == "constant" and source.node is not None:
+            self.renewed = None
             del self.nodes[source.node].attribute[:]
             self.nodes[source.node].attribute.append(helper.make_attribute("value", tensor))
         else:
@@ -101,6 +108,7 @@ class Editor:
 
     def replace_later(self, name: str, value: Callable[[], Values]) -> None:
         """The same for a weight outside the file; its value, of the same shape and type, is made when it is written."""
+        self.renewed = None
         self.lazy[name] = value
 
     def outside(self, name: str) -> bool:
@@ -110,11 +118,13 @@ class Editor:
 
     def insert(self, node: NodeProto, before: int) -> None:
         """Add a node in front of an original one."""
+        self.renewed = None
         self.before.setdefault(before, []).append(node)
         self._settle(node, before)
 
     def append(self, node: NodeProto, after: int) -> None:
         """Add a node behind an original one."""
+        self.renewed = None
         self.after.setdefault(after, []).append(node)
         self._settle(node, after)
 
@@ -127,6 +137,7 @@ class Editor:
 
     def redirect(self, node: int, position: int, name: str) -> None:
         """Let an input of a node read another tensor."""
+        self.renewed = None
         inputs = self.nodes[node].input
         while len(inputs) <= position:
             inputs.append("")
@@ -151,6 +162,7 @@ class Editor:
 
     def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:
         """Set an attribute of a node; :attr:`attributes` keeps what it was."""
+        self.renewed = None
         attributes = self.nodes[node].attribute
         before = [helper.get_attribute_value(a) for a in attributes if a.name == name]
         self.attributes.append((node, name, before[0] if before else None, value))
@@ -160,10 +172,20 @@ class Editor:
 
     def drop_attributes(self, node: int, names: Iterable[str]) -> None:
         """Remove attributes of a node."""
+        self.renewed = None
         attributes = self.nodes[node].attribute
         kept = [a for a in attributes if a.name not in set(names)]
         del attributes[:]
         attributes.extend(kept)
+
+    def settle(self) -> Model:
+        """The changed model where nobody else holds the original: weights alone are renewed in it, without a copy."""
+        if self.renewed is None:
+            return self.finish()
+        for name, tensor in self.renewed.items():
+            self.model.initializers[name].CopyFrom(tensor)
+            self.model.lazy.pop(name, None)
+        return self.model
 
     def finish(self) -> Model:
         """The changed model, without what the edits have left unused."""

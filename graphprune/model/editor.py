@@ -44,7 +44,6 @@ class Editor:
         self.after: dict[int, list[NodeProto]] = {}
         self.attributes: list[tuple[int, str, Any, Any]] = []  # node, name, value before and after
         self.touched: set[str] = set()  # tensors that lost a reader through an edit
-        self.renewed: dict[str, TensorProto] | None = {}  # initializers of another value; None where more has changed
 
     def name(self, base: str) -> str:
         """A name that nothing has yet."""
@@ -61,7 +60,6 @@ class Editor:
 
         IR versions below 4 ask that every initializer be an input of the graph, so there it becomes a node.
         """
-        self.renewed = None
         name = self.name(base)
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         if self.model.proto.ir_version >= 4:
@@ -90,16 +88,11 @@ class Editor:
                 tensor.doc_string = before.doc_string
             tensor.metadata_props.extend(before.metadata_props)
             self.initializers[name] = tensor
-            if self.renewed is not None and list(before.dims) == list(tensor.dims):
-                self.renewed[name] = tensor
-            else:
-                self.renewed = None
             for declared in self.proto.graph.input:  # old exporters list initializers as inputs
                 if declared.name == name:
                     for dim, size in zip(declared.type.tensor_type.shape.dim, value.shape, strict=True):
                         dim.dim_value = size
         elif source.kind == "constant" and source.node is not None:
-            self.renewed = None
             del self.nodes[source.node].attribute[:]
             self.nodes[source.node].attribute.append(helper.make_attribute("value", tensor))
         else:
@@ -108,7 +101,6 @@ class Editor:
 
     def replace_later(self, name: str, value: Callable[[], Values]) -> None:
         """The same for a weight outside the file; its value, of the same shape and type, is made when it is written."""
-        self.renewed = None
         self.lazy[name] = value
 
     def outside(self, name: str) -> bool:
@@ -118,13 +110,11 @@ class Editor:
 
     def insert(self, node: NodeProto, before: int) -> None:
         """Add a node in front of an original one."""
-        self.renewed = None
         self.before.setdefault(before, []).append(node)
         self._settle(node, before)
 
     def append(self, node: NodeProto, after: int) -> None:
         """Add a node behind an original one."""
-        self.renewed = None
         self.after.setdefault(after, []).append(node)
         self._settle(node, after)
 
@@ -137,7 +127,6 @@ class Editor:
 
     def redirect(self, node: int, position: int, name: str) -> None:
         """Let an input of a node read another tensor."""
-        self.renewed = None
         inputs = self.nodes[node].input
         while len(inputs) <= position:
             inputs.append("")
@@ -162,7 +151,6 @@ class Editor:
 
     def set_attribute(self, node: int, name: str, value: float | Sequence[int]) -> None:
         """Set an attribute of a node; :attr:`attributes` keeps what it was."""
-        self.renewed = None
         attributes = self.nodes[node].attribute
         before = [helper.get_attribute_value(a) for a in attributes if a.name == name]
         self.attributes.append((node, name, before[0] if before else None, value))
@@ -172,23 +160,38 @@ class Editor:
 
     def drop_attributes(self, node: int, names: Iterable[str]) -> None:
         """Remove attributes of a node."""
-        self.renewed = None
         attributes = self.nodes[node].attribute
         kept = [a for a in attributes if a.name not in set(names)]
         del attributes[:]
         attributes.extend(kept)
 
-    def settle(self) -> Model:
-        """The changed model where nobody else holds the original: weights alone are renewed in it, without a copy."""
-        if self.renewed is None:
-            return self.finish()
-        for name, tensor in self.renewed.items():
-            self.model.initializers[name].CopyFrom(tensor)
-            self.model.lazy.pop(name, None)
-        return self.model
-
     def finish(self) -> Model:
         """The changed model, without what the edits have left unused."""
+        self.proto.graph.initializer.extend(self._finished())
+        return Model(self.proto, self.model.path, lazy=self.lazy)
+
+    def settle(self) -> Model:
+        """The same where nobody else holds the original: weights that stay are not copied, and it is the result."""
+        staying = self._finished()
+        proto, before = self.model.proto, self.model.initializers
+        place = {tensor.name: k for k, tensor in enumerate(proto.graph.initializer)}
+        for tensor in staying:
+            if tensor.name not in place:
+                proto.graph.initializer.append(tensor)
+            elif tensor is not before[tensor.name]:
+                proto.graph.initializer[place[tensor.name]].CopyFrom(tensor)
+        stays = {tensor.name for tensor in staying}
+        for name in reversed([name for name in place if name not in stays]):
+            del proto.graph.initializer[place[name]]
+        for message, other, skip in ((proto, self.proto, "graph"), (proto.graph, self.proto.graph, "initializer")):
+            for field, _ in message.ListFields():
+                if field.name != skip:
+                    message.ClearField(field.name)
+            copy_all_but(other, message, {skip})
+        return Model(proto, self.model.path, lazy=self.lazy)
+
+    def _finished(self) -> list[TensorProto]:
+        """Put nodes in the copy that is changed; returns the initializers that stay."""
         used = {o.name for o in self.proto.graph.output}
         keep: list[NodeProto] = []
         for node, new in reversed(self._sequence()):
@@ -206,9 +209,10 @@ class Editor:
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
         declared = {i.name for i in self.proto.graph.input}
+        staying = []
         for name, tensor in self.initializers.items():
             if name in used or name in declared or (name in self.model.initializers and name not in self.touched):
-                self.proto.graph.initializer.append(tensor)
+                staying.append(tensor)
             else:
                 self.lazy.pop(name, None)
         if self.layout is None:
@@ -218,8 +222,8 @@ class Editor:
             kept = [o for o in self.proto.opset_import if o.domain != DOMAIN]
             del self.proto.opset_import[:]
             self.proto.opset_import.extend(kept)
-        self._drop_value_info(used)
-        return Model(self.proto, self.model.path, lazy=self.lazy)
+        self._drop_value_info(used | {tensor.name for tensor in staying})
+        return staying
 
     def _sequence(self) -> list[tuple[NodeProto, bool]]:
         """All nodes in order, each with whether it is new."""
@@ -231,7 +235,7 @@ class Editor:
         return found
 
     def _drop_value_info(self, used: set[str]) -> None:
-        made = {o for n in self.proto.graph.node for o in n.output} | {t.name for t in self.proto.graph.initializer}
+        made = {o for n in self.proto.graph.node for o in n.output}
         once = {o for n in self.model.nodes for o in n.output} | set(self.model.initializers)
         gone = ({v.name for v in self.proto.graph.value_info} & once) - made - used
         if gone:

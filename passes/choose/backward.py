@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnxruntime as ort
@@ -27,13 +28,15 @@ from graphprune.gradients.terms import Tape, Term
 from graphprune.gradients.vjp import PREFIX, differentiate
 from graphprune.gradients.walk import needed, reads
 from graphprune.model import Model
-from graphprune.model.interchange import whole
+from graphprune.model.canonical import copy_all_but
 from graphprune.relation import Shape, Values
 from graphprune.run import samples
 from graphprune.run.runtime import Feeds, RefusedError, run, session
 
 _COTANGENT = "cotangent:"
 """In front of an output's name: its direction."""
+_LARGE = 1 << 20
+"""Bytes of a weight from which on it is not copied."""
 _TELLING = 16
 """Samples that say how far outputs spread."""
 _DIRECTED = _COTANGENT
@@ -116,8 +119,9 @@ def backward(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     shapes = alike(feeds)
+    light = _light(model)
     try:
-        proto, known = prepared(whole(model), shapes)
+        proto, known = prepared(light.proto, shapes)
     except GradientError as error:
         return Backward(stopped=dict.fromkeys(asked, str(error)))
     ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
@@ -132,7 +136,7 @@ def backward(
         names = [name for name in there if name not in result.stopped]
         if built is not None:
             often, rng = [one for one in feeds for _ in range(draws)], np.random.default_rng(seed)
-            result.runs = _runs(*_loaded(model, built), ends, names, often, rng)
+            result.runs = _runs(*_loaded(model, light, built), ends, names, often, rng)
     except (GradientError, RefusedError) as error:
         result.stopped.update(dict.fromkeys(there, str(error)))
     return result
@@ -198,10 +202,29 @@ def _reading(
     return model
 
 
-def _loaded(model: Model, built: ModelProto) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+def _light(model: Model) -> Model:
+    """The model with its large weights outside: they are read where it is loaded, not copied on the way there."""
+    proto, lazy = ModelProto(), dict(model.lazy)
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"initializer"})
+    for tensor in model.graph.initializer:
+        outside = tensor.data_location == TensorProto.EXTERNAL or tensor.name in model.lazy
+        if tensor.data_type == TensorProto.FLOAT and (outside or len(tensor.raw_data) > _LARGE):
+            stub = proto.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            stub.data_location = TensorProto.EXTERNAL
+            stub.external_data.add(key="location", value="weights")
+            lazy[tensor.name] = partial(model.tensor_array, tensor)
+        elif outside:
+            proto.graph.initializer.append(numpy_helper.from_array(model.tensor_array(tensor), tensor.name))
+        else:
+            proto.graph.initializer.append(tensor)
+    return Model(proto, model.path, lazy=lazy)
+
+
+def _loaded(model: Model, light: Model, built: ModelProto) -> tuple[ort.InferenceSession, ort.InferenceSession]:
     """Sessions of the model and of its gradients."""
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with session(model, level) as forward, session(Model(built, model.path), level) as active:
+    with session(model, level) as forward, session(Model(built, model.path, lazy=light.lazy), level) as active:
         return forward, active
 
 

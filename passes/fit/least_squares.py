@@ -115,7 +115,7 @@ class Sums:
         """Squared error, relative to the variance of what is wanted."""
         xx, xy = self.centred
         spread = float(self.variance.sum())
-        square = np.einsum("gio,gio->", weight, xx @ weight - 2 * xy) + spread
+        square = np.einsum("gio,gio->", weight, _times(xx, weight) - 2 * xy) + spread
         apart = np.einsum("gi,gio->go", self.rows.mean, weight) + bias - self.mean
         square += self.rows.count * np.square(apart).sum()
         return float(max(square, 0.0) / spread) if spread > 0 else float(square > 0)
@@ -180,37 +180,42 @@ def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[floa
         first: the weight that is shrunk towards.
         bias: the bias, where it must stay as it is; None lets it be fitted.
     """
-    some = slice(None, None, max(1, first.shape[2] // _ASKED))
-    part = sums.part(some), first[:, :, some], None if bias is None else bias[:, some]
-
-    @cache
-    def error(place: int) -> float:
-        return _damped(*part, place)[0]
-
-    return _damped(sums, first, bias, _lowest(error))
-
-
-def _damped(
-    sums: Split, first: FloatArray, bias: FloatArray | None, place: int
-) -> tuple[float, FloatArray, FloatArray]:
-    """What one lambda comes to: the error on what is held out, weight and bias."""
     fitting = sums.fitting
     if bias is None:
         xx, xy = fitting.centred
     else:
         xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
+    rest = xy - _times(xx, first)
+    some = slice(None, None, max(1, first.shape[2] // _ASKED))
+    every = slice(None)
+
+    def at(place: int, own: slice) -> tuple[float, FloatArray, FloatArray]:
+        part, fixed = sums.part(own), None if bias is None else bias[:, own]
+        try:
+            weight = first[:, :, own] + _solved(sums, xx, rest[:, :, own], place, bias is None)
+        except np.linalg.LinAlgError:  # lambda is less than what rounding left in the moments
+            weight = first[:, :, own]
+            return np.inf, weight, _offset(part.fitting, weight) if fixed is None else fixed
+        shift = _offset(part.fitting, weight) if fixed is None else fixed
+        return part.held.error(weight, shift), weight, shift
+
+    found = cache(lambda place: at(place, some))
+    best = _lowest(lambda place: found(place)[0])
+    return found(best) if some == slice(None, None, 1) else at(best, every)
+
+
+def _solved(sums: Split, xx: FloatArray, rest: FloatArray, place: int, centred: bool) -> Values:
+    """What a lambda makes into the rest.
+
+    Raises:
+        LinAlgError: it is too small.
+    """
     single = xx.shape[1] > positive.LARGE and RIDGES[place] >= _SINGLE
     kind = np.float32 if single else np.float64
-    try:
-        root = sums.roots.get((RIDGES[place], bias is None))
-        if root is None:
-            root = _root(xx, RIDGES[place], kind)
-            sums.roots[RIDGES[place], bias is None] = root
-    except np.linalg.LinAlgError:  # lambda is less than what rounding left in the moments
-        return np.inf, first, _offset(fitting, first) if bias is None else bias
-    weight = first + positive.solved(root, (xy - xx @ first).astype(kind, copy=False))
-    shift = _offset(fitting, weight) if bias is None else bias
-    return sums.held.error(weight, shift), weight, shift
+    key = RIDGES[place], centred
+    if key not in sums.roots:
+        sums.roots[key] = _root(xx, RIDGES[place], kind)
+    return positive.solved(sums.roots[key], rest.astype(kind, copy=False))
 
 
 def _root(xx: FloatArray, ridge: float, kind: npt.DTypeLike) -> Values:
@@ -298,6 +303,13 @@ def _descend(gram: Values, ridge: float, wanted: Values, stay: Mask, start: Valu
 def _share(a: Values, b: Values, where: Mask) -> Values:
     """``a / b`` where that is asked for and b is positive, else 0."""
     return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))
+
+
+def _times(xx: FloatArray, weight: FloatArray) -> FloatArray:
+    """Their product; of long sums in single precision, which does for what is compared by a thousandth."""
+    if xx.shape[1] <= positive.LARGE:
+        return xx @ weight
+    return np.asarray(xx.astype(np.float32) @ weight.astype(np.float32), np.float64)
 
 
 def _offset(sums: Sums, weight: FloatArray) -> FloatArray:

@@ -167,12 +167,14 @@ class Editor:
 
     def finish(self) -> Model:
         """The changed model, without what the edits have left unused."""
-        self.proto.graph.initializer.extend(self._finished())
+        self._finished(copied=True)
         return Model(self.proto, self.model.path, lazy=self.lazy)
 
     def settle(self) -> Model:
         """The same where nobody else holds the original: weights that stay are not copied, and it is the result."""
-        staying = self._finished()
+        if self.layout is not None:  # bodies take theirs with them
+            return self.finish()
+        staying = self._finished(copied=False)
         proto, before = self.model.proto, self.model.initializers
         place = {tensor.name: k for k, tensor in enumerate(proto.graph.initializer)}
         for tensor in staying:
@@ -190,8 +192,8 @@ class Editor:
             copy_all_but(other, message, {skip})
         return Model(proto, self.model.path, lazy=self.lazy)
 
-    def _finished(self) -> list[TensorProto]:
-        """Put nodes in the copy that is changed; returns the initializers that stay."""
+    def _finished(self, copied: bool) -> list[TensorProto]:
+        """Put nodes in the copy that is changed, and where that is asked for initializers; returns those that stay."""
         used = {o.name for o in self.proto.graph.output}
         keep: list[NodeProto] = []
         for node, new in reversed(self._sequence()):
@@ -215,6 +217,8 @@ class Editor:
                 staying.append(tensor)
             else:
                 self.lazy.pop(name, None)
+        if copied:
+            self.proto.graph.initializer.extend(staying)
         if self.layout is None:
             self.proto.graph.node.extend(nodes)
         else:

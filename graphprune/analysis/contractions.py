@@ -20,7 +20,8 @@ from graphprune.analysis import Analysis, Group
 from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.spans import Span, span
 from graphprune.progress import Steps, unseen
-from graphprune.relation import Axes, IntArray
+from graphprune.relation import Axes, IntArray, Values
+from graphprune.run import positive
 from graphprune.run.moments import FloatArray, Gathered, Moments
 from graphprune.run.runtime import Feeds
 from graphprune.run.staged import observed, waves
@@ -49,7 +50,7 @@ class Contraction:
         node: index of the node.
         summed: the dims that are summed over, the places of a window last: an element for each row.
         mean: of the rows, shape ``[groups, sums]``.
-        gram: second moments, shape ``[groups, sums, sums]``.
+        gram: second moments, shape ``[groups, sums, sums]``; of long sums in single precision.
         matrix: what rows are multiplied by, shape ``[groups, sums, outputs]``.
         adjustable: whether the matrix is a weight, which can make up for rows that go.
         axis: of a product of activations, the axis of the first of them that is summed over.
@@ -58,7 +59,7 @@ class Contraction:
     node: int
     summed: Span
     mean: FloatArray
-    gram: FloatArray
+    gram: Values
     matrix: FloatArray
     adjustable: bool
     axis: int | None = None
@@ -85,7 +86,9 @@ class _Weighted:
     def finish(self, analysis: Analysis) -> Contraction:
         self.rows.finish()
         matrix = self.product.matrix(analysis.model.array(self.product.weight)).astype(np.float64)
-        return Contraction(self.node, self.summed, self.moments.mean, self.moments.centred, matrix, True)
+        gram = self.moments.centred
+        kept = gram.astype(np.float32) if gram.shape[1] > positive.LARGE else gram
+        return Contraction(self.node, self.summed, self.moments.mean, kept, matrix, True)
 
 
 class _Paired:
@@ -151,7 +154,8 @@ def observe(
     for number, run, values in observed(model, made, batches, progress):
         for contraction in steps[number]:
             contraction.add(values, seed, run, runs)
-    return [pending[node].finish(analysis) for node in sorted(pending)]
+    steps.clear()  # what is not held any more makes room for what is made of it
+    return [pending.pop(node).finish(analysis) for node in sorted(pending)]
 
 
 def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:

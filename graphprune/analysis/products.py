@@ -6,7 +6,7 @@ and how, their relations say (see ``graphprune.analysis.forms``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -74,6 +74,17 @@ class Product:
         """Groups, and what a row of one sums over."""
         form = self.form
         return prod(self.sizes[n] for n in form.groups), prod(self.sizes[n] for n in form.sums)
+
+    def reads_as(self, other: Product) -> bool:
+        """Whether it sums the same rows as another one, as queries, keys and values do."""
+        mine, others = (
+            (
+                *(one.input, one.form.read, one.form.groups, one.form.rows, one.form.sums, one.form.window),
+                {n: one.sizes[n] for n in (*one.form.groups, *one.form.sums)},
+            )
+            for one in (self, other)
+        )
+        return mine == others
 
     @property
     def layout(self) -> tuple[object, ...]:
@@ -224,6 +235,18 @@ class Product:
             editor.redirect(self.node, self.form.slot, made)
         else:
             editor.behind(self.node, "Add", made)
+
+
+def alike(products: Iterable[Product]) -> list[list[Product]]:
+    """Products in the sets that sum the same rows, in the order of the first of each."""
+    found: list[list[Product]] = []
+    for product in products:
+        own = next((one for one in found if product.reads_as(one[0])), None)
+        if own is None:
+            found.append([product])
+        else:
+            own.append(product)
+    return found
 
 
 def _flat(cut: Cut) -> list[Letter]:

@@ -173,6 +173,33 @@ class Editor:
 
     def finish(self) -> Model:
         """The changed model, without what the edits have left unused."""
+        self._finished(copied=True)
+        return Model(self.proto, self.model.path, lazy=self.lazy)
+
+    def settle(self) -> Model:
+        """The same where nobody else holds the original: weights that stay are not copied, and it is the result."""
+        if self.layout is not None:  # bodies take theirs with them
+            return self.finish()
+        staying = self._finished(copied=False)
+        proto, before = self.model.proto, self.model.initializers
+        place = {tensor.name: k for k, tensor in enumerate(proto.graph.initializer)}
+        for tensor in staying:
+            if tensor.name not in place:
+                proto.graph.initializer.append(tensor)
+            elif tensor is not before[tensor.name]:
+                proto.graph.initializer[place[tensor.name]].CopyFrom(tensor)
+        stays = {tensor.name for tensor in staying}
+        for name in reversed([name for name in place if name not in stays]):
+            del proto.graph.initializer[place[name]]
+        for message, other, skip in ((proto, self.proto, "graph"), (proto.graph, self.proto.graph, "initializer")):
+            for field, _ in message.ListFields():
+                if field.name != skip:
+                    message.ClearField(field.name)
+            copy_all_but(other, message, {skip})
+        return Model(proto, self.model.path, lazy=self.lazy)
+
+    def _finished(self, copied: bool) -> list[TensorProto]:
+        """Put nodes in the copy that is changed, and where that is asked for initializers; returns those that stay."""
         used = {o.name for o in self.proto.graph.output}
         keep: list[NodeProto] = []
         for node, new in reversed(self._sequence()):
@@ -190,11 +217,14 @@ class Editor:
             used.update(node.input)
             used.update(name for g in subgraphs(node) for name in free_names(g))
         declared = {i.name for i in self.proto.graph.input}
+        staying = []
         for name, tensor in self.initializers.items():
             if name in used or name in declared or (name in self.model.initializers and name not in self.touched):
-                self.proto.graph.initializer.append(tensor)
+                staying.append(tensor)
             else:
                 self.lazy.pop(name, None)
+        if copied:
+            self.proto.graph.initializer.extend(staying)
         if self.layout is None:
             self.proto.graph.node.extend(nodes)
         else:
@@ -202,8 +232,8 @@ class Editor:
             kept = [o for o in self.proto.opset_import if o.domain != DOMAIN]
             del self.proto.opset_import[:]
             self.proto.opset_import.extend(kept)
-        self._drop_value_info(used)
-        return Model(self.proto, self.model.path, lazy=self.lazy)
+        self._drop_value_info(used | {tensor.name for tensor in staying})
+        return staying
 
     def _sequence(self) -> list[tuple[NodeProto, bool]]:
         """All nodes in order, each with whether it is new."""
@@ -215,7 +245,7 @@ class Editor:
         return found
 
     def _drop_value_info(self, used: set[str]) -> None:
-        made = {o for n in self.proto.graph.node for o in n.output} | {t.name for t in self.proto.graph.initializer}
+        made = {o for n in self.proto.graph.node for o in n.output}
         once = {o for n in self.model.nodes for o in n.output} | set(self.model.initializers)
         gone = ({v.name for v in self.proto.graph.value_info} & once) - made - used
         if gone:

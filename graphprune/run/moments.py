@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,9 @@ import numpy.typing as npt
 from graphprune.relation import Values
 
 FloatArray = npt.NDArray[np.float64]
-_LEAST = 1024
+_LEAST, _TIMES, _BYTES = 1024, 4, 1 << 26
+"""Rows that are waited for at least; beside the least number, and so many times as long where they take no more bytes
+than that: each product that is added up costs as much as its result has elements."""
 
 
 @dataclass
@@ -26,12 +28,14 @@ class Moments:
         x: sum of the rows, shape ``[groups, sums]``.
         count: number of rows.
         origin: shape ``[groups, sums]``; the mean of the first rows.
+        known: of so many rows, second moments about their mean.
     """
 
     about: FloatArray
     x: FloatArray
     count: int = 0
     origin: FloatArray | None = None
+    known: tuple[int, FloatArray] | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, groups: int, sums: int) -> Moments:
@@ -69,8 +73,10 @@ class Moments:
         """``X^T X`` about the mean."""
         if self.origin is None:
             return self.about
-        step = self.origin - self.mean  # the sum of the rows as seen from the mean is zero: one term of three is left
-        return self.about - self.count * _outer(step, step)
+        if self.known is None or self.known[0] != self.count:  # asked for by all that reads the rows
+            step = self.origin - self.mean  # rows as seen from the mean add up to zero: one term of three is left
+            self.known = self.count, self.about - self.count * _outer(step, step)
+        return self.known[1]
 
 
 def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -82,19 +88,20 @@ class Gathered:
 
     Args:
         take: is given arrays of rows, which run along the last axis but one, or along the only one.
-        enough: how many are waited for.
+        enough: how many are waited for at least.
     """
 
     def __init__(self, take: Callable[..., object], enough: int) -> None:
         self.take, self.enough = take, max(enough, _LEAST)
         self.waiting: list[tuple[Values, ...]] = []
-        self.count = 0
+        self.count = self.bytes = 0
 
     def add(self, *arrays: Values) -> None:
         """More rows of each array."""
         self.waiting.append(arrays)
         self.count += arrays[0].shape[-2]
-        if self.count >= self.enough:
+        self.bytes += sum(one.nbytes for one in arrays)
+        if self.count >= self.enough and (self.count >= _TIMES * self.enough or self.bytes >= _BYTES):
             self.finish()
 
     def finish(self) -> None:
@@ -104,4 +111,4 @@ class Gathered:
                 np.concatenate(parts, axis=max(parts[0].ndim - 2, 0)) for parts in zip(*self.waiting, strict=True)
             )
             self.take(*joined)
-        self.waiting, self.count = [], 0
+        self.waiting, self.count, self.bytes = [], 0, 0

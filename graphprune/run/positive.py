@@ -31,7 +31,11 @@ def solve(matrix: Values, wanted: Values) -> Values:
     Raises:
         LinAlgError: it is not positive definite.
     """
-    root = inverse_root(matrix)
+    return solved(inverse_root(matrix), wanted)
+
+
+def solved(root: Values, wanted: Values) -> Values:
+    """The same from :func:`inverse_root` of the matrix."""
     return np.asarray(_flipped(root) @ (root @ wanted))
 
 

@@ -19,8 +19,9 @@ from graphprune.model import Model, interchange, subgraphs
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
 
-_PROTO_LIMIT = 1_800_000_000
-"""Bytes above which a model goes to ONNX Runtime through a file: a protobuf message cannot hold 2 GiB."""
+_THROUGH_FILE = 1 << 28
+"""Bytes of weights above which a model goes to ONNX Runtime through a file, from which these are mapped: else it would
+hold them three times (and a protobuf message cannot hold 2 GiB)."""
 
 
 Feeds = Mapping[str, Values]
@@ -78,7 +79,7 @@ def session(
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
-        if external or sum(len(t.raw_data) for t in model.graph.initializer) > _PROTO_LIMIT:
+        if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
             source = str(Path(folder) / "model.onnx")
             save(model, Path(source), external=True)
         else:

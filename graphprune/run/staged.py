@@ -25,6 +25,8 @@ from graphprune.run.runtime import Feeds, part, run, session, upto
 from graphprune.run.shelf import Shelf
 
 T = TypeVar("T")
+_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+"""As models are run in the end."""
 _HEAVY = 2 << 30
 """Bytes of weights from which on a model is never held as a whole."""
 
@@ -111,7 +113,8 @@ class Staged:
                 found = {n: v.shape for n, v in kept.items()}
                 if fresh and found != shapes:  # sizes are declared: without them inference goes wrong on some models
                     stack.close()
-                    active, shapes = stack.enter_context(session(self._part(model, number, fresh, kept))), found
+                    own = self._part(model, number, fresh, kept)
+                    active, shapes = stack.enter_context(session(own, _LEVEL)), found
                     _only_tensors(active, model)
                 if active is not None:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
@@ -181,7 +184,7 @@ def _as_a_whole(
     made = [n for n in dict.fromkeys(n for names in reads for n in names) if n in model.producer]
     total = sum(1 for _ in batches())
     with ExitStack() as stack:
-        active = stack.enter_context(session(upto(model, made))) if made else None
+        active = stack.enter_context(session(upto(model, made), _LEVEL)) if made else None
         for batch, feeds in enumerate(batches()):
             values = dict(feeds)
             if active is not None:

@@ -18,6 +18,7 @@ from graphprune.passes.kept import Keeping, Memory
 from graphprune.passes.metric import Metric
 
 if TYPE_CHECKING:
+    from graphprune.passes.aim.blocks import Weighed
     from graphprune.passes.state import State
 
 
@@ -51,7 +52,9 @@ class Course:
         nearest: the state behind the result that comes nearest, None before the first.
         metric: what a drop is measured by.
         distance: what blocks and widths are weighed against each other by; None where no blocks go.
-        offered: whether blocks were looked at.
+        offered: how many tries had whole blocks gone.
+        weighed: blocks on the scale of widths, where they were looked at.
+        plain: what might be left in the try without blocks that is the best.
         exhausted: whether as much goes as may, and a budget is not met.
         clock: how latency is told.
         memory: what has not to be computed again for another try.
@@ -63,7 +66,9 @@ class Course:
     nearest: State | None = field(default=None, repr=False)
     metric: Metric | None = field(default=None, repr=False)
     distance: Metric | None = field(default=None, repr=False)
-    offered: bool = False
+    offered: int = 0
+    weighed: Weighed | None = field(default=None, repr=False)
+    plain: Mapping[str, float] = field(default_factory=dict)
     exhausted: bool = False
     clock: Clock | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
@@ -121,7 +126,7 @@ def memory(state: State) -> Keeping | None:
 
 
 def noted(state: State, allocated: Allocated) -> State:
-    """The state with whether there is more to remove; it is an error where the most that may go does not do.
+    """The state with what was chosen, and whether there is more to remove; an error where the most that may go fails.
 
     Raises:
         TargetError: it does not, and the nearest is not asked for; says what can be had.
@@ -134,4 +139,4 @@ def noted(state: State, allocated: Allocated) -> State:
             f"{state.original.name}: {one.unmet(state, allocated.left)}, by all that may be removed of it. Nothing was "
             "written; --nearest writes what comes nearest"
         )
-    return state.having(replace(found, exhausted=allocated.worth is None))
+    return state.having(replace(found, exhausted=allocated.worth is None), allocated)

@@ -11,12 +11,12 @@ from graphprune.analysis import Analysis
 from graphprune.errors import InputError, TargetError
 from graphprune.model.arguments import Count
 from graphprune.passes.aim import measure, targets
-from graphprune.passes.aim.blocks import worthwhile
+from graphprune.passes.aim.blocks import weighed
 from graphprune.passes.aim.course import Course, Try
 from graphprune.passes.aim.latency import clock, sizes
 from graphprune.passes.aim.onward import DROP, Rules, onward
 from graphprune.passes.aim.targets import Target
-from graphprune.passes.choose.allocation import Budget
+from graphprune.passes.choose.allocation import Allocated, Budget
 from graphprune.passes.contract import Again, Pass
 from graphprune.passes.depth.remove import Worthwhile
 from graphprune.passes.metric import FIDELITY, metric
@@ -24,6 +24,8 @@ from graphprune.passes.state import State
 from graphprune.verdict import latency
 
 LATENCY = "latency"
+OFFERS = 2
+"""Tries with whole blocks gone: the first says what a fit leaves of what is lost without them."""
 FIRST = 0.5
 """Share of the cost that is left in the first try where a drop alone is aimed at."""
 
@@ -160,22 +162,32 @@ class Meet(Pass):
         if _time_left(state, len(course.tries)):
             if goals is not None and (own.holds or not found.exhausted):
                 raise Again(replace(course, goals=goals), *_carried(state))
-            self._offer(state, course, rules)
+            self._offer(state, course)
         return self._settled(state, course, rules)
 
-    def _offer(self, state: State, course: Course, rules: Rules) -> None:
+    def _offer(self, state: State, course: Course) -> None:
         """Have it tried with whole blocks gone, where they lose less than widths do.
 
         Raises:
             Again: some do.
         """
-        own = None if course.best is None else course.best.found(Try)
-        if course.offered or own is None or own.loss is None:
+        best = course.best
+        own, allocated = (None, None) if best is None else (best.found(Try), best.found(Allocated))
+        if own is None or own.loss is None or allocated is None or course.offered >= OFFERS:
             return
-        saved = 1 - measure.COSTS[rules.lead][1](state) / rules.whole
-        found = worthwhile(state, own.loss, saved)
-        if found is not None:
-            raise Again(replace(course, goals=own.goals, offered=True), found)
+        last = course.tries[-1]
+        if course.weighed is None:
+            course = replace(course, weighed=weighed(state, own.loss, allocated), plain=own.goals)
+            some = [] if course.weighed is None else course.weighed.choose()
+        elif last.blocks and last.loss is not None:
+            gone = [k for k, block in enumerate(course.weighed.blocks) if block.id in last.blocks]
+            some = course.weighed.choose(course.weighed.left(gone, last.loss))
+            some = [] if set(some) <= set(gone) else some
+        else:
+            return
+        if some and course.weighed is not None:
+            found = course.weighed.told(some)
+            raise Again(replace(course, goals=course.plain, offered=course.offered + 1), found)
 
     def _settled(self, state: State, course: Course, rules: Rules) -> State:
         """The best state, or where none will do the nearest if that is asked for.

@@ -113,6 +113,11 @@ class Allocated(Chosen):
     left: dict[str, float] = field(default_factory=dict)
     problem: Problem | None = field(default=None, repr=False)
 
+    @property
+    def lost(self) -> float:
+        """What is foreseen to be lost."""
+        return 0.0 if self.problem is None else self.problem.lost
+
 
 Improve = Callable[[Problem, Callable[[], Selection]], None]
 """Given a settled problem, and what selects classes by its numbers as they are, it puts better numbers."""

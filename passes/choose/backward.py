@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnxruntime as ort
@@ -27,13 +28,17 @@ from graphprune.gradients.terms import Tape, Term
 from graphprune.gradients.vjp import PREFIX, differentiate
 from graphprune.gradients.walk import needed, reads
 from graphprune.model import Model
-from graphprune.model.interchange import whole
+from graphprune.model.canonical import copy_all_but
 from graphprune.relation import Shape, Values
 from graphprune.run import samples
 from graphprune.run.runtime import Feeds, RefusedError, run, session
 
 _COTANGENT = "cotangent:"
 """In front of an output's name: its direction."""
+_LARGE = 1 << 20
+"""Bytes of a weight from which on it is not copied."""
+_TELLING = 16
+"""Samples that say how far outputs spread."""
 _DIRECTED = _COTANGENT
 """The sum of all outputs by their directions; no output has an empty name."""
 
@@ -114,8 +119,9 @@ def backward(
         InputError: ONNX Runtime cannot run the model on these inputs.
     """
     shapes = alike(feeds)
+    light = _light(model)
     try:
-        proto, known = prepared(whole(model), shapes)
+        proto, known = prepared(light.proto, shapes)
     except GradientError as error:
         return Backward(stopped=dict.fromkeys(asked, str(error)))
     ends = [o.name for o in proto.graph.output if known.kinds.get(o.name) in GRADIENT]
@@ -130,7 +136,7 @@ def backward(
         names = [name for name in there if name not in result.stopped]
         if built is not None:
             often, rng = [one for one in feeds for _ in range(draws)], np.random.default_rng(seed)
-            result.runs = _runs(*_loaded(model, built), ends, names, often, rng)
+            result.runs = _runs(*_loaded(model, light, built), ends, names, often, rng)
     except (GradientError, RefusedError) as error:
         result.stopped.update(dict.fromkeys(there, str(error)))
     return result
@@ -196,10 +202,29 @@ def _reading(
     return model
 
 
-def _loaded(model: Model, built: ModelProto) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+def _light(model: Model) -> Model:
+    """The model with its large weights outside: they are read where it is loaded, not copied on the way there."""
+    proto, lazy = ModelProto(), dict(model.lazy)
+    copy_all_but(model.proto, proto, {"graph"})
+    copy_all_but(model.graph, proto.graph, {"initializer"})
+    for tensor in model.graph.initializer:
+        outside = tensor.data_location == TensorProto.EXTERNAL or tensor.name in model.lazy
+        if tensor.data_type == TensorProto.FLOAT and (outside or len(tensor.raw_data) > _LARGE):
+            stub = proto.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            stub.data_location = TensorProto.EXTERNAL
+            stub.external_data.add(key="location", value="weights")
+            lazy[tensor.name] = partial(model.tensor_array, tensor)
+        elif outside:
+            proto.graph.initializer.append(numpy_helper.from_array(model.tensor_array(tensor), tensor.name))
+        else:
+            proto.graph.initializer.append(tensor)
+    return Model(proto, model.path, lazy=lazy)
+
+
+def _loaded(model: Model, light: Model, built: ModelProto) -> tuple[ort.InferenceSession, ort.InferenceSession]:
     """Sessions of the model and of its gradients."""
     level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with session(model, level) as forward, session(Model(built, model.path), level) as active:
+    with session(model, level) as forward, session(Model(built, model.path, lazy=light.lazy), level) as active:
         return forward, active
 
 
@@ -212,23 +237,49 @@ def _runs(
     rng: np.random.Generator,
 ) -> Iterator[dict[str, Values]]:
     there, outputs = {i.name for i in active.get_inputs()}, [o.name for o in active.get_outputs()]
-    before, made = None, dict[str, Values]()
+    directions = _Directions(forward, ends, rng)
     for one in feeds:
-        if one is not before:
-            before, made = one, dict(zip(ends, run(forward, one, ends), strict=True))
-        given = {_COTANGENT + n: _cotangent(v, len(ends), rng) for n, v in made.items()}
+        given = {_COTANGENT + name: value for name, value in directions.of(one).items()}
         fed = {**one, **given, PREFIX + _DIRECTED: np.ones((), np.float32)}
         values = run(active, {n: v for n, v in fed.items() if n in there}, outputs)
         yield dict(zip(names, values, strict=True))
 
 
-def _cotangent(value: Values, among: int, rng: np.random.Generator) -> Values:
-    """Random signs, so that a squared error is beside the variance of its output, and the mean over all outputs.
+class _Directions:
+    """Random directions of the outputs, so that a squared error is beside the variance of its output.
 
-    Of elements that are infinite, as masks leave them, nothing is asked.
+    The first runs say what the variances are; runs of the same shapes behind them are not run for that.
     """
-    finite = np.isfinite(value)
-    wide = value[finite].astype(np.float64)
-    spread = float(np.square(wide - wide.mean()).sum()) * among if wide.size else 0.0
-    signs = (rng.integers(0, 2, value.shape, np.int8) * 2 - 1) * finite
-    return np.asarray(signs * (spread**-0.5 if spread > 1e-30 else 0.0), np.float32)
+
+    def __init__(self, forward: ort.InferenceSession, ends: Sequence[str], rng: np.random.Generator) -> None:
+        self.forward, self.ends, self.rng = forward, ends, rng
+        self.last: Feeds | None = None
+        self.shapes: dict[str, Shape] = {}
+        self.finite: dict[str, Values] = {}
+        self.spreads: dict[str, list[float]] = {}
+        self.samples = 0
+
+    def of(self, feeds: Feeds) -> dict[str, Values]:
+        """A direction for each output of a run."""
+        shapes = {name: value.shape for name, value in feeds.items()}
+        known = shapes == self.shapes and self.samples >= _TELLING and all(f.all() for f in self.finite.values())
+        if not known and feeds is not self.last:
+            if shapes != self.shapes:
+                self.samples = 0
+            self._look(feeds)
+            self.last, self.shapes = feeds, shapes
+        return {name: self._signs(name, mean=known) for name in self.ends}
+
+    def _look(self, feeds: Feeds) -> None:
+        if not self.samples:
+            self.spreads = {name: [] for name in self.ends}
+        self.samples += samples.count(feeds)
+        for name, value in zip(self.ends, run(self.forward, feeds, self.ends), strict=True):
+            self.finite[name] = finite = np.isfinite(value)  # of what masks leave infinite nothing is asked
+            wide = value[finite].astype(np.float64)
+            self.spreads[name].append(float(np.square(wide - wide.mean()).sum()) if wide.size else 0.0)
+
+    def _signs(self, name: str, mean: bool) -> Values:
+        spread = len(self.ends) * (float(np.mean(self.spreads[name])) if mean else self.spreads[name][-1])
+        signs = (self.rng.integers(0, 2, self.finite[name].shape, np.int8) * 2 - 1) * self.finite[name]
+        return np.asarray(signs * (spread**-0.5 if spread > 1e-30 else 0.0), np.float32)

@@ -74,6 +74,12 @@ class Problem:
             self.put(unit, number)
 
     @property
+    def lost(self) -> float:
+        """What is lost at the numbers of now."""
+        places = (np.searchsorted(own, n) for own, n in zip(self.numbers, self.widths.numbers, strict=True))
+        return float(sum(own[place] for own, place in zip(self.errors, places, strict=True)))
+
+    @property
     def holds(self) -> bool:
         """Whether nothing is above its budget."""
         return all(goal.meter.total <= goal.budget * (1 + _CLOSE) for goal in self.goals)

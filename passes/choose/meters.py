@@ -6,7 +6,7 @@ a weight the product of its axes. When the number of one unit changes, only the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -81,20 +81,30 @@ class Meter:
             self._values[k] = float(self._now(self._terms[k]))
 
 
-def macs(widths: Widths) -> Meter:
-    """Multiply-accumulates at the witness shape, as :func:`graphprune.analysis.cost.macs` counts them."""
+def macs(widths: Widths, gone: Set[int] = frozenset()) -> Meter:
+    """Multiply-accumulates at the witness shape, as :func:`graphprune.analysis.cost.macs` counts them.
+
+    Args:
+        widths: the widths.
+        gone: nodes that are not there any more.
+    """
     net = widths.analysis.web
     products = [
         tuple(net.dim_start[node] + d for d in product)
         for node, relation in enumerate(net.relations)
-        for product in (relation.macs if relation is not None else ())
+        for product in (relation.macs if relation is not None and node not in gone else ())
     ]
     return Meter(widths, [Term(dims, _product) for dims in products])
 
 
-def parameters(widths: Widths) -> Meter:
-    """Elements of weights, as :func:`graphprune.analysis.cost.parameters` counts them, with copies of shared ones."""
-    terms = _weights(widths, cost.elements)
+def parameters(widths: Widths, gone: Set[int] = frozenset()) -> Meter:
+    """Elements of weights, as :func:`graphprune.analysis.cost.parameters` counts them, with copies of shared ones.
+
+    Args:
+        widths: the widths.
+        gone: nodes that are not there any more.
+    """
+    terms = _weights(widths, cost.elements, gone)
     return Meter(widths, terms, cost.parameters(widths.analysis.model) - _whole(widths.analysis, cost.elements))
 
 
@@ -112,10 +122,10 @@ def _product(sizes: Sequence[Values]) -> Values:
     return reduce(np.multiply, sizes, np.asarray(1.0))
 
 
-def _weights(widths: Widths, worth: Callable[[Source], float]) -> list[Term]:
+def _weights(widths: Widths, worth: Callable[[Source], float], gone: Set[int] = frozenset()) -> list[Term]:
     """A term for each constant that nodes read."""
     found = []
-    for root, uses in _uses(widths.analysis):
+    for root, uses in _uses(widths.analysis, gone):
         source = widths.analysis.model.sources[root]
         own = worth(source)
         if own:
@@ -127,10 +137,10 @@ def _whole(analysis: Analysis, worth: Callable[[Source], float]) -> float:
     return sum(worth(analysis.model.sources[root]) for root, _ in _uses(analysis))
 
 
-def _uses(analysis: Analysis) -> Iterator[tuple[str, list[Use]]]:
+def _uses(analysis: Analysis, gone: Set[int] = frozenset()) -> Iterator[tuple[str, list[Use]]]:
     found: dict[str, list[Use]] = {}
     for tensor in analysis.web.axis_of:
-        if isinstance(tensor, Use):
+        if isinstance(tensor, Use) and tensor.node not in gone:
             found.setdefault(analysis.root(tensor), []).append(tensor)
     return iter(found.items())
 

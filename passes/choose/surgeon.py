@@ -25,7 +25,7 @@ from graphprune.analysis.contractions import Contraction
 from graphprune.progress import Steps, unseen
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
-from graphprune.run.positive import LARGE, inverse
+from graphprune.run.positive import LARGE, inverse, solve
 
 RIDGE = 1e-4
 """Added to the diagonal of H, beside its mean."""
@@ -165,9 +165,17 @@ def change(contraction: Contraction, rows: IntArray) -> FloatArray:
         mean = max(float(np.trace(gram)) / len(gram), 1e-30)
         inside = (gram[np.ix_(kept, kept)] / mean).astype(np.float32)
         inside[np.diag_indices_from(inside)] += np.float32(RIDGE)
-        across = gram[np.ix_(kept, rows)] @ matrix[rows] / mean
-        own[kept] = np.linalg.solve(inside, across.astype(np.float32))
+        across = (gram[np.ix_(kept, rows)] @ matrix[rows] / mean).astype(np.float32)
+        own[kept] = _solved(inside, across)
     return np.asarray(found, np.float64)
+
+
+def _solved(matrix: Values, wanted: Values) -> Values:
+    """What a matrix makes into what is wanted, where it is positive definite but for rounding."""
+    try:
+        return solve(matrix, wanted)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.solve(matrix, wanted))
 
 
 def score(group: Group, contractions: Sequence[Contraction], most: float = 1.0) -> FloatArray:

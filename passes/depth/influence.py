@@ -190,10 +190,15 @@ def _cosine(a: Values, b: Values, axis: int) -> float:
 
 def effect(analysis: Analysis, blocks: Sequence[Block], feeds: Sequence[Feeds]) -> list[list[float]]:
     """Relative change of the model's outputs without each block, for each block and input."""
+    return without(analysis, [[block] for block in blocks], feeds)
+
+
+def without(analysis: Analysis, sets: Sequence[Sequence[Block]], feeds: Sequence[Feeds]) -> list[list[float]]:
+    """Relative change of the model's outputs without each of some sets of blocks, for each set and input."""
     model = analysis.model.runnable
-    found: list[list[float]] = [[] for _ in blocks]
-    for chunk in _chunks(model, blocks):
-        proto, changed = _with_bypasses(model, [blocks[k] for k in chunk])
+    found: list[list[float]] = [[] for _ in sets]
+    for chunk in _chunks(model, sets):
+        proto, changed = _with_bypasses(model, [sets[k] for k in chunk])
         names = list(dict.fromkeys([*model.output_names, *(n for outputs in changed for n in outputs.values())]))
         with session(Model(proto, model.path, lazy=model.lazy)) as active:
             for one in feeds:
@@ -213,24 +218,24 @@ def _change(before: Values, after: Values) -> float:
     return moved / size if size else moved
 
 
-def _behind(model: Model, tensor: str) -> list[int]:
-    """Nodes that a tensor reaches."""
-    reached = {tensor}
+def _behind(model: Model, blocks: Sequence[Block]) -> list[int]:
+    """Nodes that what some blocks make reaches."""
+    reached = {block.output for block in blocks}
     found = []
     for index, node in enumerate(model.nodes):
         reads = [*node.input, *model.captured.get(index, ())]
-        if any(name in reached for name in reads) and tensor not in node.output:
+        if any(name in reached for name in reads):
             found.append(index)
             reached.update(o for o in node.output if o)
     return found
 
 
-def _chunks(model: Model, blocks: Sequence[Block]) -> Iterator[list[int]]:
-    """Blocks that share a run."""
+def _chunks(model: Model, sets: Sequence[Sequence[Block]]) -> Iterator[list[int]]:
+    """Sets that share a run."""
     chunk: list[int] = []
     total = 0
-    for k, block in enumerate(blocks):
-        size = len(_behind(model, block.output))
+    for k, blocks in enumerate(sets):
+        size = len(_behind(model, blocks))
         if chunk and total + size > _MOST_NODES:
             yield chunk
             chunk, total = [], 0
@@ -240,27 +245,36 @@ def _chunks(model: Model, blocks: Sequence[Block]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _with_bypasses(model: Model, blocks: Sequence[Block]) -> tuple[ModelProto, list[dict[str, str]]]:
-    """The model with, for each block, once more all that lies behind it, reading what bypasses it."""
+def _with_bypasses(model: Model, sets: Sequence[Sequence[Block]]) -> tuple[ModelProto, list[dict[str, str]]]:
+    """The model with, for each set, once more all that lies behind its blocks, reading what bypasses these."""
     proto = ModelProto()
     copy_all_but(model.proto, proto, {"graph"})
     copy_all_but(model.graph, proto.graph, {"node"})
     proto.graph.node.extend(model.nodes)
     names = []
-    for k, block in enumerate(blocks):
-        renamed = {block.output: block.by}
-        for index in _behind(model, block.output):
+    for k, blocks in enumerate(sets):
+        instead, renamed = {block.output: block.by for block in blocks}, dict[str, str]()
+        for index in _behind(model, blocks):
             node = NodeProto()
             node.CopyFrom(model.nodes[index])
-            reread(node, renamed)
+            reads = {*node.input, *model.captured.get(index, ())} - {""}
+            reread(node, {name: _final(name, instead, renamed) for name in reads})
             renamed.update((o, f"{o}/without {k}") for o in model.nodes[index].output if o)
             for position, name in enumerate(node.output):
                 node.output[position] = renamed.get(name, name)
             node.name = f"{node.name}/without {k}" if node.name else ""  # a name stands once in a model
             proto.graph.node.append(node)
-        names.append({o: renamed[o] for o in model.output_names if o in renamed})
+        finals = {o: _final(o, instead, renamed) for o in model.output_names}
+        names.append({name: other for name, other in finals.items() if other != name})
     known = {v.name for v in [*proto.graph.output, *proto.graph.input]}
     fresh = dict.fromkeys(name for outputs in names for name in outputs.values() if name not in known)
     for name in fresh:
         proto.graph.output.add(name=name)
     return proto, names
+
+
+def _final(name: str, instead: Mapping[str, str], renamed: Mapping[str, str]) -> str:
+    """What is read in place of a tensor: what bypasses its block, or the copy of what made it."""
+    while name in instead:
+        name = instead[name]
+    return renamed.get(name, name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from graphprune.analysis.patterns import Mask
 from graphprune.relation import Values
@@ -17,6 +18,8 @@ RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Lambda beside the mean diagonal of ``X^T X``."""
 _SINGLE = 1e-3
 """Lambda from which on single precision does."""
+_ASKED = 128
+"""Outputs that say which lambda is the best."""
 _COARSE = (1e-4, 1e-2, 1e-1, 1.0)
 _STEPS, _ENOUGH = 40, 1e-6
 """Steps of conjugate gradients, and the share of the squared residual at which they end."""
@@ -32,7 +35,6 @@ class Sums:
         y: sum of what is wanted.
         yy: its squares about its origin.
         origin: of what is wanted, as that of rows.
-        known: of so many rows, second moments about the means: every lambda asks for them.
     """
 
     rows: Moments
@@ -40,7 +42,6 @@ class Sums:
     y: FloatArray
     yy: FloatArray
     origin: FloatArray | None = None
-    known: tuple[int, FloatArray, FloatArray] | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> Sums:
@@ -58,6 +59,11 @@ class Sums:
         self.cross += self.rows.add(x).transpose(0, 2, 1) @ seen
         self.y += y.sum(1, dtype=np.float64)
         self.yy += np.einsum("gno,gno->go", seen, seen)
+
+    def part(self, own: slice) -> Sums:
+        """The same of some of what is wanted."""
+        origin = None if self.origin is None else self.origin[:, own]
+        return Sums(self.rows, self.cross[:, :, own], self.y[:, own], self.yy[:, own], origin)
 
     def joined(self, other: Sums) -> Sums:
         """The rows of both."""
@@ -103,15 +109,13 @@ class Sums:
     @property
     def centred(self) -> tuple[FloatArray, FloatArray]:
         """``X^T X`` and ``X^T Y`` about the means."""
-        if self.known is None or self.known[0] != self.rows.count:
-            self.known = self.rows.count, self.rows.centred, self._crossed(self.rows.mean, self.mean)
-        return self.known[1:]
+        return self.rows.centred, self._crossed(self.rows.mean, self.mean)
 
     def error(self, weight: FloatArray, bias: FloatArray) -> float:
         """Squared error, relative to the variance of what is wanted."""
         xx, xy = self.centred
         spread = float(self.variance.sum())
-        square = np.einsum("gio,gio->", weight, xx @ weight - 2 * xy) + spread
+        square = np.einsum("gio,gio->", weight, _times(xx, weight) - 2 * xy) + spread
         apart = np.einsum("gi,gio->go", self.rows.mean, weight) + bias - self.mean
         square += self.rows.count * np.square(apart).sum()
         return float(max(square, 0.0) / spread) if spread > 0 else float(square > 0)
@@ -119,10 +123,17 @@ class Sums:
 
 @dataclass
 class Split:
-    """What is fitted on, and what is held out."""
+    """What is fitted on, and what is held out.
+
+    Attributes:
+        fitting, held: the sums of both.
+        roots: of second moments that were solved for, by lambda and whether about the mean: for all that is wanted of
+            the same rows.
+    """
 
     fitting: Sums
     held: Sums
+    roots: dict[tuple[float, bool], Values] = field(default_factory=dict, repr=False)
 
     @classmethod
     def empty(cls, groups: int, sums: int, outputs: int) -> Split:
@@ -133,6 +144,10 @@ class Split:
         """Rows and what they are to come to; those that are marked are held out."""
         self.fitting.add(x[:, ~held], y[:, ~held])
         self.held.add(x[:, held], y[:, held])
+
+    def part(self, own: slice) -> Split:
+        """The same of some of what is wanted."""
+        return Split(self.fitting.part(own), self.held.part(own), self.roots)
 
     def joined(self, other: Split) -> Split:
         """The rows of both."""
@@ -158,6 +173,8 @@ def repaired(sums: Split, first: FloatArray) -> tuple[float, FloatArray, FloatAr
 def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[float, FloatArray, FloatArray]:
     """The best of all lambdas on what is held out: its error, weight and bias.
 
+    Of many outputs some say which lambda is the best; the others are solved for with that one alone.
+
     Args:
         sums: second moments.
         first: the weight that is shrunk towards.
@@ -168,24 +185,49 @@ def solve(sums: Split, first: FloatArray, bias: FloatArray | None) -> tuple[floa
         xx, xy = fitting.centred
     else:
         xx, xy = fitting.rows.xx, fitting.xy - np.einsum("gi,go->gio", fitting.rows.x, bias)
-    scale = np.einsum("gii->g", xx) / xx.shape[1]
-    rest = xy - xx @ first
-    diagonal = np.arange(xx.shape[1])
+    rest = xy - _times(xx, first)
+    some = slice(None, None, max(1, first.shape[2] // _ASKED))
+    every = slice(None)
 
-    @cache
-    def at(place: int) -> tuple[float, FloatArray, FloatArray]:
-        damped = xx.copy()
-        damped[:, diagonal, diagonal] += (RIDGES[place] * scale + 1e-12)[:, None]
+    def at(place: int, own: slice) -> tuple[float, FloatArray, FloatArray]:
+        part, fixed = sums.part(own), None if bias is None else bias[:, own]
         try:
-            single = xx.shape[1] > positive.LARGE and RIDGES[place] >= _SINGLE
-            kind = np.float32 if single else np.float64
-            weight = first + positive.solve(damped.astype(kind, copy=False), rest.astype(kind, copy=False))
+            weight = first[:, :, own] + _solved(sums, xx, rest[:, :, own], place, bias is None)
         except np.linalg.LinAlgError:  # lambda is less than what rounding left in the moments
-            return np.inf, first, _offset(fitting, first) if bias is None else bias
-        shift = _offset(fitting, weight) if bias is None else bias
-        return sums.held.error(weight, shift), weight, shift
+            weight = first[:, :, own]
+            return np.inf, weight, _offset(part.fitting, weight) if fixed is None else fixed
+        shift = _offset(part.fitting, weight) if fixed is None else fixed
+        return part.held.error(weight, shift), weight, shift
 
-    return at(_lowest(lambda place: at(place)[0]))
+    found = cache(lambda place: at(place, some))
+    best = _lowest(lambda place: found(place)[0])
+    return found(best) if some == slice(None, None, 1) else at(best, every)
+
+
+def _solved(sums: Split, xx: FloatArray, rest: FloatArray, place: int, centred: bool) -> Values:
+    """What a lambda makes into the rest.
+
+    Raises:
+        LinAlgError: it is too small.
+    """
+    single = xx.shape[1] > positive.LARGE and RIDGES[place] >= _SINGLE
+    kind = np.float32 if single else np.float64
+    key = RIDGES[place], centred
+    if key not in sums.roots:
+        sums.roots[key] = _root(xx, RIDGES[place], kind)
+    return positive.solved(sums.roots[key], rest.astype(kind, copy=False))
+
+
+def _root(xx: FloatArray, ridge: float, kind: npt.DTypeLike) -> Values:
+    """The inverse of Cholesky's factor of damped second moments.
+
+    Raises:
+        LinAlgError: they are not positive definite.
+    """
+    diagonal = np.arange(xx.shape[1])
+    damped = xx.copy()
+    damped[:, diagonal, diagonal] += (ridge * np.einsum("gii->g", xx) / xx.shape[1] + 1e-12)[:, None]
+    return positive.inverse_root(damped.astype(kind, copy=False))
 
 
 def _lowest(error: Callable[[int], float]) -> int:
@@ -261,6 +303,13 @@ def _descend(gram: Values, ridge: float, wanted: Values, stay: Mask, start: Valu
 def _share(a: Values, b: Values, where: Mask) -> Values:
     """``a / b`` where that is asked for and b is positive, else 0."""
     return np.divide(a, b, out=np.zeros_like(a), where=where & (b > 0))
+
+
+def _times(xx: FloatArray, weight: FloatArray) -> FloatArray:
+    """Their product; of long sums in single precision, which does for what is compared by a thousandth."""
+    if xx.shape[1] <= positive.LARGE:
+        return xx @ weight
+    return np.asarray(xx.astype(np.float32) @ weight.astype(np.float32), np.float64)
 
 
 def _offset(sums: Sums, weight: FloatArray) -> FloatArray:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from graphprune.analysis.contractions import chance, rows_of_run
-from graphprune.analysis.products import Product, find_products, joined
+from graphprune.analysis.products import Product, alike, find_products, joined
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model
 from graphprune.passes.fit.least_squares import Split
@@ -116,27 +117,34 @@ class Pair:
                 beside[product.output] = other
         found: dict[str, Split] = {}
         rows: dict[str, Gathered] = {}
-        seen, runs = 0, len(self.sizes)
+        seen, runs, sets = 0, len(self.sizes), alike(products)
         for run, ((inputs, outputs), size) in enumerate(
             zip(self._runs(pruned, number, products, beside, again), self.sizes, strict=True)
         ):
-            for product in products:
-                rng, most = chance(self.task.seed, product.input, run), rows_of_run(product.widths[1], runs)
-                chosen, sample = product.choose(inputs[product.input], most, rng)
-                x = product.rows(inputs[product.input], chosen)
-                y = self._results(product, outputs, chosen)
-                if product.output in beside:
-                    y = y + _missing(product, beside[product.output], inputs, outputs, self.task.restrict, chosen)
-                if bare:
-                    y = y - bias(pruned, product, x.shape[0], y.shape[2])[:, None].astype(np.float32)
-                if product.output not in found:
-                    found[product.output] = Split.empty(x.shape[0], x.shape[2], y.shape[2])
-                    rows[product.output] = Gathered(found[product.output].add, x.shape[2])
-                rows[product.output].add(x, y, held_out(seen + sample, self.task.seed))
+            for own in sets:
+                first = own[0]
+                rng, most = chance(self.task.seed, first.input, run), rows_of_run(first.widths[1], runs)
+                chosen, sample = first.choose(inputs[first.input], most, rng)
+                x = first.rows(inputs[first.input], chosen)
+                y = []
+                for product in own:
+                    made = self._results(product, outputs, chosen)
+                    if product.output in beside:
+                        lacks = beside[product.output], inputs, outputs, self.task.restrict, chosen
+                        made = made + _missing(product, *lacks)
+                    if bare:
+                        made = made - bias(pruned, product, x.shape[0], made.shape[2])[:, None].astype(np.float32)
+                    y.append(made)
+                wanted = np.concatenate(y, axis=2) if len(y) > 1 else y[0]
+                if first.output not in found:
+                    found[first.output] = Split.empty(x.shape[0], x.shape[2], wanted.shape[2])
+                    rows[first.output] = Gathered(found[first.output].add, x.shape[2])
+                rows[first.output].add(x, wanted, held_out(seen + sample, self.task.seed))
             seen += size
         for one in rows.values():
             one.finish()
-        return [found[product.output] for product in products]
+        apart = {n: split for own in sets for n, split in _apart(own, found[own[0].output]).items()}
+        return [apart[product.output] for product in products]
 
     def pass_by(self, pruned: Model, number: int) -> None:
         """Run one wave, of which nothing is to be known, for the sake of those behind it."""
@@ -164,6 +172,15 @@ class Pair:
         whole = self.originals[product.output]
         matrix = whole.matrix(self.task.original.array(whole.weight))
         return self.task.cut(whole.rows(outputs[whole.input], chosen) @ matrix, whole)
+
+
+def _apart(products: Sequence[Product], sums: Split) -> dict[str, Split]:
+    """By output what each of some products that sum the same rows is to come to."""
+    if len(products) == 1:
+        return {products[0].output: sums}
+    ends = np.cumsum([prod(product.sizes[n] for n in product.form.outputs) for product in products]).tolist()
+    places = zip(products, [0, *ends], ends, strict=False)
+    return {product.output: sums.part(slice(start, end)) for product, start, end in places}
 
 
 def _beside(rulings: Rulings, model: Model, product: Product, number: int, given: Staged, wanted: Staged) -> str | None:

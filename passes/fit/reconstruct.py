@@ -64,11 +64,13 @@ class Reconstructed:
         model: the model.
         fits: of operators that were fitted.
         kept: of weights that became sparse, the share of their magnitude and of their elements that stayed.
+        own: whether nobody else holds the model, so that weights are renewed in it.
     """
 
     model: Model
     fits: list[Fit] = field(default_factory=list)
     kept: dict[str, tuple[float, float]] = field(default_factory=dict)
+    own: bool = False
 
 
 def reconstruct(task: Task, pruned: Model, progress: Steps = unseen) -> Reconstructed:
@@ -153,7 +155,7 @@ def _change(result: Reconstructed, task: Task, step: Sequence[Product], settled:
             result.kept[product.weight] = one.stayed
         if one.fit is not None:
             result.fits.append(one.fit)
-    result.model = editor.finish()
+    result.model, result.own = editor.settle() if result.own else editor.finish(), True
 
 
 def portions(model: Model, products: Sequence[Product]) -> list[list[Product]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -66,14 +68,28 @@ def test_effect_is_what_removal_does(name: str) -> None:
         assert value == pytest.approx(np.linalg.norm(found - expected) / np.linalg.norm(expected), rel=1e-3, abs=1e-6)
 
 
+def test_two_blocks_at_once() -> None:
+    """One behind the other, and side by side: what is left is what both removals leave."""
+    model = stack((1.0, 0.4, 0.5, 0.3))
+    analysis = analyze(model)
+    every = influence.units(blocks.find_blocks(analysis).blocks)
+    (given,) = feeds(model, 1)
+    (expected,) = helpers.run(model, given)
+    pairs = list(combinations(every, 2))
+    for pair, (value,) in zip(pairs, influence.without(analysis, pairs, [given]), strict=True):
+        taken = choose(analysis, Request([block.id for block in pair]))
+        (found,) = helpers.run(take_out(analysis, taken, prove=False).analysis.model.proto, given)
+        assert value == pytest.approx(np.linalg.norm(found - expected) / np.linalg.norm(expected), rel=1e-3, abs=1e-6)
+
+
 def test_runs_are_shared_and_cut_where_they_grow_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     model = stack((1.0, 0.01, 0.5, 0.1))
     analysis = analyze(model)
     every = influence.units(blocks.find_blocks(analysis).blocks)
-    assert len(list(influence._chunks(analysis.model, every))) == 1
+    assert len(list(influence._chunks(analysis.model, [[block] for block in every]))) == 1
     whole = influence.effect(analysis, every, feeds(model))
     monkeypatch.setattr(influence, "_MOST_NODES", 10)
-    assert len(list(influence._chunks(analysis.model, every))) == 3
+    assert len(list(influence._chunks(analysis.model, [[block] for block in every]))) == 3
     assert np.allclose(influence.effect(analysis, every, feeds(model)), whole)
 
 

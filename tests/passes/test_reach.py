@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import ModelProto, helper, numpy_helper
@@ -218,7 +220,9 @@ def test_a_model_that_tells_no_floats_has_no_course() -> None:
 def test_outputs_count_where_they_are_finite() -> None:
     """Masked scores are minus infinity, and the rest of them is told of as if it stood alone."""
     scores = np.array([[1, -np.inf, 3], [-np.inf, 4, 6]], np.float32)
-    given = backward._cotangent(scores, 1, np.random.default_rng(0))
+    forward = SimpleNamespace(run=lambda names, feeds: [scores])
+    directions = backward._Directions(forward, ["scores"], np.random.default_rng(0))
+    given = directions.of({"x": np.zeros((2, 1), np.float32)})["scores"]
     assert ((given == 0) == np.isinf(scores)).all()
     assert np.abs(given[0, 0]) == pytest.approx(np.square(scores[np.isfinite(scores)] - 3.5).sum() ** -0.5)
 

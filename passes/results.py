@@ -190,14 +190,14 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
 
 
 def _placed(state: State, outputs: Outputs) -> tuple[Path, bytes] | None:
-    """Where the matrices of the plan go, and the file that holds them; the plan then names it."""
+    """Where the matrices of the plan go, and the file that holds them; the plan then knows it by its hash."""
     place = None if outputs.model is None else files.plan_place(Path(outputs.model), outputs.plan)
     if place is None or not state.plan.matrices:
         return None
     held, path = BytesIO(), matrices_place(place)
     np.savez(held, allow_pickle=False, **state.plan.matrices)  # its entries bear no time: the same bytes each run
     made = held.getvalue()
-    state.plan.bases.update(file=path.name, sha256=hashlib.sha256(made).hexdigest())
+    state.plan.bases["sha256"] = hashlib.sha256(made).hexdigest()
     return path, made
 
 

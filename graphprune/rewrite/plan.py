@@ -205,13 +205,13 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
     found = from_json(data, str(path))
-    if "file" in found.bases:
+    if "sha256" in found.bases:
         found.matrices = _matrices(path, found.bases)
     return found
 
 
 def matrices_place(plan: Path) -> Path:
-    """Where the matrices of a plan go: beside it."""
+    """Where the matrices of a plan go: beside it, as ``<plan without .json>.npz``."""
     return plan.with_name(plan.name.removesuffix(".json") + ".npz")
 
 
@@ -221,7 +221,7 @@ def _matrices(path: Path, bases: dict[str, Any]) -> dict[str, Values]:
     Raises:
         InputError: they are not there, are not those of the plan, or cannot be read.
     """
-    place = path.with_name(Path(bases["file"]).name)
+    place = matrices_place(path)
     paths.reads("the matrices of the plan", place)
     try:
         if hashlib.sha256(place.read_bytes()).hexdigest() != bases["sha256"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from graphprune.analysis import analyze
 from graphprune.analysis.mixing import NotLinear, find_mixing
 from graphprune.errors import InputError
 from graphprune.passes.basis.centre import Centre
-from graphprune.passes.basis.directions import balanced, principal
+from graphprune.passes.basis.directions import CONDITION, balanced, principal
 from graphprune.passes.basis.rotate import Rotate
 from graphprune.passes.choose.select import Select
 from graphprune.passes.cut import Cut
@@ -192,7 +193,7 @@ def test_a_plan_changes_bases_again(tmp_path: Path) -> None:
     inputs = {"x": np.random.default_rng(1).standard_normal((8, 6, WIDTH)).astype(np.float32)}
     options: dict[str, Any] = {"ratio": 0.4, "calibration": inputs, "compensate": "none"}
     made = graphprune.prune(tmp_path / "m.onnx", tmp_path / "a.onnx", **options)
-    assert made.plan.bases["file"] == "a.plan.npz"
+    assert hashlib.sha256((tmp_path / "a.plan.npz").read_bytes()).hexdigest() == made.plan.bases["sha256"]
     again = graphprune.apply(tmp_path / "a.plan.json", tmp_path / "m.onnx", tmp_path / "b.onnx")
     assert again.proof is not None
     assert helpers.bare(tmp_path / "a.onnx") == helpers.bare(tmp_path / "b.onnx")
@@ -216,13 +217,16 @@ def test_no_basis_without_inputs_unless_asked_for() -> None:
 @pytest.mark.parametrize("size", [1, 5, 16])
 def test_directions_are_in_order_and_undo_each_other(size: int) -> None:
     rng = np.random.default_rng(size)
-    left, right = (m @ m.transpose(0, 2, 1) for m in rng.standard_normal((2, 3, size, size + 2)))
+    left, right = (m @ m.transpose(0, 2, 1) for m in rng.standard_normal((2, 3, size, 2 * size + 8)))
     forth, back = balanced(left, right)
     assert np.allclose(forth.transpose(0, 2, 1) @ back, np.eye(size), atol=1e-8)
     seen = forth.transpose(0, 2, 1) @ left @ forth
     sizes = np.diagonal(seen, axis1=1, axis2=2)
     assert np.allclose(seen, sizes[:, :, None] * np.eye(size), atol=1e-4 * sizes.max())
     assert (np.diff(sizes) <= 1e-9).all() and np.allclose(sizes.sum(1), np.trace(left, axis1=1, axis2=2))
+    steep = left * np.outer(10.0 ** -np.arange(size), 10.0 ** -np.arange(size))
+    forth, back = balanced(steep, right)
+    assert np.linalg.cond(forth).max() <= CONDITION and np.allclose(forth.transpose(0, 2, 1) @ back, np.eye(size))
     turned, _ = principal(left)
     assert (np.diff(np.diagonal(turned.transpose(0, 2, 1) @ left @ turned, axis1=1, axis2=2)) <= 1e-9).all()
 

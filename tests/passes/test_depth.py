@@ -142,7 +142,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     status, out, _ = run(capsys, "prune", "m.onnx", "--blocks", "1", "--block-score", "influence", "--ratio", "0.3")
     assert status == 0 and "(score " in out and "proof: holds" in out
     for wrong, words in (
-        ((), "give --target, --ratio, --blocks or --remove-block"),
+        ((), "give --target, --ratio, --blocks, --remove-block"),
         (("--remove-block", "none"), "no block matches 'none'"),
         (("--blocks", "9"), "9 blocks are to go"),
         (("--blocks", "1", "--block-score", "taste"), "taste"),

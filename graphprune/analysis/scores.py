@@ -1,10 +1,10 @@
 """Scores: products of two activations, of which one comes from a weight in a way that mixtures could pass.
 
-A score sums ``q_d k_d`` over a dim that neither operand keeps to itself (queries and keys, in whatever operator). What is
-mixed along d behind the weight that makes q is mixed in q, as long as what lies between only moves its elements. Where
-each element of q comes from is followed back through the index maps of all nodes between; that no other reader sees it is
-read off the same maps. That the nodes between pass mixtures on as they are is for the one who mixes to try, on numbers:
-a rotation of pairs passes some of them, a norm passes none.
+A score sums ``q_d k_d`` over a dim that neither operand keeps to itself: queries and keys, in whatever operator. What
+is mixed along d behind the weight that makes q is mixed in q, as long as what lies between only moves its elements.
+Where each element of q comes from is followed back through the index maps of all nodes between. That no other reader
+sees it, and whether a node tells elements of d from each other, is read off the same maps. What nodes compute beside, a
+function of each element, the maps do not say: who mixes must try it on numbers.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class Scores:
         heads: letters that its outputs hold beside the summed one.
         channels: for each of its outputs, groups first, the element of each of these letters, -1 where it is of none.
         classes: for each element of the summed letter a number that those share which hang together.
-        tangled: whether elements of the summed letter reach the score as sums of several: then within classes only.
-        shares: what becomes of the scores when something that ties all keys to each other has run over them, and how its
-            axes are cut: the shares of a softmax, if that it is. None where there is nothing of the kind.
+        tangled: whether elements of the summed letter reach the score as sums of several, of one class then.
+        bound: for each element of the summed letter whether a node between tells it from others: by a factor of its
+            own, or as it pins it.
+        shares: what becomes of the scores when something that ties all keys to each other has run over them, and how
+            its axes are cut: the shares of a softmax, if that it is. None where there is nothing of the kind.
     """
 
     node: int
@@ -63,6 +65,7 @@ class Scores:
     channels: Mapping[int, IntArray]
     classes: IntArray
     tangled: bool
+    bound: IntArray
     shares: tuple[str, Cut] | None = None
 
 
@@ -130,10 +133,21 @@ def _made(
         shared = {n for axis in cuts[0] for n in axis} & {n for axis in cuts[1] for n in axis} - {summed}
         if shared <= walk.letters[end]:  # else one weight makes what several scores read
             shares = _shares(analysis, walk, node, relation)
-            tangled = summed in walk.tangled
-            own = cuts[0], cuts[1]
             yield Scores(
-                node, proto.output[0], reads, own, summed, mixed, product, end, heads, channels, classes, tangled, shares
+                node,
+                proto.output[0],
+                reads,
+                (cuts[0], cuts[1]),
+                summed,
+                mixed,
+                product,
+                end,
+                heads,
+                channels,
+                classes,
+                summed in walk.tangled,
+                walk.bound(end, len(classes)),
+                shares,
             )
 
 
@@ -148,10 +162,15 @@ def _marks(analysis: Analysis, node: int, axes: Axes) -> Marks:
 
 
 def _classes(analysis: Analysis, vertex: int, size: int) -> IntArray:
-    """Which elements of a dim hang together, by the finest group that has them."""
+    """Which elements of a dim hang together, by the finest groups that have them; others stand alone."""
     held = [g.labels[vertex] for g in [*analysis.groups, *analysis.fixed] if vertex in g.labels]
-    whole = [labels for labels in held if len(labels) == size and (labels >= 0).all()]
-    return max(whole, key=lambda labels: len(np.unique(labels)), default=np.arange(size))
+    found = np.full(size, -1)
+    for labels in sorted(held, key=lambda labels: -len(np.unique(labels[labels >= 0]))):
+        fresh = (found < 0) & (labels >= 0)
+        found[fresh] = labels[fresh] + found.max(initial=-1) + 1
+    alone = found < 0
+    found[alone] = found.max(initial=-1) + 1 + np.arange(int(alone.sum()))
+    return found
 
 
 def _cut(walk: _Walk, start: int, axes: Axes) -> Cut:
@@ -188,6 +207,7 @@ class _Walk:
         self.tangled: set[int] = set()
         self.found: list[str] = []
         self.letters: dict[str, set[int]] = {}
+        self.held: dict[int, Held] = {}
 
     def back(self, operand: str, marks: Marks) -> None:
         """Follow all that makes an operand, the last node first, so that what is read twice is known whole."""
@@ -205,6 +225,7 @@ class _Walk:
             if relation is None:
                 continue
             dims = self._down(-at, relation, relation.outputs[list(model.nodes[-at].output).index(name)] or (), name)
+            self.held.setdefault(-at, {}).update(dims)
             for position, axes in enumerate(relation.inputs):
                 source = model.nodes[-at].input[position] if axes is not None else ""
                 if source and source not in model.constant_names and axes is not None:
@@ -235,7 +256,7 @@ class _Walk:
             return None
         found: dict[int, IntArray] = {}
         for k, n in enumerate(own):
-            for letter, held in dims.get(int(n), {}).items():
+            for letter, held in dims.get((int(n),), {}).items():
                 shape = [-1 if place == k else 1 for place in range(len(sizes))]
                 found[letter] = np.broadcast_to(held.reshape(shape), sizes).reshape(-1)
         return found
@@ -267,6 +288,24 @@ class _Walk:
                     elif made and not self._spared(name, use.node, use.input, k):
                         return False
         return operand in seen
+
+    def bound(self, end: str, size: int) -> IntArray:
+        """For each element of the summed letter whether a node behind an end tells it from the others."""
+        model, found, reached = self.analysis.model, np.zeros(size, bool), {end}
+        for node in sorted(self.held):
+            inputs, outputs = model.nodes[node].input, model.nodes[node].output
+            relation = self.analysis.web.relations[node]
+            if relation is None or not reached.intersection(inputs):
+                continue
+            reached.update(n for n in outputs if n in self.marks)
+            own = {d for d, dim in enumerate(relation.dims) if dim.pinned or dim.statistic or dim.summed}
+            for position, axes in enumerate(relation.inputs):
+                own |= {d for a in axes or () for d in a.dims if inputs[position] not in reached}
+            for dims, letters in self.held[node].items():
+                if self.summed in letters and own.intersection(dims):
+                    labels = letters[self.summed]
+                    found[labels[labels >= 0]] = True
+        return found
 
     def _spared(self, name: str, node: int, position: int, output: int) -> bool:
         """Whether nothing of the score in a tensor reaches an output of one of its readers."""
@@ -300,9 +339,9 @@ class _Walk:
                 present[letter] = np.where(before >= 0, before, held)
         return True
 
-    def _down(self, node: int, relation: Relation, axes: Axes, name: str) -> dict[int, dict[int, IntArray]]:
+    def _down(self, node: int, relation: Relation, axes: Axes, name: str) -> Held:
         """From the axes of an output to the dims of its node."""
-        found: dict[int, dict[int, IntArray]] = {}
+        found: Held = {}
         for axis, held in zip(axes, self.marks[name], strict=True):
             sizes = [relation.dims[d].size for d in axis.dims]
             for letter, labels in held.items() if axis.dims else ():
@@ -310,31 +349,37 @@ class _Walk:
                     whole = np.full(sizes[0], -1)
                     there = axis.lookup >= 0
                     whole[axis.lookup[there]] = labels[there]
-                    found.setdefault(axis.dims[0], {})[letter] = whole
+                    found.setdefault(axis.dims, {})[letter] = whole
                     continue
                 alone = constant_along_others(labels, sizes) if len(sizes) > 1 else [0]
                 if alone:
                     box = np.moveaxis(labels.reshape(sizes), alone[0], 0).reshape(sizes[alone[0]], -1)
-                    found.setdefault(axis.dims[alone[0]], {})[letter] = box[:, 0]
-                elif letter not in self.splits and (labels == np.arange(len(labels))).all() and letter != self.summed:
+                    found.setdefault((axis.dims[alone[0]],), {})[letter] = box[:, 0]
+                    continue
+                found.setdefault(axis.dims, {})[letter] = labels
+                if letter not in self.splits and (labels == np.arange(len(labels))).all() and letter != self.summed:
                     start = self.analysis.web.dim_start[node]
                     self.splits[letter] = tuple(start + d for d in axis.dims)
                     for d, size in zip(axis.dims, sizes, strict=True):
-                        found.setdefault(d, {})[start + d] = np.arange(size)
+                        found.setdefault((d,), {})[start + d] = np.arange(size)
         return found
 
 
-def _up(relation: Relation, axes: Axes, dims: Mapping[int, Mapping[int, IntArray]]) -> Marks:
+Held = dict[tuple[int, ...], dict[int, IntArray]]
+"""What dims of a node hold of each letter; several in a row where it lies along them together."""
+
+
+def _up(relation: Relation, axes: Axes, held: Held) -> Marks:
     """From the dims of a node to the axes of an input."""
     found: Marks = []
     for axis in axes:
         sizes = [relation.dims[d].size for d in axis.dims]
-        found.append(
-            {
-                letter: push(axis, labels, which, sizes)
-                for which, d in enumerate(axis.dims)
-                for letter, labels in dims.get(d, {}).items()
-            }
-        )
+        marks = {
+            letter: push(axis, labels, which, sizes)
+            for which, d in enumerate(axis.dims)
+            for letter, labels in held.get((d,), {}).items()
+        }
+        if len(axis.dims) > 1 and not marks:
+            marks = dict(held.get(axis.dims, {}))
+        found.append(marks)
     return found
-

@@ -25,14 +25,14 @@ class Laid:
         sizes: of the letters of heads, and of the summed one, in the original.
         kept: of each of these letters the elements that stay.
         table: the outputs of the pruned model's product, ``[heads, elements of a head]``.
-        families: mixtures of a head that may pass between product and score; the widest first.
+        family: mixtures of a head that may pass between product and score.
     """
 
     scores: Scores
     sizes: Mapping[Letter, int]
     kept: Mapping[Letter, IntArray]
     table: IntArray
-    families: tuple[Family, ...]
+    family: Family
 
     @property
     def heads(self) -> int:
@@ -56,7 +56,9 @@ class Laid:
         return self._cut(value, self.scores.shares[1], (self._rows(mixed), self._rows(1 - mixed)), True)
 
     def _rows(self, which: int) -> tuple[Letter, ...]:
-        own, other = ([n for axis in cut for n in axis] for cut in (self.scores.cuts[which], self.scores.cuts[1 - which]))
+        own, other = (
+            [n for axis in cut for n in axis] for cut in (self.scores.cuts[which], self.scores.cuts[1 - which])
+        )
         return tuple(n for n in own if n not in other and n not in self.scores.heads)
 
     def _instances(self) -> tuple[Letter, ...]:
@@ -108,19 +110,20 @@ def lay(removal: Removal) -> list[Laid]:
         letters = (*scores.heads, scores.summed)
         sizes: dict[Letter, int] = {n: removal.analysis.web.sizes[n] for n in letters}
         kept: dict[Letter, IntArray] = {n: removal.kept(n) for n in letters}
-        families = _families(scores.classes[kept[scores.summed]], scores.tangled)
+        family = _family(scores, kept[scores.summed])
         table = None if form.groups else _table(scores, stays, kept)
-        if table is not None and families:
-            found.append(Laid(scores, sizes, kept, table, families))
+        if table is not None and family is not None:
+            found.append(Laid(scores, sizes, kept, table, family))
     return found
 
 
-def _families(classes: IntArray, tangled: bool) -> tuple[Family, ...]:
-    """Any mixture, and mixtures within classes."""
-    own = Family.of(np.unique(classes, return_inverse=True)[1].reshape(-1))
-    whole = Family(np.arange(len(classes)), np.zeros((0, 2), np.intp))
-    within = () if own is None or not len(own.pairs) else (own,)
-    return within if tangled else (whole, *within)
+def _family(scores: Scores, stays: IntArray) -> Family | None:
+    """Any mixture, where nothing tells elements apart; else those within classes."""
+    if not scores.tangled and not scores.bound.any():
+        return Family(np.arange(len(stays)), np.zeros((0, 2), np.intp))
+    classes = np.unique(scores.classes[stays], return_inverse=True)[1].reshape(-1)
+    within = Family.of(classes, scores.bound[stays])
+    return within if within is not None and (len(within.pairs) or len(within.free)) else None
 
 
 def _table(scores: Scores, stays: IntArray, kept: Mapping[Letter, IntArray]) -> IntArray | None:
@@ -157,5 +160,3 @@ def _table(scores: Scores, stays: IntArray, kept: Mapping[Letter, IntArray]) -> 
 def chosen(count: int, most: int, rng: np.random.Generator) -> IntArray:
     """Some of so many, ascending."""
     return np.arange(count) if count <= most else np.sort(rng.choice(count, max(most, 1), replace=False))
-
-

@@ -10,8 +10,8 @@ the shares from the original's p is e^T (diag(p) - p p^T) e / 2, which does not 
 what is masked. Uniform shares of what is not masked in place of p are tried as well; what is held out decides. Where no
 softmax is known errors count as they are.
 
-Conjugate gradients solve it, as M has d^2 elements: with the inverses of both second moments as preconditioner, which for
-scores of one sample would solve it at once, from the largest lambda to the smallest. Of M only a family may be asked for.
+Conjugate gradients solve it, as M has d^2 elements: with the inverses of both second moments as preconditioner, which
+for scores of one sample would solve it at once, from the largest lambda to the smallest. M may be one of a family.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Family:
     """Which mixtures there are.
 
     Attributes:
-        free: elements that are mixed with each other.
+        free: elements that are mixed with each other; what is neither free nor in a pair stays as it is.
         pairs: elements that are turned and scaled together, ``[pairs, 2]``: as ``[[a, b], [-b, a]]``.
     """
 
@@ -46,13 +46,13 @@ class Family:
     pairs: IntArray
 
     @classmethod
-    def of(cls, classes: IntArray) -> Family | None:
-        """Mixtures within classes of two, and of all others; None where there are larger classes."""
+    def of(cls, classes: IntArray, bound: Mask) -> Family | None:
+        """Mixtures within classes of two, and of all that are not bound; None where there are larger classes."""
         sizes = np.bincount(classes)[classes]
         if (sizes > 2).any():
             return None
         order = np.argsort(classes, kind="stable")
-        return cls(np.flatnonzero(sizes == 1), order[sizes[order] == 2].reshape(-1, 2))
+        return cls(np.flatnonzero((sizes == 1) & ~bound), order[sizes[order] == 2].reshape(-1, 2))
 
     def project(self, m: Values) -> Values:
         """The nearest of the family to matrices ``[..., rows, d]``; rows behind the d-th are those of a constant."""

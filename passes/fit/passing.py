@@ -1,8 +1,9 @@
 """Whether what lies between a product and a score passes mixtures on as they are: tried on the numbers of a run.
 
-Index maps say which element goes where, not what nodes compute. So the nodes between are run on a mixture of what the
-product made: where the score's operand is then the same mixture of what it was, they pass it. A scale, a transpose and a
-cut pass all mixtures; a rotation of pairs those that turn pairs; a norm and a position that is added pass none.
+Index maps say which element goes where, and which elements a node tells apart, not what it computes. So the nodes
+between are run on a mixture of what the product made: where the operand of the score is then the same mixture of what
+it was, they pass it. A scale, a transpose and a cut pass all mixtures; a rotation of pairs those that turn pairs; a norm
+and a position that is added pass none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from graphprune.analysis.products import Product
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.fit.laid import Laid
-from graphprune.passes.fit.mixing import Family
 from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
 from graphprune.run.runtime import part, run, session
@@ -74,22 +74,20 @@ def between(model: Model, start: str, end: str) -> Between:
 
 @dataclass(frozen=True)
 class Passed:
-    """What passes.
+    """How mixtures pass.
 
     Attributes:
-        family: mixtures that do.
-        table: as :class:`Laid`: pairs may lie the other way round.
+        table: as of :class:`Laid`; pairs may lie the other way round.
         gain: what a constant that is added to each output of a head comes to in the score, ``[heads]``; None where none
             can be added.
     """
 
-    family: Family
     table: IntArray
     gain: FloatArray | None
 
 
 def passed(laid: Laid, model: Model, product: Product, way: Between, values: Mapping[str, Values]) -> Passed | None:
-    """The widest family of mixtures that pass, None where none does.
+    """What is to be known of mixtures that pass, None where they do not.
 
     Args:
         laid: the score.
@@ -105,18 +103,19 @@ def passed(laid: Laid, model: Model, product: Product, way: Between, values: Map
         return None
     rng = np.random.default_rng(0)
     with suppress(InputError), _running(model, way, values) as through:  # nodes that do not stand alone pass nothing
-        for family in laid.families:
-            for own in (laid, _turned(laid, family)) if len(family.pairs) else (laid,):
-                m = family.drawn(laid.heads, size, rng)
-                found = laid.arranged(through(own.mixed(start, product, m)), mixed, whole=False)
-                if found is not None and _alike(found, before @ m[:, None], near):
-                    if len(family.pairs):
-                        return Passed(family, own.table, None)
-                    added = rng.standard_normal((laid.heads, size)) * np.abs(start).max()
-                    m[:] = np.eye(size)
-                    found = laid.arranged(through(own.mixed(start, product, m, added)), mixed, whole=False)
-                    assert found is not None
-                    return Passed(family, own.table, _gain(found - before, added, near))
+        drawn = laid.family.drawn(laid.heads, size, rng)
+        fits = []
+        for own in (laid, _turned(laid)) if laid.scores.tangled else (laid,):
+            found = laid.arranged(through(own.mixed(start, product, drawn)), mixed, whole=False)
+            fits += [own] if found is not None and _alike(found, before @ drawn[:, None], near) else []
+        if len(fits) != 1:  # of two ways round, inputs must tell which it is
+            return None
+        if len(laid.family.free) < size:
+            return Passed(fits[0].table, None)
+        added = rng.standard_normal((laid.heads, size)) * np.abs(start).max()
+        same = np.repeat(np.eye(size)[None], laid.heads, 0)
+        found = laid.arranged(through(laid.mixed(start, product, same, added)), mixed, whole=False)
+        return Passed(laid.table, None if found is None else _gain(found - before, added, near))
     return None
 
 
@@ -138,15 +137,15 @@ def _alike(found: Values, wanted: Values, near: float) -> bool:
 
 
 def _gain(change: Values, added: FloatArray, near: float) -> FloatArray | None:
-    """What a constant of each output ``[heads, d]`` is multiplied by to become a change ``[heads, instances, rows, d]``."""
+    """By how much a constant ``[heads, d]`` is multiplied to become a change ``[heads, instances, rows, d]``."""
     gain = np.einsum("hnrd,hd->h", change, added) / (np.square(added).sum(1) * change.shape[1] * change.shape[2])
     wanted = np.broadcast_to((gain[:, None] * added)[:, None, None], change.shape)
     return gain if (gain != 0).all() and _alike(change, wanted, near) else None
 
 
-def _turned(laid: Laid, family: Family) -> Laid:
+def _turned(laid: Laid) -> Laid:
     """The same with the two of each pair in each other's place."""
     table = laid.table.copy()
-    i, j = family.pairs.T
+    i, j = laid.family.pairs.T
     table[:, i], table[:, j] = laid.table[:, j], laid.table[:, i]
     return replace(laid, table=table)

@@ -119,7 +119,9 @@ def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     with Pair(task, pruned, steps) as pair:
         for number in range(_stages(steps, mixed)):
             if number in mixed:
-                found = again[number] if number in again else scores.settle(task, pair, result.model, number, mixed[number])
+                found = (
+                    again[number] if number in again else scores.settle(task, pair, result.model, number, mixed[number])
+                )
                 _mix(result, task, found)
                 if number not in again:
                     waved.write(apart, number, found)
@@ -290,7 +292,8 @@ def _fitted(
         return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
 
     bare = product.bias is None and product.form.slot is None  # a bias would be a node more
-    if product.inner or (bare and task.again):
+    known = task.again or any(laid.scores.product.output == product.output for laid in task.scores)
+    if product.inner or (bare and known):  # that must be known again later on
         return (sums.held.error(first, bias), first, bias) if task.fit == "repair" else best(bias)
     if task.fit == "repair":
         return repaired(sums, first)

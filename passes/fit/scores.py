@@ -28,7 +28,7 @@ from graphprune.run.runtime import Feeds
 from graphprune.run.samples import held_out
 
 MANY, KEYS, LEAST = 1 << 18, 256, 8
-"""Scores of one head that are looked at, over all runs; rows of keys of one instance at most, and of queries at least."""
+"""Scores of one head that are looked at, over all runs; of one instance so many keys at most, and queries at least."""
 _GAIN, _EXACT = 1e-3, 1e-9
 """As in ``reconstruct``."""
 _SUM = 1e-2
@@ -159,10 +159,8 @@ class _Asked:
         which = chosen(n, budget // (len(rows) * len(columns)), rng)
         sample = self.samples + which * sizes[run] // n
         x, y, u, v = (_picked(a, which, r) for a, r in ((x, rows), (y, columns), (u, rows), (v, columns)))
-        if along is not None and shares is not None:
-            shares = _picked(shares, which, rows)[..., columns]
-        else:
-            shares = None
+        known = along is not None and shares is not None
+        shares = _picked(np.asarray(shares), which, rows)[..., columns] if known else None
         if self.shifts:
             x = np.concatenate([x, np.ones((*x.shape[:3], 1), np.float32)], axis=3)
         self.seen.append(Seen(x, y, u @ v.swapaxes(2, 3), shares, along or -1, held_out(sample, seed)))
@@ -208,7 +206,7 @@ def _settled(model: Model, one: _Asked, task: Task) -> Settled:
     """Fit a mixture, and put it into the weight."""
     assert one.passes is not None
     seen = one.whole()
-    m, before, after = solve(seen, one.passes.family)
+    m, before, after = solve(seen, one.laid.family)
     energy = float(seen.part(seen.held).energy().sum())
     errors = [float(e.sum()) / energy if energy > 0 else float(e.sum() > 0) for e in (before, after)]
     name = node_name(model, model.producer[one.laid.scores.name])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.forms import Cut
@@ -21,6 +22,7 @@ from graphprune.analysis.products import Product, find_products
 from graphprune.relation import Axes, IntArray, Relation, push
 from graphprune.relation.relation import constant_along_others
 
+Mask = npt.NDArray[np.bool_]
 _FAR = 64
 """Nodes between a weight and a score at most."""
 
@@ -65,7 +67,7 @@ class Scores:
     channels: Mapping[int, IntArray]
     classes: IntArray
     tangled: bool
-    bound: IntArray
+    bound: Mask
     shares: tuple[str, Cut] | None = None
 
 
@@ -77,7 +79,7 @@ def find_scores(analysis: Analysis, wanted: Mapping[int, object]) -> list[Scores
         wanted: vertices of the dims.
     """
     ends = {_end(analysis, p): p for p in find_products(analysis.model, analysis.rulings) if not p.form.inner}
-    found = []
+    found: list[Scores] = []
     for node, relation in enumerate(analysis.web.relations):
         for pair, dim in _pairs(analysis, node, relation):
             if analysis.web.dim_start[node] + dim not in wanted:
@@ -289,7 +291,7 @@ class _Walk:
                         return False
         return operand in seen
 
-    def bound(self, end: str, size: int) -> IntArray:
+    def bound(self, end: str, size: int) -> Mask:
         """For each element of the summed letter whether a node behind an end tells it from the others."""
         model, found, reached = self.analysis.model, np.zeros(size, bool), {end}
         for node in sorted(self.held):

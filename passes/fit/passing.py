@@ -2,8 +2,8 @@
 
 Index maps say which element goes where, and which elements a node tells apart, not what it computes. So the nodes
 between are run on a mixture of what the product made: where the operand of the score is then the same mixture of what
-it was, they pass it. A scale, a transpose and a cut pass all mixtures; a rotation of pairs those that turn pairs; a norm
-and a position that is added pass none.
+it was, they pass it. A scale, a transpose and a cut pass all mixtures; a rotation of pairs those that turn pairs; a
+norm and a position that is added pass none.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ class Scores:
         tangled: whether elements of the summed letter reach the score as sums of several, of one class then.
         bound: for each element of the summed letter whether a node between tells it from others: by a factor of its
             own, or as it pins it.
+        rows: for each letter of the rows of the product that of the operand that it lies along, None where it is
+            of size 1; None where rows lie otherwise.
         shares: what becomes of the scores when something that ties all keys to each other has run over them, and how
             its axes are cut: the shares of a softmax, if that it is. None where there is nothing of the kind.
     """
@@ -68,6 +70,7 @@ class Scores:
     classes: IntArray
     tangled: bool
     bound: Mask
+    rows: tuple[int | None, ...] | None
     shares: tuple[str, Cut] | None = None
 
 
@@ -149,6 +152,7 @@ def _made(
                 classes,
                 summed in walk.tangled,
                 walk.bound(end, len(classes)),
+                walk.rows(product),
                 shares,
             )
 
@@ -262,6 +266,20 @@ class _Walk:
                 shape = [-1 if place == k else 1 for place in range(len(sizes))]
                 found[letter] = np.broadcast_to(held.reshape(shape), sizes).reshape(-1)
         return found
+
+    def rows(self, product: Product) -> tuple[int | None, ...] | None:
+        """The letters that the rows of a product lie along."""
+        relation = self.analysis.web.relations[product.node]
+        assert relation is not None
+        dims = self._down(product.node, relation, relation.outputs[0] or (), product.output)
+        found: list[int | None] = []
+        for n in product.form.rows:
+            held = dims.get((n,), {}) if isinstance(n, int) else {}
+            own = [k for k, labels in held.items() if k != self.summed and (labels == np.arange(len(labels))).all()]
+            if len(own) > 1 or (not own and not (isinstance(n, str) and n.startswith("row"))):
+                return None
+            found.append(own[0] if own else None)
+        return tuple(found)
 
     def ends_with(self, product: Product) -> str:
         """The tensor behind the bias of a product."""

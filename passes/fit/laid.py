@@ -49,6 +49,24 @@ class Laid:
         """
         return self._cut(value, self.scores.cuts[which], (self._rows(which), (self.scores.summed,)), whole)
 
+    def places(self, operand: Values, product: Product) -> IntArray | None:
+        """For each row of what is mixed the row of the product that makes it, ``[instances, rows]``.
+
+        None where several rows come from one, or one from several.
+        """
+        scores = self.scores
+        cut, known = scores.cuts[scores.mixed], {n: len(kept) for n, kept in self.kept.items()}
+        sizes = solve(cut, operand.shape, known)
+        parts = (self._instances(), self._rows(scores.mixed))
+        own = [n for part in parts for n in part]
+        if scores.rows is None or sizes is None or {n for n in scores.rows if n is not None} != {*own}:
+            return None
+        grid = np.indices([sizes[n] for n in own])
+        found = np.zeros([sizes[n] for n in own], np.intp)
+        for n in scores.rows:
+            found = found if n is None else found * sizes[n] + grid[own.index(n)]
+        return found.reshape([prod(sizes[n] for n in part) for part in parts])
+
     def shares(self, value: Values) -> Values | None:
         """What the original made of its scores, ``[heads, instances, rows of what is mixed, rows of the other]``."""
         assert self.scores.shares is not None

@@ -10,12 +10,18 @@ the shares from the original's p is e^T (diag(p) - p p^T) e / 2, which does not 
 what is masked. Uniform shares of what is not masked in place of p are tried as well; what is held out decides. Where no
 softmax is known errors count as they are.
 
-Conjugate gradients solve it, as M has d^2 elements: with the inverses of both second moments as preconditioner, which
-for scores of one sample would solve it at once, from the largest lambda to the smallest. M may be one of a family.
+M changes a weight W to W M. Where the rows u that the weight reads are at hand too, x = u W, W itself is fitted in the
+same way, towards what it was: then what the scores lost with columns of W that went comes back as well, which no
+mixture of x holds. Both are tried.
+
+Conjugate gradients solve it, as M has d^2 elements, and W more: with the inverses of both second moments as
+preconditioner, which for scores of one sample would solve it at once, from the largest lambda to the smallest. M may be
+one of a family.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +31,7 @@ from graphprune.relation import IntArray, Values
 from graphprune.run.moments import FloatArray
 
 _RIDGES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
-"""Lambda beside the mean of what M = I costs."""
+"""Lambda beside what a change costs in the mean."""
 _STEPS, _ENOUGH = 24, 1e-6
 _DAMPED = 1e-3
 """Of the mean diagonal of second moments, in the preconditioner."""
@@ -76,7 +82,7 @@ class Seen:
     """Operands of scores, ``[heads, instances, rows, d]``, and what the scores are to be.
 
     Attributes:
-        x: what is mixed; it may have a column of ones behind.
+        x: what is mixed, or what a weight makes it of, the same for all heads then; a column of ones may be behind.
         y: what it is multiplied by.
         wanted: the original's scores, ``[heads, instances, rows of x, rows of y]``.
         shares: of each score among those of its query, None where there is no softmax.
@@ -91,6 +97,11 @@ class Seen:
     along: int
     held: Mask
 
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        return len(self.wanted)
+
     def part(self, which: Mask) -> Seen:
         """Some instances."""
         shares = None if self.shares is None else self.shares[:, which]
@@ -104,8 +115,16 @@ class Seen:
 
     def scores(self, m: Values) -> Values:
         """The scores of a mixture ``[heads, columns of x, d]``."""
-        made: Values = (self.x @ m.astype(np.float32)[:, None]) @ self.y.swapaxes(2, 3)
+        made: Values = self.made(m) @ self.y.swapaxes(2, 3)
         return made
+
+    def made(self, m: Values) -> Values:
+        """The operand that a mixture makes, ``[heads, instances, rows, d]``."""
+        m = m.astype(np.float32)
+        if len(self.x) == len(m):
+            return np.asarray(self.x @ m[:, None])
+        flat = self.x.reshape(-1, self.x.shape[3]) @ m.transpose(1, 0, 2).reshape(m.shape[1], -1)
+        return np.ascontiguousarray(flat.reshape(*self.x.shape[1:3], len(m), m.shape[2]).transpose(2, 0, 1, 3))
 
     def weighed(self, error: Values) -> Values:
         """An error times what it counts."""
@@ -116,8 +135,11 @@ class Seen:
 
     def back(self, error: Values) -> Values:
         """The transposed of :meth:`scores`."""
-        made: Values = (self.x.swapaxes(2, 3) @ error @ self.y).sum(1)
-        return made
+        made = error @ self.y
+        if len(self.x) == len(made):
+            return np.asarray((self.x.swapaxes(2, 3) @ made).sum(1))
+        flat = self.x.reshape(-1, self.x.shape[3]).T @ made.transpose(1, 2, 0, 3).reshape(self.x[0, ..., 0].size, -1)
+        return np.ascontiguousarray(flat.reshape(-1, len(made), made.shape[3]).transpose(1, 0, 2))
 
     def error(self, m: Values) -> FloatArray:
         """Squared error of each head."""
@@ -131,42 +153,72 @@ class Seen:
 
 def unmixed(seen: Seen) -> FloatArray:
     """The mixture that changes nothing."""
-    return np.repeat(np.eye(seen.x.shape[3], seen.y.shape[3])[None], len(seen.x), 0)
+    return np.repeat(np.eye(seen.x.shape[3], seen.y.shape[3])[None], seen.heads, 0)
 
 
-def solve(seen: Seen, family: Family) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The best mixture of each head on what is held out: its matrix, and the squared errors before and after.
+Solution = tuple[FloatArray, FloatArray, FloatArray]
+"""A matrix for each head, and its squared error on what is held out, before and after."""
+
+
+def solve(seen: Seen, family: Family) -> Solution:
+    """The best mixture of each head on what is held out.
 
     Args:
         seen: on the calibration inputs.
         family: which mixtures there are.
     """
-    held = seen.part(seen.held)
-    best = unmixed(seen)
+    return _best(seen, unmixed(seen), family)
+
+
+def refit(seen: Seen, weight: FloatArray, constant: bool) -> Solution:
+    """The best weight of each head on what is held out.
+
+    Args:
+        seen: on the calibration inputs, with what the weight reads.
+        weight: as it is, ``[heads, columns of x, d]``.
+        constant: whether the last column of x is of ones, and the last row of the weight its bias.
+    """
+    found = _best(seen, weight, None)
+    x = seen.made(weight)
+    ones = [seen.x[..., -1:]] if constant else []
+    mixed = replace(seen, x=np.concatenate([x, *(np.broadcast_to(o, (*x.shape[:3], 1)) for o in ones)], axis=3))
+    m, before, after = solve(mixed, Family(np.arange(x.shape[3]), np.zeros((0, 2), np.intp)))
+    folded = weight @ m[:, : x.shape[3]]
+    if constant:
+        folded[:, -1] += m[:, -1]
+    better = after < found[2]
+    return np.where(better[:, None, None], folded, found[0]), before, np.where(better, after, found[2])
+
+
+def _best(seen: Seen, first: FloatArray, family: Family | None) -> Solution:
+    held, fitting = seen.part(seen.held), seen.part(~seen.held)
+    best = first.copy()
     before = held.error(best)
     least = before.copy()
-    fitting = seen.part(~seen.held)
     for own in [fitting] if seen.shares is None else [fitting, fitting.even()]:
-        for m in _path(own, family):
+        for m in _path(own, first, family):
             found = held.error(m)
             better = found < least
             least[better], best[better] = found[better], m[better]
     return best, before, least
 
 
-def _path(seen: Seen, family: Family) -> list[FloatArray]:
+def _path(seen: Seen, first: FloatArray, family: Family | None) -> Iterator[FloatArray]:
     """The solutions for each lambda."""
-    first = unmixed(seen).astype(np.float32)
-    rest = family.project(seen.back(seen.weighed(seen.wanted - seen.scores(first))))
-    kept = family.project(first)
-    norm = np.maximum(np.square(kept).sum((1, 2)), 1)
-    scale = np.einsum("hij,hij->h", kept, seen.back(seen.weighed(seen.scores(kept)))) / norm
+
+    def project(m: Values) -> Values:
+        return m if family is None else family.project(m)
+
+    start = first.astype(np.float32)
+    rest = project(seen.back(seen.weighed(seen.wanted - seen.scores(start))))
+    drawn = project(np.random.default_rng(0).standard_normal(start.shape, np.float32))
+    norm = np.maximum(np.square(drawn).sum((1, 2)), 1e-30)
+    scale = np.einsum("hij,hij->h", drawn, seen.back(seen.weighed(seen.scores(drawn)))) / norm
     left, right = _inverse(seen.x, None), _inverse(seen.y, seen.along if seen.shares is not None else None)
-    change, found = np.zeros_like(rest), []
+    change = np.zeros_like(rest)
     for ridge in _RIDGES:
-        change = _descend(seen, family, ridge * scale[:, None, None] + 1e-12, (left, right), rest, change)
-        found.append(np.asarray(first + change, np.float64))
-    return found
+        change = _descend(seen, project, ridge * scale[:, None, None] + 1e-12, (left, right), rest, change)
+        yield np.asarray(first + change, np.float64)
 
 
 def _inverse(x: Values, along: int | None) -> Values:
@@ -180,15 +232,20 @@ def _inverse(x: Values, along: int | None) -> Values:
 
 
 def _descend(
-    seen: Seen, family: Family, ridge: Values, inverses: tuple[Values, Values], wanted: Values, start: Values
+    seen: Seen,
+    project: Callable[[Values], Values],
+    ridge: Values,
+    inverses: tuple[Values, Values],
+    wanted: Values,
+    start: Values,
 ) -> Values:
     """Conjugate gradients in a family; heads that are solved wait."""
 
     def product(m: Values) -> Values:
-        return family.project(seen.back(seen.weighed(seen.scores(m)))) + ridge * m
+        return project(seen.back(seen.weighed(seen.scores(m)))) + ridge * m
 
     def conditioned(residual: Values) -> Values:
-        return family.project(inverses[0] @ residual @ inverses[1])
+        return project(inverses[0] @ residual @ inverses[1])
 
     def dot(a: Values, b: Values) -> Values:
         return np.einsum("hij,hij->h", a, b, dtype=np.float64)

@@ -18,7 +18,7 @@ from graphprune.analysis.products import Product, find_products
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
 from graphprune.passes.fit.laid import Laid, chosen
-from graphprune.passes.fit.mixing import Seen, solve
+from graphprune.passes.fit.mixing import Seen, refit, solve
 from graphprune.passes.fit.paired import Pair, Task
 from graphprune.passes.fit.passing import Between, Passed, between, passed
 from graphprune.passes.fit.waved import Fit, Settled
@@ -93,7 +93,7 @@ def _runs(pair: Pair, model: Model, number: int, asked: Sequence[_Asked]) -> Ite
     """What is to be seen, batch by batch."""
     if not asked:
         return iter(())
-    given = [n for one in asked for n in (*one.laid.scores.reads, one.way.start, *one.way.reads)]
+    given = [n for one in asked for n in (*one.laid.scores.reads, one.way.start, *one.way.reads, one.product.input)]
     wanted = [n for one in asked for n in one.wanted]
     return pair.both(model, number, given, wanted, again=True)
 
@@ -105,18 +105,22 @@ def _passing(model: Model, asked: Sequence[_Asked], values: Feeds) -> list[_Aske
         if one.laid.scores.name not in found:
             passes = passed(one.laid, model, one.product, one.way, values)
             if passes is not None:
-                found[one.laid.scores.name] = replace(one, laid=replace(one.laid, table=passes.table), passes=passes)
+                operand = values[_operand(one.laid)]
+                wide = passes.gain is not None and one.laid.places(operand, one.product) is not None
+                laid = replace(one.laid, table=passes.table)
+                found[one.laid.scores.name] = replace(one, laid=laid, passes=passes, wide=wide)
     return list(found.values())
 
 
 @dataclass
 class _Asked:
-    """A score, and what is seen of it."""
+    """A score, and what is seen of it; if it is wide, with what the weight reads in place of what it makes."""
 
     laid: Laid
     product: Product
     way: Between
     passes: Passed | None = None
+    wide: bool = False
     seen: list[Seen] = field(default_factory=list)
     samples: int = 0
 
@@ -159,6 +163,11 @@ class _Asked:
         which = chosen(n, budget // (len(rows) * len(columns)), rng)
         sample = self.samples + which * sizes[run] // n
         x, y, u, v = (_picked(a, which, r) for a, r in ((x, rows), (y, columns), (u, rows), (v, columns)))
+        if self.wide:
+            places = laid.places(given[reads[mixed]], self.product)
+            assert places is not None and self.passes is not None and self.passes.gain is not None
+            read = self.product.rows(given[self.product.input], places[which][:, rows].reshape(-1))
+            x, y = read.reshape(1, len(which), len(rows), -1), y * self.passes.gain[:, None, None, None].astype(y.dtype)
         known = along is not None and shares is not None
         shares = _picked(np.asarray(shares), which, rows)[..., columns] if known else None
         if self.shifts:
@@ -206,7 +215,7 @@ def _settled(model: Model, one: _Asked, task: Task) -> Settled:
     """Fit a mixture, and put it into the weight."""
     assert one.passes is not None
     seen = one.whole()
-    m, before, after = solve(seen, one.laid.family)
+    m, before, after = refit(seen, _matrices(model, one), one.shifts) if one.wide else solve(seen, one.laid.family)
     energy = float(seen.part(seen.held).energy().sum())
     errors = [float(e.sum()) / energy if energy > 0 else float(e.sum() > 0) for e in (before, after)]
     name = node_name(model, model.producer[one.laid.scores.name])
@@ -223,8 +232,15 @@ def _folded(model: Model, one: _Asked, m: FloatArray) -> tuple[Values, FloatArra
     held = model.array(product.weight)
     matrix = product.matrix(held).astype(np.float64)
     size = table.shape[1]
-    matrix[0][:, table] = np.einsum("shi,hij->shj", matrix[0][:, table], m[:, :size])
     bias = product.added(model)
+    if one.wide:
+        matrix[0][:, table] = m[:, : len(matrix[0])].transpose(1, 0, 2)
+        if bias is None:
+            return product.weight_of(matrix, held), None
+        shift = np.zeros_like(bias)
+        shift[0, table] = m[:, -1] - bias[0, table]
+        return product.weight_of(matrix, held), shift
+    matrix[0][:, table] = np.einsum("shi,hij->shj", matrix[0][:, table], m[:, :size])
     if bias is None:
         return product.weight_of(matrix, held), None
     shift = np.zeros_like(bias)
@@ -233,6 +249,14 @@ def _folded(model: Model, one: _Asked, m: FloatArray) -> tuple[Values, FloatArra
         assert one.passes is not None and one.passes.gain is not None
         shift[0, table] += m[:, size] / one.passes.gain[:, None]
     return product.weight_of(matrix, held), shift
+
+
+def _matrices(model: Model, one: _Asked) -> FloatArray:
+    """The weight of each head, the bias below it where there is one: ``[heads, columns of x, d]``."""
+    matrix = one.product.matrix(model.array(one.product.weight)).astype(np.float64)[0]
+    bias = one.product.added(model)
+    rows = matrix if bias is None else np.concatenate([matrix, bias])
+    return rows[:, one.laid.table].transpose(1, 0, 2)
 
 
 def change(model: Model, products: Mapping[str, Product], settled: Sequence[Settled]) -> Model:

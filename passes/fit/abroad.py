@@ -1,8 +1,8 @@
 """Whether a fit is only good at home: errors before and after it, on calibration inputs and on others made of them.
 
 Least squares knows the calibration inputs alone, and can overfit them (RCPU, arXiv 2510.07782); what it holds out is of
-the same kind. So outputs of the model before and after the fits are held against the original's on inputs of other kinds
-as well. An error that a fit makes larger there is told, with its numbers: the result stays as it is.
+the same kind. So outputs of the model before and after the fits are held against the original's on inputs of other
+kinds as well. An error that a fit makes larger there is told, with its numbers: the result stays as it is.
 """
 
 from __future__ import annotations

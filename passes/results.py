@@ -26,6 +26,7 @@ from graphprune.passes.choose.select import Chosen
 from graphprune.passes.depth.depth import Shallower
 from graphprune.passes.distill.distill import Distilled
 from graphprune.passes.driver import Clock
+from graphprune.passes.fit.abroad import Abroad, Place
 from graphprune.passes.fit.fit import Fits
 from graphprune.passes.fit.waved import Fit
 from graphprune.passes.rounds import cutting
@@ -82,6 +83,7 @@ class Result:
         rounds: where it was cut in rounds, what was left after each.
         distilled: what the last distillation did; None where none was asked for.
         met: how targets were met; None where none were given.
+        abroad: errors of outputs before and after the last fits, on calibration inputs and on others; empty without.
         choices: what each selection made of every group, and why (see ``graphprune.passes.choose.why``).
         centred: groups whose norms lost their mean, and those that kept it with the reason; None where none was asked
             for.
@@ -110,6 +112,7 @@ class Result:
     choices: list[Choices] = field(default_factory=list)
     centred: Centred | None = None
     rotated: Rotated | None = None
+    abroad: list[Place] = field(default_factory=list)
 
     @property
     def proto(self) -> ModelProto:
@@ -186,6 +189,7 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         choices.from_json(state.plan.choices),
         state.found(Centred),
         state.found(Rotated),
+        list((state.found(Abroad) or Abroad()).places),
     )
 
 

@@ -159,6 +159,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "choices": [one.to_json() for one in result.choices],
         "bases": bases_data(result),
         "compensated": result.plan.compensated,
+        "abroad": [vars(place) for place in result.abroad],
         "sparse": sparse_data(result),
         "distilled": distilled_data(result),
         "met": targets_data(result.met),

@@ -178,6 +178,8 @@ def _print_fits(out: Console, result: Result, verbose: bool) -> None:
     before, after = (median(getattr(f, key) for f in result.fits) for key in ("before", "after"))
     text = f"fit: {kept} of {len(result.fits)} linear operators, held-out relative error {before:.3g}, now {after:.3g}"
     out.print(Text(f"{text} (medians)"))
+    for place in result.abroad if verbose else ():
+        out.print(Text(f"  outputs on {place.inputs} inputs: relative error {place.before:.3g}, now {place.after:.3g}"))
     for fit in result.fits if verbose else ():
         state = "" if fit.kept else ", left as it was"
         out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))

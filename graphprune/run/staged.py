@@ -105,7 +105,9 @@ class Staged:
             InputError: ONNX Runtime fails, or something between stages is no tensor.
         """
         made = {t for t, at in self.stage.items() if at == number and t not in self.constants}
-        fresh = sorted(t for t in made if t in model.producer and (t in names or self.last.get(t, -1) > number))
+        fresh = sorted(
+            t for t in made if t in model.producer and (t in names or (not again and self.last.get(t, -1) > number))
+        )
         with ExitStack() as stack:
             active, shapes = None, None
             for batch in range(batches):

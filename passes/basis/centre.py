@@ -95,7 +95,8 @@ class Centre(Pass):
         if not after.job.prove or after.model is before.model:
             return after
         analysis = before.analysis()
-        found = same.prove(analysis, after.model, sizes(before, analysis), after.job.seed)
+        groups = after.plan.bases.get("centred", ())
+        found = same.prove(analysis, after.model, groups, sizes(before, analysis), after.job.seed)
         told: dict[str, Any] = {**(after.plan.proof or {}), "centred": found.to_json()}
         return replace(after, plan=replace(after.plan, proof=told))
 

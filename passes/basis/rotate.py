@@ -87,7 +87,8 @@ class Rotate(Pass):
         if not after.job.prove or after.model is before.model:
             return after
         analysis = before.analysis()
-        found = same.prove(analysis, after.model, sizes(before, analysis), after.job.seed)
+        groups = after.plan.bases.get("rotated", ())
+        found = same.prove(analysis, after.model, groups, sizes(before, analysis), after.job.seed)
         told: dict[str, Any] = {**(after.plan.proof or {}), "bases": found.to_json()}
         return replace(after, plan=replace(after.plan, proof=told))
 

@@ -14,6 +14,7 @@ from graphprune.analysis.products import Product
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.passes.fit import folding, reconstruct
+from graphprune.passes.fit.laid import lay
 from graphprune.passes.fit.paired import Task
 from graphprune.passes.fit.waved import Fit
 from graphprune.passes.kept import Kept
@@ -94,7 +95,8 @@ def compensate(
 ) -> Compensated:
     """Change the weights of a pruned model so that it does more of what the original did.
 
-    - ``refit``: what is left of each linear operator is fitted to what the original made (see ``reconstruct``);
+    - ``refit``: what is left of each linear operator is fitted to what the original made (see ``reconstruct``), and
+      scores to the original's (see ``scores``);
     - ``repair``: its outputs get the original's mean and variance back, and nothing else;
     - ``fold``: what read a removed class reads the one most like it (see ``folding``); without inputs;
     - ``none``.
@@ -125,6 +127,7 @@ def compensate(
         sparse,
         reference.again,
         _kept(reference, done, name, thin or {}, sparse),
+        lay(done.removal) if name == "refit" else (),
     )
     found = reconstruct.reconstruct(task, done.model, progress)
     entries = [

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
 from graphprune.analysis.products import find_products
 from graphprune.passes.contract import Pass
-from graphprune.passes.fit import compensation, merging, waved
+from graphprune.passes.fit import abroad, compensation, merging, waved
 from graphprune.passes.rounds import Reference, cutting, unfitted
 from graphprune.passes.state import State
+from graphprune.proof.proof import restrict
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,23 @@ class Fit(Pass):
         made = compensation.compensate(self.method, reference(state), done, progress)
         plan = replace(state.plan, compensated=renewed(state.plan.compensated, [*merged, *made.entries]))
         found = state.having(Fits(made.fits), model=made.model, plan=plan)
-        return found if self.method == "fold" else found.noting(*_inside(state))
+        if self.method == "fold":
+            return found
+        found = found.noting(*_inside(state))
+        return found if any(one.name == "cut" for one in state.ahead) else _abroad(state, found)
+
+
+def _abroad(before: State, after: State) -> State:
+    """What the fits come to on other inputs, once all of them are done."""
+    batches, removal = before.batches(before.original), cutting(before).done.removal
+    if batches is None or not any(one.kept for one in (after.found(Fits) or Fits()).fits):
+        return after
+    original = before.analysis(before.original).model.runnable
+    models = before.model, after.model
+    seen = abroad.look(
+        original, models, batches, lambda value, name: restrict(np.asarray(value), name, removal), before.job.seed
+    )
+    return after.having(seen).noting(*seen.notes())
 
 
 def _inside(state: State) -> list[str]:

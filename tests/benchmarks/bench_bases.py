@@ -5,7 +5,7 @@ their mean, how many groups were turned of each kind, the worst relative errors 
 ``--ratio 0.3`` leaves with the bases as they were and turned, and the first reason why a hidden size stays as it is.
 
 ``score`` prunes a real model to shares of its MACs with the bases as they were, with heads turned, and with hidden
-sizes turned too, and gives its score, how near its outputs are where the task says so, and what is left of the parameters.
+sizes turned too, and gives its score, how near its outputs are where the task says so, and the parameters left.
 """
 
 from __future__ import annotations

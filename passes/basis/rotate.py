@@ -19,7 +19,7 @@ from graphprune.passes.basis.copies import Copies, find_copies
 from graphprune.passes.basis.scope import asked
 from graphprune.passes.basis.turn import Turn, hindrance, turned
 from graphprune.passes.contract import Pass
-from graphprune.passes.rounds import Base, Reference, sizes
+from graphprune.passes.rounds import Base, Reference
 from graphprune.passes.state import State
 
 
@@ -84,13 +84,7 @@ class Rotate(Pass):
 
     def ensures(self, before: State, after: State) -> State:
         """The model in other bases does what it did."""
-        if not after.job.prove or after.model is before.model:
-            return after
-        analysis = before.analysis()
-        groups = after.plan.bases.get("rotated", ())
-        found = same.prove(analysis, after.model, groups, sizes(before, analysis), after.job.seed)
-        told: dict[str, Any] = {**(after.plan.proof or {}), "bases": found.to_json()}
-        return replace(after, plan=replace(after.plan, proof=told))
+        return same.proven(before, after, "rotated", "bases")
 
     def _absorbed(self, state: State) -> Analysis:
         """The analysis of the model with gains in the weights behind them, as far as that lets a basis change."""

@@ -91,7 +91,7 @@ def pruned(model: ModelProto, _: Path) -> ModelProto:
 (_CLASSIFIER,) = models.known("sklearn-classifier-skl17")
 REFUSED = {("slimmed", _CLASSIFIER): "its output of maps loses its type, so that nothing loads it"}
 """What other tools write that ONNX Runtime does not load, pruned or not."""
-BOUND = dict.fromkeys(models.known("lstm-wide-dynamo18", "gru-wide-dynamo18"), {"ids": (2, 12)})
+BOUND = {name: {"ids": (2, 12)} for name in models.known("lstm-wide-dynamo18", "gru-wide-dynamo18")}
 """Exports whose output is declared with the length that they were exported at, which onnxsim believes; and sizes."""
 
 

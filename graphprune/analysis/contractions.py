@@ -189,7 +189,7 @@ def _paired(analysis: Analysis, node: int) -> _Paired | None:
         last = axes.index((summed[0],))
         places.append([batch, [k for k in range(len(axes)) if k not in (*batch, last)], [last]])
     blind = levels(analysis, node)
-    about = [len(others) == 1 and inputs[k][others[0]][0] in blind for k, (_, others, _) in enumerate(places)]
+    about = [len(others) == 1 and bool(blind & {*inputs[k][others[0]]}) for k, (_, others, _) in enumerate(places)]
     return _Paired(node, span(net, node, summed), list(proto.input), proto.output[0], places, about)
 
 

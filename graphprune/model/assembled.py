@@ -8,7 +8,8 @@ folded as a whole where
 1. an element of it comes from several places or goes to several: a node makes more than each tensor that it reads
    holds (a join), or a tensor is read more than once (a cut into pieces, or a weight beside its own norm);
 2. all weights that it reads and makes have one type, so that nothing loses its quantised or half-precision form;
-3. what comes out of it is no larger than what goes in and is read by nothing else, so that no file grows.
+3. no node sums over two of them: a weight that is the product of others has a dim inside that can be pruned;
+4. what comes out of it is no larger than what goes in and is read by nothing else, so that no file grows.
 
 ONNX Runtime computes it, as it would at run time.
 
@@ -125,6 +126,8 @@ def _pays(model: Model, part: Part, kinds: Kinds, kept: set[str]) -> bool:
     names = {name for node in nodes for name in [*_weights(node.input, kinds), *_weights(node.output, kinds)]}
     if len({kinds[name].dtype for name in names}) > 1 or not part.results:
         return False
+    if any(_sums(node, kinds) for node in nodes):
+        return False
     made = {name for node in nodes for name in node.output}
     inside = set(part.nodes)
     own = [
@@ -135,6 +138,12 @@ def _pays(model: Model, part: Part, kinds: Kinds, kept: set[str]) -> bool:
     return any(_joins(node, kinds) for node in nodes) or any(
         len(model.uses.get(name, [])) > 1 for name in part.reads if kinds[name].weighty
     )
+
+
+def _sums(node: NodeProto, kinds: Kinds) -> bool:
+    """Whether a node makes less of several weights than the largest of them holds."""
+    read, made = ([prod(kinds[name].shape) for name in _weights(side, kinds)] for side in (node.input, node.output))
+    return len(read) > 1 and bool(made) and max(made) < max(read)
 
 
 def _joins(node: NodeProto, kinds: Kinds) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import onnxruntime as ort
-from onnx import helper
+from onnx import TensorProto, helper
 
 from graphprune.errors import InputError
 from graphprune.model import Model
@@ -25,8 +25,8 @@ from graphprune.run.runtime import Feeds, part, run, session, upto
 from graphprune.run.shelf import Shelf
 
 T = TypeVar("T")
-_LEVEL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-"""As models are run in the end."""
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_WHOLE = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 _HEAVY = 2 << 30
 """Bytes of weights from which on a model is never held as a whole."""
 
@@ -49,6 +49,13 @@ def waves(model: Model, marked: Mapping[int, T]) -> list[list[T]]:
             behind += 1
         depth.update(dict.fromkeys(node.output, behind))
     return found
+
+
+def _level(model: Model) -> ort.GraphOptimizationLevel:
+    """As far as a model is optimised to be looked at: not where it has small integers, whose kernels round otherwise."""
+    kinds = {source.dtype for source in model.sources.values()}
+    exact = kinds <= {*_FLOATS, *_WHOLE}
+    return ort.GraphOptimizationLevel.ORT_ENABLE_ALL if exact else ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 
 
 class Staged:
@@ -116,7 +123,7 @@ class Staged:
                 if fresh and found != shapes:  # sizes are declared: without them inference goes wrong on some models
                     stack.close()
                     own = self._part(model, number, fresh, kept)
-                    active, shapes = stack.enter_context(session(own, _LEVEL)), found
+                    active, shapes = stack.enter_context(session(own, _level(own))), found
                     _only_tensors(active, model)
                 if active is not None:
                     given = {i.name: kept[i.name] for i in active.get_inputs()}
@@ -186,7 +193,10 @@ def _as_a_whole(
     made = [n for n in dict.fromkeys(n for names in reads for n in names) if n in model.producer]
     total = sum(1 for _ in batches())
     with ExitStack() as stack:
-        active = stack.enter_context(session(upto(model, made), _LEVEL)) if made else None
+        active = None
+        if made:
+            wanted = upto(model, made)
+            active = stack.enter_context(session(wanted, _level(wanted)))
         for batch, feeds in enumerate(batches()):
             values = dict(feeds)
             if active is not None:

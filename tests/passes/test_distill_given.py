@@ -177,7 +177,7 @@ def test_prune_distils_behind_each_round() -> None:
     recipe = pruning(Wish(0.5, steps=2), calibrated, distill="40")
     names = [one.name for one in recipe.passes]
     first = ["select", "cut", "fold-constants", "fit", "distill"]
-    assert names == [*first, *first, "smaller"]
+    assert names == ["centre", "rotate", *first, *first, "smaller"]
     assert [one.steps for one in recipe.passes if isinstance(one, Distill)] == [10, 40]
     timed = pruning(Wish(0.5, steps=2), calibrated, distill="2m").passes
     assert [one.time for one in timed if isinstance(one, Distill)] == ["30s", "2m"]

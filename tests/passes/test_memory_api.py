@@ -134,7 +134,15 @@ def test_a_written_model_says_how_it_was_made(tmp_path: Path) -> None:
         "graphprune.plan.sha256": hashlib.sha256(plan).hexdigest(),
     }
     assert recipe["job"] == {"calibration": "private.npz"}
-    assert [one["use"] for one in recipe["passes"]] == ["select", "cut", "fold-constants", "fit", "smaller"]
+    assert [one["use"] for one in recipe["passes"]] == [
+        "centre",
+        "rotate",
+        "select",
+        "cut",
+        "fold-constants",
+        "fit",
+        "smaller",
+    ]
     graphprune.prune(tmp_path / "s.onnx", tmp_path / "t.onnx", ratio=0.5)
     keys = [prop.key for prop in onnx.load(tmp_path / "t.onnx").metadata_props]
     assert len(keys) == len(set(keys)) == 5

@@ -115,10 +115,14 @@ def fading(scale: float = 0.0) -> ModelProto:
 def test_gradients_see_what_lies_behind(criterion: str) -> None:
     """Features that feed what is scaled down are large, and worth little."""
     _, _, x = at_hand(fading(1e-3))
-    result = graphprune.prune(fading(1e-3), ratio=0.5, calibration=x, criterion=criterion, align=1, uniform=True)
+    result = graphprune.prune(
+        fading(1e-3), ratio=0.5, calibration=x, criterion=criterion, align=1, uniform=True, rotate=False
+    )
     removed = {entry.id: entry.removed for entry in result.plan.groups}
     assert [0, 1, 2, 3] in removed.values()
-    by_norm = graphprune.prune(fading(1e-3), ratio=0.5, calibration=x, criterion="activation", align=1, uniform=True)
+    by_norm = graphprune.prune(
+        fading(1e-3), ratio=0.5, calibration=x, criterion="activation", align=1, uniform=True, rotate=False
+    )
     assert [0, 1, 2, 3] not in [entry.removed for entry in by_norm.plan.groups]
 
 
@@ -134,7 +138,7 @@ def against() -> ModelProto:
 def test_what_training_takes_to_zero_goes_first() -> None:
     """The loss of what was scaled down wants the others larger, and these two smaller, whatever their magnitude."""
     _, _, x = at_hand(against())
-    given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "compensate": "none"}
+    given = {"ratio": 0.25, "calibration": x, "align": 1, "uniform": True, "compensate": "none", "rotate": False}
     chosen = {
         criterion: graphprune.prune(against(), criterion=criterion, **given).plan.groups[0].removed
         for criterion in ("movement", "magnitude")

@@ -52,7 +52,7 @@ def waves(model: Model, marked: Mapping[int, T]) -> list[list[T]]:
 
 
 def _level(model: Model) -> ort.GraphOptimizationLevel:
-    """As far as a model is optimised to be looked at: not where it has small integers, whose kernels round otherwise."""
+    """As far as a model is optimised to be looked at: not where small integers are, whose kernels round otherwise."""
     kinds = {source.dtype for source in model.sources.values()}
     exact = kinds <= {*_FLOATS, *_WHOLE}
     return ort.GraphOptimizationLevel.ORT_ENABLE_ALL if exact else ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

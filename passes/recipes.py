@@ -214,9 +214,9 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     if plan.blocks:
         passes.append(RemoveBlocks())
     if "centred" in plan.bases:
-        passes.append(Centre())
+        passes.append(Centre([escape(id) for id in plan.bases["centred"]]))
     if "rotated" in plan.bases:
-        passes.append(ReplayBases())
+        passes.append(ReplayBases([escape(id) for id in plan.bases["rotated"]]))
     if plan.groups:
         passes += [ReplayGroups(), Cut(), SameSlices(), FoldConstants()]
     if plan.sparsity and all(replay.masks_again(e) for e in plan.sparsity):

@@ -46,10 +46,14 @@ class Site:
         """How many elements the weight has."""
         return self.sums * self.outputs
 
+    @property
+    def readers(self) -> tuple[int, ...]:
+        """The nodes that read it, by index."""
+        return self.lookups if self.product is None else (self.product.node,)
+
     def nodes(self, model: Model) -> list[str]:
         """First outputs of the nodes that read it."""
-        own = self.lookups if self.product is None else (self.product.node,)
-        return [first(model.nodes[i]) for i in own]
+        return [first(model.nodes[i]) for i in self.readers]
 
     def parameters(self, rank: int) -> int:
         """Elements of both factors."""

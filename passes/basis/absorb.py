@@ -29,11 +29,11 @@ class Absorbed:
 
     Attributes:
         values: by use of a constant what it is to hold.
-        stayed: gains that stay as they are, with the reason.
+        stayed: by id of a group why its gains stay as they are.
     """
 
     values: dict[Use, Values] = field(default_factory=dict)
-    stayed: list[Reason] = field(default_factory=list)
+    stayed: dict[str, Reason] = field(default_factory=dict)
 
 
 def uniform(analysis: Analysis, mixing: Mixing, gain: Gain) -> bool:
@@ -43,7 +43,7 @@ def uniform(analysis: Analysis, mixing: Mixing, gain: Gain) -> bool:
 
 
 def absorb(analysis: Analysis, mixings: Sequence[Mixing]) -> Absorbed:
-    """Make every gain of some groups 1 that can be.
+    """Make the gains of some groups 1: of each group all, or none where one of them must stay.
 
     Args:
         analysis: of the model.
@@ -51,11 +51,15 @@ def absorb(analysis: Analysis, mixings: Sequence[Mixing]) -> Absorbed:
     """
     found = Absorbed()
     for mixing in mixings:
-        for gain in mixing.gains:
-            if not uniform(analysis, mixing, gain):
-                why = _absorb(analysis, mixing, gain, found.values)
-                if why is not None:
-                    found.stayed.append(Reason(why, node_name(analysis.model, gain.use.node)))
+        values = dict(found.values)
+        uneven = [gain for gain in mixing.gains if not uniform(analysis, mixing, gain)]
+        whys = ((gain, _absorb(analysis, mixing, gain, values)) for gain in uneven)
+        stuck = next(((gain, why) for gain, why in whys if why is not None), None)
+        if stuck is None:
+            found.values.update(values)
+        else:
+            gain, why = stuck
+            found.stayed[mixing.group.id] = Reason(why, node_name(analysis.model, gain.use.node))
     return found
 
 

@@ -34,8 +34,7 @@ class ReplayBases(Rotate):
         wanted = plan.bases.get("rotated", {})
         if not wanted:
             return state
-        analysis = self._absorbed(state)
-        spaces, stayed = self._spaces(analysis)
+        analysis, spaces, stayed = self._found(state)
         missing = next((id for id in wanted if not any(one.mixing.group.id == id for one in spaces)), None)
         if missing is not None:
             why = stayed.get(missing)
@@ -51,8 +50,6 @@ class ReplayBases(Rotate):
         plan = replayed(state)
         found = []
         for copies in spaces:
-            if copies.mixing.group.id not in plan.bases["rotated"]:
-                continue
             held, size = plan.matrices.get(key(copies)), copies.mixing.group.size
             wanted = (2, copies.count, size, size)
             if held is None or held.shape != wanted:

@@ -18,29 +18,23 @@ from onnx import NodeProto
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.mixing import Mixing, NotLinear, find_mixing
 from graphprune.analysis.reasons import Reason
+from graphprune.analysis.web import Tensor
 from graphprune.errors import InputError
 from graphprune.model import Use, node_name
 from graphprune.model.editor import Editor
-from graphprune.passes.basis import absorb, constants, same
-from graphprune.passes.basis.scope import asked
+from graphprune.passes.basis import absorb, constants
+from graphprune.passes.basis.proven import proven
+from graphprune.passes.basis.scope import Changed, asked
 from graphprune.passes.contract import Pass
 from graphprune.passes.rounds import Base, Reference
 from graphprune.passes.state import State
 from graphprune.relation import Values
+from graphprune.rules.node import Unruled
 from graphprune.rules.uncentred import UNCENTRED, Maker
 
 
-@dataclass(frozen=True)
-class Centred:
-    """Groups whose norms take off no mean any more, and those that do, with the reason.
-
-    Attributes:
-        groups: ids of groups, each with how many norms changed.
-        stayed: by id of a group why it was left as it is.
-    """
-
-    groups: dict[str, int]
-    stayed: dict[str, Reason]
+class Centred(Changed):
+    """Groups whose norms take off no mean any more, and those that do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Centre(Pass):
         )
 
     def call(self, state: State) -> State:
-        """Absorb gains, centre writers, and replace norms, group by group."""
+        """Centre what writes, and replace norms, group by group."""
         if state.plan.groups:
             raise InputError(
                 "classes were chosen before 'centre', of which some would be others behind it; put it first"
@@ -92,7 +86,7 @@ class Centre(Pass):
 
     def ensures(self, before: State, after: State) -> State:
         """The model without means does what it did."""
-        return same.proven(before, after, "centred", "centred")
+        return proven(before, after, "centred", "centred")
 
 
 def _centred(analysis: Analysis, groups: Sequence[Group]) -> tuple[list[Mixing], dict[str, Reason]]:
@@ -123,11 +117,16 @@ def _hindrance(analysis: Analysis, mixing: Mixing) -> Reason | None:
         why = constants.hindrance(analysis, [*segment.written, *_tied(analysis, mixing, segment.written)])
         if why is not None:
             return Reason(why)
+    trial = Editor(analysis.model)
     for node in mixing.centred:
-        proto = analysis.model.nodes[node]
+        proto, name = analysis.model.nodes[node], node_name(analysis.model, node)
+        label = f"node {name!r} ({proto.op_type})"
         if (proto.domain, proto.op_type) not in UNCENTRED:
-            name = node_name(analysis.model, node)
-            return Reason(f"nothing stands for node {name!r} ({proto.op_type}) without its mean", name)
+            return Reason(f"nothing stands for {label} without its mean", name)
+        try:
+            _root_mean(analysis, trial, node)
+        except Unruled as no:
+            return Reason(f"{label}: {no}", name)
     return None
 
 
@@ -143,13 +142,16 @@ def _tied(analysis: Analysis, mixing: Mixing, written: Sequence[Use]) -> list[Us
         for meeting in segment.meetings:
             both = [tensors[(meeting.node, ("in", i))] for i in (meeting.left, meeting.right)]
             for one in both:
-                found += [one] if isinstance(one, Use) else _behind(analysis, one) if isinstance(one, str) else []
+                found += _behind(analysis, one)
     roots = {analysis.root(use) for use in written}
     return [use for use in found if analysis.root(use) in roots]
 
 
-def _behind(analysis: Analysis, name: str) -> list[Use]:
-    """The constant that a tensor is made of, by nodes with one input."""
+def _behind(analysis: Analysis, tensor: Tensor) -> list[Use]:
+    """The constant that a tensor is, or is made of by nodes with one input."""
+    if not isinstance(tensor, str):
+        return [tensor] if isinstance(tensor, Use) else []
+    name = tensor
     while name in analysis.model.constant_names and name in analysis.model.producer:
         node = analysis.model.producer[name]
         if Use(node, 0) in analysis.web.axis_of:

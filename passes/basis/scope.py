@@ -1,12 +1,27 @@
-"""Which groups bases are changed of."""
+"""Which groups bases are changed of, and what became of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.reasons import Reason
 from graphprune.passes.choose.ratio import nodes
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Groups that were changed, and those that were not.
+
+    Attributes:
+        groups: ids of groups, each with how many norms lost their mean, or how many matrices turned it.
+        stayed: by id of a group why it was left as it is.
+    """
+
+    groups: dict[str, int]
+    stayed: dict[str, Reason]
 
 
 def asked(analysis: Analysis, include: Sequence[str], exclude: Sequence[str]) -> list[Group]:

@@ -46,9 +46,9 @@ class Turn:
         return np.ascontiguousarray(np.moveaxis(last, -1, axis)).astype(value.dtype)
 
 
-def hindrance(analysis: Analysis, copies: Copies) -> str | None:
+def hindrance(copies: Copies) -> str | None:
     """Why the constants of a space cannot be given other values, None where they can."""
-    own = Turn(copies, np.zeros(0), np.zeros(0)).uses()
+    analysis, own = copies.analysis, Turn(copies, np.zeros(0), np.zeros(0)).uses()
     found = constants.hindrance(analysis, own)
     if found is not None or copies.space in copies.mixing.orthogonal:
         return found

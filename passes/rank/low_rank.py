@@ -133,8 +133,8 @@ class LowRank(Pass):
             return after
         analysis = before.analysis()
         full = _made(analysis, [(one, len(one.lost) - 1) for one, _ in found.chosen])
-        what = "with weights as products of two, at full rank,"
-        proof = same.prove(analysis.model.runnable, full, sizes(before, analysis), after.job.seed, what)
+        nodes = sorted({node for one, _ in found.chosen for node in one.site.readers})
+        proof = same.prove(analysis, full, nodes, sizes(before, analysis), after.job.seed)
         told = {**(after.plan.proof or {}), "factored": proof.to_json()}
         return replace(after, plan=replace(after.plan, proof=told))
 

@@ -17,7 +17,7 @@ from graphprune.passes.contract import Pass
 from graphprune.passes.rounds import Restructured, sizes
 from graphprune.passes.state import State
 from graphprune.passes.vocabulary import ids
-from graphprune.proof import renumbering, same
+from graphprune.proof import renumbering
 from graphprune.relation import IntArray
 from graphprune.rewrite import renumber
 from graphprune.rewrite.renumber import Renumbered
@@ -172,7 +172,7 @@ class Vocabulary(Pass):
             one.input: renumbering.compared_with(analysis.model, one, None if found.inside else found.kept)
             for one in numbers
         }
-        proof = same.prove(
+        proof = renumbering.prove(
             original, after.model, sizes(before, analysis), after.job.seed, "with ids that are numbered anew", asked
         )
         told = {**(after.plan.proof or {}), "vocabulary": proof.to_json()}

@@ -6,7 +6,6 @@ calibration or to scores, by its name, and nothing is said twice.
 
 from __future__ import annotations
 
-import ast
 import re
 import sysconfig
 import zlib
@@ -22,6 +21,7 @@ import onnxruntime as ort
 from onnx import ModelProto
 
 import models
+from models.prose import docstrings
 
 Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -49,15 +49,10 @@ def paragraphs(part: str) -> list[list[str]]:
 
 def _prose(path: Path) -> Iterator[str]:
     """Paragraphs of the docstrings of a file that are neither code nor lists."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except SyntaxError:  # some are there to be refused
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            for text in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
-                if PROSE.fullmatch(line := " ".join(text.split())):
-                    yield line
+    for told in docstrings(path):
+        for text in re.split(r"\n\s*\n", told):
+            if PROSE.fullmatch(line := " ".join(text.split())):
+                yield line
 
 
 @cache

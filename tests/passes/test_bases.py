@@ -206,6 +206,41 @@ def test_a_plan_changes_bases_again(tmp_path: Path) -> None:
         graphprune.apply(tmp_path / "a.plan.json", tmp_path / "m.onnx")
 
 
+def test_only_what_was_changed_is_changed_again(tmp_path: Path) -> None:
+    """Groups that were left out keep their norms and their weights, bit for bit."""
+    net = layers(1)
+    onnx.save(net.model(net.last, 3), tmp_path / "m.onnx")  # type: ignore[attr-defined]
+    hidden = next(g.id for g in analyze(tmp_path / "m.onnx").groups if g.statistical)
+    made = graphprune.prune(tmp_path / "m.onnx", tmp_path / "a.onnx", ratio=0.4, rotate=True, exclude=[hidden])
+    assert "centred" not in made.plan.bases and hidden not in made.plan.bases["rotated"]
+    assert sum(node.op_type == "LayerNormalization" for node in made.model.graph.node) == 3
+    graphprune.apply(tmp_path / "a.plan.json", tmp_path / "m.onnx", tmp_path / "b.onnx")
+    assert helpers.bare(tmp_path / "a.onnx") == helpers.bare(tmp_path / "b.onnx")
+
+
+def test_a_norm_whose_mean_is_read_stays() -> None:
+    net = layers()
+    model = net.model(net.last, 3)  # type: ignore[attr-defined]
+    norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    norm.output.extend(["mean", "deviation"])
+    model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["b", "s", 1]))
+    found = pruned(model, Centre(), Rotate(), Select(0.3), Cut())
+    assert not found.centred.groups and "used too" in str(*found.centred.stayed.values())
+
+
+def test_gains_go_together_or_not_at_all() -> None:
+    """One of two norms is read by a function of each channel: then the other keeps its gain too."""
+    net = Graph()
+    x = net.linear("x", WIDTH, WIDTH)
+    first = net.op("RMSNormalization", x, net.constant(net.rng.uniform(0.3, 2, WIDTH).astype(np.float32)))
+    x = net.op("Add", x, net.linear(first, WIDTH, WIDTH))
+    x = net.op("RMSNormalization", x, net.constant(net.rng.uniform(0.3, 2, WIDTH).astype(np.float32)))
+    x = net.op("RMSNormalization", x, net.constant(np.ones(WIDTH, np.float32)))
+    found = pruned(net.model(net.linear(x, WIDTH, 3), 3, 23), Rotate(), Select(0.5, align=1), Cut())
+    (why,) = found.rotated.stayed.values()
+    assert not found.rotated.groups and "post-norm" in str(why) and found.proof.worst < 1e-5
+
+
 def test_no_basis_without_inputs_unless_asked_for() -> None:
     net = layers(2)
     model = net.model(net.last, 3)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -99,6 +100,7 @@ class Analysis:
     groups: list[Group]
     fixed: list[Group]
     notes: list[Reason] = field(default_factory=list)
+    _widths: dict[str, frozenset[int]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def rulings(self) -> Rulings:
@@ -119,7 +121,11 @@ class Analysis:
 
     def group(self, id: str) -> Group | None:
         """The group of this id, prunable or not."""
-        return next((g for g in [*self.groups, *self.fixed] if g.id == id), None)
+        return self._by_id.get(id)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Group]:
+        return {g.id: g for g in [*self.groups, *self.fixed]}
 
     def weights(self, group: Group) -> list[tuple[Use, int]]:
         """Uses of constants whose axes belong to a group, with the axis; in order of the nodes."""
@@ -129,6 +135,12 @@ class Analysis:
             if isinstance(tensor, Use):
                 found.append((tensor, axis))
         return found
+
+    def widths(self, group: Group) -> frozenset[int]:
+        """How many elements one class has in each dim that a product sums over or produces; 1 where there is none."""
+        if group.id not in self._widths:
+            self._widths[group.id] = frozenset(_widths(self.web, group)) or frozenset({1})
+        return self._widths[group.id]
 
     def root(self, use: Use) -> str:
         """Name of the constant behind a use."""
@@ -192,6 +204,20 @@ def dependency_graph(analysis: Analysis, group: Group) -> nx.Graph[int]:
             if edge.axis == vertex:
                 graph.add_edges_from((vertex, d) for d in edge.dims if d in group.labels)
     return graph
+
+
+def _widths(net: web.Web, group: Group) -> Iterator[int]:
+    for vertex, labels in group.labels.items():
+        if vertex < net.axes:
+            continue
+        node, dim = net.dim(vertex)
+        relation = net.relations[node]
+        assert relation is not None
+        if not relation.macs or len(labels) % group.size or (labels < 0).any():
+            continue
+        sides = (axes for axes in (*relation.inputs, *relation.outputs) if axes is not None)
+        if not all(any(dim in a.dims for a in axes) for axes in sides):
+            yield len(labels) // group.size
 
 
 def _group(analysis: Analysis, coupled: Coupled, taken: set[str]) -> Group:

@@ -179,15 +179,20 @@ class Model:
                 found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
         return found
 
-    def _alias(self, name: str, known: dict[str, Source]) -> str:
-        while name not in known and name in self.producer and self.nodes[self.producer[name]].op_type == "Identity":
-            name = self.nodes[self.producer[name]].input[0]
-        return name
+    @cached_property
+    def _roots(self) -> dict[str, str]:
+        """The constant that each Identity of one passes on; a chain of them is gone through once."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if node.op_type == "Identity" and node.output[0] not in self.sources:
+                read = found.get(node.input[0], node.input[0])
+                if read in self.sources:
+                    found[node.output[0]] = read
+        return found
 
     def root(self, name: str) -> str:
         """The constant that a name stands for, through Identity nodes; the name itself where it is no constant."""
-        found = self._alias(name, self.sources)
-        return found if found in self.sources else name
+        return self._roots.get(name, name)
 
     def array(self, name: str) -> Values:
         """The value of a constant, read now.

@@ -337,32 +337,14 @@ def _units(analysis: Analysis, groups: Together, align: int) -> list[int]:
     Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
     before must remain so; a group whose widths are all odd is left alone.
     """
-    widths = {w for g in groups.members for w in _widths(analysis, g)}
+    widths = {w for g in groups.members for w in analysis.widths(g)}
     wanted = (widths, {w for w in widths if (w * groups.size) % align == 0})
     return [lcm(*(align // gcd(w, align) for w in own)) for own in wanted if own]
 
 
-def _widths(analysis: Analysis, group: Group) -> set[int]:
-    """How many elements one class has in each dim that a product sums over or produces."""
-    net = analysis.web
-    found: set[int] = set()
-    for vertex, labels in group.labels.items():
-        if vertex < net.axes:
-            continue
-        node, dim = net.dim(vertex)
-        relation = net.relations[node]
-        assert relation is not None
-        shared = all(
-            any(dim in a.dims for a in axes) for axes in (*relation.inputs, *relation.outputs) if axes is not None
-        )
-        if relation.macs and not shared and (labels >= 0).all() and len(labels) % group.size == 0:
-            found.add(len(labels) // group.size)
-    return found or {1}
-
-
 def width(analysis: Analysis, group: Group) -> int:
     """How many elements of the narrowest dim that a product sums over or produces one class is worth."""
-    return min(_widths(analysis, group))
+    return min(analysis.widths(group))
 
 
 def nodes(analysis: Analysis, group: Group) -> list[str]:

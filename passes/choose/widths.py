@@ -7,7 +7,7 @@ unit is above the place of its class in that order, and the sizes for all number
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
@@ -84,9 +84,13 @@ class Widths:
     def __post_init__(self) -> None:
         self.numbers = [0] * len(self.units)
         self._places: dict[int, dict[int, IntArray]] = {}
+        self._touched: list[list[int]] = [[] for _ in self.units]
         for number, unit in enumerate(self.units):
             for one in unit.sets:
                 self._place(number, one)
+        for vertex, own in self._places.items():
+            for number in own:
+                self._touched[number].append(vertex)
         self._counts = {
             vertex: self._remaining(np.ones(self.analysis.web.sizes[vertex], bool), number, own[number])
             for vertex, own in self._places.items()
@@ -110,9 +114,9 @@ class Widths:
         gone = np.bincount(held[held < size], minlength=size)
         return np.concatenate([[len(held)], len(held) - np.cumsum(gone)])
 
-    def touched(self, number: int) -> Iterator[int]:
+    def touched(self, number: int) -> Sequence[int]:
         """Vertices with elements that a unit may lose."""
-        return (vertex for vertex, own in self._places.items() if number in own)
+        return self._touched[number]
 
     def size(self, vertex: int) -> int:
         """How many elements of a vertex stay."""

@@ -24,6 +24,7 @@ from graphprune.model import reading, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
+from graphprune.model.functions import check_functions
 from graphprune.relation import Shape, Values
 from graphprune.rules import find_rule
 from graphprune.rules.control import DOMAIN
@@ -317,6 +318,7 @@ def check_graph(model: Model) -> None:
     graph = model.graph
     if not model.proto.opset_import or not (graph.node or graph.output):
         raise InputError(f"{model.name}: not an ONNX model (no operator set, or an empty graph)")
+    check_functions(model.proto, model.name)
     known = {i.name for i in graph.input} | set(model.initializers) | {t.values.name for t in graph.sparse_initializer}
     functions = {(f.domain, f.name) for f in model.proto.functions}
     for place, node in enumerate(model.nodes):

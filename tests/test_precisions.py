@@ -24,7 +24,7 @@ from graphprune.analysis.blocks import find_blocks as found_blocks
 from graphprune.errors import InputError
 from graphprune.passes.depth.depth import Request
 from models.small import Net
-from tests import helpers
+from tests import helpers, rotation
 
 NAMES = ["vgg-dynamo18s", "mobilenet-v2-dynamo18", "shufflenet-v2-dynamo18", "yolo-dynamo18", "lstm-tagger-dynamo18s"]
 NAMES += ["bert-classifier-ts17", "gpt2-dynamo18", "llama-dynamo18", "vit-ts16", "t5-encoder-ts14", "moe-dynamo18"]
@@ -96,8 +96,10 @@ TOOL_FAILS = {("operators", "t5-encoder-ts14")}
 """What ONNX Runtime's quantiser itself does not take."""
 
 
-@pytest.mark.parametrize("name", ["vit-ts16", "resnext-dynamo18", "llama-dynamo18", "bert-classifier-ts17"])
-@pytest.mark.parametrize("form", FORMS)
+BLOCKY = ("vit-ts16", "resnext-dynamo18", "llama-dynamo18", "bert-classifier-ts17")
+
+
+@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), BLOCKY))
 def test_blocks_go_from_every_form(form: str, name: str, tmp_path: Path) -> None:
     """Quantisers and casts between do not hide them, and the proof is not of what optimisation makes of the rest."""
     model = FORMS[form][0](models.export(name), tmp_path)
@@ -109,8 +111,7 @@ def test_blocks_go_from_every_form(form: str, name: str, tmp_path: Path) -> None
     assert found_blocks(analysis).blocks
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), NAMES, 5))
 def test_every_form_is_pruned_with_a_proof(form: str, name: str, tmp_path: Path) -> None:
     convert, least = FORMS[form]
     if (form, name) in TOOL_FAILS:

@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 import graphprune
 import models
-from tests import helpers
+from tests import helpers, rotation
 
 SHORT_OF_A_FIFTH = {
     "segformer": "most weights lie between hidden sizes that layer norms run over: 49 % with --allow-statistical",
@@ -95,9 +95,11 @@ BOUND = {name: {"ids": (2, 12)} for name in models.known("lstm-wide-dynamo18", "
 """Exports whose output is declared with the length that they were exported at, which onnxsim believes; and sizes."""
 
 
-@pytest.mark.parametrize("name", models.zoo())
-@pytest.mark.parametrize("tool", [simplified, slimmed, optimised, pruned], ids=lambda t: t.__name__)
-def test_after_other_tools(tool: Callable[[ModelProto, Path], ModelProto], name: str, tmp_path: Path) -> None:
+TOOLS = (simplified, slimmed, optimised, pruned)
+
+
+@pytest.mark.parametrize(("name", "tool"), rotation.pairs(models.zoo(), TOOLS), ids=lambda v: getattr(v, "__name__", v))
+def test_after_other_tools(name: str, tool: Callable[[ModelProto, Path], ModelProto], tmp_path: Path) -> None:
     """What they fuse and fold loses as much as before, with the same proof; so does what was pruned already."""
     if (tool.__name__, name) in REFUSED:
         with pytest.raises(Exception, match="Invalid tensor data type"):

@@ -21,7 +21,7 @@ from graphprune.rewrite import bypass
 from graphprune.rewrite.plan import BlockPlan
 from graphprune.run import sizing
 from models.small import Net, attention, chain, residual
-from tests import helpers
+from tests import helpers, rotation
 
 
 @cache
@@ -182,7 +182,7 @@ def taken(analysis: Analysis, chosen: list[Block], states: dict[str, str] | None
     return done.model.proto
 
 
-@pytest.mark.parametrize("name", models.zoo())
+@pytest.mark.parametrize("name", rotation.some(models.zoo()))
 def test_each_alone_pairs_and_half_of_all(name: str) -> None:
     analysis, every = analysed(name), found(name).blocks
     rng = random.Random(name)

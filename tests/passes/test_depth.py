@@ -17,7 +17,7 @@ from graphprune.passes.depth import influence
 from graphprune.passes.depth.depth import Request
 from graphprune.run.calibration import still
 from models.small import Net, residual
-from tests import helpers
+from tests import helpers, rotation
 
 BLOCKLESS = models.known(
     *("conv3d-dynamo18", "conv3d-ts9", "dcgan-dynamo18", "dcgan-ts9", "squeezenet-dynamo18", "squeezenet-ts9"),
@@ -26,7 +26,7 @@ BLOCKLESS = models.known(
 """Nets in which no tensor behind a product has the shape of one before it."""
 
 
-@pytest.mark.parametrize("name", models.zoo())
+@pytest.mark.parametrize("name", rotation.some(models.zoo()))
 def test_blocks_and_ratio_in_one_run(name: str) -> None:
     model = models.export(name)
     every = blocks.find_blocks(analyze(model)).blocks

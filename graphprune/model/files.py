@@ -20,6 +20,8 @@ from graphprune.model.external import sources
 
 _ALIGNMENT = 4096
 _SMALL = 1024
+_INSIDE = (1 << 31) - 1
+"""Bytes that one protobuf message may have."""
 
 
 def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
@@ -84,20 +86,25 @@ def beside(output: Path, kind: str) -> Path | None:
 
 
 def save(model: Model, path: Path, external: bool | None = None) -> int:
-    """Write a model; weights go to ``<name>.data`` beside it where the original kept them outside too.
+    """Write a model; weights go to ``<name>.data`` beside it where the original kept them outside too, or must.
 
     Args:
         model: the model.
         path: the file to write, or a stream, which holds all.
-        external: whether weights go outside; by default as the original had it.
+        external: whether weights go outside; by default as the original had it, and where one file cannot hold them.
 
     Returns:
         Bytes written.
+
+    Raises:
+        InputError: it cannot be written there, or over 2 GiB are to go into a stream.
     """
     if external is None:
         external = _outside(model)
     read = sources(model.proto, model.path)
     paths.apart("the output", path, read)
+    if paths.is_stream(path) and size(model) > _INSIDE:
+        raise InputError(f"{path}: a stream has no room beside it for the weights of a model of over 2 GiB; give a file")
     if not external or paths.is_stream(path):
         return atomically(path, lambda file: _write_model(model, file))
     proto = ModelProto()
@@ -114,13 +121,13 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
         for sparse in proto.graph.sparse_initializer:  # their places stay inside, where checkers read them
             _put(sparse.values, sparse.values.raw_data, file, data.name)
 
-    size = atomically(data, write)
-    return size + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
+    written = atomically(data, write)
+    return written + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
 
 
 def _outside(model: Model) -> bool:
-    """Whether weights of a model are kept outside of its file."""
-    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+    """Whether weights of a model are kept outside of its file: they are already, or no file could hold them."""
+    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer) or size(model) > _INSIDE
 
 
 def deflated(model: Model) -> int:

@@ -56,3 +56,17 @@ def test_the_entries_of_a_list_stand_on_lines_of_their_own(tmp_path: Path) -> No
     files.write_json(tmp_path / "a.json", data)
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == data and text.count("\n") == 9
+
+
+def test_what_one_file_cannot_hold_goes_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_INSIDE", 1 << 12)  # in place of 2 GiB
+    small, large = chain(), residual()
+    assert files.size(load(small)) < 1 << 12 < files.size(load(large))
+    for name, model in (("small", small), ("large", large)):
+        files.save(load(model), tmp_path / f"{name}.onnx")
+        assert onnx.load(tmp_path / f"{name}.onnx") == model or name == "large"
+    assert {p.name for p in tmp_path.iterdir()} == {"small.onnx", "large.onnx", "large.onnx.data"}
+    for before, after in zip(large.graph.initializer, onnx.load(tmp_path / "large.onnx").graph.initializer, strict=True):
+        assert before.raw_data == after.raw_data
+    with pytest.raises(InputError, match="give a file"):
+        files.save(load(large), Path("/dev/null"))

@@ -104,7 +104,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     read = sources(model.proto, model.path)
     paths.apart("the output", path, read)
     if paths.is_stream(path) and size(model) > _INSIDE:
-        raise InputError(f"{path}: a stream has no room beside it for the weights of a model of over 2 GiB; give a file")
+        raise InputError(f"{path}: no stream holds a model of over 2 GiB, whose weights go beside it; give a file")
     if not external or paths.is_stream(path):
         return atomically(path, lambda file: _write_model(model, file))
     proto = ModelProto()

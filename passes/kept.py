@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from onnx import TensorProto
 
 from graphprune import __version__
 from graphprune.errors import InputError
-from graphprune.model import Model
+from graphprune.model import Model, commit
 from graphprune.relation import Values
 from graphprune.run.arrays import write
 from graphprune.run.runtime import Feeds
@@ -143,10 +142,13 @@ def put(place: Path, parts: Iterable[bytes | memoryview], option: str) -> None:
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-        Path(name).replace(place)
+        handle, made = commit.waiting(place.parent, place.name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(parts)
+            commit.move([(made, place)])
+        finally:
+            commit.forget(made)
     except OSError as error:
         raise InputError(f"{option} {place.parent}: cannot be written ({error.strerror or error})") from error
 

@@ -18,6 +18,7 @@ from types import FrameType
 
 import click
 
+from graphprune.cli.scratch import Terminated, ending_on_signals, scratch
 from graphprune.errors import FaultError, GraphpruneError, InputError, UserCodeError
 
 _INTERRUPTED = 130
@@ -44,16 +45,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         from graphprune.cli.commands import cli
 
-        status = cli.main(arguments, prog_name="graphprune", standalone_mode=False)
+        with ending_on_signals(), scratch():
+            status = cli.main(arguments, prog_name="graphprune", standalone_mode=False)
         with printing():
             pass  # what is still to be flushed
         return status if isinstance(status, int) else 0
     except (Exception, KeyboardInterrupt) as caught:
-        error = (caught.__cause__ or caught) if isinstance(caught, _Carried) else caught
+        error = _behind(caught)
         if isinstance(error, BrokenPipeError):
             drop_output()
             return 0
         return _tell(error, verbose=any(re.fullmatch(r"-[a-z]*v[a-z]*|--verbose", a) for a in given))
+
+
+def _behind(caught: BaseException) -> BaseException:
+    """What happened: what is carried past click, or an interruption, which libraries may make an error of their own."""
+    error = (caught.__cause__ or caught) if isinstance(caught, _Carried) else caught
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return next((e for e in chain if isinstance(e, KeyboardInterrupt)), error)
 
 
 @contextmanager
@@ -99,6 +110,8 @@ def _said(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_status
     if isinstance(error, click.ClickException):
         return error.format_message(), InputError.exit_status
+    if isinstance(error, Terminated):
+        return "terminated", error.exit_status
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", _INTERRUPTED
     if isinstance(error, MemoryError):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, paths, storage
+from graphprune.model import Model, commit, paths, storage
 from graphprune.model.canonical import copy_all_but
 from graphprune.model.external import sources
 
@@ -41,7 +41,7 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
         size = temporary.stat().st_size
         paths.finished(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        commit.forget(temporary)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # else of a file that is read
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
         raise
@@ -59,7 +59,7 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
             raise InputError(f"{plan}: is where the plan goes of a model that is written; say where that goes, by -o")
         return
     path = Path(output)
-    paths.writes("the output", path)
+    paths.writes(paths.OUTPUT, path)
     if _outside(model) and not paths.is_stream(path):
         paths.writes("the external data of the output", data_place(path))
     paths.writes("the plan", plan_place(path, plan))
@@ -102,7 +102,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     if external is None:
         external = _outside(model)
     read = sources(model.proto, model.path)
-    paths.apart("the output", path, read)
+    paths.apart(paths.OUTPUT, path, read)
     if paths.is_stream(path) and size(model) > _INSIDE:
         raise InputError(f"{path}: no stream holds a model of over 2 GiB, whose weights go beside it; give a file")
     if not external or paths.is_stream(path):

@@ -13,17 +13,19 @@ import re
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphprune.errors import InputError
+from graphprune.model import commit as _commit
 
 AnyPath = str | os.PathLike[str]
 _Identity = tuple[int, int] | str
+OUTPUT = "the output"
+"""What is written last of all: without the model, the files beside it are nothing."""
 _NAMED = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -57,7 +59,7 @@ def run() -> Iterator[None]:
         commit()
     finally:
         for temporary, _ in _known().staged:
-            temporary.unlink(missing_ok=True)
+            _commit.forget(temporary)
         _active.reset(token)
 
 
@@ -180,10 +182,9 @@ def waiting(path: Path) -> tuple[int, Path]:
         raise InputError(f"{path}: is a folder; give a file")
     folder = None if is_stream(path) else _target(path).parent
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
+        return _commit.waiting(folder, path.name)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    return handle, Path(temporary)
 
 
 def finished(temporary: Path, path: Path) -> None:
@@ -205,44 +206,21 @@ def commit() -> None:
     """Let all that is finished appear: all of it, or nothing where something cannot be put in its place."""
     active = _known()
     staged, active.staged = active.staged, []
-    _move(staged)
+    last = {key for key, (_, what) in active.writes.items() if what == OUTPUT}
+    _move(sorted(staged, key=lambda pair: _identity(pair[1]) in last))
 
 
 def _move(staged: list[tuple[Path, Path]]) -> None:
     files = [(temporary, _target(path)) for temporary, path in staged if not is_stream(path)]
-    replaced: list[tuple[Path, Path | None]] = []
     try:
-        for temporary, target in files:
-            replaced.append((target, _kept(target, temporary)))
-            temporary.replace(target)
-    except BaseException as error:
-        for place, kept in reversed(replaced):
-            with suppress(OSError):
-                place.unlink(missing_ok=True) if kept is None else kept.replace(place)
+        _commit.move(files)
+    except BaseException:
         for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise InputError(f"{target}: cannot be written ({error.strerror}); nothing was") from error
+            _commit.forget(temporary)
         raise
-    finally:
-        for _, kept in replaced:
-            if kept is not None:
-                kept.unlink(missing_ok=True)
     for temporary, path in staged:
         if is_stream(path):
             _pour(temporary, path)
-
-
-def _kept(target: Path, temporary: Path) -> Path | None:
-    """Another name for what is in a place, to bring it back by; None where there is nothing."""
-    if not target.exists():
-        return None
-    kept = temporary.with_name(f"{temporary.name}.old")
-    try:
-        os.link(target, kept)
-    except OSError:  # not every file system has hard links
-        target.replace(kept)
-    return kept
 
 
 def _pour(temporary: Path, path: Path) -> None:
@@ -253,4 +231,4 @@ def _pour(temporary: Path, path: Path) -> None:
         with open(temporary, "rb") as source, open(path if number is None else os.dup(number), "wb") as stream:
             shutil.copyfileobj(source, stream)
     finally:
-        temporary.unlink()
+        _commit.forget(temporary)

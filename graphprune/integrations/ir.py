@@ -1,11 +1,10 @@
 """Passes of onnx-ir: they stand in its ``Sequential`` and ``PassManager`` beside others.
 
-    onnx_ir.passes.Sequential(Prune(ratio=0.3), common.DeduplicateInitializersPass())(model)
+onnx_ir.passes.Sequential(Prune(ratio=0.3), common.DeduplicateInitializersPass())(model)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import graphprune
@@ -19,64 +18,51 @@ except ImportError as missing:
     raise BackendError(f"onnx-ir is not installed ({missing}): pip install onnx-ir") from missing
 
 
-@dataclass
-class Pruned(PassResult):
-    """What came of a pass.
+class _Job(FunctionalPass):
+    """A job as a pass: a new model in place of the one given, which is left as it was.
 
     Attributes:
-        result: what :func:`graphprune.prune` and its like give: costs, the plan, the proof. A ``Sequential`` passes on
-            the model alone.
+        result: what the job came to for the last model: costs, the plan, the proof; None before.
     """
 
-    result: graphprune.Result
-
-
-class Prune(FunctionalPass):
-    """:func:`graphprune.prune` as a pass: a smaller model in place of the one given, which is left as it was."""
-
     def __init__(self, **options: Any) -> None:
-        """Take the options of :func:`graphprune.prune`; ``plan`` writes the plan to a file."""
         self.options = options
+        self.result: graphprune.Result | None = None
 
-    def call(self, model: onnx_ir.Model) -> Pruned:
-        """Prune.
+    def __repr__(self) -> str:
+        """As it was made: onnx-ir names a pass that fails by it."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
 
-        Raises:
-            GraphpruneError: as :func:`graphprune.prune` does.
-        """
-        loaded = load(model)
-        return _pruned(loaded, graphprune.prune(loaded, **self.options))
-
-
-class Sparsify(Prune):
-    """:func:`graphprune.sparsify` as a pass."""
-
-    def call(self, model: onnx_ir.Model) -> Pruned:
-        """Make weights sparse.
+    def call(self, model: onnx_ir.Model) -> PassResult:
+        """Do the job.
 
         Raises:
-            GraphpruneError: as :func:`graphprune.sparsify` does.
+            GraphpruneError: as the function of the job does; a ``Sequential`` raises it as the cause of its own.
         """
         loaded = load(model)
-        return _pruned(loaded, graphprune.sparsify(loaded, **self.options))
+        self.result = self._done(loaded)
+        return PassResult(self.result.ir(), self.result.model is not loaded)
+
+    def _done(self, model: Model) -> graphprune.Result:
+        raise NotImplementedError
 
 
-class Recipe(FunctionalPass):
-    """:func:`graphprune.run_recipe` as a pass."""
+class Prune(_Job):
+    """:func:`graphprune.prune` as a pass; takes its options."""
 
-    def __init__(self, recipe: Any, **options: Any) -> None:
-        """Take a recipe, or the file of one, and the options of :func:`graphprune.run_recipe`."""
-        self.recipe, self.options = recipe, options
-
-    def call(self, model: onnx_ir.Model) -> Pruned:
-        """Do what the recipe says.
-
-        Raises:
-            GraphpruneError: as :func:`graphprune.run_recipe` does.
-        """
-        loaded = load(model)
-        return _pruned(loaded, graphprune.run_recipe(self.recipe, loaded, **self.options))
+    def _done(self, model: Model) -> graphprune.Result:
+        return graphprune.prune(model, **self.options)
 
 
-def _pruned(before: Model, result: graphprune.Result) -> Pruned:
-    return Pruned(result.ir(), result.model is not before, result)
+class Sparsify(_Job):
+    """:func:`graphprune.sparsify` as a pass; takes its options."""
+
+    def _done(self, model: Model) -> graphprune.Result:
+        return graphprune.sparsify(model, **self.options)
+
+
+class Recipe(_Job):
+    """:func:`graphprune.run_recipe` as a pass; takes its options, ``recipe`` among them."""
+
+    def _done(self, model: Model) -> graphprune.Result:
+        return graphprune.run_recipe(model=model, **self.options)

@@ -139,7 +139,7 @@ class Original(BaseLoader):  # type: ignore[misc]
         self.plan, self.model = plan, model
 
     def call_impl(self) -> str | bytes:
-        """The original as ONNX Runtime reads it, a path or bytes; what is wrong ends the run, as Polygraphy tells it."""
+        """The original as ONNX Runtime reads it, a path or bytes; what is wrong is told as Polygraphy does."""
         from graphprune.rewrite.plan import load
 
         try:

@@ -39,9 +39,7 @@ class Option:
 
 PRUNE = {
     "ratio": Option(float, "Share of each group's classes to remove, in [0, 1); a list of them is searched.", 0.0),
-    "target": Option(
-        str | Many, "What the result is to come to, in place of a ratio: macs=0.5, params=3e6, drop=0.01."
-    ),
+    "target": Option(str | Many, "What the result is to come to, in place of a ratio: macs=0.5, params=3e6."),
     "steps": Option(int, "In how many rounds.", 1),
     "align": Option(int, "Widths that remain are multiples of this."),
     "backend": Option(str, "The runtime that the model is for, as tensorrt or qnn:int8: widths that pay there."),

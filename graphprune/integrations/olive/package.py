@@ -1,8 +1,8 @@
 """Olive's package configuration with the pass of this package in it.
 
 Olive knows passes by one JSON file, and finds none by entry points. A file that is given to it (``package_config=`` of
-``olive.workflows.run``, ``--package-config`` of ``olive run``) takes the place of its own, so that one which adds a pass
-must list all the others too. Which these are is read from the Olive that is installed.
+``olive.workflows.run``, ``--package-config`` of ``olive run``) takes the place of its own, so that it must list all the
+others too. Which these are is read from the Olive that is installed.
 """
 
 from __future__ import annotations

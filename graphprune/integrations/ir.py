@@ -5,11 +5,12 @@ onnx_ir.passes.Sequential(Prune(ratio=0.3), common.DeduplicateInitializersPass()
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import graphprune
 from graphprune.errors import BackendError
 from graphprune.model import Model, load
+from graphprune.model.model import Foreign
 
 try:
     import onnx_ir
@@ -39,7 +40,7 @@ class _Job(FunctionalPass):
         Raises:
             GraphpruneError: as the function of the job does; a ``Sequential`` raises it as the cause of its own.
         """
-        loaded = load(model)
+        loaded = load(cast(Foreign, model))
         self.result = self._done(loaded)
         return PassResult(self.result.ir(), self.result.model is not loaded)
 

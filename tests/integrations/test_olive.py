@@ -47,7 +47,8 @@ def test_options_reach_the_job(tmp_path: Path) -> None:
     assert output.is_file() and result.fits and result.verdict is not None
     assert result.plan.model["witness"] == {"x": [2, 3, 8, 8]}
     net = Net()
-    onnx.save(net.model(net.conv(net.conv(net.input("x", ["batch", 3, 8, 8]), 3, 32), 32, 32)), model)
+    x = net.conv(net.conv(net.input("x", ["batch", 3, 8, 8]), 3, 32), 32, 32)  # first and last layers stay dense
+    onnx.save(net.model(net.conv(x, 32, 4)), model)
     sparse = run({**GIVEN, "pattern": "unstructured", "amount": 0.5}, str(model), str(output), None)
     assert sparse.sparse is not None and sparse.sparse.request.amount == 0.5
 

@@ -84,9 +84,14 @@ class Reader:
 
     def shell(self, text: str) -> None:
         """Run commands as GitHub does; what they print is kept."""
-        env = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}", "CI": "1", "OLIVE_DISABLE_TELEMETRY": "1"}
+        env = {**os.environ, "CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+        env["PATH"] = f"{self.path}:{env['PATH']}"
         done = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", text], cwd=self.folder, env=env, capture_output=True, text=True
+            ["bash", "-eo", "pipefail", "-c", text],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
         )
         self.printed.append(done.stdout + done.stderr)
         assert done.returncode == 0, f"{text}\n{self.printed[-1][-3000:]}"

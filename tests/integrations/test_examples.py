@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,13 +92,17 @@ def test_torch(reader: Reader) -> None:
     assert [list(t.dims) for t in small.graph.initializer if len(t.dims) == 4] == [[12, 3, 3, 3], [32, 12, 3, 3]]
 
 
+@pytest.mark.slow
 def test_polygraphy(reader: Reader) -> None:
+    plugins = entry_points(group="polygraphy.run.plugins").names
+    assert "graphprune" in plugins, "installed before there was this entry point: pip install -e . again"
     _follow(reader, "How do I hold a pruned model against its original in Polygraphy?")
     masked, original = reader.printed[0], reader.printed[1]
     assert "graphprune-masked" in masked and "PASSED" in masked
     assert "graphprune-original" in original and "6/6 iterations" in original
 
 
+@pytest.mark.slow
 def test_trtexec(reader: Reader) -> None:
     pytest.importorskip("tensorrt_rtx")
     assert (_follow(reader, "How do I build an engine by trtexec?") / "small.engine").is_file()
@@ -116,6 +121,7 @@ def test_quantisation(reader: Reader) -> None:
     assert counts[0] > counts[1] > 0
 
 
+@pytest.mark.slow
 def test_ci(reader: Reader) -> None:
     """Every command of the workflow ends well, and the line says what was found; a gate that fails ends it."""
     heading = "How do I gate a model in CI?"

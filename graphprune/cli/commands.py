@@ -13,6 +13,7 @@ from graphprune.cli.boundary import past_click
 _COMMANDS = {
     "apply": "Redo a plan on a model.",
     "bench": "Time models beside each other.",
+    "diff": "Say what changed from one model to another.",
     "distill": "Train what is left towards the original.",
     "explain": "Say what hangs together, and why something stays.",
     "init": "Write a recipe to start from.",

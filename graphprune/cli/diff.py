@@ -1,0 +1,178 @@
+"""``graphprune diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from graphprune.cli.diff_page import page
+from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.watching import watched
+from graphprune.model import files, paths
+from graphprune.relation import Shape
+from graphprune.verdict.diff import diff
+
+_ROWS = 20
+
+
+@click.command("diff")
+@click.argument("before", metavar="A", type=click.Path(path_type=Path))
+@click.argument("after", metavar="B", type=click.Path(path_type=Path))
+@click.option("--html", "html", type=click.Path(path_type=Path), metavar="FILE.html", help="Also as a page, there.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where more differs than names and metadata.")
+@click.option("--no-run", is_flag=True, help="Look at the files alone: MACs are not counted.")
+@shape_options
+@output_options
+def command(
+    before: Path,
+    after: Path,
+    html: Path | None,
+    exit_code: bool,
+    no_run: bool,
+    input_shapes: dict[str, Shape],
+    json_to: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Say what changed from model A to model B: widths, operators, weights, attributes, interface.
+
+    Nodes are matched by what they compute, by their weights, names and neighbours, so that models may be renamed,
+    pruned, simplified or saved by another tool.
+
+    Example: graphprune diff model.onnx small.onnx
+    """
+    paths.reads("A", before)
+    paths.reads("B", after)
+    paths.writes("the page", html)
+    with watched(quiet, "compare"):
+        found = diff(before, after, input_shapes, run=not no_run)
+    data = found.to_json()
+    if html is not None:
+        text = page(data)
+        files.atomically(html, lambda file: file.write(text.encode()))
+    show(data, json_to, quiet, lambda out: print_diff(out, data, verbose))
+    if exit_code and not found.same:
+        click.get_current_context().exit(1)
+
+
+def print_diff(out: Console, data: dict[str, Any], verbose: bool = False) -> None:
+    """A diff in words; names stand whole, each at the head or the end of a line of its own."""
+    for line in lines(data, None if verbose else _ROWS):
+        out.print(Text(line), soft_wrap=True)
+
+
+def lines(data: dict[str, Any], most: int | None = None) -> list[str]:
+    """A diff in words, line by line.
+
+    Args:
+        data: the JSON of a diff.
+        most: entries of each part; all where it is None.
+    """
+    found = _head(data)
+    for title, rows in _parts(data):
+        if rows:
+            found += ["", f"{title} ({len(rows)})"]
+            found += [line for row in rows[:most] for line in row]
+            if most is not None and len(rows) > most:
+                found.append(f"  ... and {len(rows) - most} more (-v lists all)")
+    return found + [f"note: {note}" for note in data["notes"]]
+
+
+def _head(data: dict[str, Any]) -> list[str]:
+    one, other = data["models"]
+    by = ", ".join(f"{count} by {how}" for how, count in data["matched"]["by"].items() if count)
+    nodes = data["matched"]["nodes"]
+    found = [f"A  {one['file']}", f"B  {other['file']}", ""]
+    for key, unit in (("parameters", ""), ("macs", ""), ("bytes", "B"), ("nodes", "")):
+        title = {"macs": "MACs"}.get(key, key)
+        if one[key] is not None and other[key] is not None:
+            row = f"{title:12}{number(one[key]) + unit:>10}{number(other[key]) + unit:>10}"
+            found.append(f"{row}{change(one[key], other[key]):>10}")
+    found += ["", f"{nodes} nodes are in both" + (f": {by}" if by else "")]
+    renamed = len(data["operators"]["renamed"])
+    if renamed:
+        found.append(f"{renamed} of them have another name")
+    counts = [f"{count} {state}" for state, count in data["weights"]["counts"].items() if count]
+    if counts:
+        found.append(f"constants: {', '.join(counts)}")
+    if data["same"]:
+        found.append("nothing differs" + (" but names or metadata" if renamed or data["metadata"] else ""))
+    return found
+
+
+def _parts(data: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Titles and rows of all parts, each row in lines."""
+    operators, weights = data["operators"], data["weights"]["entries"]
+    resized = {e["weight"] for e in data["widths"]}
+    others = [e for e in weights if e["kind"] == "weight" and (e["names"][0] not in resized or e["state"] == "added")]
+    interface = [(side[:-1], e) for side in ("inputs", "outputs") for e in data["interface"][side]]
+    return [
+        ("widths", [[f"  {e['node']}", f"    {e['op']}  {_shape(e['before'])} -> {_shape(e['after'])}"]
+                    for e in data["widths"]]),
+        ("operators, how many of a type", [[f"  {e['op']}  {e['before']} -> {e['after']}"] for e in operators["types"]]),
+        ("nodes removed", [[f"  {e['op']}  {e['node']}"] for e in operators["removed"]]),
+        ("nodes added", [[f"  {e['op']}  {e['node']}"] for e in operators["added"]]),
+        ("nodes that became another operator", [[f"  {e['node']}", f"    {e['before']} -> {e['after']}"]
+                                                for e in operators["changed"]]),
+        ("inputs that come from elsewhere", [_wire(e) for e in data["wiring"]]),
+        ("attributes", [[f"  {e['node']}", f"    {e['op']} {e['name']}  {_told(e['before'])} -> {_told(e['after'])}"]
+                        for e in data["attributes"]]),
+        ("weights", [_weight(e) for e in sorted(others, key=lambda e: -(e.get("relative") or 0))]),
+        ("sizes and other numbers", [_weight(e) for e in weights if e["kind"] == "number"]),
+        ("interface", [[f"  {side} {_names(e['names'])}", f"    {_value(e['before'])} -> {_value(e['after'])}"]
+                       for side, e in interface]),
+        ("operator sets", [[f"  {e['domain'] or 'ai.onnx'}  {_told(e['before'])} -> {_told(e['after'])}"]
+                           for e in data["opsets"]]),
+        ("metadata", [[f"  {e['key']}  {_short(e['before'])} -> {_short(e['after'])}"] for e in data["metadata"]]),
+    ]  # fmt: skip
+
+
+def _weight(entry: dict[str, Any]) -> list[str]:
+    told = [entry["state"]]
+    shapes, types, values = (entry[key] for key in ("shapes", "types", "values"))
+    known = [s for s in shapes if s is not None]
+    told.append(" -> ".join(map(_shape, known if known[0] != known[-1] else known[:1])))
+    if None not in types and types[0] != types[1]:
+        told.append(f"{types[0]} -> {types[1]}")
+    if any(v is not None for v in values) and entry["kind"] == "number":
+        told.append(" -> ".join(str(v) for v, s in zip(values, shapes, strict=True) if s is not None))
+    if entry.get("relative"):
+        told.append(f"differs by {100 * entry['relative']:.3g} % of its norm")
+    zeros = entry["zeros"]
+    if None not in zeros and abs(zeros[0] - zeros[1]) > 1e-3:
+        told.append(f"zeros {100 * zeros[0]:.1f} % -> {100 * zeros[1]:.1f} %")
+    if "stored" in entry:
+        told.append(f"stored {entry['stored'][0]} -> {entry['stored'][1]}")
+    where = [f"    read by {entry['node']}"] if entry["node"] and entry["kind"] == "number" else []
+    return [f"  {_names(entry['names'])}", f"    {', '.join(told)}", *where]
+
+
+def _wire(entry: dict[str, Any]) -> list[str]:
+    where = "an output of the graph" if entry["node"] is None else f"{entry['node']} input {entry['input']}"
+    return [f"  {where}", f"    was {entry['before'] or 'left out'}", f"    now {entry['after'] or 'left out'}"]
+
+
+def _names(names: list[str | None]) -> str:
+    known = [n for n in names if n is not None]
+    return known[0] if known[0] == known[-1] else " -> ".join(known)
+
+
+def _value(value: dict[str, Any] | None) -> str:
+    return "none" if value is None else f"{value['type']} {_shape(value['shape'])}"
+
+
+def _shape(shape: list[Any] | None) -> str:
+    return "of any shape" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = " ".join(_told(value).split())
+    return text if len(text) <= most else f"{text[:most]}..."

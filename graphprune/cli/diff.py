@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune.cli.diff_page import page
+from graphprune.cli.diff_page import matched_by, page
 from graphprune.cli.options import change, number, output_options, shape_options, show
 from graphprune.cli.watching import watched
 from graphprune.model import files, paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff
 
-_ROWS = 20
+_ROWS, _WIDEST = 20, 32
 
 
 @click.command("diff")
@@ -84,7 +85,7 @@ def lines(data: dict[str, Any], most: int | None = None) -> list[str]:
 
 def _head(data: dict[str, Any]) -> list[str]:
     one, other = data["models"]
-    by = ", ".join(f"{count} by {how}" for how, count in data["matched"]["by"].items() if count)
+    by = matched_by(data)
     nodes = data["matched"]["nodes"]
     found = [f"A  {one['file']}", f"B  {other['file']}", ""]
     for key, unit in (("parameters", ""), ("macs", ""), ("bytes", "B"), ("nodes", "")):
@@ -92,43 +93,54 @@ def _head(data: dict[str, Any]) -> list[str]:
         if one[key] is not None and other[key] is not None:
             row = f"{title:12}{number(one[key]) + unit:>10}{number(other[key]) + unit:>10}"
             found.append(f"{row}{change(one[key], other[key]):>10}")
-    found += ["", f"{nodes} nodes are in both" + (f": {by}" if by else "")]
+    found += ["", f"{nodes} nodes are in both" + (f" ({by})" if by else "")]
     renamed = len(data["operators"]["renamed"])
     if renamed:
         found.append(f"{renamed} of them have another name")
     counts = [f"{count} {state}" for state, count in data["weights"]["counts"].items() if count]
     if counts:
         found.append(f"constants: {', '.join(counts)}")
+    folded = sum(e["folded"] for e in data["wiring"])
+    if folded:
+        found.append(f"{folded} inputs of nodes are constants now, and were computed")
     if data["same"]:
         found.append("nothing differs" + (" but names or metadata" if renamed or data["metadata"] else ""))
     return found
 
 
 def _parts(data: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """Titles and rows of all parts, each row in lines."""
+    """Titles and rows of all parts, each row in lines; cut vectors go without saying where their layer is told."""
     operators, weights = data["operators"], data["weights"]["entries"]
-    resized = {e["weight"] for e in data["widths"]}
-    others = [e for e in weights if e["kind"] == "weight" and (e["names"][0] not in resized or e["state"] == "added")]
+    told = [e for e in weights if e["kind"] == "weight" and e["state"] != "cut"]
+    told.sort(key=lambda e: -(e.get("relative") or 0))
     interface = [(side[:-1], e) for side in ("inputs", "outputs") for e in data["interface"][side]]
     return [
-        ("widths", [[f"  {e['node']}", f"    {e['op']}  {_shape(e['before'])} -> {_shape(e['after'])}"]
-                    for e in data["widths"]]),
-        ("operators, how many of a type", [[f"  {e['op']}  {e['before']} -> {e['after']}"] for e in operators["types"]]),
-        ("nodes removed", [[f"  {e['op']}  {e['node']}"] for e in operators["removed"]]),
-        ("nodes added", [[f"  {e['op']}  {e['node']}"] for e in operators["added"]]),
-        ("nodes that became another operator", [[f"  {e['node']}", f"    {e['before']} -> {e['after']}"]
-                                                for e in operators["changed"]]),
-        ("inputs that come from elsewhere", [_wire(e) for e in data["wiring"]]),
-        ("attributes", [[f"  {e['node']}", f"    {e['op']} {e['name']}  {_told(e['before'])} -> {_told(e['after'])}"]
-                        for e in data["attributes"]]),
-        ("weights", [_weight(e) for e in sorted(others, key=lambda e: -(e.get("relative") or 0))]),
-        ("sizes and other numbers", [_weight(e) for e in weights if e["kind"] == "number"]),
-        ("interface", [[f"  {side} {_names(e['names'])}", f"    {_value(e['before'])} -> {_value(e['after'])}"]
-                       for side, e in interface]),
-        ("operator sets", [[f"  {e['domain'] or 'ai.onnx'}  {_told(e['before'])} -> {_told(e['after'])}"]
-                           for e in data["opsets"]]),
-        ("metadata", [[f"  {e['key']}  {_short(e['before'])} -> {_short(e['after'])}"] for e in data["metadata"]]),
-    ]  # fmt: skip
+        ("widths", _aligned([(e["op"], _to(_shape, e), e["state"], e["node"]) for e in data["widths"]])),
+        ("operators, how many of a type", _aligned([(e["op"], _to(str, e)) for e in operators["types"]])),
+        ("nodes removed", _aligned([(e["op"], e["node"]) for e in operators["removed"] if e["op"] != "Identity"])),
+        ("nodes added", _aligned([(e["op"], e["node"]) for e in operators["added"] if e["op"] != "Identity"])),
+        ("nodes that became another operator", _aligned([(_to(str, e), e["node"]) for e in operators["changed"]])),
+        ("inputs that come from elsewhere", [_wire(e) for e in data["wiring"] if not e["folded"]]),
+        ("attributes", _aligned([(e["op"], e["name"], _to(_told, e), e["node"]) for e in data["attributes"]])),
+        ("weights that are not just cut", [_weight(e) for e in told]),
+        ("sizes and other numbers that changed", [_weight(e) for e in weights if e["kind"] == "number" and None not in e["shapes"]]),
+        ("interface", [[f"  {side} {_names(e['names'])}", f"    {_to(_value, e)}"] for side, e in interface]),
+        ("operator sets", _aligned([(e["domain"] or "ai.onnx", _to(_told, e)) for e in data["opsets"]])),
+        ("metadata", _aligned([(e["key"], _to(_short, e)) for e in data["metadata"]])),
+    ]
+
+
+def _to(word: Callable[[Any], str], entry: dict[str, Any]) -> str:
+    return f"{word(entry['before'])} -> {word(entry['after'])}"
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[list[str]]:
+    """Rows of one line each, columns below each other; the last column, the name of a node, may be as long as it is."""
+    sizes = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
+    return [
+        ["  " + "  ".join([*(f"{cell:{size}}" for cell, size in zip(row, sizes[:-1], strict=False)), row[-1]])]
+        for row in rows
+    ]
 
 
 def _weight(entry: dict[str, Any]) -> list[str]:

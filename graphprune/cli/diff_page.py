@@ -56,10 +56,15 @@ def _cell(value: Any) -> str:
 
 
 def _summary(data: dict[str, Any]) -> str:
-    by = ", ".join(f"{count} by {how}" for how, count in data["matched"]["by"].items() if count)
     same = "Nothing differs but names and metadata. " if data["same"] else ""
     constants = ", ".join(f"{count} {state}" for state, count in data["weights"]["counts"].items() if count)
-    return f"{same}{data['matched']['nodes']} nodes are in both ({by}). Constants: {constants}."
+    return f"{same}{data['matched']['nodes']} nodes are in both ({matched_by(data)}). Constants: {constants}."
+
+
+def matched_by(data: dict[str, Any]) -> str:
+    """How many nodes were matched by what, in words."""
+    by = {how: count for how, count in data["matched"]["by"].items() if count}
+    return ", ".join(f"{count} identical" if how == "identical" else f"{count} by {how}" for how, count in by.items())
 
 
 def _sections(data: dict[str, Any]) -> list[tuple[str, list[str], list[Iterable[Any]]]]:
@@ -73,8 +78,8 @@ def _sections(data: dict[str, Any]) -> list[tuple[str, list[str], list[Iterable[
     ]
     return [
         ("Totals", ["", *both, "change"], totals),
-        ("Widths", ["node", "operator", *both],
-         [(e["node"], e["op"], _by(e["before"]), _by(e["after"])) for e in data["widths"]]),
+        ("Widths", ["node", "operator", *both, "values"],
+         [(e["node"], e["op"], _by(e["before"]), _by(e["after"]), e["state"]) for e in data["widths"]]),
         ("Operators of a type", ["operator", *both], [tuple(e.values()) for e in operators["types"]]),
         ("Nodes removed", ["node", "operator"], [(e["node"], e["op"]) for e in operators["removed"]]),
         ("Nodes added", ["node", "operator"], [(e["node"], e["op"]) for e in operators["added"]]),

@@ -13,7 +13,7 @@ collides. Three kinds:
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import onnx
 from onnx import AttributeProto, NodeProto, helper
@@ -76,6 +76,7 @@ class Colours:
                     tensors[tensor] = box.colour((found[-1], slot))
         return found
 
+    @cached_property
     def near(self) -> list[int]:
         """Colours of what is around a node, up to ``STEPS`` steps away."""
         flat, colour = self.flat, self.box.colour

@@ -50,7 +50,8 @@ def compare(pairs: Pairs) -> tuple[list[dict[str, Any]], dict[str, int]]:
 def widths(pairs: Pairs, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Layers in both models whose weight has another shape, from what :func:`compare` found."""
     return [
-        {"node": e["node"], "op": e["op"], "weight": e["names"][0], "before": e["shapes"][0], "after": e["shapes"][1]}
+        {"node": e["node"], "op": e["op"], "weight": e["names"][0], "before": e["shapes"][0], "after": e["shapes"][1],
+         "state": e["state"]}
         for e in entries
         if None not in e["shapes"] and e["kind"] == "weight" and e["node"] is not None
         and len(e["shapes"][0]) > 1 and e["state"] not in ("reshaped", "transposed") and e["shapes"][0] != e["shapes"][1]

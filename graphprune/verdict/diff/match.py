@@ -5,10 +5,10 @@ found helps to find its neighbours:
 
 1. ``identical``: the same operator on the same of everything that leads to it, weights by their bytes.
 2. ``weights``: the same operator reads a constant that has these bytes and occurs once.
-3. ``name``: the same operator has the name, or the name of an output, and no number makes the name; numbered ones
-   (``Conv_12``) only count where a neighbour is matched, or at the end.
-4. ``structure``: a neighbour of a matched node, by the tensor between them and how the node looks (see ``spread``);
-   or a node that looks like no other of its model, some steps around.
+3. ``structure``: a neighbour of a matched node, by the tensor between them and a name, or how the node looks from
+   some steps around (see ``spread``).
+4. ``name``: the same operator has the name, or the name of an output, and no number makes the name; numbered ones
+   (``Conv_12``) only count where a neighbour is matched, or at the end. Then structure again, by less.
 5. ``order``: the first of those that look the same is the first.
 
 Every step goes once over nodes and edges. A model is matched with itself to the last node whatever is renamed.
@@ -40,6 +40,7 @@ class Pairs:
         of_a: for each node of the one that of the other, or ``NOTHING``.
         of_b: the other way round.
         how: by nodes of the one, how they were matched.
+        whole: of both, colours of all that leads to a node: where they are the same, nodes compute the same.
     """
 
     a: Flat
@@ -47,6 +48,7 @@ class Pairs:
     of_a: list[int] = field(init=False)
     of_b: list[int] = field(init=False)
     how: dict[int, str] = field(default_factory=dict)
+    whole: tuple[list[int], list[int]] = field(default=([], []), repr=False)
 
     def __post_init__(self) -> None:
         self.of_a, self.of_b = [NOTHING] * len(self.a.nodes), [NOTHING] * len(self.b.nodes)
@@ -76,27 +78,28 @@ class Pairs:
 
 def match(a: Flat, b: Flat) -> Pairs:
     """Find which node of one model is which of another; reads all constants of both."""
-    from graphprune.verdict.diff.spread import Spread
+    from graphprune.verdict.diff.spread import SURE, Spread
 
     pairs, box = Pairs(a, b), Box()
     one, other = Colours(a, box), Colours(b, box)
-    _alike(pairs, one.whole(), other.whole(), "identical")
+    pairs.whole = one.whole(), other.whole()
+    _alike(pairs, *pairs.whole, "identical")
     _once(pairs, _constants(a, one), _constants(b, other), "weights")
+    spread = Spread(pairs, (one, other))
+    spread.run(SURE)
     strong_a, strong_b = _unnumbered(a), _unnumbered(b)
     for named in (_names, _outputs):
         _once(pairs, named(a, one, strong_a), named(b, other, strong_b), "name")
-    near = one.near(), other.near()
-    spread = Spread(pairs, (one, other), near)
     spread.run()
     if NOTHING in pairs.of_a and NOTHING in pairs.of_b:
-        _once(pairs, ((c, i) for i, c in enumerate(near[0])), ((c, j) for j, c in enumerate(near[1])), "structure")
+        _once(pairs, _near(one), _near(other), "structure")
         spread.run()
         for named in (_names, _outputs):
             _once(pairs, named(a, one, None), named(b, other, None), "name")
         spread.run()
         _once(pairs, _names(a, None, strong_a), _names(b, None, strong_b), "name")  # the operator is another one
         spread.run()
-        _alike(pairs, near[0], near[1], "order")
+        _alike(pairs, one.near, other.near, "order")
         spread.run()
     pairs.consistent()
     return pairs
@@ -148,6 +151,10 @@ def _constants(flat: Flat, colours: Colours) -> Keyed:
             constant = flat.constants.get(tensor)
             if constant is not None and _size(constant.shape) >= _TELLING:
                 yield (colours.kind[index], slot, constant.digest), index
+
+
+def _near(colours: Colours) -> Keyed:
+    return ((colour, node) for node, colour in enumerate(colours.near))
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -59,15 +59,22 @@ def wiring(pairs: Pairs) -> list[dict[str, Any]]:
             t = one[slot] if slot < len(one) else NOTHING
             u = other[slot] if slot < len(other) else NOTHING
             if not _corresponds(pairs, t, u):
-                found.append({"node": a.nodes[i].label, "input": slot, "before": a.label(t), "after": b.label(u)})
+                entry = {"node": a.nodes[i].label, "input": slot, "before": a.label(t), "after": b.label(u)}
+                found.append({**entry, "folded": u in b.constants and t not in a.constants})
     for t, u in zip(a.outputs, b.outputs, strict=False):
         if not _corresponds(pairs, t, u):
-            found.append({"node": None, "input": None, "before": a.label(t), "after": b.label(u)})
+            found.append(
+                {"node": None, "input": None, "before": a.label(t), "after": b.label(u), "folded": False}
+            )
     return found
 
 
 def _corresponds(pairs: Pairs, t: int, u: int) -> bool:
-    """Whether two tensors are the same: made by the same node, or both inputs or constants."""
+    """Whether two tensors are the same.
+
+    They are if the same node makes them, or nodes that compute the same; if both are inputs or constants; or by name,
+    where one of them is made by a node that only one model has: what was merged into a neighbour keeps the name.
+    """
     if NOTHING in (t, u):
         return t == u
     (i, slot), (j, place) = pairs.a.maker[t], pairs.b.maker[u]
@@ -75,7 +82,9 @@ def _corresponds(pairs: Pairs, t: int, u: int) -> bool:
         if i != j or (t in pairs.a.constants) != (u in pairs.b.constants):
             return False
         return t in pairs.a.constants or _same_input(pairs, t, u)
-    return pairs.of_a[i] == j and slot == place
+    if slot == place and (pairs.of_a[i] == j or pairs.whole[0][i] == pairs.whole[1][j]):
+        return True
+    return pairs.a.label(t) == pairs.b.label(u) and NOTHING in (pairs.of_a[i], pairs.of_b[j])
 
 
 def _same_input(pairs: Pairs, t: int, u: int) -> bool:

@@ -23,6 +23,8 @@ from graphprune.verdict.diff.flat import NOTHING, Flat
 from graphprune.verdict.diff.match import Pairs
 
 _TIERS = 6
+SURE = 2
+"""Keys that tell more than a name alone."""
 _FEW = 16
 """As many readers at most are matched by order alone."""
 
@@ -33,24 +35,23 @@ class Spread:
     Args:
         pairs: what is matched; grows.
         colours: of both models.
-        near: what is near each node, of both.
     """
 
-    def __init__(self, pairs: Pairs, colours: tuple[Colours, Colours], near: tuple[list[int], list[int]]) -> None:
+    def __init__(self, pairs: Pairs, colours: tuple[Colours, Colours]) -> None:
         self.pairs, self.flats = pairs, (pairs.a, pairs.b)
-        self.colours, self.near = colours, near
+        self.colours = colours
         self.taken = pairs.of_a, pairs.of_b
         self.paired: tuple[set[int], set[int]] = set(), set()
         self.queues: list[deque[tuple[int, int]]] = [deque() for _ in range(_TIERS)]
         self.entered: set[int] = set()
         self._ends()
 
-    def run(self) -> None:
-        """Match all that can be reached from what is matched by now."""
+    def run(self, keys: int = _TIERS) -> None:
+        """Match all that can be reached from what is matched by now, by so many of the keys, the surest first."""
         for i, j in enumerate(self.pairs.of_a):
             if j != NOTHING and i not in self.entered:
                 self._enter(i, j)
-        while (tier := next((t for t, queue in enumerate(self.queues) if queue), None)) is not None:
+        while (tier := next((t for t, queue in enumerate(self.queues[:keys]) if queue), None)) is not None:
             one, other = self.queues[tier].popleft()
             if self._look(one, other, tier) and tier + 1 < _TIERS:
                 self.queues[tier + 1].append((one, other))
@@ -137,7 +138,7 @@ class Spread:
             name = proto.name or (proto.output[0] if proto.output else "")
             return (colours.kind[node], slot, name) if name else None
         if tier == 1:
-            return self.near[side][node], slot
+            return colours.near[node], slot
         if tier == 2:
             return colours.own[node], slot
         return (colours.kind[node], slot) if tier == 3 else colours.kind[node]

@@ -16,6 +16,7 @@ _COMMANDS = {
     "diff": "Say what changed from one model to another.",
     "distill": "Train what is left towards the original.",
     "explain": "Say what hangs together, and why something stays.",
+    "graph": "Draw a model, a group or a block; data for Model Explorer.",
     "init": "Write a recipe to start from.",
     "inspect": "List what can be pruned, what cannot, and why.",
     "ops": "List every operator with its rule.",

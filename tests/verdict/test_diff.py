@@ -116,7 +116,8 @@ def test_what_pruning_did() -> None:
         ("layer2/MatMul", [32, 5], [24, 5], "cut"),
     ]
     assert found["weights"]["counts"]["cut"] == 5 and found["weights"]["counts"]["same"] == 1
-    assert [m["macs"] for m in found["models"]] == [6 * 32 + 32 * 32 + 32 * 5, 6 * 24 + 24 * 24 + 24 * 5]
+    rows = 3  # of the sizes that it was run at
+    assert [m["macs"] / rows for m in found["models"]] == [6 * 32 + 32 * 32 + 32 * 5, 6 * 24 + 24 * 24 + 24 * 5]
     assert {"graphprune.version", "graphprune.plan.sha256"} <= {e["key"] for e in found["metadata"]}
     assert not (found["operators"]["types"] or found["wiring"] or found["interface"]["inputs"])
 

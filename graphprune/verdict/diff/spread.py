@@ -99,7 +99,7 @@ class Spread:
         if all(m[0] != NOTHING and taken[m[0]] == NOTHING for m, taken in zip(makers, self.taken, strict=True)):
             (i, slot), (j, place) = makers
             if self._key(0, i, slot, tier) == self._key(1, j, place, tier) is not None:
-                self._add(i, j, "structure")
+                self._add(i, j, "structure" if tier else "name")
         readers = self._readers(0, one), self._readers(1, other)
         if readers[0] and readers[1]:
             if tier == _TIERS - 1:
@@ -126,7 +126,7 @@ class Spread:
         for key, nodes in one.items():
             others = other.get(key, [])
             if len(nodes) == len(others) == 1:
-                self._add(nodes[0], others[0], "structure")
+                self._add(nodes[0], others[0], "structure" if tier else "name")
             elif tier == 4 and len(nodes) == len(others) <= _FEW:
                 for i, j in zip(nodes, others, strict=True):
                     self._add(i, j, "order")

@@ -31,7 +31,7 @@ from graphprune.rewrite import plan as plans
 @click.option("--block", "of_block", metavar="BLOCK", help="This block, with what is around it.")
 @click.option("--plan", "of_plan", type=click.Path(path_type=Path), metavar="PLAN", help="Show what this plan takes.")
 @click.option("--model-explorer", "data", type=click.Path(path_type=Path), metavar="FILE.json",
-              help="Write node data for Model Explorer there instead: groups, and what is below.")
+              help="Node data for Model Explorer: groups there, FILE.removed.json and FILE.sensitivity.json beside it.")
 @click.option("--sensitivity", type=click.Path(path_type=Path), metavar="JSON",
               help="What 'sensitivity --json' wrote, for --model-explorer.")
 @click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
@@ -65,13 +65,17 @@ def command(
         for what, path in (("the model", model), ("the plan", of_plan), ("the sensitivities", sensitivity)):
             paths.reads(what, path)
         paths.writes("the picture", output)
-        paths.writes("the node data", data)
+        kinds = explorer.kinds(of_plan is not None, sensitivity is not None)
+        for kind in kinds if data is not None else ():
+            paths.writes("the node data", explorer.place(data, kind))
         made = None if of_plan is None else plans.load(of_plan)
         with watched(quiet, "analyze"):
             taken = cut(analyze(model, input_shapes, allow_io=allow_io), made)
             picture = None if data is not None and output is None else _picture(taken, of_group, of_block)
         if data is not None:
-            files.write_json(data, explorer.node_data(taken, sensitivity))
+            study = None if sensitivity is None else explorer.study(sensitivity, taken)
+            for kind in kinds:
+                files.write_json(explorer.place(data, kind), explorer.node_data(taken, kind, study))
         if picture is not None and output is not None:
             drawing.draw(picture, output)
         paths.commit()

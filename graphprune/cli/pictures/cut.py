@@ -40,7 +40,7 @@ class Cut:
         return str(whole) if whole == left else f"{whole} → {left}"
 
     def shape(self, tensor: str) -> str:
-        """The shape of an activation in words, as ``1x64→48x7x7``; empty where it is not known."""
+        """The shape of an activation in words, as ``1x(64→48)x7x7``; empty where it is not known."""
         net = self.analysis.web
         shape = self.analysis.witness.shape(tensor)
         if shape is None:
@@ -48,7 +48,8 @@ class Cut:
         start = net.axis_of.get(tensor)
         if start is None or not shape:
             return "x".join(map(str, shape)) or "scalar"
-        return "x".join(self.size(start + k).replace(" ", "") for k in range(len(shape)))
+        sizes = [self.size(start + k).replace(" ", "") for k in range(len(shape))]
+        return "x".join(f"({size})" if "→" in size else size for size in sizes)
 
 
 def cut(analysis: Analysis, plan: Plan | None) -> Cut:

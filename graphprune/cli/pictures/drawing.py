@@ -187,7 +187,7 @@ def _graph(picture: Picture) -> graphviz.Digraph:
 def _box(graph: graphviz.Digraph, number: str, box: Box) -> None:
     lines = [f"<b>{_text(box.title)}</b>"]
     if box.name:
-        lines.append(f'<font point-size="8">{_text(shortened(box.name))}</font>')
+        lines.append(f'<font point-size="9">{_text(shortened(box.name))}</font>')
     lines += [f'<font point-size="9">{_text(line)}</font>' for line in box.lines]
     style = "filled,rounded,dashed" if box.dashed else "filled,rounded"
     tooltip = _package().escape(_plain(box.name or box.title))

@@ -141,6 +141,6 @@ def _box(cut: Cut, group: Group, chain: list[int]) -> Box:
         made = {d for axes in relation.outputs if axes for a in axes for d in a.dims}
         own = [v for v in group.labels if v >= net.axes and net.dim(v)[0] == node]
         roles = {"makes" if net.dim(v)[1] in made else "sums over" for v in own}
-        rows.insert(0, f"{' and '.join(sorted(roles))} it")
+        rows.insert(0, f"{' and '.join(sorted(roles))} the classes")
     changed = any("→" in row for row in rows)
     return Box(title, node_name(model, node), rows, "cut" if changed else "product" if product else "other")

@@ -65,7 +65,7 @@ def overview(cut: Cut) -> Picture:
     units = _joined(cut, units)
     total = cost.parameters(model)
     title = [
-        f"{model.name}: {len(model.nodes)} operators, {number(total)} parameters, "
+        f"{model.name}: {len(nodes)} operators, {number(total)} parameters, "
         f"{number(cost.macs(analysis))} MACs at "
         + ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in analysis.witness.inputs.items())
     ]

@@ -123,7 +123,10 @@ def _parts(data: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
         ("inputs that come from elsewhere", [_wire(e) for e in data["wiring"] if not e["folded"]]),
         ("attributes", _aligned([(e["op"], e["name"], _to(_told, e), e["node"]) for e in data["attributes"]])),
         ("weights that are not just cut", [_weight(e) for e in told]),
-        ("sizes and other numbers that changed", [_weight(e) for e in weights if e["kind"] == "number" and None not in e["shapes"]]),
+        (
+            "sizes and other numbers that changed",
+            [_weight(e) for e in weights if e["kind"] == "number" and None not in e["shapes"]],
+        ),
         ("interface", [[f"  {side} {_names(e['names'])}", f"    {_to(_value, e)}"] for side, e in interface]),
         ("operator sets", _aligned([(e["domain"] or "ai.onnx", _to(_told, e)) for e in data["opsets"]])),
         ("metadata", _aligned([(e["key"], _to(_short, e)) for e in data["metadata"]])),

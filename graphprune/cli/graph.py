@@ -25,15 +25,29 @@ from graphprune.rewrite import plan as plans
 
 @click.command("graph")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|.png|.pdf|.dot",
-              help="Draw it there; without it Graphviz's source is printed.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.svg|.png|.pdf|.dot",
+    help="Draw it there; without it Graphviz's source is printed.",
+)
 @click.option("--group", "of_group", metavar="GROUP", help="The operators that this group couples.")
 @click.option("--block", "of_block", metavar="BLOCK", help="This block, with what is around it.")
 @click.option("--plan", "of_plan", type=click.Path(path_type=Path), metavar="PLAN", help="Show what this plan takes.")
-@click.option("--model-explorer", "data", type=click.Path(path_type=Path), metavar="FILE.json",
-              help="Node data for Model Explorer: groups there, FILE.removed.json and FILE.sensitivity.json beside it.")
-@click.option("--sensitivity", type=click.Path(path_type=Path), metavar="JSON",
-              help="What 'sensitivity --json' wrote, for --model-explorer.")
+@click.option(
+    "--model-explorer",
+    "data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="Node data for Model Explorer: groups there, FILE.removed.json and FILE.sensitivity.json beside it.",
+)
+@click.option(
+    "--sensitivity",
+    type=click.Path(path_type=Path),
+    metavar="JSON",
+    help="What 'sensitivity --json' wrote, for --model-explorer.",
+)
 @click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
 @shape_options
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

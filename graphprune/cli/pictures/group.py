@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphprune.analysis import Analysis, Group
 from graphprune.cli.options import number
 from graphprune.cli.pictures.cut import Cut
@@ -11,6 +13,10 @@ from graphprune.relation import Slot
 
 MOST = 120
 """Boxes of a picture that can still be read."""
+Place = int | str
+"""A node, or an input or output of the graph."""
+Flow = tuple[Place, Place, str, int]
+"""From where to where, by which tensor, along which axis."""
 
 
 def group_picture(cut: Cut, group: Group) -> Picture:
@@ -24,7 +30,7 @@ def group_picture(cut: Cut, group: Group) -> Picture:
     nodes = sorted({net.dim(v)[0] for v in group.labels if v >= net.axes})
     flows = _flows(analysis, group, nodes)
     chains = _chains(nodes, flows, lambda n: bool(_rows(cut, group, n)))
-    home = {node: chain[0] for chain in chains for node in chain}
+    home: dict[Place, Place] = {node: chain[0] for chain in chains for node in chain}
     shown = chains[:MOST]
     for chain in shown:
         picture.boxes[chain[0]] = _box(cut, group, chain)
@@ -36,7 +42,8 @@ def group_picture(cut: Cut, group: Group) -> Picture:
             continue
         for key in (start, end):
             if isinstance(key, str):
-                picture.boxes.setdefault(key, Box(*key.split(" ", 1), role="outside", dashed=True))
+                what, _, name = key.partition(" ")
+                picture.boxes.setdefault(key, Box(what, name, role="outside", dashed=True))
         ends = home.get(start, start), home.get(end, end)
         if all(key in picture.boxes for key in ends):
             picture.arrow(*ends, f"axis {axis}: {cut.size(net.axis_of[tensor] + axis)}")
@@ -59,12 +66,8 @@ def _title(cut: Cut, group: Group) -> list[str]:
     return title
 
 
-Flow = tuple[int | str, int | str, str, int]
-"""From node to node (or input, or output), by which tensor, along which axis."""
-
-
 def _flows(analysis: Analysis, group: Group, nodes: list[int]) -> list[Flow]:
-    model, net = analysis.model, analysis.web
+    model = analysis.model
     inside, outputs = set(nodes), set(model.output_names)
     found: list[Flow] = []
     for node in nodes:
@@ -105,16 +108,15 @@ def _rows(cut: Cut, group: Group, node: int) -> list[str]:
     ]
 
 
-def _chains(nodes: list[int], flows: list[Flow], weighty: object) -> list[list[int]]:
+def _chains(nodes: list[int], flows: list[Flow], weighty: Callable[[int], bool]) -> list[list[int]]:
     """Nodes in order, those that only pass on joined with the one before."""
-    behind: dict[int, set[object]] = {}
-    ahead: dict[int, set[object]] = {}
+    behind: dict[int, set[Place]] = {}
+    ahead: dict[int, set[Place]] = {}
     for start, end, *_ in flows:
         if isinstance(end, int):
             behind.setdefault(end, set()).add(start)
         if isinstance(start, int):
             ahead.setdefault(start, set()).add(end)
-    assert callable(weighty)
     plain = {n for n in nodes if not weighty(n) and len(behind.get(n, ())) <= 1}
     chains: dict[int, list[int]] = {}
     for node in nodes:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import networkx as nx
+
 from graphprune.analysis import blocks, cost
 from graphprune.analysis.blocks import Block, Blocks
 from graphprune.cli.options import number
@@ -78,9 +80,7 @@ def overview(cut: Cut) -> Picture:
 def _shown(cut: Cut, nodes: Sequence[int]) -> list[int]:
     """Nodes that data goes through: not those that make constants or sizes."""
     model, values = cut.analysis.model, cut.analysis.witness.first.values
-    return [
-        n for n in nodes if not all(o in model.constant_names or o in values for o in model.nodes[n].output if o)
-    ]
+    return [n for n in nodes if not all(o in model.constant_names or o in values for o in model.nodes[n].output if o)]
 
 
 def _units(found: Blocks, nodes: list[int], most: int, within: Block | None = None) -> list[Unit]:
@@ -91,17 +91,10 @@ def _units(found: Blocks, nodes: list[int], most: int, within: Block | None = No
     if within is not None and len(nodes) <= most:
         return [Unit((n,)) for n in nodes]
     held.sort(key=lambda b: (-len(own[b.id]), b.nodes))
-    closed: list[Block] = []
-    for block in held:
-        if not any(set(own[block.id]) & set(own[c.id]) for c in closed):
-            closed.append(block)
+    closed = _apart(own, held)
     while closed:
         largest = max(closed, key=lambda b: len(own[b.id]))
-        inner: list[Block] = []
-        for block in held:
-            if block is not largest and _inside(own, block, largest):
-                if not any(set(own[block.id]) & set(own[c.id]) for c in inner):
-                    inner.append(block)
+        inner = _apart(own, [block for block in held if _inside(own, block, largest)])
         rest = len(own[largest.id]) - sum(len(own[b.id]) for b in inner)
         outside = len(nodes) - sum(len(own[b.id]) for b in closed)
         if not inner or len(closed) + outside + len(inner) + rest - 1 > most:
@@ -112,30 +105,59 @@ def _units(found: Blocks, nodes: list[int], most: int, within: Block | None = No
     return sorted(units, key=lambda u: u.nodes[0])
 
 
+def _apart(own: dict[str, tuple[int, ...]], held: list[Block]) -> list[Block]:
+    """Blocks, each without a node of one before it."""
+    taken: set[int] = set()
+    found = []
+    for block in held:
+        if taken.isdisjoint(own[block.id]):
+            taken.update(own[block.id])
+            found.append(block)
+    return found
+
+
 def _inside(own: dict[str, tuple[int, ...]], block: Block, outer: Block) -> bool:
     return block.id != outer.id and set(own[block.id]) < set(own[outer.id])
 
 
 def _joined(cut: Cut, units: list[Unit]) -> list[Unit]:
-    """Units of no block that follow each other with nothing else between become one."""
+    """Units of no block become one where one follows the other and nothing else comes between.
+
+    So does what goes round one step beside it (the sigmoid of a SiLU, the mean of a norm) with where it comes back.
+    """
     home = {n: k for k, u in enumerate(units) for n in u.nodes}
-    ahead: list[set[int]] = [set() for _ in units]
-    behind: list[set[int]] = [set() for _ in units]
-    for start, end, _ in _edges(cut, list(home)):
-        if home[start] != home[end]:
-            ahead[home[start]].add(home[end])
-            behind[home[end]].add(home[start])
-    merged: dict[int, list[int]] = {}
-    for k, unit in enumerate(units):
-        before = next(iter(behind[k]), None)
-        joins = unit.block is None and len(behind[k]) == 1 and before is not None and len(ahead[before]) == 1
-        if joins and before is not None and units[before].block is None and before in merged:
-            merged[k] = merged[before]
-            merged[k].append(k)
-        else:
-            merged[k] = [k]
-    chains = {id(c): c for c in merged.values()}.values()
-    return [Unit(tuple(sorted(n for k in c for n in units[k].nodes)), units[c[0]].block) for c in chains]
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(units)))
+    graph.add_edges_from((home[a], home[b]) for a, b, _ in _edges(cut, list(home)) if home[a] != home[b])
+    members = {k: list(u.nodes) for k, u in enumerate(units)}
+    while sum(_merge(cut, units, graph, members, k) for k in sorted(graph)):
+        pass
+    found = [Unit(tuple(sorted(members[k])), units[k].block) for k in graph]
+    return sorted(found, key=lambda u: u.nodes[0])
+
+
+def _merge(cut: Cut, units: list[Unit], graph: nx.DiGraph[int], members: dict[int, list[int]], k: int) -> bool:
+    """Let a unit be one with the one before it or behind it, if it may; whether it is now."""
+    if k not in graph or units[k].block is not None or len(graph.pred[k]) != 1:
+        return False
+    before, behind = next(iter(graph.pred[k])), list(graph.succ[k])
+    if len(graph.succ[before]) == 1:
+        other = before
+    elif len(behind) == 1 and graph.has_edge(before, behind[0]) and not _products(cut, members[k]):
+        other = behind[0]
+    else:
+        return False
+    if units[other].block is not None:
+        return False
+    members[other] += members.pop(k)
+    graph.add_edges_from((p, other) for p in list(graph.pred[k]) if p != other)
+    graph.add_edges_from((other, s) for s in behind if s != other)
+    graph.remove_node(k)
+    return True
+
+
+def _products(cut: Cut, nodes: Sequence[int]) -> bool:
+    return any(r is not None and r.macs for r in (cut.analysis.web.relations[n] for n in nodes))
 
 
 def _edges(cut: Cut, nodes: list[int]) -> list[tuple[int, int, str]]:
@@ -186,12 +208,11 @@ def _box(cut: Cut, unit: Unit) -> Box:
     ops += [f"{sum(counts.values()) - sum(c for _, c in counts.most_common(4))} more"] if len(counts) > 4 else []
     before, after = _parameters(cut, unit.nodes)
     lines = []
-    if before:
+    if before > 2:
         lines.append(f"{number(before)}{f' → {number(after)}' if after != before else ''} parameters")
     if unit.block is None:
         title = ", ".join(ops)
-        products = any(r is not None and r.macs for r in (cut.analysis.web.relations[n] for n in unit.nodes))
-        role = "cut" if after != before else "product" if products else "other"
+        role = "cut" if after != before else "product" if _products(cut, unit.nodes) else "other"
         return Box(title, node_name(model, unit.nodes[0]), lines, role)
     gone = (unit.block.output, unit.block.by) in cut.blocks
     lines.insert(0, ", ".join(ops))

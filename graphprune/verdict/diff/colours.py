@@ -13,7 +13,7 @@ collides. Three kinds:
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import onnx
 from onnx import AttributeProto, NodeProto, helper
@@ -80,7 +80,7 @@ class Colours:
     def near(self) -> list[int]:
         """Colours of what is around a node, up to ``STEPS`` steps away."""
         flat, colour = self.flat, self.box.colour
-        ends = {t: ("input",) for t in flat.inputs} | {t: ("output",) for t in flat.outputs}
+        ends = dict.fromkeys(flat.inputs, ("input",)) | dict.fromkeys(flat.outputs, ("output",))
         found = self.own
         for _ in range(STEPS):
             behind = [
@@ -134,7 +134,7 @@ def _bytes(attribute: AttributeProto) -> bytes:
     return attribute.SerializeToString(deterministic=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _defaults(op: str, domain: str, opset: int) -> dict[str, bytes]:
     try:
         schema = onnx.defs.get_schema(op, opset, "" if domain == "ai.onnx" else domain)

@@ -66,14 +66,14 @@ def diff(a: AnyModel, b: AnyModel, input_shapes: InputShapes | None = None, *, r
         "graphprune": __version__,
         "models": [{**own, "nodes": len(flat.nodes)} for own, flat in zip(totals, (pairs.a, pairs.b), strict=True)],
         "matched": {"nodes": len(pairs.how), "by": {how: Counter(pairs.how.values())[how] for how in HOW}},
-        "widths": constants.widths(pairs, weights),
+        "widths": constants.widths(weights),
         "operators": nodes.operators(pairs),
         "wiring": nodes.wiring(pairs),
         "attributes": nodes.attributes(pairs),
         "weights": {"counts": told, "entries": weights},
         "interface": _interface(models),
-        "opsets": _changes(*(own.opsets for own in models), key="domain"),
-        "metadata": _changes(*map(_metadata, models), key="key"),
+        "opsets": _changes("domain", *(own.opsets for own in models)),
+        "metadata": _changes("key", *map(_metadata, models)),
         "notes": notes,
     }
     return Diff({**data, "same": _same(data)})
@@ -116,24 +116,22 @@ def _interface(models: list[Model]) -> dict[str, list[dict[str, Any]]]:
     """Inputs and outputs that differ: matched by name, the rest by place where as many are left."""
     found = {}
     for side in ("inputs", "outputs"):
-        one, other = (
-            {v.name: v for v in (own.inputs if side == "inputs" else own.graph.output)} for own in models
-        )
+        one, other = ({v.name: v for v in (own.inputs if side == "inputs" else own.graph.output)} for own in models)
         left, right = [n for n in one if n not in other], [n for n in other if n not in one]
         pairs: list[tuple[str | None, str | None]] = [(n, n) for n in one if n in other]
         if len(left) == len(right):
             pairs += list(zip(left, right, strict=True))
         else:
             pairs += [(n, None) for n in left] + [(None, n) for n in right]
-        entries = [
+        found[side] = [
             {
                 "names": [n, m],
                 "before": None if n is None else _value(one[n]),
                 "after": None if m is None else _value(other[m]),
             }
             for n, m in pairs
+            if n is None or m is None or n != m or _value(one[n]) != _value(other[m])
         ]
-        found[side] = [e for e in entries if e["before"] != e["after"] or e["names"][0] != e["names"][1]]
     return found
 
 
@@ -158,7 +156,7 @@ def _metadata(model: Model) -> dict[str, Any]:
     return {**{f"({key})": value for key, value in named.items() if value}, **found}
 
 
-def _changes(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def _changes(key: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What of two tables differs; None where one has no such entry."""
     names = dict.fromkeys([*one, *other])
     return [

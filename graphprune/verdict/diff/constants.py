@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -11,8 +11,8 @@ from onnx import TensorProto
 
 from graphprune.analysis.cost import WEIGHT_TYPES
 from graphprune.verdict.diff.flat import NOTHING, Constant, Flat
-from graphprune.verdict.diff.match import Pairs
 from graphprune.verdict.diff.nodes import operator
+from graphprune.verdict.diff.pairs import Pairs
 from graphprune.verdict.diff.weights import STATES, fate, values, zeros
 
 
@@ -41,21 +41,24 @@ def compare(pairs: Pairs) -> tuple[list[dict[str, Any]], dict[str, int]]:
                 continue
             counts[state] += 1
             stored = [constant.name in flat.model.stored] * 2
-            one, other = (constant, None) if side == 0 else (None, constant)
+            sides = (constant, None) if side == 0 else (None, constant)
             i, slot = flat.readers[tensor][0] if flat.readers[tensor] else (NOTHING, 0)
-            found.append(_entry(one, other, stored) | {"state": state} | _place(flat, i, slot))
+            found.append(_entry(*sides, stored) | {"state": state} | _place(flat, i, slot))
     return found, dict(counts)
 
 
-def widths(pairs: Pairs, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def widths(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Layers in both models whose weight has another shape, from what :func:`compare` found."""
-    return [
-        {"node": e["node"], "op": e["op"], "weight": e["names"][0], "before": e["shapes"][0], "after": e["shapes"][1],
-         "state": e["state"]}
-        for e in entries
-        if None not in e["shapes"] and e["kind"] == "weight" and e["node"] is not None
-        and len(e["shapes"][0]) > 1 and e["state"] not in ("reshaped", "transposed") and e["shapes"][0] != e["shapes"][1]
-    ]  # fmt: skip
+    found = []
+    for e in entries:
+        before, after = e["shapes"]
+        layer = e["kind"] == "weight" and e["node"] is not None and None not in (before, after) and len(before) > 1
+        if layer and before != after and e["state"] not in ("reshaped", "transposed"):
+            found.append(
+                {"node": e["node"], "op": e["op"], "weight": e["names"][0], "before": before, "after": after,
+                 "state": e["state"]}
+            )  # fmt: skip
+    return found
 
 
 def _paired(pairs: Pairs) -> Iterator[tuple[int, int, int, int]]:
@@ -75,7 +78,7 @@ def _paired(pairs: Pairs) -> Iterator[tuple[int, int, int, int]]:
                 left.add(t)
                 right.add(u)
                 yield t, u, i, slot
-    for key in (lambda c: c.digest, lambda c: c.name):
+    for key in _KEYS:
         others: dict[Any, list[int]] = {}
         for u, constant in pairs.b.constants.items():
             if u not in right:
@@ -87,6 +90,9 @@ def _paired(pairs: Pairs) -> Iterator[tuple[int, int, int, int]]:
                 right.add(u)
                 i, slot = pairs.a.readers[t][0] if pairs.a.readers[t] else (NOTHING, 0)
                 yield t, u, i, slot
+
+
+_KEYS: tuple[Callable[[Constant], Any], ...] = (lambda c: c.digest, lambda c: c.name)
 
 
 def _entry(before: Constant | None, after: Constant | None, stored: list[bool]) -> dict[str, Any]:

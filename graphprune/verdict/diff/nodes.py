@@ -8,11 +8,11 @@ from typing import Any
 
 from graphprune.verdict.diff import colours
 from graphprune.verdict.diff.flat import NOTHING, Flat
-from graphprune.verdict.diff.match import Pairs
+from graphprune.verdict.diff.pairs import Pairs
 
 
 def operators(pairs: Pairs) -> dict[str, Any]:
-    """Operators of each type before and after, and nodes that came, went, became another operator, or have a new name."""
+    """Operators of each type before and after, and nodes that came, went, became another, or have a new name."""
     counts = [Counter(operator(flat, i) for i in range(len(flat.nodes))) for flat in (pairs.a, pairs.b)]
     both = [(i, j) for i, j in enumerate(pairs.of_a) if j != NOTHING]
     return {
@@ -48,7 +48,7 @@ def _node(flat: Flat, index: int) -> dict[str, Any]:
 
 
 def wiring(pairs: Pairs) -> list[dict[str, Any]]:
-    """Inputs of nodes that are in both models and read what is not the same tensor, and outputs that are another one."""
+    """Inputs of nodes in both models that read what is not the same tensor, and outputs that are another one."""
     a, b = pairs.a, pairs.b
     found = []
     for i, j in enumerate(pairs.of_a):
@@ -63,9 +63,7 @@ def wiring(pairs: Pairs) -> list[dict[str, Any]]:
                 found.append({**entry, "folded": u in b.constants and t not in a.constants})
     for t, u in zip(a.outputs, b.outputs, strict=False):
         if not _corresponds(pairs, t, u):
-            found.append(
-                {"node": None, "input": None, "before": a.label(t), "after": b.label(u), "folded": False}
-            )
+            found.append({"node": None, "input": None, "before": a.label(t), "after": b.label(u), "folded": False})
     return found
 
 

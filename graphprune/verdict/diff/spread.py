@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterator
 
 from graphprune.verdict.diff.colours import Colours
 from graphprune.verdict.diff.flat import NOTHING, Flat
-from graphprune.verdict.diff.match import Pairs
+from graphprune.verdict.diff.pairs import Pairs
 
 _TIERS = 6
 SURE = 2

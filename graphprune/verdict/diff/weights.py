@@ -135,7 +135,8 @@ def _part(one: Values, other: Values) -> list[IntArray] | None:
     """For each axis the indices of a tensor that make another of it; None where nothing tells them."""
     for share in (0, 2, 1):  # a line through the first element, the middle, the last: until no value occurs twice
         origin = tuple(share * (n - 1) // 2 for n in other.shape)
-        lines = [other[(*origin[:k], slice(None), *origin[k + 1 :])] for k in range(other.ndim)]
+        places = [[*origin[:k], slice(None), *origin[k + 1 :]] for k in range(other.ndim)]
+        lines = [other[tuple(place)] for place in places]
         kept = [_indices(one, line, k) for k, line in enumerate(lines)]
         found = [own for own in kept if own is not None]
         if len(found) == other.ndim and np.array_equal(one[np.ix_(*found)], other):

@@ -61,9 +61,9 @@ def command(
 
 
 def print_diff(out: Console, data: dict[str, Any], verbose: bool = False) -> None:
-    """A diff in words; names stand whole, each at the head or the end of a line of its own."""
+    """A diff in words; names stand whole, at the head or the end of a line, without what would steer a terminal."""
     for line in lines(data, None if verbose else _ROWS):
-        out.print(Text(line), soft_wrap=True)
+        out.print(Text("".join(sign if sign.isprintable() else "?" for sign in line)), soft_wrap=True)
 
 
 def lines(data: dict[str, Any], most: int | None = None) -> list[str]:
@@ -188,6 +188,6 @@ def _told(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _short(value: Any, most: int = 60) -> str:
+def _short(value: Any, most: int = 32) -> str:
     text = " ".join(_told(value).split())
     return text if len(text) <= most else f"{text[:most]}..."

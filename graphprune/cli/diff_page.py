@@ -72,7 +72,7 @@ def _sections(data: dict[str, Any]) -> list[tuple[str, list[str], list[Iterable[
     operators = data["operators"]
     both = ["before", "after"]
     totals: list[Iterable[Any]] = [
-        (key, number(one[key]), number(other[key]), change(one[key], other[key]))
+        ("MACs" if key == "macs" else key, number(one[key]), number(other[key]), change(one[key], other[key]))
         for key in ("parameters", "macs", "bytes", "nodes")
         if one[key] is not None and other[key] is not None
     ]

@@ -3,7 +3,8 @@
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
 right, ``sparsify`` gives weights a pattern that sparse kernels read, ``distill`` trains what is left towards the
 original, ``apply`` replays a plan, ``sensitivity`` says how much each group can lose, ``sweep`` what several targets
-come to, ``validate`` whether the result checks, runs, agrees and builds, ``bench`` whether it is faster, and ``diff`` what changed.
+come to, ``validate`` whether the result checks, runs, agrees and builds, ``bench`` whether it is faster, and ``diff``
+what changed.
 ``run_recipe`` does what a file of passes says.
 What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """

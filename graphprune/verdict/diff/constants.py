@@ -41,9 +41,12 @@ def compare(pairs: Pairs) -> tuple[list[dict[str, Any]], dict[str, int]]:
                 continue
             counts[state] += 1
             stored = [constant.name in flat.model.stored] * 2
-            sides = (constant, None) if side == 0 else (None, constant)
             i, slot = flat.readers[tensor][0] if flat.readers[tensor] else (NOTHING, 0)
-            found.append(_entry(*sides, stored) | {"state": state} | _place(flat, i, slot))
+            found.append(
+                _entry(constant if side == 0 else None, constant if side else None, stored)
+                | {"state": state}
+                | _place(flat, i, slot)
+            )
     return found, dict(counts)
 
 

@@ -84,10 +84,9 @@ class Constant:
         if self._digest is None:
             value = np.ascontiguousarray(self.array)
             found = hashlib.blake2b(f"{self.tensor.data_type} {self.shape} ".encode(), digest_size=16)
-            data = (
-                repr(value.tolist()).encode() if value.dtype == object else memoryview(value.reshape(-1).view(np.uint8))
+            found.update(
+                repr(value.tolist()).encode() if value.dtype == object else value.reshape(-1).view(np.uint8).data
             )
-            found.update(data)
             self._digest = found.digest()
         return self._digest
 

@@ -137,6 +137,15 @@ def test_node_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(capsys, "graph", "a.onnx", *wishes)[0] == 2
 
 
+def test_a_constant_is_coloured_as_what_is_made_of_it() -> None:
+    model = chain(6, 32, 32, 5)
+    weight = model.graph.initializer.pop(2)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], "held", value=weight))
+    analysis = analyze(model)
+    (results,) = (own["results"] for own in explorer.node_data(cut(analysis, None), "groups").values())
+    assert results["held"]["value"] == analysis.groups[1].id == results["layer1/MatMul"]["value"]
+
+
 NAMELESS = """
     <ir_version: 8, opset_import: ["": 17]>
     g (float[4] x, bool c) => (float[4] y) {

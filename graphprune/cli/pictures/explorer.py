@@ -2,8 +2,8 @@
 
 The form is that of ``model_explorer.node_data_builder.ModelNodeData``: by graph, then by node, a value and a colour. A
 file is one overlay, since the viewer takes one of each graph from a file. Nodes are named as the adapter
-``model-explorer-onnx`` names them: those of the graph by name, constants as ``[value] NAME``; nodes in bodies are left
-out, as are constants that are no initializers.
+``model-explorer-onnx`` names them: those of the graph by name, initializers as ``[value] NAME``; nodes in bodies are
+left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 from onnx import GraphProto, NodeProto
 
-from graphprune.analysis import Analysis, Group
+from graphprune.analysis import Analysis, Group, blocks
 from graphprune.cli.pictures.cut import Cut
 from graphprune.errors import InputError
 from graphprune.model import Use, subgraphs
@@ -100,6 +100,18 @@ class _Overlay:
             if output and output in producer
         }
 
+    @cached_property
+    def constants(self) -> dict[str, list[Use]]:
+        """Constants of the file by their names in the viewer, with their uses; some are nodes of their own."""
+        graph = self.analysis.model.source.graph
+        names = {t.name: value_key(t.name) for t in graph.initializer}
+        names |= {node.output[0]: key for node, key in node_keys(graph) if node.op_type == "Constant"}
+        found: dict[str, list[Use]] = {}
+        for tensor in self.analysis.web.axis_of:
+            if isinstance(tensor, Use) and (name := self.analysis.root(tensor)) in names:
+                found.setdefault(names[name], []).append(tensor)
+        return found
+
     def groups(self) -> dict[str, Any]:
         """By node the group of what it makes."""
         numbers = {g.id: k for k, g in enumerate(self.analysis.groups)}
@@ -118,10 +130,10 @@ class _Overlay:
             shares = [s for o in self.analysis.model.nodes[node].output if (s := self._share(o)) is not None]
             if shares or node in gone:
                 found[key] = {"value": 100.0 if node in gone else max(shares)}
-        for name, uses in _uses(self.analysis).items():
+        for key, uses in self.constants.items():
             kept = [s for use in uses if (s := self._share(use)) is not None]
             if kept:
-                found[value_key(name)] = {"value": min(kept)}
+                found[key] = {"value": min(kept)}
         return found
 
     def drops(self, study: dict[str, Any]) -> dict[str, Any]:
@@ -147,10 +159,11 @@ class _Overlay:
             found = self._of(owners, self.analysis.model.nodes[node].output)
             if found:
                 yield key, found
-        for name, uses in _uses(self.analysis).items():
+        for key, uses in self.constants.items():
             found = self._of(owners, uses)
-            if found:
-                yield value_key(name), found
+            made = {g.id for use in uses for g in self._of(owners, self.analysis.model.nodes[use.node].output)}
+            if found:  # first what the reader makes of it: the outputs of a weight come before what it sums over
+                yield key, sorted(found, key=lambda g: g.id not in made)
 
     def _of(self, owners: dict[int, list[Group]], tensors: Iterable[str | Use]) -> list[Group]:
         net = self.analysis.web
@@ -172,20 +185,8 @@ class _Overlay:
         return round(100 * (1 - left / max(prod(net.shapes[tensor]), 1)), 2)
 
 
-def _uses(analysis: Analysis) -> dict[str, list[Use]]:
-    """Initializers of the file, with their uses."""
-    known = {t.name for t in analysis.model.source.graph.initializer}
-    found: dict[str, list[Use]] = {}
-    for tensor in analysis.web.axis_of:
-        if isinstance(tensor, Use) and (name := analysis.root(tensor)) in known:
-            found.setdefault(name, []).append(tensor)
-    return found
-
-
 def _within(analysis: Analysis, pairs: list[tuple[str, str]]) -> set[int]:
     """Nodes of the blocks that go."""
-    from graphprune.analysis import blocks
-
     gone = set(pairs)
     found = blocks.find_blocks(analysis).blocks if gone else []
     return {n for block in found if block.pair in gone for n in block.nodes}

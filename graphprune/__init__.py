@@ -3,7 +3,8 @@
 ``analyze`` finds what can be removed from a model, ``prune`` removes it and proves that the removal was structurally
 right, ``sparsify`` gives weights a pattern that sparse kernels read, ``distill`` trains what is left towards the
 original, ``apply`` replays a plan, ``sensitivity`` says how much each group can lose, ``sweep`` what several targets
-come to, ``validate`` whether the result checks, runs, agrees and builds, and ``bench`` whether it is faster.
+come to, ``validate`` whether the result checks, runs, agrees and builds, ``bench`` whether it is faster, and ``diff``
+what changed.
 ``run_recipe`` does what a file of passes says.
 What passes do is logged at ``INFO`` and ``DEBUG`` by the logger ``graphprune``; nothing is printed.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphprune.passes.vocabulary.vocabulary import Vocabulary
     from graphprune.rewrite.plan import Plan
     from graphprune.verdict.checks import Checks, Verdict
+    from graphprune.verdict.diff import Diff, diff
     from graphprune.verdict.timing import Bench, bench
     from graphprune.verdict.verdict import validate
 
@@ -48,6 +50,7 @@ _HOMES = {
     "passes.study.sweep": ("sweep",),
     "passes.vocabulary.vocabulary": ("Vocabulary",),
     "rewrite.plan": ("Plan",),
+    "verdict.diff": ("Diff", "diff"),
     "verdict.timing": ("Bench", "bench"),
     "verdict.verdict": ("validate",),
 }
@@ -58,6 +61,7 @@ __all__ = [
     "BackendError",
     "Bench",
     "Checks",
+    "Diff",
     "GraphpruneError",
     "Group",
     "InputError",
@@ -76,6 +80,7 @@ __all__ = [
     "analyze",
     "apply",
     "bench",
+    "diff",
     "distill",
     "prune",
     "run_recipe",

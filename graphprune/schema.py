@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "backends": "graphprune.passes.choose",
     "bench": "graphprune.verdict",
+    "diff": "graphprune.verdict.diff",
     "plan": "graphprune.rewrite",
     "profile": "graphprune.verdict.latency",
     "recipe": "graphprune.passes",

@@ -9,9 +9,10 @@ from math import prod
 from onnx import ModelProto, TensorProto, helper
 
 from graphprune.analysis import Analysis
+from graphprune.analysis.web import Web
 from graphprune.model import Model, Source, files, subgraphs
 
-_WEIGHT_TYPES = {
+WEIGHT_TYPES = {
     TensorProto.FLOAT,
     TensorProto.FLOAT16,
     TensorProto.BFLOAT16,
@@ -23,6 +24,7 @@ _WEIGHT_TYPES = {
     TensorProto.FLOAT8E4M3FN,
     TensorProto.FLOAT8E5M2,
 }
+"""Types of constants whose elements are parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def parameters(model: Model) -> int:
 
 def elements(source: Source) -> int:
     """Elements of a constant that count as parameters: none for shapes."""
-    return prod(source.shape) if source.dtype in _WEIGHT_TYPES else 0
+    return prod(source.shape) if source.dtype in WEIGHT_TYPES else 0
 
 
 def stored_bytes(source: Source) -> float:
@@ -70,7 +72,11 @@ def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:
         analysis: the analysis.
         sizes: sizes of all vertices of the web, in place of the original ones.
     """
-    net = analysis.web
+    return counted(analysis.web, sizes)
+
+
+def counted(net: Web, sizes: Sequence[int] | None = None) -> int:
+    """The same of a web alone, which takes no analysis."""
     chosen = net.sizes if sizes is None else sizes
     total = 0
     for node, relation in enumerate(net.relations):

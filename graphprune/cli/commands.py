@@ -13,8 +13,10 @@ from graphprune.cli.boundary import past_click
 _COMMANDS = {
     "apply": "Redo a plan on a model.",
     "bench": "Time models beside each other.",
+    "diff": "Say what changed from one model to another.",
     "distill": "Train what is left towards the original.",
     "explain": "Say what hangs together, and why something stays.",
+    "graph": "Draw a model, a group or a block; data for Model Explorer.",
     "init": "Write a recipe to start from.",
     "inspect": "List what can be pruned, what cannot, and why.",
     "ops": "List every operator with its rule.",

@@ -26,10 +26,11 @@ _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 def canonicalize(model: Model) -> Model:
     """The model in canonical form; tensors are shared with it, not copied."""
-    return _split(_flatten(assemble(_inline(model))))
+    return _split(_flatten(assemble(inline(model))))
 
 
-def _inline(model: Model) -> Model:
+def inline(model: Model) -> Model:
+    """The model with functions of its own laid open where they are called; itself where it calls none."""
     called = {(n.domain, n.op_type) for n in model.graph.node}
     if not any((f.domain, f.name) in called for f in model.proto.functions):
         return model

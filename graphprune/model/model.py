@@ -172,7 +172,7 @@ class Model:
             if node.domain not in ("", "ai.onnx") or subgraphs_in(node):
                 continue
             if node.op_type == "Constant":
-                tensor = _constant_tensor(node)
+                tensor = constant_tensor(node)
                 if tensor is not None:
                     found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
             elif node.op_type == "ConstantOfShape" and node.input[0] in found:
@@ -209,7 +209,7 @@ class Model:
         assert source.node is not None
         node = self.nodes[source.node]
         if source.kind == "constant":
-            tensor = _constant_tensor(node)
+            tensor = constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
         return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
@@ -378,7 +378,8 @@ def _fill(node: NodeProto) -> TensorProto:
     return numpy_helper.from_array(np.zeros(1, np.float32))
 
 
-def _constant_tensor(node: NodeProto) -> TensorProto | None:
+def constant_tensor(node: NodeProto) -> TensorProto | None:
+    """What a Constant node holds, None where that is no numbers; its elements may lie outside (``tensor_array``)."""
     for attribute in node.attribute:
         if attribute.name == "value":
             return attribute.t

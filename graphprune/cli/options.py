@@ -97,11 +97,13 @@ def output_options(function: F) -> F:
     """``--json``, ``-v``, ``-q``; the command is one run, whose files appear together (see ``model.paths``)."""
 
     @functools.wraps(function)
-    def within(*arguments: Any, json_to: str | None, **others: Any) -> Any:
+    def within(*arguments: Any, json_to: str | None, force: bool = True, **others: Any) -> Any:
         if json_to is not None and paths.descriptor(json_to) == 1:
             json_to = "-"
         with paths.run():
             paths.writes("the JSON", None if json_to == "-" else json_to)
+            if not force:  # of those commands that take it; behind the JSON, which is written over
+                paths.keep()
             return function(*arguments, json_to=json_to, **others)
 
     for option in (

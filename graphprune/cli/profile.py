@@ -11,6 +11,7 @@ from rich.text import Text
 
 from graphprune.cli.options import model_argument, output_options, shape_options, show
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.model import files, load, paths
 from graphprune.relation import Shape
@@ -38,6 +39,7 @@ _SHOWN = 15
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Keep finished parts there; go on from it."
 )
 @shape_options
+@force_option
 @output_options
 def command(
     model: Path,
@@ -62,8 +64,8 @@ def command(
     FOLDER/time_layers.py FOLDER' times it there, and --results FOLDER -o TABLE.json makes the table of it.
     """
     _check(output, tasks, results, resume, device, provider)
-    paths.writes("the table", output)
     paths.reads("the model", model)
+    paths.writes("the table", output)
     chosen = latency.DEVICES[device or "cpu"] if provider is None else provider
     how = latency.How(chosen, threads, rounds, _levels(levels), allow_io)
     if tasks is not None:

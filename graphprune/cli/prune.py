@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from graphprune.cli import report
 from graphprune.cli.blocks import block_options
+from graphprune.cli.moderate import moderately, print_next
 from graphprune.cli.options import (
     distill_option,
     model_argument,
@@ -24,6 +26,7 @@ from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
+from graphprune.cli.writing import result_options
 from graphprune.errors import TargetError
 from graphprune.model import paths
 from graphprune.passes import recipes
@@ -41,7 +44,7 @@ from graphprune.verdict.checks import Checks
 
 @click.command("prune")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
+@result_options("pruned", also=("plan", "packed", "saved"))
 @wish_options
 @reshaping_options
 @target_options
@@ -97,13 +100,12 @@ def command(
 ) -> None:
     """Remove the least important channels, heads, features and blocks of MODEL, and prove that it was done right.
 
-    Without -o nothing is written: the result is proven and reported only.
+    Where nothing says how much is to go, little goes. The result is MODEL.pruned.onnx beside MODEL if -o names no
+    other, with its plan.
     """
-    if not (wish.asks or meet or blocks or wish.reshapes):
-        raise click.UsageError(
-            "nothing is asked for: give --target, --ratio, --blocks, --remove-block, --low-rank, --vocabulary or "
-            "--keep-tokens"
-        )
+    asked = bool(wish.asks or meet or blocks or wish.reshapes)
+    if not asked:
+        meet, calibration = moderately(calibration)
     if pattern is None and (method or permute):
         raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
@@ -121,8 +123,14 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
-    if result.met is not None and result.met.missed:
+
+    def printed(out: Console) -> None:
+        print_result(out, result, verbose)
+        if not asked:
+            print_next(out, result, model, str(calibration), input_shapes)
+
+    show(report.result_data(result), json_to, quiet, printed)
+    if asked and result.met is not None and result.met.missed:
         raise TargetError(
             f"{result.met.missed}; {'what comes nearest was written' if output else 'nothing was written'}"
         )

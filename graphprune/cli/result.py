@@ -63,7 +63,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
     out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
-    out.print(Text(f"written: {result.output}" if result.output else "nothing written (no -o)"))
+    out.print(Text(f"written: {result.output}" if result.output else "nothing written (--dry-run)"))
 
 
 def _print_untouched(out: Console, result: Result, verbose: bool) -> None:

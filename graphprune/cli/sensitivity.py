@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
 from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.passes.study.curves import SORTS, STEPS, Curve, Sensitivity, blocks
 from graphprune.passes.study.sensitivity import LEVELS, sensitivity
@@ -47,6 +48,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.option("--sort", type=click.Choice(SORTS), default=SORTS[0], show_default=True, help="Drop per MAC saved first.")
 @shape_options
 @seed_option
+@force_option
 @output_options
 def command(
     model: Path,

@@ -19,6 +19,7 @@ from graphprune.cli.options import (
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import result_options
 from graphprune.model import paths
 from graphprune.passes import recipes
 from graphprune.passes.fit.compensation import COMPENSATIONS
@@ -37,7 +38,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 
 @click.command("sparsify")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The sparse model; its plan lands beside it.")
+@result_options("sparse", also=("plan", "packed", "saved"))
 @click.option("--pattern", default="2:4", show_default=True, metavar="N:M|1xW|unstructured", help="What stays.")
 @click.option("--amount", type=float, help="Share of weights that go, for --pattern 1xW and unstructured.")
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds; each fits what stays.")
@@ -98,7 +99,7 @@ def command(
 ) -> None:
     """Give the weights of MODEL an N:M pattern that sparse kernels read, and keep what matters.
 
-    Without -o nothing is written but what --packed asks for: the result is reported only.
+    The result is MODEL.sparse.onnx beside MODEL if -o names no other, with its plan.
     """
     scope = Scope(include, exclude, also)
     recipe = recipes.pruning(

@@ -24,6 +24,7 @@ from graphprune.cli.options import (
 from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError, TargetError
 from graphprune.passes.recipes import Wish
 from graphprune.passes.state import Job
@@ -70,6 +71,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Keep the models, with their plans.")
 @shape_options
 @seed_option
+@force_option
 @output_options
 def command(
     model: Path,

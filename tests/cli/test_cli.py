@@ -49,8 +49,9 @@ def test_prune_prints_what_it_did(folder: Path, capsys: pytest.CaptureFixture[st
     assert sorted(p.name for p in folder.iterdir()) == ["m.onnx", "out.onnx", "out.plan.json"]
 
 
-def test_prune_without_output_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--json")
+def test_a_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ("-o", "o.onnx", "--plan", "p.json", "--save-recipe", "r.toml")
+    status, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", *named, "--dry-run", "--json")
     assert status == 0 and json.loads(out)["proof"]["worst"] < 1e-4
     assert [p.name for p in folder.iterdir()] == ["m.onnx"]
 
@@ -96,7 +97,7 @@ def test_explain_says_why_something_stays(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_a_plain_proof_only_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--no-proof")
+    _, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--no-proof", "--dry-run")
     assert "proof: not asked for" in out
 
 
@@ -160,7 +161,6 @@ BAD = {
         "--ratio nan is out of range",
     ),
     "word for a ratio": (chain().SerializeToString(), ["--ratio", "much"], "much"),
-    "no ratio": (chain().SerializeToString(), [], "--ratio"),
     "nothing prunable": (unprunable().SerializeToString(), ["--ratio", "0.3"], "nothing is prunable"),
     "only statistical": (statistical_only().SerializeToString(), ["--ratio", "0.3"], "statistical"),
     "too small a ratio": (chain().SerializeToString(), ["--ratio", "0.01"], "the smallest that does is 0.125"),

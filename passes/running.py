@@ -98,6 +98,7 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
         paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
     files.declare(model, outputs.model, outputs.plan)  # behind all that is read: that is said first
     paths.writes("the packed weights", outputs.packed)
-    for kind in (kind for one in recipe.passes for kind in one.leaves if outputs.model is not None):
-        paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
+    if outputs.model is not None:
+        for kind in (kind for one in recipe.passes for kind in one.leaves):
+            paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
     return sources

@@ -58,9 +58,10 @@ def run_all(
         paths.writes("the output", place)
         paths.writes("the plan", files.plan_place(place))
     found = []
-    for model, place in zip(models, places or [None] * len(models), strict=True):
+    results: Sequence[Path | None] = places or [None] * len(models)
+    for model, output in zip(models, results, strict=True):
         try:
-            result = run_recipe(recipe, model, place, input_shapes=input_shapes, resume=resume, progress=progress)
+            result = run_recipe(recipe, model, output, input_shapes=input_shapes, resume=resume, progress=progress)
         except GraphpruneError as error:
             found.append(Outcome(model, None, str(error), error.exit_status))
         else:

@@ -24,7 +24,8 @@ def module_data(analysis: Analysis, name: str) -> dict[str, Any]:
     own = blocks.find_blocks(analysis).blocks
     found, nodes = inside(analysis, own, name), range(len(analysis.model.nodes))
     if not found:
-        known = [one.id for one in (*analysis.groups, *analysis.fixed, *own)]
+        known = [group.id for group in (*analysis.groups, *analysis.fixed)]
+        known += [block.id for block in own]
         known += [node_name(analysis.model, k) for k in nodes]
         hint = naming.near(name, known, 3, "; 'graphprune inspect' lists the groups")
         raise InputError(f"{analysis.model.name}: no node, tensor, group or module is called {name!r}{hint}")

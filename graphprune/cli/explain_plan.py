@@ -135,9 +135,9 @@ def _in_module(read: Plan, made: list[Choices], analysis: Analysis | None, name:
     for one in (one for own in made for one in own.groups):
         weights = [weight.rpartition(":")[0] for own in one.weights.values() for weight in own]
         names.setdefault(one.id, {one.id}).update(one.weights, weights)
-    for group in analysis.fixed if analysis is not None else ():
-        if not report.local(analysis, group):
-            names[group.id] = set(group_names(analysis, group))
+    if analysis is not None:
+        fixed = (group for group in analysis.fixed if not report.local(analysis, group))
+        names |= {group.id: set(group_names(analysis, group)) for group in fixed}
     return [id for id, own in names.items() if naming.meets(own, [name])]
 
 

@@ -27,9 +27,7 @@ _ROWS = 40
 @click.option(
     "--sort",
     type=click.Choice(list(overview.SORTS)),
-    default="macs",
-    show_default=True,
-    help="Order of groups and blocks.",
+    help="Order of groups and blocks: macs in the summary, else that of the graph, if not given.",
 )
 @click.option(
     "--filter",
@@ -52,7 +50,7 @@ _ROWS = 40
 def command(
     model: Path,
     everything: bool,
-    sort: str,
+    sort: str | None,
     wanted: tuple[str, ...],
     allow_io: bool,
     sparsity: str | None,
@@ -74,7 +72,7 @@ def command(
         return
     with watched(quiet, "analyze"):
         analysis = analyze(model, input_shapes, allow_io=allow_io)
-        data = overview.ordered(report.inspection(analysis, allow_io), sort)
+        data = overview.ordered(report.inspection(analysis, allow_io), sort or "graph")
         if wanted:
             data = overview.narrowed(analysis, data, wanted)
     every = everything or verbose or bool(wanted)
@@ -82,7 +80,9 @@ def command(
         data,
         json_to,
         quiet,
-        lambda out: overview.print_all(out, data, verbose) if every else overview.print_summary(out, data),
+        lambda out: (
+            overview.print_all(out, data, verbose) if every else overview.print_summary(out, data, sort or "macs")
+        ),
     )
 
 

@@ -65,7 +65,14 @@ def _commands(result: Result, model: Path, calibration: str, shapes: Mapping[str
             _line("prune", model, "--calibration", "inputs.npz", *sizes, *again),
         )
     else:
-        deeper = ["--target", "macs=0.5", "--distill", "5m", "-o", model.with_name(f"{model.stem}.half.onnx")]
+        deeper: list[str | Path] = [
+            "--target",
+            "macs=0.5",
+            "--distill",
+            "5m",
+            "-o",
+            model.with_name(f"{model.stem}.half.onnx"),
+        ]
         yield (
             "half of it, trained towards the original",
             _line("prune", model, "--calibration", calibration, *deeper, *sizes),

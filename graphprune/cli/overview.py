@@ -24,7 +24,7 @@ SORTS: Mapping[str, Callable[[Data], Any]] = {
     "graph": lambda one: 0,
 }
 """Orders of groups and blocks; ``graph`` is that in which the model has them."""
-_BIGGEST, _FOLDED = 8, 5
+_BIGGEST, _FOLDED = 8, 4
 """Groups in the summary: where each takes one line, and where two."""
 _WHY = 2
 _OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
@@ -58,10 +58,10 @@ def ordered(data: Data, sort: str) -> Data:
     return {**data, **{what: sorted(data[what], key=SORTS[sort]) for what in ("groups", "fixed", "blocks")}}
 
 
-def print_summary(out: Console, data: Data) -> None:
+def print_summary(out: Console, data: Data, sort: str) -> None:
     """What is prunable, how much of the model that is, what stays and why, and the biggest groups."""
     print_head(out, data)
-    groups, fixed = data["groups"], data["fixed"]
+    groups, fixed = ordered(data, sort)["groups"], data["fixed"]
     statistical = sum(group["statistical"] for group in groups)
     text = f"prunable: {_count(len(groups), 'group')}"
     if statistical:

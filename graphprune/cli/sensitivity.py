@@ -42,8 +42,8 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     help="Shares of the classes of each set of groups that go.",
 )
 @click.option("--criterion", metavar="NAME", help="By what classes are ranked, as of prune; obs if not given.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only these groups, as of prune; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these groups, as of prune; repeatable.")
 @click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over.")
 @click.option("--sort", type=click.Choice(SORTS), default=SORTS[0], show_default=True, help="Drop per MAC saved first.")
 @shape_options

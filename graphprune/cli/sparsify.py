@@ -52,8 +52,10 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
-@click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes or weights; repeatable.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="These nodes, weights or modules and no others; repeatable."
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes, weights or modules; repeatable.")
 @click.option("--also", multiple=True, metavar="GLOB", help="Also these, whatever speaks against them; repeatable.")
 @click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Also without their zeros.")

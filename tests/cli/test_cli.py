@@ -1,16 +1,21 @@
 """The command line as a user meets it: what it prints, where, and its exit status."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import click
 import onnx
 import pytest
 from onnx import helper
 
 import graphprune
 import models
+from graphprune.cli import commands, helping
 from models.small import Net, attention, chain, residual
 from tests.helpers import bare
 from tests.helpers import command as run
@@ -223,12 +228,30 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_is_in_the_help_and_starts() -> None:
-    from importlib import import_module
-
-    from graphprune.cli import commands
-
     folder = Path(commands.__file__).parent
     made = {p.stem for p in folder.glob("*.py") if "@click.command" in p.read_text()}
     assert {name.replace("-", "_") for name in commands._COMMANDS} == made
     for name in commands._COMMANDS:
         assert import_module(f"graphprune.cli.{name.replace('-', '_')}").command.name == name
+    assert sorted(name for names in commands._SECTIONS.values() for name in names) == sorted(commands._COMMANDS)
+    assert helping.EXAMPLES.keys() == commands._COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", commands._COMMANDS)
+def test_every_option_has_a_group_and_every_example_is_one(name: str) -> None:
+    command = commands.cli.get_command(click.Context(commands.cli), name)
+    assert command is not None
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert [p.name for p in options if helping.title_of(name, str(p.name)) is None] == []
+    program, given, *words = shlex.split(helping.EXAMPLES[name])
+    assert (program, given) == ("graphprune", name)
+    command.make_context(name, words)  # parses
+
+
+def test_completion_knows_commands_and_options() -> None:
+    for words, wanted in (("graphprune spar", "sparsify"), ("graphprune prune --dry", "--dry-run")):
+        asked = {"_GRAPHPRUNE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(
+            [sys.executable, "-m", "graphprune"], env={**os.environ, **asked}, capture_output=True, text=True
+        )
+        assert done.stdout == f"plain,{wanted}\n"

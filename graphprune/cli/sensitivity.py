@@ -123,7 +123,7 @@ def _print_curves(out: Console, found: Sensitivity, curves: list[Curve]) -> None
         by_level = {point.level: point for point in curve.points}
         last = curve.points[-1] if curve.points else None
         price = found.price(curve)
-        row = [
+        row: list[str | Text] = [
             curve.groups[0],
             f"+{len(curve.groups) - 1}" if len(curve.groups) > 1 else "",
             curve.kind,

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from models.small import residual
+from tests.helpers import drained
 
 
 @pytest.mark.parametrize(("asked", "escapes"), [({}, True), ({"NO_COLOR": "1"}, False)])
@@ -22,18 +23,8 @@ def test_escapes_on_a_terminal(asked: dict[str, str], escapes: bool, tmp_path: P
     words = [sys.executable, "-m", "graphprune", "inspect", "m.onnx", "--all"]
     subprocess.run(words, cwd=tmp_path, stdout=slave, stderr=slave, env=env | {"TERM": "xterm"} | asked, check=True)
     os.close(slave)
-    shown = b""
-    while chunk := _read(master):
-        shown += chunk
-    os.close(master)
+    shown = drained(master)
     assert b"prunable groups" in shown and (b"\x1b" in shown) is escapes
-
-
-def _read(master: int) -> bytes:
-    try:
-        return os.read(master, 65536)
-    except OSError:  # how Linux says that the other end is closed
-        return b""
 
 
 def test_none_in_a_pipe(tmp_path: Path) -> None:

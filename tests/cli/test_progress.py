@@ -25,6 +25,7 @@ from graphprune.rewrite.plan import Plan
 from graphprune.verdict import verdict
 from models.small import attention, chain, residual
 from tests.helpers import command as run
+from tests.helpers import drained
 
 
 def test_phases_follow_each_other_as_planned() -> None:
@@ -153,6 +154,5 @@ def test_a_terminal_has_a_bar(tmp_path: Path) -> None:
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=other, env={**os.environ, "TERM": "xterm"}
     )
     os.close(other)
-    shown = os.read(own, 1 << 16).decode()
-    os.close(own)
+    shown = drained(own).decode()
     assert done.returncode == 0 and "(phase 6 of 6)" in shown and b"phase" not in done.stdout

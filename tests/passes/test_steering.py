@@ -58,6 +58,9 @@ def pruned(steering: Steering | None = None, ratio: float = 0.5, **options: Any)
         (Steering(before=["/body/1/MatMul"]), None),  # all groups end in it or behind it
         (Steering(before=["/head/2/MatMul"]), [20, 40, 40, 40, 5]),
         (Steering(after=["/body/0/MatMul"]), [40, 20, 20, 20, 5]),
+        (Steering(before=["/head"]), [20, 40, 40, 40, 5]),  # modules
+        (Steering(after=["body"]), [40, 40, 20, 20, 5]),
+        (Steering(ratios={"body": 0.25}), [30, 30, 20, 20, 5]),
         (Steering(after=["/body/0/MatMul"], before=["/head/3/MatMul"]), [40, 20, 40, 40, 5]),
     ],
 )
@@ -67,6 +70,14 @@ def test_what_is_left(steering: Steering, expected: list[int] | None) -> None:
             pruned(steering)
     else:
         assert pruned(steering) == expected
+
+
+def test_what_is_left_out_may_be_a_module() -> None:
+    assert pruned(exclude=["/head/3"]) == [20, 20, 40, 40, 5] and pruned(include=["head.3"]) == [40, 40, 20, 20, 5]
+    with pytest.raises(
+        InputError, match=r"'/hea' matches no group, and no node or weight of one; did you mean '/head'"
+    ):
+        pruned(exclude=["/hea"])
 
 
 def test_reasons() -> None:

@@ -24,6 +24,7 @@ from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
+from graphprune.cli.thinning import pattern_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
 from graphprune.cli.writing import result_options
@@ -35,7 +36,6 @@ from graphprune.passes.depth.depth import Request
 from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
@@ -52,10 +52,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
-@click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
-@click.option("--method", type=click.Choice([AUTO, *METHODS]), help="For --pattern, as of sparsify.")
-@click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
-@click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")
+@pattern_options
 @click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Sparse weights, packed.")
 @click.option("--allow-io", is_flag=True, help="Also what shrinks inputs and outputs that carry a state (caches).")
@@ -77,10 +74,7 @@ def command(
     calibration: str | None,
     compensate: str | None,
     no_compensate: bool,
-    pattern: str | None,
-    method: str | None,
-    permute: bool,
-    amount: float | None,
+    sparsity: sparse.Request | None,
     store: str,
     packed: Path | None,
     allow_io: bool,
@@ -106,14 +100,12 @@ def command(
     asked = bool(wish.asks or meet or blocks or wish.reshapes)
     if not asked:
         meet, calibration = moderately(calibration)
-    if pattern is None and (method or permute):
-        raise click.UsageError("--method and --permute go with --pattern")
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     recipe = recipes.pruning(
         replace(wish, target=meet and replace(meet, blocks=blocks is not None)),
         job,
         blocks,
-        None if pattern is None else sparse.Request(pattern, method, permute, amount),
+        sparsity,
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
         store,

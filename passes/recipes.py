@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from glob import escape
 from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.model.naming import exactly
 from graphprune.passes import budget
 from graphprune.passes.aim.meet import Meet
 from graphprune.passes.basis.again import ReplayBases
@@ -214,14 +214,14 @@ def replaying(plan: Plan, source: str | os.PathLike[str] | Plan, job: Job) -> Re
     if plan.blocks:
         passes.append(RemoveBlocks())
     if "centred" in plan.bases:
-        passes.append(Centre([escape(id) for id in plan.bases["centred"]]))
+        passes.append(Centre([exactly(id) for id in plan.bases["centred"]]))
     if "rotated" in plan.bases:
-        passes.append(ReplayBases([escape(id) for id in plan.bases["rotated"]]))
+        passes.append(ReplayBases([exactly(id) for id in plan.bases["rotated"]]))
     if plan.groups:
         passes += [ReplayGroups(), Cut(), SameSlices(), FoldConstants()]
     if plan.sparsity and all(replay.masks_again(e) for e in plan.sparsity):
         replay.check_sparsity(plan)
-        entry, names = plan.sparsity[0], [escape(e["name"]) for e in plan.sparsity]
+        entry, names = plan.sparsity[0], [exactly(e["name"]) for e in plan.sparsity]
         again = Sparsify(entry["pattern"], "magnitude", amount=entry.get("amount"), include=names)
         again.request.resolved(calibrated=False)
         passes.append(again)

@@ -90,15 +90,15 @@ def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[S
         if not any(getattr(one, "packs", False) for one in recipe.passes):
             raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
         packing.check_place(Path(outputs.packed))
-    files.declare(model, outputs.model, outputs.plan)
-    paths.writes("the packed weights", outputs.packed)
     for one in recipe.passes:
         one.declares()
-        for kind in one.leaves:
-            if outputs.model is not None:
-                paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
     given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
     sources = [source for source in given if source is not None and source != synthetic.NAME]
     for source in sources:
         paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
+    files.declare(model, outputs.model, outputs.plan)  # behind all that is read: that is said first
+    paths.writes("the packed weights", outputs.packed)
+    if outputs.model is not None:
+        for kind in (kind for one in recipe.passes for kind in one.leaves):
+            paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
     return sources

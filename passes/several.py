@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphprune.errors import GraphpruneError, InputError
+from graphprune.model import files, paths
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Result
 from graphprune.passes.running import run_recipe
@@ -34,7 +35,7 @@ class Outcome:
 def run_all(
     recipe: Recipe,
     models: Sequence[Path],
-    output: Path | None = None,
+    places: Sequence[Path] | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
     progress: Progress | None = None,
     resume: Path | None = None,
@@ -44,19 +45,23 @@ def run_all(
     Args:
         recipe: the recipe.
         models: files.
-        output: of one model the file of its result; of several a folder, where each keeps its name.
+        places: where each result goes; None writes nothing.
         input_shapes: sizes for inputs, beside those of the recipe.
         progress: is told of every phase and of its steps.
         resume: a folder where finished parts are kept, as for :func:`graphprune.prune`.
 
     Raises:
-        InputError: several models have one name, or the output is no folder.
+        InputError: a place cannot be written to, or what is there is to stay (see ``graphprune.model.paths``).
     """
-    places = _places(models, output)
+    for model, place in zip(models, places or (), strict=places is not None):
+        paths.reads("the model", model)
+        paths.writes("the output", place)
+        paths.writes("the plan", files.plan_place(place))
     found = []
-    for model, place in zip(models, places, strict=True):
+    results: Sequence[Path | None] = places or [None] * len(models)
+    for model, output in zip(models, results, strict=True):
         try:
-            result = run_recipe(recipe, model, place, input_shapes=input_shapes, resume=resume, progress=progress)
+            result = run_recipe(recipe, model, output, input_shapes=input_shapes, resume=resume, progress=progress)
         except GraphpruneError as error:
             found.append(Outcome(model, None, str(error), error.exit_status))
         else:
@@ -64,10 +69,16 @@ def run_all(
     return found
 
 
-def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path | None]:
-    """Where each result goes."""
-    if output is None:
-        return [None] * len(models)
+def places(models: Sequence[Path], output: Path) -> Sequence[Path]:
+    """Where each result goes.
+
+    Args:
+        models: files.
+        output: of one model the file of its result; of several a folder, which is made, where each keeps its name.
+
+    Raises:
+        InputError: several models have one name, or the output is no folder.
+    """
     if len(models) == 1 and not output.is_dir():
         return [output]
     if output.exists() and not output.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,17 @@ def json_of(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str | Pa
     status, _, error = command(capsys, *arguments, "--json", path)
     assert status == 0, error
     return path.read_bytes()
+
+
+def drained(terminal: int) -> bytes:
+    """All that was written to a pseudo terminal whose other end is closed; closes it."""
+    found = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 1 << 16)
+        except OSError:  # how Linux says that nothing more comes
+            chunk = b""
+        if not chunk:
+            os.close(terminal)
+            return found
+        found += chunk

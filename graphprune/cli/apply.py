@@ -10,6 +10,7 @@ from graphprune.cli import report
 from graphprune.cli.options import output_options, proof_options, shape_options, show
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import result_options
 from graphprune.passes.jobs import apply
 from graphprune.relation import Shape
 
@@ -17,7 +18,7 @@ from graphprune.relation import Shape
 @click.command("apply")
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
+@result_options("pruned")
 @click.option(
     "--original",
     type=click.Path(path_type=Path),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
@@ -68,18 +68,18 @@ def _print(out: Console, found: Bench) -> None:
     sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in found.shapes.items())
     threads = f"{found.threads} threads" if found.threads else "the runtime's threads"
     out.print(Text(f"{found.rounds} rounds at {sizes}, {found.provider}, {threads}"))
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "median ms", "quartiles", "times as fast", f"{100 * CONFIDENCE:.0f} % interval", "memory"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+    columns = ("median ms", "quartiles", "times as fast", f"{100 * CONFIDENCE:.0f} % interval", "memory")
+    rows = []
     ratios = {id(t): r for t, r in zip(found.timings[1:], found.ratios, strict=True)}
     for timing in found.timings:
         ratio = ratios.get(id(timing))
-        table.add_row(
+        row = [
             timing.model,
             f"{1e3 * timing.median:.2f}",
             f"{1e3 * timing.low:.2f} to {1e3 * timing.high:.2f}",
             f"{ratio.speedup:.2f}" if ratio else "",
             f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else "",
             "" if timing.peak_bytes is None else f"{number(timing.peak_bytes)}B",
-        )
-    out.print(table)
+        ]
+        rows.append(row)
+    listing(out, "model", [*map(Column, columns)], rows)

@@ -29,7 +29,9 @@ def block_options(function: F) -> F:
         click.option(
             "--block-score", type=click.Choice(SCORES), default=SCORES[0], show_default=True, help="Of --blocks."
         ),
-        click.option("--remove-block", multiple=True, metavar="ID", help="Which (or to choose from): id or glob."),
+        click.option(
+            "--remove-block", multiple=True, metavar="ID", help="Which (or to choose from): id, module or glob."
+        ),
         click.option("--blocks", type=int, help="How many whole blocks go, the least important first."),
     ):
         gathered = option(gathered)

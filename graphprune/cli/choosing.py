@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import number
+from graphprune.cli.tables import Column, listing
 from graphprune.passes.choose.choices import Choice, Choices
 from graphprune.passes.choose.ratio import Cause
 
@@ -47,20 +47,21 @@ def print_choices(out: Console, choices: Sequence[Choices]) -> None:
     for made in choices:
         weighed = made.worth is not None or any(one.error is not None for one in made.groups)
         out.print(Text(_heading(made, len(choices) > 1)))
-        table = Table(box=None, pad_edge=False)
-        table.add_column("group", overflow="fold")
-        for name in ("classes", "went", *(("lost",) if weighed else ("last", "first")), "saved %"):
-            table.add_column(name, justify="right", no_wrap=True)
-        if weighed:
-            table.add_column("lost per %", justify="right", no_wrap=True)
-        table.add_column("stopped by", no_wrap=True)
+        names = [
+            "classes",
+            "went",
+            *(("lost",) if weighed else ("last", "first")),
+            "saved %",
+            *["lost per %"] * weighed,
+        ]
+        rows = []
         for one in made.groups:
             saved = "" if one.saved is None else f"{100 * one.saved:.2f}"
             scores = (one.error,) if weighed else (one.last, one.first)
             each = [_few(one.per_percent)] if weighed else []
             row = [str(one.size), str(one.removed), *map(_few, scores), saved, *each, _SHORT[one.cause]]
-            table.add_row(Text(one.id), *row)
-        out.print(table)
+            rows.append([one.id, *row])
+        listing(out, "group", (*map(Column, names), Column("stopped by", text=True)), rows)
 
 
 def _heading(made: Choices, several: bool) -> str:

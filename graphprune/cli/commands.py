@@ -9,6 +9,7 @@ import click
 
 from graphprune import __version__
 from graphprune.cli.boundary import past_click
+from graphprune.cli.helping import grouped
 
 _COMMANDS = {
     "apply": "Redo a plan on a model.",
@@ -18,7 +19,7 @@ _COMMANDS = {
     "explain": "Say what hangs together, and why something stays.",
     "graph": "Draw a model, a group or a block; data for Model Explorer.",
     "init": "Write a recipe to start from.",
-    "inspect": "List what can be pruned, what cannot, and why.",
+    "inspect": "Say what can be pruned, what cannot, and why.",
     "ops": "List every operator with its rule.",
     "profile": "Time each layer at several widths.",
     "prune": "Remove what matters least, and prove it.",
@@ -34,6 +35,15 @@ _COMMANDS = {
 The texts stand here so that the help of the whole needs none of the modules.
 """
 
+_SECTIONS = {
+    "Make a model smaller": ("prune", "sparsify", "distill"),
+    "Look before": ("inspect", "explain", "sensitivity", "profile", "sweep", "ops"),
+    "Judge what came of it": ("validate", "bench"),
+    "Do it again": ("init", "run", "apply", "state-dict"),
+}
+"""Commands by what one wants to do."""
+_WIDEST = max(map(len, _COMMANDS)) + 2
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -43,11 +53,14 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         found: click.Command = import_module(f"graphprune.cli.{cmd_name.replace('-', '_')}").command
-        return found
+        return grouped(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        others = [name for name in _COMMANDS if all(name not in names for names in _SECTIONS.values())]
+        for title, names in (*_SECTIONS.items(), ("Other commands", others)):
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name, _COMMANDS[name]) for name in names], col_max=_WIDEST)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with past_click():

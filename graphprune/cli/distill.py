@@ -11,6 +11,7 @@ from graphprune.cli.options import output_options, seed_option, shape_options, s
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import result_options
 from graphprune.model import paths
 from graphprune.passes import recipes
 from graphprune.passes.distill.distill import STEPS, Distill
@@ -24,7 +25,7 @@ from graphprune.verdict.checks import Checks
 @click.command("distill")
 @click.argument("student", type=click.Path(path_type=Path))
 @click.option("--teacher", required=True, metavar="ORIGINAL", help="The model that it was made of, and should do as.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The trained model; its plan lands beside it.")
+@result_options("distilled", "student", also=("saved",))
 @click.option(
     "--calibration",
     required=True,
@@ -45,8 +46,8 @@ from graphprune.verdict.checks import Checks
 @click.option("--batch", type=int, default=16, show_default=True, help="Samples of a step.")
 @click.option("--no-augment", is_flag=True, help="Pictures as they are; else shifted, zoomed, lit otherwise and mixed.")
 @click.option("--labels", type=float, default=0.5, show_default=True, help="Share of labels, where there are any.")
-@click.option("--include", multiple=True, metavar="GLOB", help="These weights and no others; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these weights; repeatable.")
+@click.option("--include", multiple=True, metavar="GLOB", help="These weights or modules and no others; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these weights or modules; repeatable.")
 @click.option("--plan", metavar="PLAN", help="The plan by which STUDENT was made of ORIGINAL; else equal shapes count.")
 @click.option("--checkpoint", metavar="FILE", help="Keeps the training; one that was interrupted goes on from it.")
 @click.option("--validate", "validated", is_flag=True, help="Judge the result too, as 'validate' does, before writing.")
@@ -81,7 +82,7 @@ def command(
 ) -> None:
     """Train what pruning has left of a model, STUDENT, to do as the original does.
 
-    Shapes stay, and so do zeros. Without -o nothing is written: what was gained is reported only.
+    Shapes stay, and so do zeros. The result is STUDENT.distilled.onnx beside STUDENT if -o names no other.
     """
     one = Distill(
         steps, time, loss, train, rate, batch, not no_augment,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ from rich.text import Text
 
 from graphprune.analysis import Analysis, Group, analyze, blocks
 from graphprune.cli import explain_plan, report
+from graphprune.cli.explain_module import module_data, print_module
 from graphprune.cli.options import number, output_options, shape_options, show
 from graphprune.cli.watching import watched
-from graphprune.errors import InputError
 from graphprune.model import node_name
 from graphprune.relation import Shape
 
 
 @click.command("explain")
 @click.argument("model", metavar="MODEL|PLAN", type=click.Path(path_type=Path))
-@click.argument("node_or_group", metavar="NODE|GROUP|BLOCK|TENSOR")
+@click.argument("node_or_group", metavar="NODE|GROUP|BLOCK|TENSOR|MODULE")
 @click.option("--model", "original", type=click.Path(path_type=Path), help="The original, where PLAN is asked.")
 @shape_options
 @output_options
@@ -35,6 +34,8 @@ def command(
     quiet: bool,
 ) -> None:
     """Say what a group ties together, what a block holds, or what a node does to axes, and why something stays.
+
+    A MODULE, as /encoder/layer.3, stands for all that lies in it.
 
     Of a PLAN that a run wrote: what it made of the group, by which numbers, and why it took no more.
     """
@@ -57,19 +58,19 @@ def command(
         show(data, json_to, quiet, lambda out: _print_block(out, data, verbose))
         return
     index = _find_node(analysis, node_or_group)
-    data = {**report.node_data(analysis, index), **report.blocks_of(analysis, index)}
-    show(data, json_to, quiet, lambda out: _print_node(out, data))
+    if index is not None:
+        data = {**report.node_data(analysis, index), **report.blocks_of(analysis, index)}
+        show(data, json_to, quiet, lambda out: _print_node(out, data))
+        return
+    data = module_data(analysis, node_or_group)
+    show(data, json_to, quiet, lambda out: print_module(out, data, verbose))
 
 
-def _find_node(analysis: Analysis, name: str) -> int:
+def _find_node(analysis: Analysis, name: str) -> int | None:
     for i, node in enumerate(analysis.model.nodes):
         if name in (node.name, node_name(analysis.model, i)) or name in node.output:
             return i
-    known = [g.id for g in [*analysis.groups, *analysis.fixed]]
-    known += [node_name(analysis.model, i) for i in range(len(analysis.model.nodes))]
-    close = difflib.get_close_matches(name, known, 3, 0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "; 'graphprune inspect' lists the groups"
-    raise InputError(f"{analysis.model.name}: no node, tensor or group is called {name!r}{hint}")
+    return None
 
 
 def _nodes(analysis: Analysis, group: Group) -> list[str]:

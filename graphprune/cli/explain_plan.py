@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.analysis import Analysis, Group, analyze
+from graphprune.analysis.called import group_names
 from graphprune.cli import report
 from graphprune.cli.choosing import choice_data, words
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
-from graphprune.model import load, node_name
+from graphprune.model import load, naming, node_name
 from graphprune.passes.choose import choices
 from graphprune.passes.choose.choices import Choices
 from graphprune.relation import Shape
@@ -24,6 +24,8 @@ from graphprune.rewrite import plan
 from graphprune.rewrite.plan import Plan
 
 _SILENT = "the plan does not tell why: it was made by a version that kept no choices, or not by a selection"
+
+_LISTED = "; 'graphprune inspect' lists the groups"
 
 
 def is_plan(path: Path) -> bool:
@@ -72,6 +74,9 @@ def answer(path: Path, name: str, model: Path | None, input_shapes: Mapping[str,
     if analysis is not None:
         found, what = _by_model(analysis, name) or (found, what)
     if not what:
+        found = _in_module(read, made, analysis, name)
+        what = "module" if found else ""
+    if not what:
         raise InputError(_unknown(path, read, made, analysis, name))
     return Answer({**data, "what": what, "groups": [_told(read, made, id, analysis) for id in found]}, made)
 
@@ -83,7 +88,8 @@ def print_answer(out: Console, found: Answer) -> None:
         out.print(Text(f"block {data['name']} was taken out"))
     elif data["what"] != "group":
         count = len(data["groups"])
-        owns = "belongs to no group" if not count else f"belongs to {count} {'group' if count == 1 else 'groups'}"
+        verb = "is cut by" if data["what"] == "module" else "belongs to"
+        owns = f"{verb} no group" if not count else f"{verb} {count} {'group' if count == 1 else 'groups'}"
         out.print(Text(f"{data['what']} {data['name']} {owns}"))
     for group in data["groups"]:
         _print_group(out, group, found.made)
@@ -121,6 +127,18 @@ def _by_model(analysis: Analysis, name: str) -> tuple[list[str], str] | None:
         return None
     axes = {net.axis_of[own] + axis for own in tensors for axis in range(len(net.shapes[own]))}
     return _holding(analysis, axes), "tensor"
+
+
+def _in_module(read: Plan, made: list[Choices], analysis: Analysis | None, name: str) -> list[str]:
+    """Groups with a node or a weight in a module."""
+    names = {entry.id: {entry.id} for entry in read.groups}
+    for one in (one for own in made for one in own.groups):
+        weights = [weight.rpartition(":")[0] for own in one.weights.values() for weight in own]
+        names.setdefault(one.id, {one.id}).update(one.weights, weights)
+    if analysis is not None:
+        fixed = (group for group in analysis.fixed if not report.local(analysis, group))
+        names |= {group.id: set(group_names(analysis, group)) for group in fixed}
+    return [id for id, own in names.items() if naming.meets(own, [name])]
 
 
 def _holding(analysis: Analysis, vertices: set[int]) -> list[str]:
@@ -202,10 +220,8 @@ def _unknown(path: Path, read: Plan, made: list[Choices], analysis: Analysis | N
         known += [g.id for g in analysis.fixed] + [
             node_name(analysis.model, i) for i in range(len(analysis.model.nodes))
         ]
-    close = difflib.get_close_matches(name, list(dict.fromkeys(known)), 3, 0.5)
-    if close:
-        return f"{path}: no group, node or tensor is called {name!r}; did you mean {' or '.join(map(repr, close))}?"
-    if analysis is None:
+    hint = naming.near(name, known, 3)
+    if analysis is None and not hint:
         file = read.model["file"]
         return f"{path}: the plan knows no group, node or tensor {name!r}; --model {file} knows what it left alone"
-    return f"{path}: no group, node or tensor is called {name!r}; 'graphprune inspect' lists the groups"
+    return f"{path}: no group, node or tensor is called {name!r}{hint or _LISTED}"

@@ -8,7 +8,7 @@ import click
 
 from graphprune.analysis import analyze
 from graphprune.cli.options import model_argument, shape_options
-from graphprune.errors import InputError
+from graphprune.cli.writing import force_option
 from graphprune.model import paths
 from graphprune.model.files import atomically
 from graphprune.passes.starting import starting
@@ -19,15 +19,16 @@ from graphprune.relation import Shape
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recipe; printed if not given.")
 @shape_options
-def command(model: Path, output: Path | None, input_shapes: dict[str, Shape]) -> None:
+@force_option
+def command(model: Path, output: Path | None, input_shapes: dict[str, Shape], force: bool) -> None:
     """Write a recipe to start from, fitted to MODEL, with comments that say what could be changed."""
     with paths.run():
+        if not force:
+            paths.keep()
         paths.writes("the recipe", output)
         text = starting(analyze(model, input_shapes))
         if output is None:
             click.echo(text, nl=False)
             return
-        if output.exists():
-            raise InputError(f"{output}: is there already; a recipe that was edited is not written over")
         atomically(output, lambda file: file.write(text.encode()))
     click.echo(f"written: {output}; try: graphprune run {output} {model} -o OUT.onnx")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from graphprune.analysis import analyze, patterns
-from graphprune.cli import report
-from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli import overview, report
+from graphprune.cli.options import model_argument, output_options, shape_options, show
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
+from graphprune.model import naming
 from graphprune.relation import Shape
 
 _ROWS = 40
@@ -21,6 +23,19 @@ _ROWS = 40
 
 @click.command("inspect")
 @model_argument
+@click.option("--all", "everything", is_flag=True, help="Every group, block and reason, not the biggest alone.")
+@click.option(
+    "--sort",
+    type=click.Choice(list(overview.SORTS)),
+    help="Order of groups and blocks: macs in the summary, else that of the graph, if not given.",
+)
+@click.option(
+    "--filter",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    help="Only these: a group, node, weight, module or glob; repeatable.",
+)
 @click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
 @click.option(
     "--sparsity",
@@ -34,6 +49,9 @@ _ROWS = 40
 @output_options
 def command(
     model: Path,
+    everything: bool,
+    sort: str | None,
+    wanted: tuple[str, ...],
     allow_io: bool,
     sparsity: str | None,
     amount: float | None,
@@ -42,119 +60,30 @@ def command(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """List what can be pruned in MODEL, what cannot, and why."""
+    """Say what can be pruned in MODEL, what cannot, and why: a summary, or with --all or --filter every group."""
     if sparsity is not None:
         pattern = patterns.parse(sparsity, amount)
         with watched(quiet, "analyze"):
             found = report.sparsity_data(analyze(model, input_shapes), pattern)
-        show(found, json_to, quiet, lambda out: _print_sparsity(out, found, verbose))
+        layers = [one for one in found["layers"] if not wanted or naming.meets((one["node"], one["weight"]), wanted)]
+        found = {**found, "layers": layers}
+        every = everything or verbose or bool(wanted)
+        show(found, json_to, quiet, lambda out: _print_sparsity(out, found, every))
         return
     with watched(quiet, "analyze"):
-        data = report.inspection(analyze(model, input_shapes, allow_io=allow_io), allow_io)
-    show(data, json_to, quiet, lambda out: _print(out, data, verbose))
-
-
-def _print(out: Console, data: dict[str, Any], verbose: bool) -> None:
-    sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in data["witness"].items())
-    out.print(
-        Text(
-            f"{data['model']}: {number(data['parameters'])} parameters, {number(data['macs'])} MACs at {sizes}, "
-            f"{number(data['bytes'])}B"
-        )
+        analysis = analyze(model, input_shapes, allow_io=allow_io)
+        data = overview.ordered(report.inspection(analysis, allow_io), sort or "graph")
+        if wanted:
+            data = overview.narrowed(analysis, data, wanted)
+    every = everything or verbose or bool(wanted)
+    show(
+        data,
+        json_to,
+        quiet,
+        lambda out: (
+            overview.print_all(out, data, verbose) if every else overview.print_summary(out, data, sort or "macs")
+        ),
     )
-    owned, total = data["owned"], max(data["parameters"], 1)
-    shares = ", ".join(f"{100 * owned[k] / total:.1f} % {w}" for k, w in _OWNED.items())
-    out.print(Text(f"parameters by the groups that own a dim of their tensor: {shares}"))
-    out.print(_groups(data, verbose))
-    hidden = len(data["groups"]) - _ROWS
-    if hidden > 0 and not verbose:
-        out.print(Text(f"... and {hidden} more (-v lists all)"))
-    _print_blocks(out, data, verbose)
-    fixed = sorted(data["fixed"], key=lambda g: -g["parameters"])
-    if fixed:
-        out.print(_fixed(fixed if verbose else fixed[:10]))
-        if len(fixed) > 10 and not verbose:
-            out.print(Text(f"... and {len(fixed) - 10} more (-v lists all)"))
-    if data["windows"]:
-        out.print(
-            Text(f"{data['windows']} further dims belong to one operator alone (such as kernel windows) and stay")
-        )
-    for note in data["notes"] if verbose else data["notes"][:5]:
-        out.print(Text(f"note: node {note['node']!r}: {note['text']}"))
-    if len(data["notes"]) > 5 and not verbose:
-        out.print(Text(f"... and {len(data['notes']) - 5} more notes (-v lists all)"))
-
-
-_OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
-
-
-def _groups(data: dict[str, Any], verbose: bool) -> Table:
-    table = Table(title="prunable groups", title_justify="left", box=None, pad_edge=False)
-    for name, justify in (
-        ("id", "left"),
-        ("kind", "left"),
-        ("size", "right"),
-        ("tensors", "right"),
-        ("parameters", "right"),
-        ("MACs", "right"),
-        ("removal is", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for group in data["groups"] if verbose else data["groups"][:_ROWS]:
-        how = "exact"
-        if group["statistical"]:
-            how = f"statistical: {group['statistics'][0]['reason']}"
-        if group["pinned"]:
-            how += f" ({group['pinned']} classes stay: {group['reasons'][0]['reason']})"
-        table.add_row(
-            Text(group["id"]),
-            group["kind"],
-            str(group["size"]),
-            str(len(group["tensors"])),
-            number(group["parameters"]),
-            number(group["macs"]),
-            Text(how),
-        )
-    return table
-
-
-def _print_blocks(out: Console, data: dict[str, Any], verbose: bool) -> None:
-    if data["blocks"]:
-        out.print(_blocks(data["blocks"] if verbose else data["blocks"][:_ROWS]))
-        hidden = len(data["blocks"]) - _ROWS
-        if hidden > 0 and not verbose:
-            out.print(Text(f"... and {hidden} more blocks (-v lists all)"))
-    for entry in data["fixed_blocks"] if verbose else data["fixed_blocks"][:5]:
-        out.print(Text(f"no block: {entry['nodes']} nodes before {entry['output']!r}: {entry['reason']}"))
-    if len(data["fixed_blocks"]) > 5 and not verbose:
-        out.print(Text(f"... and {len(data['fixed_blocks']) - 5} more that are no blocks (-v lists all)"))
-
-
-def _blocks(blocks: list[dict[str, Any]]) -> Table:
-    table = Table(title="removable blocks", title_justify="left", box=None, pad_edge=False)
-    for name, justify in (
-        ("id", "left"),
-        ("depth", "right"),
-        ("nodes", "right"),
-        ("parameters", "right"),
-        ("MACs", "right"),
-        ("alike", "right"),
-        ("is replaced by", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for block in blocks:
-        extra = f" ({len(block['parts'])} blocks in a row)" if block["parts"] else ""
-        extra += f" (with {', '.join(block['interface'])})" if block["interface"] else ""
-        table.add_row(
-            Text("  " * block["depth"] + block["id"]),
-            str(block["depth"]),
-            str(len(block["nodes"])),
-            number(block["parameters"]),
-            number(block["macs"]),
-            str(len(block["like"])),
-            Text(block["by"] + extra),
-        )
-    return table
 
 
 def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
@@ -166,49 +95,25 @@ def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
             f"TensorRT's sparse kernels could read: {eligible}"
         )
     )
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (
-        ("node", "left"),
-        ("outputs", "right"),
-        ("sums", "right"),
-        ("axis", "right"),
-        (pattern, "left"),
-        ("magnitude kept", "right"),
-        ("sparse kernels", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for entry in layers if verbose else layers[:_ROWS]:
-        axis = entry["axis"] is not None
-        table.add_row(
-            Text(entry["node"]),
-            str(entry["outputs"]) if axis else "",
-            str(entry["sums"]) if axis else "",
-            str(entry["axis"]) if axis else "",
-            "follows" if entry["follows"] else "dense",
-            "" if entry["kept_magnitude"] is None else f"{100 * entry['kept_magnitude']:.1f} %",
-            Text("; ".join(entry["reasons"]) or "could read it"),
-        )
-    out.print(table)
+    listing(out, "node", (*_LAYERS[:3], Column(pattern, text=True), *_LAYERS[3:]), _layer_rows(layers, verbose))
     if len(layers) > _ROWS and not verbose:
-        out.print(Text(f"... and {len(layers) - _ROWS} more (-v lists all)"))
+        out.print(Text(f"... and {len(layers) - _ROWS} more (--all lists them)"))
 
 
-def _fixed(groups: list[dict[str, Any]]) -> Table:
-    table = Table(title="not prunable", title_justify="left", box=None, pad_edge=False)
-    for name, justify in (
-        ("id", "left"),
-        ("size", "right"),
-        ("parameters", "right"),
-        ("why", "left"),
-        ("through", "left"),
-    ):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for group in groups:
-        reason: dict[str, Any] = {"reason": "it has one class", "chain": []}
-        reason = group["reasons"][0] if group["reasons"] else reason
-        chain = reason["chain"]
-        through = " > ".join(chain if len(chain) < 4 else [chain[0], "...", chain[-1]])
-        table.add_row(
-            Text(group["id"]), str(group["size"]), number(group["parameters"]), Text(reason["reason"]), Text(through)
-        )
-    return table
+_LAYERS = (
+    Column("outputs"),
+    Column("sums"),
+    Column("axis"),
+    Column("magnitude kept"),
+    Column("sparse kernels", text=True),
+)
+
+
+def _layer_rows(layers: Sequence[dict[str, Any]], every: bool) -> list[list[str]]:
+    rows = []
+    for entry in layers if every else layers[:_ROWS]:
+        places = [str(entry[key]) if entry["axis"] is not None else "" for key in ("outputs", "sums", "axis")]
+        state = "follows" if entry["follows"] else "dense"
+        kept = "" if entry["kept_magnitude"] is None else f"{100 * entry['kept_magnitude']:.1f} %"
+        rows.append([entry["node"], *places, state, kept, "; ".join(entry["reasons"]) or "could read it"])
+    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -97,11 +98,13 @@ def output_options(function: F) -> F:
     """``--json``, ``-v``, ``-q``; the command is one run, whose files appear together (see ``model.paths``)."""
 
     @functools.wraps(function)
-    def within(*arguments: Any, json_to: str | None, **others: Any) -> Any:
+    def within(*arguments: Any, json_to: str | None, force: bool = True, **others: Any) -> Any:
         if json_to is not None and paths.descriptor(json_to) == 1:
             json_to = "-"
         with paths.run():
             paths.writes("the JSON", None if json_to == "-" else json_to)
+            if not force:  # of those commands that take it; behind the JSON, which is written over
+                paths.keep()
             return function(*arguments, json_to=json_to, **others)
 
     for option in (
@@ -220,9 +223,14 @@ class _Output(Console):
         raise  # called where it is caught: by itself rich would exit with 1
 
 
+def plain() -> bool:
+    """Whether the user wants no colours (https://no-color.org): bold and bars are left out with them."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
 def console() -> Console:
-    """Standard output; as wide as the text needs where it is no terminal."""
-    found = _Output(highlight=False)
+    """Standard output; as wide as the text needs where it is no terminal, and with no escapes where NO_COLOR is set."""
+    found = _Output(highlight=False, color_system=None if plain() else "auto")
     return found if found.is_terminal else _Output(highlight=False, width=160)
 
 

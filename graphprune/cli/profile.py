@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table as Rows
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, output_options, shape_options, show
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.model import files, load, paths
 from graphprune.relation import Shape
@@ -38,6 +39,7 @@ _SHOWN = 15
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Keep finished parts there; go on from it."
 )
 @shape_options
+@force_option
 @output_options
 def command(
     model: Path,
@@ -62,8 +64,8 @@ def command(
     FOLDER/time_layers.py FOLDER' times it there, and --results FOLDER -o TABLE.json makes the table of it.
     """
     _check(output, tasks, results, resume, device, provider)
-    paths.writes("the table", output)
     paths.reads("the model", model)
+    paths.writes("the table", output)
     chosen = latency.DEVICES[device or "cpu"] if provider is None else provider
     how = latency.How(chosen, threads, rounds, _levels(levels), allow_io)
     if tasks is not None:
@@ -115,22 +117,16 @@ def _print(out: Console, found: latency.Table, output: Path | None, verbose: boo
     sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in measured["shapes"].items())
     threads = f"{measured['threads']} threads" if measured["threads"] else "the runtime's threads"
     out.print(Text(f"{sizes}; {measured['runtime']}, {measured['provider']}, {threads}; {measured['device']}"))
-    rows = Rows(box=None, pad_edge=False)
-    for name in ("layer", "operators", "share", "ms", "at half widths", "times as fast"):
-        rows.add_column(name, justify="left" if name in ("layer", "operators") else "right", overflow="fold")
+    rows = []
     ranked = sorted(found.layers, key=lambda layer: -layer.whole)
     for layer in ranked if verbose else ranked[:_SHOWN]:
         half = float(layer.at([w[-1] / 2 for w in layer.widths]))
         faster = [f"{1e3 * half:.3f}", f"{layer.whole / half:.2f}" if half else ""] if layer.axes else ["", ""]
         share = layer.whole / found.covered if found.covered else 0.0
-        rows.add_row(
-            Text(layer.node if verbose else _tail(layer.node)),
-            Text(_short(layer.operators)),
-            f"{100 * share:.1f} %",
-            f"{1e3 * layer.whole:.3f}",
-            *faster,
-        )
-    out.print(rows)
+        costs = f"{100 * share:.1f} %", f"{1e3 * layer.whole:.3f}"
+        rows.append([layer.node, *costs, *faster, " ".join(dict.fromkeys(layer.operators))])
+    columns = (*map(Column, ("share", "ms", "at half widths", "times as fast")), Column("operators", text=True))
+    listing(out, "layer", columns, rows)
     if len(ranked) > _SHOWN and not verbose:
         out.print(Text(f"... and {len(ranked) - _SHOWN} more (-v)"))
     half = sum(float(layer.at([w[-1] / 2 for w in layer.widths])) for layer in found.layers)
@@ -142,14 +138,3 @@ def _print(out: Console, found: latency.Table, output: Path | None, verbose: boo
         out.print(Text(f"left out: {len(found.left_out)} nodes (-v)"))
     if output is not None:
         out.print(Text(f"written: {output}"))
-
-
-def _tail(name: str) -> str:
-    """The end of a long name, where exporters' names differ."""
-    return name if len(name) <= 60 else f"...{name[-57:]}"
-
-
-def _short(operators: tuple[str, ...]) -> str:
-    """Types of nodes, those that follow each other alike once, the first few."""
-    shown = " ".join(dict.fromkeys(operators))
-    return shown if len(shown) <= 40 else shown[:37] + "..."

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from graphprune.cli import report
 from graphprune.cli.blocks import block_options
+from graphprune.cli.moderate import moderately, print_next
 from graphprune.cli.options import (
     distill_option,
     model_argument,
@@ -22,8 +24,10 @@ from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
+from graphprune.cli.thinning import pattern_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
+from graphprune.cli.writing import result_options
 from graphprune.errors import TargetError
 from graphprune.model import paths
 from graphprune.passes import recipes
@@ -32,7 +36,6 @@ from graphprune.passes.depth.depth import Request
 from graphprune.passes.fit.compensation import COMPENSATIONS
 from graphprune.passes.running import run_recipe
 from graphprune.passes.sparse import sparse
-from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
@@ -41,7 +44,7 @@ from graphprune.verdict.checks import Checks
 
 @click.command("prune")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pruned model; its plan lands beside it.")
+@result_options("pruned", also=("plan", "packed", "saved"))
 @wish_options
 @reshaping_options
 @target_options
@@ -49,10 +52,7 @@ from graphprune.verdict.checks import Checks
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
-@click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
-@click.option("--method", type=click.Choice([AUTO, *METHODS]), help="For --pattern, as of sparsify.")
-@click.option("--permute", is_flag=True, help="For --pattern: let channels change places so that it keeps more.")
-@click.option("--amount", type=float, help="For --pattern: share of weights that go, where it does not say itself.")
+@pattern_options
 @click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Sparse weights, packed.")
 @click.option("--allow-io", is_flag=True, help="Also what shrinks inputs and outputs that carry a state (caches).")
@@ -74,10 +74,7 @@ def command(
     calibration: str | None,
     compensate: str | None,
     no_compensate: bool,
-    pattern: str | None,
-    method: str | None,
-    permute: bool,
-    amount: float | None,
+    sparsity: sparse.Request | None,
     store: str,
     packed: Path | None,
     allow_io: bool,
@@ -97,21 +94,18 @@ def command(
 ) -> None:
     """Remove the least important channels, heads, features and blocks of MODEL, and prove that it was done right.
 
-    Without -o nothing is written: the result is proven and reported only.
+    Where nothing says how much is to go, little goes. The result is MODEL.pruned.onnx beside MODEL if -o names no
+    other, with its plan.
     """
-    if not (wish.asks or meet or blocks or wish.reshapes):
-        raise click.UsageError(
-            "nothing is asked for: give --target, --ratio, --blocks, --remove-block, --low-rank, --vocabulary or "
-            "--keep-tokens"
-        )
-    if pattern is None and (method or permute):
-        raise click.UsageError("--method and --permute go with --pattern")
+    asked = bool(wish.asks or meet or blocks or wish.reshapes)
+    if not asked:
+        meet, calibration = moderately(calibration)
     job = Job(input_shapes, allow_io, not no_proof, calibration, seed, seconds)
     recipe = recipes.pruning(
         replace(wish, target=meet and replace(meet, blocks=blocks is not None)),
         job,
         blocks,
-        None if pattern is None else sparse.Request(pattern, method, permute, amount),
+        sparsity,
         "none" if no_compensate else compensate,
         Checks(tensorrt=trt) if validated or trt else None,
         store,
@@ -121,8 +115,14 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
-    if result.met is not None and result.met.missed:
+
+    def printed(out: Console) -> None:
+        print_result(out, result, verbose)
+        if not asked:
+            print_next(out, result, model, str(calibration), input_shapes)
+
+    show(report.result_data(result), json_to, quiet, printed)
+    if asked and result.met is not None and result.met.missed:
         raise TargetError(
             f"{result.met.missed}; {'what comes nearest was written' if output else 'nothing was written'}"
         )

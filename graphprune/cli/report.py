@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +73,7 @@ def inspection(analysis: Analysis, allow_io: bool = False) -> dict[str, Any]:
         "macs": cost.macs(analysis),
         "bytes": cost.file_bytes(analysis.model),
         "owned": ownership(analysis),
+        "owned_macs": owned_macs(analysis),
         "groups": [group_data(analysis, g) for g in analysis.groups],
         "fixed": [group_data(analysis, g) for g in analysis.fixed if not local(analysis, g)],
         "windows": sum(local(analysis, g) for g in analysis.fixed),
@@ -137,6 +139,20 @@ def ownership(analysis: Analysis) -> dict[str, int]:
     for name, source in analysis.model.sources.items():
         total[best.get(name, "none")] += cost.elements(source)
     return dict(total)
+
+
+def owned_macs(analysis: Analysis) -> dict[str, int]:
+    """Multiply-accumulates by the best group that owns a dim of their product: exact, statistical, or none."""
+    net, total = analysis.web, dict.fromkeys(("exact", "statistical", "none"), 0)
+    vertices = [
+        {v for g in analysis.groups if g.statistical is statistical for v in g.labels} for statistical in (False, True)
+    ]
+    for node, relation in enumerate(net.relations):
+        for product in relation.macs if relation is not None else ():
+            dims = [net.dim_start[node] + dim for dim in product]
+            owners = [name for name, own in zip(total, vertices, strict=False) if not own.isdisjoint(dims)]
+            total[owners[0] if owners else "none"] += prod(int(net.sizes[dim]) for dim in dims)
+    return total
 
 
 def result_data(result: Result) -> dict[str, Any]:

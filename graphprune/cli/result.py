@@ -15,6 +15,7 @@ from graphprune.cli import report
 from graphprune.cli.bases import print_bases
 from graphprune.cli.choosing import print_choices
 from graphprune.cli.options import change, number
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
 from graphprune.passes.results import Result
@@ -63,7 +64,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
     out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
-    out.print(Text(f"written: {result.output}" if result.output else "nothing written (no -o)"))
+    out.print(Text(f"written: {result.output}" if result.output else "nothing written (--dry-run)"))
 
 
 def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
@@ -180,9 +181,9 @@ def _print_fits(out: Console, result: Result, verbose: bool) -> None:
     out.print(Text(f"{text} (medians)"))
     for place in result.abroad if verbose else ():
         out.print(Text(f"  outputs on {place.inputs} inputs: relative error {place.before:.3g}, now {place.after:.3g}"))
-    for fit in result.fits if verbose else ():
-        state = "" if fit.kept else ", left as it was"
-        out.print(Text(f"  {fit.node}: {fit.before:.3g}, now {fit.after:.3g}{state}"))
+    if verbose:
+        rows = [[f.node, f"{f.before:.3g}", f"{f.after:.3g}", "" if f.kept else "left as it was"] for f in result.fits]
+        listing(out, "operator", (Column("error"), Column("now"), Column("", text=True)), rows)
 
 
 def _print_distilled(out: Console, result: Result, verbose: bool) -> None:

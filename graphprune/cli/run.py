@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import dry_run_option, force_option, place
 from graphprune.passes import several, toml
 from graphprune.relation import Shape
 
@@ -22,7 +24,15 @@ from graphprune.relation import Shape
 @click.command("run")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The result; of several models a folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.onnx|FOLDER",
+    help="The result; of several models a folder. MODEL.pruned.onnx beside each if not given.",
+)
+@dry_run_option
+@force_option
 @shape_options
 @time_options
 @output_options
@@ -30,6 +40,7 @@ def command(
     recipe: Path,
     models: tuple[Path, ...],
     output: Path | None,
+    dry_run: bool,
     input_shapes: dict[str, Shape],
     seconds: float | None,
     resume: Path | None,
@@ -44,8 +55,9 @@ def command(
     read = toml.load(recipe)
     if seconds is not None:
         read = replace(read, job=replace(read.job, time=seconds))
+    places = None if dry_run else _places(models, output)
     with watched(quiet) as progress:
-        outcomes = several.run_all(read, models, output, input_shapes=input_shapes, progress=progress, resume=resume)
+        outcomes = several.run_all(read, models, places, input_shapes=input_shapes, progress=progress, resume=resume)
     status = max(one.status for one in outcomes)
     data = {
         "format": "graphprune-run/1",
@@ -60,6 +72,10 @@ def command(
             click.echo(f"graphprune: error: {named}", err=True)
     if status:
         sys.exit(status)
+
+
+def _places(models: Sequence[Path], output: Path | None) -> Sequence[Path]:
+    return [place(model, "pruned") for model in models] if output is None else several.places(models, output)
 
 
 def _data(outcome: several.Outcome) -> dict[str, Any]:

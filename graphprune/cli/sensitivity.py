@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
 from graphprune.cli.studies import study_options
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.passes.study.curves import SORTS, STEPS, Curve, Sensitivity, blocks
 from graphprune.passes.study.sensitivity import LEVELS, sensitivity
@@ -41,12 +42,13 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
     help="Shares of the classes of each set of groups that go.",
 )
 @click.option("--criterion", metavar="NAME", help="By what classes are ranked, as of prune; obs if not given.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only these groups, as of prune; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these groups, as of prune; repeatable.")
 @click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over.")
 @click.option("--sort", type=click.Choice(SORTS), default=SORTS[0], show_default=True, help="Drop per MAC saved first.")
 @shape_options
 @seed_option
+@force_option
 @output_options
 def command(
     model: Path,
@@ -100,7 +102,7 @@ def _print(out: Console, found: Sensitivity, sort: str, verbose: bool) -> None:
         )
     )
     curves = found.sorted(sort)
-    out.print(_table(found, curves if verbose else curves[:_ROWS]))
+    _print_curves(out, found, curves if verbose else curves[:_ROWS])
     if len(curves) > _ROWS and not verbose:
         out.print(Text(f"... and {len(curves) - _ROWS} more (-v lists all)"))
     if found.missing:
@@ -112,26 +114,30 @@ def _print(out: Console, found: Sensitivity, sort: str, verbose: bool) -> None:
         out.print(Text(f"left out: {len(found.untouched)}, the first of them {group!r}: {reason}"))
 
 
-def _table(found: Sensitivity, curves: list[Curve]) -> Table:
-    table = Table(box=None, pad_edge=False)
+def _print_curves(out: Console, found: Sensitivity, curves: list[Curve]) -> None:
     shares = [f"{100 * level:g} %" for level in found.levels]
-    for name in ("group", "kind", "classes", "", *shares, f"MACs at {shares[-1]}", "drop per 1 %"):
-        table.add_column(name, justify="left" if name in ("group", "kind", "") else "right")
+    names = (*shares, f"MACs at {shares[-1]}", "drop per 1 %")
+    columns = (Column("more"), Column("kind", text=True), Column("classes"), Column("", text=True), *map(Column, names))
+    rows: list[list[str | Text]] = []
     for curve in curves:
         by_level = {point.level: point for point in curve.points}
         last = curve.points[-1] if curve.points else None
         price = found.price(curve)
-        more = f" +{len(curve.groups) - 1}" if len(curve.groups) > 1 else ""
-        table.add_row(
-            Text(f"{curve.groups[0]}{more}"),
+        row: list[str | Text] = [
+            curve.groups[0],
+            f"+{len(curve.groups) - 1}" if len(curve.groups) > 1 else "",
             curve.kind,
             str(curve.size),
             _strip(found, curve),
             *(_drop(by_level[level].drop) if level in by_level else "" for level in found.levels),
             "" if last is None else f"{-100 * last.macs_saved / max(found.macs, 1):+.1f} %",
             "" if price is None else "inf" if math.isinf(price) else f"{price / 100:.2g}",
-        )
-    return table
+        ]
+        rows.append(row)
+    tied = any(len(curve.groups) > 1 for curve in curves)  # groups that lose the same classes as the one that is named
+    if not tied:
+        columns, rows = columns[1:], [[row[0], *row[2:]] for row in rows]
+    listing(out, "group", columns, rows)
 
 
 def _drop(drop: float | None) -> str:

@@ -19,6 +19,7 @@ from graphprune.cli.options import (
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import result_options
 from graphprune.model import paths
 from graphprune.passes import recipes
 from graphprune.passes.fit.compensation import COMPENSATIONS
@@ -37,7 +38,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 
 @click.command("sparsify")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The sparse model; its plan lands beside it.")
+@result_options("sparse", also=("plan", "packed", "saved"))
 @click.option("--pattern", default="2:4", show_default=True, metavar="N:M|1xW|unstructured", help="What stays.")
 @click.option("--amount", type=float, help="Share of weights that go, for --pattern 1xW and unstructured.")
 @click.option("--steps", type=int, default=1, show_default=True, help="In how many rounds; each fits what stays.")
@@ -51,8 +52,10 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
-@click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes or weights; repeatable.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="These nodes, weights or modules and no others; repeatable."
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these nodes, weights or modules; repeatable.")
 @click.option("--also", multiple=True, metavar="GLOB", help="Also these, whatever speaks against them; repeatable.")
 @click.option("--store", type=click.Choice(STORES), default=STORES[0], help="Weights in the file; dense if not given.")
 @click.option("--packed", type=click.Path(path_type=Path), metavar="FILE.safetensors", help="Also without their zeros.")
@@ -98,7 +101,7 @@ def command(
 ) -> None:
     """Give the weights of MODEL an N:M pattern that sparse kernels read, and keep what matters.
 
-    Without -o nothing is written but what --packed asks for: the result is reported only.
+    The result is MODEL.sparse.onnx beside MODEL if -o names no other, with its plan.
     """
     scope = Scope(include, exclude, also)
     recipe = recipes.pruning(

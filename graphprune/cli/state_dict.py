@@ -12,6 +12,7 @@ from rich.text import Text
 
 from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.model import files, load, paths
 from graphprune.relation import Shape
@@ -28,6 +29,7 @@ _LINES = 16
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The narrower state dict.")
 @click.option("--model", type=click.Path(path_type=Path), help="The original model; the plan's, beside it or here.")
+@force_option
 @output_options
 def command(
     plan_file: Path,
@@ -44,6 +46,8 @@ def command(
     as OUTPUT.widths.json. Values are those of WEIGHTS: what was fitted after pruning is not in them.
     """
     table = output.with_name(output.name + ".widths.json")
+    paths.reads("the plan that is read", plan_file)
+    paths.reads("the state dict", weights)
     paths.writes("the narrower state dict", output)
     paths.writes("the table of widths", table)
     with watched(quiet, "load", "narrow", "write") as progress:

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import (
@@ -22,8 +21,10 @@ from graphprune.cli.options import (
     show,
 )
 from graphprune.cli.studies import study_options
+from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError, TargetError
 from graphprune.passes.recipes import Wish
 from graphprune.passes.state import Job
@@ -70,6 +71,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @click.option("--models", type=click.Path(path_type=Path), metavar="DIR", help="Keep the models, with their plans.")
 @shape_options
 @seed_option
+@force_option
 @output_options
 def command(
     model: Path,
@@ -121,7 +123,7 @@ def _print(out: Console, found: Sweep, verbose: bool) -> None:
             f"{number(found.bytes)}B; {found.metric} {whole}"
         )
     )
-    out.print(_table(found))
+    _print_points(out, found)
     timed = "; + the same by time" if found.timed is not None else ""
     out.print(Text(f"* no other result, nor the original, has a better score with as few MACs{timed}"))
     for point in found.points:
@@ -137,16 +139,15 @@ def _print(out: Console, found: Sweep, verbose: bool) -> None:
             out.print(Text(note))
 
 
-def _table(found: Sweep) -> Table:
-    table, several = Table(box=None, pad_edge=False), len(found.recipes) > 1
-    timed = found.timed is not None  # then there is no room for parameters on a narrow terminal
-    names = [*["recipe"] * several, "asked", "", "MACs", "", *["params"] * (not timed), "bytes", "score", "drop"]
-    for name in [*names, *["times as fast"] * timed]:
-        table.add_column(name, justify="left" if name in ("recipe", "asked") else "right")
+def _print_points(out: Console, found: Sweep) -> None:
+    several, timed = len(found.recipes) > 1, found.timed is not None  # then parameters have no room
+    names = ["", "MACs", "", *["params"] * (not timed), "bytes", "score", "drop", *["times as fast"] * timed]
+    columns = [*[Column("asked", text=True)] * several, *map(Column, names)]
+    rows = []
     for point, on, fast in zip(found.points, found.front("macs")[0], found.front("latency")[0], strict=True):
-        start = [*[Text(point.recipe)] * several, Text(point.asked), Text("*" * on + "+" * fast)]
-        table.add_row(*start, *_told(found, point))
-    return table
+        row = [*[point.recipe] * several, point.asked, "*" * on + "+" * fast, *_told(found, point)]
+        rows.append(row + [""] * (len(columns) + 1 - len(row)))
+    listing(out, "recipe" if several else "asked", columns, rows)
 
 
 def _told(found: Sweep, point: Point) -> list[str]:

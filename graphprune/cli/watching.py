@@ -12,6 +12,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from graphprune.cli.options import plain
 from graphprune.progress import Progress
 
 PAUSE = 10.0
@@ -31,7 +32,7 @@ def watched(quiet: bool, *phases: str) -> Iterator[Progress]:
     if quiet:
         yield Progress()
         return
-    with _bar() if sys.stderr.isatty() else _lines() as progress:
+    with _bar() if sys.stderr.isatty() and not plain() else _lines() as progress:
         progress.plan(phases)
         yield progress
 

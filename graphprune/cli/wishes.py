@@ -86,13 +86,23 @@ def _shared(text: str) -> tuple[str | None, float]:
 
 _OPTIONS = (
     click.option("--allow-statistical", is_flag=True, help="Also groups that a mean runs over, at a reported error."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Not groups with this id or node name; repeatable."),
-    click.option("--include", multiple=True, metavar="GLOB", help="Only groups with this id or node name; repeatable."),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Not these: groups, nodes, weights, modules, or globs; repeatable.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Only these: groups, nodes, weights, modules, or globs; repeatable.",
+    ),
     click.option("--steer", type=click.Path(path_type=Path), metavar="FILE", help="The same from a file."),
     click.option("--keep-last", type=int, default=0, help="So many of the last layers with weights stay whole."),
     click.option("--keep-first", type=int, default=0, help="So many of the first layers with weights stay whole."),
-    click.option("--after", multiple=True, metavar="NAME", help="Only what lies behind a tensor or node."),
-    click.option("--before", multiple=True, metavar="NAME", help="Only what lies before a tensor or node."),
+    click.option("--after", multiple=True, metavar="NAME", help="Only what lies behind a tensor, node or module."),
+    click.option("--before", multiple=True, metavar="NAME", help="Only what lies before a tensor, node or module."),
     click.option("--min-width", type=int, help="No group becomes narrower."),
     click.option(
         "--limit",
@@ -100,7 +110,7 @@ _OPTIONS = (
         multiple=True,
         metavar="GLOB=SHARE",
         callback=_limits,
-        help="At most this share of groups by id, node or weight name; repeatable.",
+        help="At most this share of such groups, as of --include; repeatable.",
     ),
     click.option(
         "--for",

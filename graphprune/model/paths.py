@@ -2,8 +2,8 @@
 
 A run is one command, or one call from Python. What it is to write is declared before anything is computed; what it
 reads is declared where it is read. Two paths are the same file where they lead to it by links, symbolic or hard.
-Finished files wait beside their places until the run commits. Devices and pipes are written to as streams, never
-replaced; a symbolic link stays, and what it leads to is replaced.
+A run may be told to keep what is there already. Finished files wait beside their places until the run commits. Devices
+and pipes are written to as streams, never replaced; a symbolic link stays, and what it leads to is replaced.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class _Run:
         reads: what each file is that is read.
         writes: path and role of each file that is to be written.
         staged: finished files and their places.
+        keeps: whether what is there already is not to be written over.
     """
 
     reads: dict[_Identity, str] = field(default_factory=dict)
     writes: dict[_Identity, tuple[Path, str]] = field(default_factory=dict)
     staged: list[tuple[Path, Path]] = field(default_factory=list)
+    keeps: bool = False
 
 
 _active: ContextVar[_Run | None] = ContextVar("run", default=None)
@@ -78,6 +80,11 @@ def _known() -> _Run:
     return _active.get() or _Run()
 
 
+def keep() -> None:
+    """From here on the run that is under way refuses to write over what is there already."""
+    _known().keeps = True
+
+
 def known(path: Path) -> bool:
     """Whether there is nothing to tell of a path that is read: no run is under way, or it knows."""
     active = _active.get()
@@ -102,11 +109,17 @@ def reads(what: str, path: AnyPath | None) -> None:
                 _refuse(*active.writes[key], active.reads[key])
 
 
-def writes(what: str, path: AnyPath | None) -> None:
+def writes(what: str, path: AnyPath | None, *, again: bool = False) -> None:
     """Declare what is to be written.
 
+    Args:
+        what: it is, for messages.
+        path: where; None is nothing.
+        again: it may be there already, whatever the run keeps: what goes on from where it was, as checkpoints do.
+
     Raises:
-        InputError: it is read, or is the place of something else too; it is a folder, or its folder is not there.
+        InputError: it is read, or is the place of something else too; it is a folder, or its folder is not there; it is
+            there already, and the run is to :func:`keep` that.
     """
     if path is None:
         return
@@ -121,9 +134,11 @@ def writes(what: str, path: AnyPath | None) -> None:
     if not folder.is_dir():
         raise InputError(f"{place}: its folder does not exist")
     if not os.access(folder, os.W_OK):
-        raise InputError(f"{place}: its folder cannot be written to")
+        raise InputError(f"{place}: its folder cannot be written to; give another place")
     if key in active.reads:
         _refuse(place, what, active.reads[key])
+    if active.keeps and not again and key not in active.writes and place.exists():
+        raise InputError(f"{place}: is there already; --force writes {what} over it, or choose another path")
     other = active.writes.setdefault(key, (place, what))[1]
     if other != what:
         raise InputError(f"{place}: would hold {other} and {what} too; choose another path for one of them")

@@ -50,10 +50,12 @@ def weighed(state: State, loss: float, allocated: Allocated) -> Weighed | None:
         loss: relative distance of the outputs that cutting widths alone came to.
         allocated: the widths.
     """
-    analysis = state.analysis(state.original)
-    found = [block for block in find_blocks(analysis, state.job.allow_io).blocks if not block.parts]
-    batches = state.batches(state.original)
-    foreseen = allocated.lost
+    original, batches, foreseen = state.analysis(state.original), state.batches(state.original), allocated.lost
+    # blocks and widths are of one model: that which was chosen from, whose bases may have changed
+    analysis = original if allocated.problem is None else allocated.problem.widths.analysis
+    there = {block.id for block in find_blocks(original, state.job.allow_io).blocks}
+    every = find_blocks(analysis, state.job.allow_io).blocks
+    found = [block for block in every if not block.parts and block.id in there]
     if not found or batches is None or not 0 < loss < math.inf or foreseen <= 0:
         return None
     feeds = list(islice(batches(), _RUNS))

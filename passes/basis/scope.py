@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.called import group_names
 from graphprune.analysis.reasons import Reason
-from graphprune.passes.choose.ratio import nodes
+from graphprune.model import naming
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ def asked(analysis: Analysis, include: Sequence[str], exclude: Sequence[str]) ->
 
     Args:
         analysis: of the model.
-        include, exclude: globs on group ids and node names.
+        include, exclude: globs on, or modules of, group ids and names of nodes and weights.
     """
 
     def meets(group: Group, globs: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, glob) for glob in globs for name in [group.id, *nodes(analysis, group)])
+        return naming.meets(group_names(analysis, group), globs)
 
     return [
         group

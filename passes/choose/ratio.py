@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from fnmatch import fnmatchcase
 from math import gcd, lcm
 from typing import TypeVar
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.called import group_names
 from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
-from graphprune.model import node_name
+from graphprune.model import naming
 from graphprune.passes.choose import ties
 from graphprune.passes.choose.magnitude import Scores
 from graphprune.passes.choose.ties import Together
@@ -124,11 +124,11 @@ def candidates(
     share: float = 0.5,
     called: Mapping[str, str] | None = None,
 ) -> tuple[list[Group], list[Untouched]]:
-    """Groups that a selection may touch: exact ones, filtered by globs on group ids and node names.
+    """Groups that a selection may touch: exact ones, filtered by names (``graphprune.model.naming``).
 
     Args:
         analysis: of the model.
-        include, exclude: globs.
+        include, exclude: globs on, or modules of, group ids and names of nodes and weights.
         allow_statistical: whether statistical groups will do too.
         share: how much of a group will go: groups that would then cost more in copies than they save are left out.
         called: where the model was cut before, by id of a group what it is called in the original.
@@ -139,10 +139,12 @@ def candidates(
     groups: list[Group] = []
     untouched: list[Untouched] = []
     matched: set[str] = set()
+    every: list[str] = []
     for group in analysis.groups:
-        names = [(called or {}).get(group.id, group.id), *nodes(analysis, group)]
-        inside = [g for g in include if any(fnmatchcase(n, g) for n in names)]
-        outside = [g for g in exclude if any(fnmatchcase(n, g) for n in names)]
+        names = [(called or {}).get(group.id, group.id), *group_names(analysis, group)[1:]]
+        every += names
+        inside = [g for g in include if naming.meets(names, [g])]
+        outside = [g for g in exclude if naming.meets(names, [g])]
         matched.update(inside + outside)
         if outside:
             untouched.append(Untouched(f"excluded by {outside[0]!r}", group=group.id, cause=Cause.ASKED))
@@ -164,7 +166,8 @@ def candidates(
     untouched += copied
     for glob in [*include, *exclude]:
         if glob not in matched and called is None:
-            raise InputError(f"{analysis.model.name}: {glob!r} matches no group and no node of one")
+            hint = naming.near(glob, every, otherwise="; 'graphprune inspect' lists the groups")
+            raise InputError(f"{analysis.model.name}: {glob!r} matches no group, and no node or weight of one{hint}")
     return groups, untouched
 
 
@@ -345,8 +348,3 @@ def _units(analysis: Analysis, groups: Together, align: int) -> list[int]:
 def width(analysis: Analysis, group: Group) -> int:
     """How many elements of the narrowest dim that a product sums over or produces one class is worth."""
     return min(analysis.widths(group))
-
-
-def nodes(analysis: Analysis, group: Group) -> list[str]:
-    """Names of the nodes that read weights of a group."""
-    return list(dict.fromkeys(node_name(analysis.model, use.node) for use, _ in analysis.weights(group)))

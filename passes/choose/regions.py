@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import networkx as nx
 
 from graphprune.analysis import Analysis, Group
 from graphprune.analysis.dataflow import DataFlow
 from graphprune.errors import InputError
-from graphprune.model import node_name
+from graphprune.model import naming, node_name
 
 Why = Callable[[Group], str | None]
 """Why a group is left out, None where it is not."""
+_Beside = Callable[[DataFlow, set[int], str], Iterator[int]]
+"""The nodes next to some, or to a tensor, on one side."""
 
 
 def layers(analysis: Analysis) -> dict[int, list[int]]:
@@ -60,8 +61,10 @@ def between(analysis: Analysis, before: Sequence[str], after: Sequence[str]) -> 
 
     Args:
         analysis: of the model.
-        before: names of tensors or nodes; what leads to one of them lies before. Of a node that is what it reads.
-        after: names of tensors or nodes; what is made of one of them lies behind. Of a node that is what it makes.
+        before: names of tensors, nodes or modules; what leads to one of them lies before. Of a node or a module that is
+            what it reads from elsewhere.
+        after: names of tensors, nodes or modules; what is made of one of them lies behind. Of a node or a module that
+            is what it makes for others.
 
     Raises:
         InputError: there is no tensor and no node of a name.
@@ -70,10 +73,8 @@ def between(analysis: Analysis, before: Sequence[str], after: Sequence[str]) -> 
         return lambda group: None
     flow = DataFlow(analysis)
     graph = _made_of(analysis)
-    makers = [node for name in before for node in _makers(flow, name)]
-    readers = [node for name in after for node in _readers(flow, name)]
-    leading = {*makers, *(other for node in makers for other in nx.ancestors(graph, node))}
-    behind = {*readers, *(other for node in readers for other in nx.descendants(graph, node))}
+    leading = {node for name in before for node in _reached(flow, name, _makers, graph.reverse())}
+    behind = {node for name in after for node in _reached(flow, name, _readers, graph)}
 
     def why(group: Group) -> str | None:
         for use, _ in analysis.weights(group):
@@ -98,30 +99,38 @@ def _made_of(analysis: Analysis) -> nx.DiGraph[int]:
     return graph
 
 
-def _makers(flow: DataFlow, name: str) -> list[int]:
-    """The nodes whose making leads to a tensor, or to what a node reads."""
-    node = _node(flow, name)
+def _reached(flow: DataFlow, name: str, beside: _Beside, graph: nx.DiGraph[int]) -> set[int]:
+    """Nodes on one side of a tensor, a node or a module, which itself is on neither."""
+    own = set(_nodes(flow, name))
+    next_ = {node for node in beside(flow, own, name) if node not in own}
+    return {*next_, *(other for node in next_ for other in nx.descendants(graph, node))} - own
+
+
+def _makers(flow: DataFlow, own: set[int], name: str) -> Iterator[int]:
+    """The nodes whose making leads to a tensor, or to what some nodes read."""
     producer = flow.analysis.model.producer
-    return [producer[n] for n in ([name] if node is None else flow.reads[node]) if n in producer]
+    names = [n for node in own for n in flow.reads[node]] if own else [name]
+    return (producer[n] for n in names if n in producer)
 
 
-def _readers(flow: DataFlow, name: str) -> list[int]:
-    """The nodes that read a tensor, or what a node makes."""
-    node = _node(flow, name)
-    return [r for n in ([name] if node is None else flow.made(node)) for r in flow.readers.get(n, ())]
+def _readers(flow: DataFlow, own: set[int], name: str) -> Iterator[int]:
+    """The nodes that read a tensor, or what some nodes make."""
+    names = [n for node in own for n in flow.made(node)] if own else [name]
+    return (reader for n in names for reader in flow.readers.get(n, ()))
 
 
-def _node(flow: DataFlow, name: str) -> int | None:
-    """The node of a name, None where it is a tensor's."""
+def _nodes(flow: DataFlow, name: str) -> list[int]:
+    """The node of a name, or those of the module of that name; none where it is a tensor's."""
     model = flow.analysis.model
     if name in flow.place:
-        return None
-    names = {node_name(model, index): index for index in range(len(model.nodes))}
-    if name in names:
-        return names[name]
-    close = difflib.get_close_matches(name, [*flow.tensors, *names], 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"{model.name}: there is no tensor and no node {name!r}{hint}")
+        return []
+    names = [node_name(model, index) for index in range(len(model.nodes))]
+    found = [index for index, own in enumerate(names) if own == name]
+    found = found or [index for index, own in enumerate(names) if naming.in_module(own, name)]
+    if not found:
+        hint = naming.near(name, [*flow.tensors, *names])
+        raise InputError(f"{model.name}: there is no tensor, no node and no module {name!r}{hint}")
+    return found
 
 
 def _users(analysis: Analysis, node: int) -> list[int]:

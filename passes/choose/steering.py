@@ -6,15 +6,14 @@ together (see ``ties``) the strictest of what is said holds.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
 
 from graphprune.analysis import Analysis, Group
+from graphprune.analysis.called import group_names
 from graphprune.errors import InputError
-from graphprune.model import node_name
+from graphprune.model import naming
 from graphprune.passes.choose import regions, tables, ties
 from graphprune.passes.choose.ratio import Cause, Untouched, width
 from graphprune.rewrite.lineage import Ancestor
@@ -76,17 +75,16 @@ class Steered:
 class Steering:
     """What users say of single groups.
 
-    A glob is held against a group's id and the names of the nodes and of the weights that it cuts, as they are and
-    without a slash in front; one that ends in ``/`` or ``.`` is a module and stands for everything in it. Of several
-    that match, the last one says.
+    A glob, or the name of a module, is held against a group's id and the names of the nodes and of the weights that it
+    cuts (see ``graphprune.model.naming``). Of several that match, the last one says.
 
     Attributes:
         ratios: by glob the share of classes to remove, in [0, 1); 0 leaves a group whole. Other groups share what is
             asked for in all.
         limits: by glob the largest share of classes that may go, in [0, 1].
         min_width: no group becomes narrower: no product is left with fewer outputs, or sums over fewer elements.
-        before: names of tensors or nodes: only groups all of whose weights lead to one of them.
-        after: names of tensors or nodes: only groups all of whose weights come behind one of them.
+        before: names of tensors, nodes or modules: only groups all of whose weights lead to one of them.
+        after: names of tensors, nodes or modules: only groups all of whose weights come behind one of them.
         keep_first: so many of the first layers with weights stay whole, in the order of the graph.
         keep_last: so many of the last ones.
     """
@@ -146,7 +144,7 @@ class Steering:
         """
         if not self:
             return Steered()
-        names = {g.id: _names(analysis, g) for g in (*analysis.groups, *analysis.fixed)}
+        names = {g.id: group_names(analysis, g) for g in (*analysis.groups, *analysis.fixed)}
         _matching(analysis, names, [*self.ratios, *self.limits])
         untouched: dict[str, Untouched] = {}
         most: dict[str, int] = {}
@@ -201,26 +199,9 @@ def _first(*reasons: str | None) -> str | None:
     return next((why for why in reasons if why is not None), None)
 
 
-def _names(analysis: Analysis, group: Group) -> list[str]:
-    """What a group is called: its id, and the nodes and the weights that it cuts.
-
-    A constant that several nodes read is no name: exporters merge equal ones, and give them the name of any.
-    """
-    found = [group.id]
-    for use, _ in analysis.weights(group):
-        root = analysis.root(use)
-        found += [node_name(analysis.model, use.node), *[root] * (len(analysis.model.uses.get(root, ())) == 1)]
-    return list(dict.fromkeys(found))
-
-
-def _match(name: str, glob: str) -> bool:
-    glob = f"{glob}*" if glob.endswith(("/", ".")) else glob
-    return fnmatchcase(name, glob) or fnmatchcase(name.removeprefix("/"), glob)
-
-
 def _last(values: Mapping[str, float], names: Sequence[str]) -> float | None:
     """What the last glob says that matches a name."""
-    found = (value for glob, value in reversed([*values.items()]) if any(_match(name, glob) for name in names))
+    found = (value for glob, value in reversed([*values.items()]) if naming.meets(names, [glob]))
     return next(found, None)
 
 
@@ -231,7 +212,6 @@ def _matching(analysis: Analysis, names: Mapping[str, Sequence[str]], globs: Seq
         return (name for own in names.values() for name in own)
 
     for glob in globs:
-        if not any(_match(name, glob) for name in every()):
-            close = difflib.get_close_matches(glob, list(dict.fromkeys(every())), 1)
-            hint = f"; did you mean {close[0]!r}?" if close else "; 'graphprune inspect' lists the groups"
+        if not naming.meets(every(), [glob]):
+            hint = naming.near(glob, every(), otherwise="; 'graphprune inspect' lists the groups")
             raise InputError(f"{analysis.model.name}: {glob!r} matches no group, and no node or weight of one{hint}")

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 from onnx import ModelProto, NodeProto
 
 from graphprune.analysis import Analysis, analyze, cost
 from graphprune.analysis.blocks import Block, carried, find_blocks
+from graphprune.analysis.called import is_meant
 from graphprune.errors import InputError
-from graphprune.model import Model, reread
+from graphprune.model import Model, naming, reread
 from graphprune.model.canonical import copy_all_but
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
@@ -53,30 +53,33 @@ class Taken:
 
 
 def matching(analysis: Analysis, blocks: Sequence[Block], globs: Sequence[str]) -> list[Block]:
-    """Blocks whose ids match any of some globs.
+    """Blocks that ids or globs name, and the largest that lie in a module that is named.
 
     Raises:
-        InputError: a glob matches none.
+        InputError: one of these names none.
     """
+    found: set[str] = set()
     for glob in globs:
-        if not any(_matches(b, glob) for b in blocks):
-            known = ", ".join(repr(b.id) for b in blocks[:3])
-            hint = f"there are {known}, ... ('graphprune inspect' lists all)" if blocks else "the model has none"
-            raise InputError(f"{analysis.model.name}: no block matches {glob!r}; {hint}")
-    return [b for b in blocks if any(_matches(b, glob) for glob in globs)]
+        own = [block for block in blocks if is_meant(analysis, block, glob)]
+        if not own:
+            ids = [block.id for block in blocks]
+            hint = f"; there are {', '.join(map(repr, ids[:3]))}, ... ('graphprune inspect' lists all)" if ids else ""
+            hint = naming.near(glob, ids, otherwise=hint or "; the model has none")
+            raise InputError(f"{analysis.model.name}: no block matches {glob!r}{hint}")
+        by_id = [block for block in own if naming.matches(block.id, glob)]
+        sets = [set(block.nodes) for block in own]
+        largest = [block for block, nodes in zip(own, sets, strict=True) if not any(nodes < other for other in sets)]
+        found.update(block.id for block in by_id or largest)
+    return [block for block in blocks if block.id in found]
 
 
-def _matches(block: Block, glob: str) -> bool:
-    return block.id == glob or fnmatchcase(block.id, glob)
-
-
-def units(blocks: Sequence[Block], globs: Sequence[str] = ()) -> list[Block]:
+def units(analysis: Analysis, blocks: Sequence[Block], globs: Sequence[str] = ()) -> list[Block]:
     """Blocks to choose from, none within another.
 
-    Where globs name them, the smallest that match (of layers and stages the layers); else the largest that are not made
-    of others in a row.
+    Where ids, globs or modules name them, the smallest that match (of layers and stages the layers); else the largest
+    that are not made of others in a row.
     """
-    chosen = [b for b in blocks if any(_matches(b, g) for g in globs) or (not globs and not b.parts)]
+    chosen = [b for b in blocks if any(is_meant(analysis, b, g) for g in globs) or (not globs and not b.parts)]
     sets = [set(b.nodes) for b in chosen]
     if globs:
         return [b for b, own in zip(chosen, sets, strict=True) if not any(other < own for other in sets)]
@@ -98,7 +101,7 @@ def take(
     Args:
         analysis: of the original.
         count: how many to take.
-        globs: on ids, to choose from; by default :func:`units`.
+        globs: on ids, or modules, to choose from; by default :func:`units`.
         score: ``influence`` or ``effect``.
         feeds: inputs to score on.
         input_shapes: sizes for inputs whose free dims cannot be guessed.
@@ -113,7 +116,7 @@ def take(
     scores: list[float | None] = []
     current = analysis
     while len(entries) < count:
-        candidates = units(find_blocks(current, allow_io).blocks, globs)
+        candidates = units(current, find_blocks(current, allow_io).blocks, globs)
         if not candidates:
             raise InputError(
                 f"{analysis.model.name}: {count} blocks are to go, and only {len(entries)} can; "

@@ -156,7 +156,7 @@ class Distill(Pass):
             load(self.teacher)  # which declares its files, weights outside of it too
         paths.reads("the plan of the student", self.plan if isinstance(self.plan, str) else None)
         paths.reads("the loss", str(self.loss) if custom.is_file(self.loss) else None)
-        paths.writes("the checkpoint", self.checkpoint)
+        paths.writes("the checkpoint", self.checkpoint, again=True)
 
     def call(self, state: State) -> State:
         """Train, and list what was trained in the plan."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
@@ -15,7 +14,7 @@ from graphprune.analysis.rulings import first
 from graphprune.errors import InputError
 from graphprune.gradients.errors import Stop
 from graphprune.gradients.training import float_constants, tied
-from graphprune.model import Model, node_name
+from graphprune.model import Model, naming, node_name
 from graphprune.model.editor import Editor
 from graphprune.relation import Values
 
@@ -92,8 +91,9 @@ def find(
     else:
         found = [name for name in weights if name not in lost]
     for glob in (*include, *exclude):
-        if not any(fnmatchcase(name, glob) for name in (*found, *lost)):
-            raise InputError(f"{model.name}: {glob!r} matches no weight that could be trained")
+        if not naming.meets((*found, *lost), [glob]):
+            hint = naming.near(glob, (*found, *lost))
+            raise InputError(f"{model.name}: {glob!r} matches no weight that could be trained{hint}")
     chosen = [name for name in found if _asked(name, include, exclude)]
     if not chosen:
         why = f": {untrained[0]}" if untrained and not (include or exclude) else ""
@@ -103,8 +103,7 @@ def find(
 
 
 def _asked(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    wanted = not include or any(fnmatchcase(name, glob) for glob in include)
-    return wanted and not any(fnmatchcase(name, glob) for glob in exclude)
+    return (not include or naming.meets([name], include)) and not naming.meets([name], exclude)
 
 
 def _same(model: Model, name: str, tensor: TensorProto) -> bool:

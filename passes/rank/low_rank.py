@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from graphprune.analysis import Analysis, cost
 from graphprune.analysis.factors import Site, Whole, find_sites
 from graphprune.errors import InputError, TargetError
-from graphprune.model import Model
+from graphprune.model import Model, naming
 from graphprune.passes.contract import Pass
 from graphprune.passes.rank import allocation, spectra, weighing
 from graphprune.passes.rank.spectra import Spectrum
@@ -144,7 +143,7 @@ class LowRank(Pass):
             return site.weight in self.ranks
 
         def met(globs: Sequence[str]) -> bool:
-            return any(fnmatchcase(name, glob) for name in names for glob in globs)
+            return naming.meets(names, globs)
 
         return (not self.include or met(self.include)) and not met(self.exclude)
 

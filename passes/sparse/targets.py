@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from graphprune.analysis.reasons import Reason
 from graphprune.analysis.sparsity import Layer
 from graphprune.analysis.web import Web
 from graphprune.errors import InputError
-from graphprune.model import Model
+from graphprune.model import Model, naming
 from graphprune.relation import Relation
 
 TILE = 16, 32
@@ -115,15 +114,15 @@ def _unwritable(model: Model, weight: str) -> str:
 
 
 def _named(layer: Layer, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, glob) for name in (layer.node, layer.weight) for glob in globs)
+    return naming.meets((layer.node, layer.weight), globs)
 
 
 def _check(model: Model, scope: Scope, layers: Sequence[Layer]) -> None:
     for glob in (*scope.include, *scope.exclude, *scope.also):
         if not any(_named(layer, [glob]) for layer in layers):
-            raise InputError(
-                f"{model.name}: {glob!r} matches no product with a weight; 'graphprune inspect --sparsity' lists them"
-            )
+            known = [name for layer in layers for name in (layer.node, layer.weight)]
+            hint = naming.near(glob, known, otherwise="; 'graphprune inspect --sparsity' lists them")
+            raise InputError(f"{model.name}: {glob!r} matches no product with a weight{hint}")
 
 
 def _reason(layer: Layer, pattern: Pattern, scope: Scope, first: set[int], last: set[int]) -> str:

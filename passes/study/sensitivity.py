@@ -91,7 +91,7 @@ def sensitivity(
         raise InputError(f"--shard {shard}: the parts of a study meet in a folder: give one by --folder")
     part = None if shard is None else Shard.read(shard)
     page.check(output)
-    paths.writes("the drawing", output)
+    paths.writes("the drawing", output, again=folder is not None)
     paths.reads("the inputs that are read", calibration if isinstance(calibration, str | os.PathLike) else None)
     progress = progress or Progress()
     progress.plan(PHASES, {"observe": 6.0, "rank": 9.0, "measure": 60.0})

@@ -105,7 +105,7 @@ def sweep(
         raise InputError(f"--shard {shard}: the parts of a study meet in a folder: give one by --folder")
     part = None if shard is None else Shard.read(shard)
     page.check(output)
-    paths.writes("the drawing", output)
+    paths.writes("the drawing", output, again=folder is not None)
     progress = progress or Progress()
     progress.plan(["load", "analyze", "prune", *["time"] * latency], {"prune": 60.0, "time": 5.0})
     loaded, inputs = load(model), None if calibration is None else samples.kept(calibration)

@@ -88,7 +88,7 @@ def speed() -> None:
         onnx.save(models.export("vit-b16-ts"), dense)
         made = Path(folder) / "made.onnx"
         copy = f"import onnx; onnx.save(onnx.load({str(dense)!r}), {str(made)!r})"
-        own = [sys.executable, "-m", "graphprune", "sparsify", str(dense), "-o", str(made)]
+        own = [sys.executable, "-m", "graphprune", "sparsify", str(dense), "--force", "-o", str(made)]
         other = [str(Path(sys.executable).with_name("polygraphy")), "surgeon", "prune", str(dense), "-o", str(made)]
         times = {
             "onnx.load and onnx.save": _timed([sys.executable, "-c", copy], made),

@@ -1,16 +1,21 @@
 """The command line as a user meets it: what it prints, where, and its exit status."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import click
 import onnx
 import pytest
 from onnx import helper
 
 import graphprune
 import models
+from graphprune.cli import commands, helping
 from models.small import Net, attention, chain, residual
 from tests.helpers import bare
 from tests.helpers import command as run
@@ -49,8 +54,9 @@ def test_prune_prints_what_it_did(folder: Path, capsys: pytest.CaptureFixture[st
     assert sorted(p.name for p in folder.iterdir()) == ["m.onnx", "out.onnx", "out.plan.json"]
 
 
-def test_prune_without_output_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--json")
+def test_a_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ("-o", "o.onnx", "--plan", "p.json", "--save-recipe", "r.toml")
+    status, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", *named, "--dry-run", "--json")
     assert status == 0 and json.loads(out)["proof"]["worst"] < 1e-4
     assert [p.name for p in folder.iterdir()] == ["m.onnx"]
 
@@ -96,7 +102,7 @@ def test_explain_says_why_something_stays(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_a_plain_proof_only_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--no-proof")
+    _, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--no-proof", "--dry-run")
     assert "proof: not asked for" in out
 
 
@@ -160,7 +166,6 @@ BAD = {
         "--ratio nan is out of range",
     ),
     "word for a ratio": (chain().SerializeToString(), ["--ratio", "much"], "much"),
-    "no ratio": (chain().SerializeToString(), [], "--ratio"),
     "nothing prunable": (unprunable().SerializeToString(), ["--ratio", "0.3"], "nothing is prunable"),
     "only statistical": (statistical_only().SerializeToString(), ["--ratio", "0.3"], "statistical"),
     "too small a ratio": (chain().SerializeToString(), ["--ratio", "0.01"], "the smallest that does is 0.125"),
@@ -223,12 +228,30 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_is_in_the_help_and_starts() -> None:
-    from importlib import import_module
-
-    from graphprune.cli import commands
-
     folder = Path(commands.__file__).parent
     made = {p.stem for p in folder.glob("*.py") if "@click.command" in p.read_text()}
     assert {name.replace("-", "_") for name in commands._COMMANDS} == made
     for name in commands._COMMANDS:
         assert import_module(f"graphprune.cli.{name.replace('-', '_')}").command.name == name
+    assert sorted(name for names in commands._SECTIONS.values() for name in names) == sorted(commands._COMMANDS)
+    assert helping.EXAMPLES.keys() == commands._COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", commands._COMMANDS)
+def test_every_option_has_a_group_and_every_example_is_one(name: str) -> None:
+    command = commands.cli.get_command(click.Context(commands.cli), name)
+    assert command is not None
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert [p.name for p in options if helping.title_of(name, str(p.name)) is None] == []
+    program, given, *words = shlex.split(helping.EXAMPLES[name])
+    assert (program, given) == ("graphprune", name)
+    command.make_context(name, words)  # parses
+
+
+def test_completion_knows_commands_and_options() -> None:
+    for words, wanted in (("graphprune spar", "sparsify"), ("graphprune prune --dry", "--dry-run")):
+        asked = {"_GRAPHPRUNE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(
+            [sys.executable, "-m", "graphprune"], env={**os.environ, **asked}, capture_output=True, text=True
+        )
+        assert done.stdout == f"plain,{wanted}\n"

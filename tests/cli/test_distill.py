@@ -45,7 +45,7 @@ def test_a_student_is_trained(folder: Path, capsys: pytest.CaptureFixture[str]) 
         capsys, "distill", "s.onnx", "--teacher", "m.onnx", "--calibration", "labelled.npz", *OPTIONS[2:], "-v"
     )
     assert status == 0 and "step 24: held-out loss" in out and "by cross entropy" in out
-    assert "nothing written (no -o)" in out
+    assert "written: s.distilled.onnx" in out
 
 
 def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

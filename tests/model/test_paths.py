@@ -48,7 +48,6 @@ CLASHES: dict[str, tuple[tuple[str, ...], str]] = {
     "output on a hard link to the model": ((*PRUNE, "-o", "hard.onnx"), "is the model itself"),
     "output on a link to the model": ((*PRUNE, "-o", "soft.onnx"), "is the model itself"),
     "output on a folder": ((*PRUNE, "-o", "pictures"), "pictures: is a folder"),
-    "plan of nothing": ((*PRUNE, "--plan", "p.json"), "p.json: is where the plan goes of a model that is written"),
     "plan on the model": ((*PRUNE, "-o", "o.onnx", "--plan", "m.onnx"), "is the model itself"),
     "plan on data": ((*PRUNE, "-o", "o.onnx", "--plan", "conv_1"), "external data of m.onnx"),
     "plan on the inputs": ((*PRUNE, "-o", "o.onnx", "--calibration", "in.npz", "--plan", "in.npz"), "inputs"),
@@ -72,7 +71,7 @@ CLASHES: dict[str, tuple[tuple[str, ...], str]] = {
     "validate": (("validate", "whole.onnx", "--against", "m.onnx", "--json", "bias_2"), "external data of m.onnx"),
     "validate's inputs": (("validate", "whole.onnx", "--inputs", "in.npz", "--json", "in.npz"), "inputs that are read"),
     "bench": (("bench", "whole.onnx", "m.onnx", "--rounds", "2", "--json", "m.onnx"), "is the model itself"),
-    "apply": (("apply", "small.plan.json", "m.onnx", "-o", "small.onnx"), "is the plan that is read itself"),
+    "apply": (("apply", "small.plan.json", "m.onnx", "-o", "small.onnx", "--force"), "is the plan that is read itself"),
     "apply's JSON": (("apply", "small.plan.json", "m.onnx", "--json", "small.plan.json"), "is the plan that is read"),
     "state dict": (
         ("state-dict", "small.plan.json", "in.npz", "-o", "small.plan.json", "--model", "m.onnx"),
@@ -93,6 +92,8 @@ def test_nothing_that_is_read_is_written_over(case: str, folder: Path, capsys: p
 def test_python_is_no_other_way_in(folder: Path) -> None:
     with pytest.raises(InputError, match="the external data of m"):
         graphprune.prune("m.onnx", "bias_8", ratio=0.5)
+    with pytest.raises(InputError, match=r"p.json: is where the plan goes of a model that is written"):
+        graphprune.prune("m.onnx", ratio=0.5, plan="p.json")
     with pytest.raises(InputError, match="the inputs that are read"):
         checks = graphprune.Checks(inputs="in.npz")
         graphprune.prune("m.onnx", "o.onnx", ratio=0.5, plan="in.npz", checks=checks)

@@ -261,6 +261,8 @@ def test_one_recipe_over_three_models(
     witness = [json.loads(Path(f"made/{n}.plan.json").read_text())["model"]["witness"]["x"] for n in "ac"]
     assert witness[0] != witness[1] == [5, 8, 64]
     status, out, error = command(capsys, "run", "r.toml", "a.onnx", "b.onnx", "c.onnx", "-o", "made")
+    assert status == 2 and "made/a.onnx: is there already; --force" in error
+    status, out, error = command(capsys, "run", "r.toml", "a.onnx", "b.onnx", "c.onnx", "-o", "made", "--force")
     assert status == 2 and [line.split(":")[0] for line in out.splitlines()] == ["a.onnx", "c.onnx"]
     assert [line for line in error.splitlines() if "b.onnx" in line][-1].startswith("graphprune: error: ")
 

@@ -58,6 +58,9 @@ def pruned(steering: Steering | None = None, ratio: float = 0.5, **options: Any)
         (Steering(before=["/body/1/MatMul"]), None),  # all groups end in it or behind it
         (Steering(before=["/head/2/MatMul"]), [20, 40, 40, 40, 5]),
         (Steering(after=["/body/0/MatMul"]), [40, 20, 20, 20, 5]),
+        (Steering(before=["/head"]), [20, 40, 40, 40, 5]),  # modules
+        (Steering(after=["body"]), [40, 40, 20, 20, 5]),
+        (Steering(ratios={"body": 0.25}), [30, 30, 20, 20, 5]),
         (Steering(after=["/body/0/MatMul"], before=["/head/3/MatMul"]), [40, 20, 40, 40, 5]),
     ],
 )
@@ -67,6 +70,14 @@ def test_what_is_left(steering: Steering, expected: list[int] | None) -> None:
             pruned(steering)
     else:
         assert pruned(steering) == expected
+
+
+def test_what_is_left_out_may_be_a_module() -> None:
+    assert pruned(exclude=["/head/3"]) == [20, 20, 40, 40, 5] and pruned(include=["head.3"]) == [40, 40, 20, 20, 5]
+    with pytest.raises(
+        InputError, match=r"'/hea' matches no group, and no node or weight of one; did you mean '/head'"
+    ):
+        pruned(exclude=["/hea"])
 
 
 def test_reasons() -> None:
@@ -190,14 +201,16 @@ def test_a_file_says_the_same_as_options(suffix: str, tmp_path: Path, capsys: py
     [
         (["--ratio", "0.3", "--ratio", "heads/*=0.1"], "'heads/*' matches no group, and no node or weight of one"),
         (["--ratio", "0.3", "--limit", "nothing=0.1"], "'nothing' matches no group"),
-        (["--ratio", "0.3", "--before", "/head/9/MatMul"], "there is no tensor and no node '/head/9/MatMul'; did you"),
+        (
+            ["--ratio", "0.3", "--before", "/head/9/MatMul"],
+            "there is no tensor, no node and no module '/head/9/MatMul'; did",
+        ),
         (["--ratio", "head/=1"], "--ratio head/=1 is out of range: the share must be at least 0 and below 1"),
         (["--ratio", "0.3", "--limit", "1.5"], "--limit *=1.5 is out of range: the share must be from 0 to 1"),
         (["--ratio", "0.3", "--min-width", "0"], "--min-width 0 is out of range: it must be at least 1"),
         (["--ratio", "0.3", "--keep-first", "-1"], "--keep-first -1 is out of range: it must be at least 0"),
         (["--ratio", "0.3", "--ratio", "0.4"], "'0.4' is the second for all groups"),
         (["--ratio", "head/*"], "'head/*' is neither a share, as 0.3, nor GLOB=0.3"),
-        (["--limit", "0.1"], "nothing is asked for: give --target"),
         (["--ratio", "0.3", "--steer", "none.toml"], "none.toml: no such file"),
     ],
 )

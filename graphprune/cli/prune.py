@@ -18,6 +18,7 @@ from graphprune.cli.options import (
     show,
     time_options,
 )
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
@@ -36,6 +37,7 @@ from graphprune.passes.sparse.masks import AUTO, METHODS
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
 
@@ -46,7 +48,8 @@ from graphprune.verdict.checks import Checks
 @reshaping_options
 @target_options
 @block_options
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
+@preparing_options("calibration")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs to choose and fit on.")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")
@@ -71,7 +74,7 @@ def command(
     wish: recipes.Wish,
     meet: Meet | None,
     blocks: Request | None,
-    calibration: str | None,
+    calibration: Source | None,
     compensate: str | None,
     no_compensate: bool,
     pattern: str | None,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.model import AnyModel, Model, files, load, paths
@@ -87,10 +88,12 @@ def run_recipe(
 
 def _settled(passes: Sequence[Pass], state: State) -> tuple[list[Pass], State]:
     """Passes and job with all said of how inputs are read, by what lies beside the original; noted in the plan."""
-    shapes, found = state.job.input_shapes, []
+    shapes, found = state.job.input_shapes, list[Pass]()
     for one in passes:
-        own = getattr(one, "inputs", None)
-        found.append(one if own is None else replace(one, inputs=samples.settled(own, state.original, shapes).source))  # type: ignore[call-arg]
+        own: Any = one
+        if getattr(own, "inputs", None) is not None:
+            own = replace(own, inputs=samples.settled(own.inputs, state.original, shapes).source)
+        found.append(own)
     if state.job.calibration is None:
         return found, state
     settled = samples.settled(state.job.calibration, state.original, shapes)

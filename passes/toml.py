@@ -204,7 +204,8 @@ def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, A
     """Options with their paths told from another folder."""
     found = {k: place(v, folder) if is_path(k, v) else v for k, v in options.items()}
     for name in _INPUTS:
-        if asked.is_asked(table := found.get(name)):
+        table = found.get(name)
+        if table is not None and asked.is_asked(table):
             found[name] = {
                 k: place(v, folder) if k in asked.FILES and not usercode.names_one(str(v)) else v
                 for k, v in table.items()

@@ -267,6 +267,6 @@ def _opened(path: Path, rate: int) -> tuple[Values, int]:
         soxr = importlib.import_module("soxr")
     except ImportError as error:
         raise BackendError(
-            f"{path}: has {own} samples a second, and the model wants {rate}: pip install 'graphprune[audio]' changes it"
+            f"{path}: has {own} samples a second, and the model wants {rate}: pip install 'graphprune[audio]'"
         ) from error
     return np.asarray(soxr.resample(wave, own, rate)), rate

@@ -1,8 +1,8 @@
 """What files beside a model say of how its inputs are made.
 
 Known are the ``preprocessor_config.json`` and ``processor_config.json`` of transformers, the ``config.json`` that timm
-puts on the Hugging Face hub (``pretrained_cfg``) and the ``inference.yml`` of PaddleOCR. Each is turned into settings as
-``images`` and ``audio`` take them.
+puts on the Hugging Face hub (``pretrained_cfg``) and the ``inference.yml`` of PaddleOCR. ``looks`` and ``audio`` turn
+each into settings.
 """
 
 from __future__ import annotations

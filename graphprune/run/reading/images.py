@@ -70,7 +70,7 @@ class Look:
 
     def sized(self, picture: Values) -> Values:
         """A picture of the size that it is given to the model at."""
-        wanted = pixels.fitted(picture.shape[:2], self.fit, self.size, self.longest)  # type: ignore[arg-type]
+        wanted = pixels.fitted(picture.shape[:2], self.fit, self.size, self.longest)
         found = pixels.resized(picture, wanted, self.interpolation)
         if self.fit == "letterbox":
             found = pixels.padded(found, self.size, self.pad, self.corner)

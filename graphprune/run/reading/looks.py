@@ -48,14 +48,14 @@ def from_config(config: Config) -> dict[str, Any]:
         return {}
     if beyond := [key for key in _BEYOND if data.get(key)]:
         raise InputError(
-            f"{config.path}: its {beyond[0]!r} makes more of an image than is known here: give inputs by module:function"
+            f"{config.path}: its {beyond[0]!r} makes more of an image than is known: give inputs by module:function"
         )
     return {**_resized(config), **_coloured(config)}
 
 
 def _resized(config: Config) -> dict[str, Any]:
     """How a processor of transformers brings images to a size."""
-    data, found = config.data, {}
+    data, found = config.data, dict[str, Any]()
     size, crop = data.get("size"), data.get("crop_size")
     cropped = crop is not None and data.get("do_center_crop", True)
     if "resample" in data or "size" in data:
@@ -85,7 +85,8 @@ def _sized(config: Config, size: Any, cropped: bool) -> dict[str, Any]:
             if edge >= 384 or not share > 0:
                 return {"fit": "stretch", "size": [edge, edge]}
             return {"fit": "shortest", "size": int(edge / share), "crop": [edge, edge]}
-        if "levit" in str(config.data.get("image_processor_type", config.data.get("feature_extractor_type"))).lower():
+        kind = config.data.get("image_processor_type", config.data.get("feature_extractor_type"))
+        if str(kind).startswith("Levit"):
             edge = int(256 / 224 * edge)
         limit = size.get("longest_edge")
         return {"fit": "shortest", "size": edge, **({} if limit is None else {"longest": limit})}
@@ -115,17 +116,19 @@ def _edge(config: Config, name: str, value: Any) -> int:
 
 def _coloured(config: Config) -> dict[str, Any]:
     """How a processor of transformers makes numbers of pixels."""
-    data, found = config.data, {}
+    data, found = config.data, dict[str, Any]()
     if not data.get("do_rescale", True):
         found["scale"] = 1.0
     elif "rescale_factor" in data:
         found["scale"] = numbers(f"{config.path}: its 'rescale_factor'", data["rescale_factor"], 1)[0]
-    if data.get("do_normalize", True):
+    if data.get("do_normalize", not data.get("do_flip_channel_order")):  # MobileViT, which writes none, has none
         for key, own in (("image_mean", "mean"), ("image_std", "std")):
             if data.get(key) is not None:
                 found[own] = list(numbers(f"{config.path}: its {key!r}", data[key], 3))
     if data.get("rescale_offset") and data.get("do_rescale", True):
         found["mean"] = [m + 1 for m in found.get("mean", [0.0])]
+    if data.get("include_top"):  # EfficientNet divides twice
+        found["std"] = [s * s for s in found.get("std", [1.0])]
     if data.get("do_flip_channel_order"):
         found["channels"] = "bgr"
     return found

@@ -64,8 +64,8 @@ class Pictured:
         found = None if others or len(dims) != 4 else _channels(model, value, dims, said)
         if found is None:
             raise InputError(
-                f"{place}: holds images, and {model.name} does not take them: it wants {_described(model)}, and not one "
-                "input of images with 1 or 3 channels (--input-shape says how many, where the model leaves it open)"
+                f"{place}: holds images, and {model.name} does not take them: it wants {_described(model)}, and not "
+                "one input of images with 1 or 3 channels (--input-shape says how many, where the model leaves it open)"
             )
         axis, channels = found
         masks = [v.type.tensor_type.elem_type for v in model.inputs if v.name == MASK and v is not value]

@@ -2,8 +2,8 @@
 
 Two kinds, with the numbers that transformers' extractors have for them:
 
-- ``whisper``: a short-time Fourier transform whose frames are centred (400 samples, every 160th), Slaney's mel scale and
-  areas up to 8 kHz, ``log10``, nothing more than 8 below the loudest (Radford et al., 2022);
+- ``whisper``: a Fourier transform of frames that are centred (400 samples, every 160th), Slaney's mel scale and areas
+  up to 8 kHz, ``log10``, nothing more than 8 below the loudest (Radford et al., 2022);
 - ``ast``: Kaldi's filter banks (frames of 400 samples, every 160th; offset taken out, pre-emphasis 0.97) and their
   natural logarithm (Gong et al., 2021).
 """
@@ -34,7 +34,8 @@ def ast(wave: Values, mels: int, rate: int, frames: int) -> Values:
     """``[frames, mels]``: cut, or filled with zeros at the end."""
     size = 512
     power = _power(wave.astype(np.float64), _hann(FRAME, periodic=False), size, kaldi=True)
-    points = np.linspace(*_kaldi(np.array([20.0, rate // 2])), mels + 2)
+    lowest, highest = _kaldi(np.array([20.0, rate // 2])).tolist()
+    points = np.linspace(lowest, highest, mels + 2)
     bank = _triangles(_kaldi(rate / size * np.arange(size // 2 + 1)), points)
     logs = np.log(np.maximum(power @ bank, _FLOOR))[:frames]
     return np.pad(logs, ((0, frames - len(logs)), (0, 0)))

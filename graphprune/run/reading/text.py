@@ -1,7 +1,7 @@
 """Texts as the input of a model: a sample a line, made ids of by a ``tokenizer.json``.
 
-Files are ``.txt`` with a sample a line, or ``.jsonl`` with one in the ``field`` of each line. Settings, each said by the
-user, else by the tokenizer, else what stands first:
+Files are ``.txt`` with a sample a line, or ``.jsonl`` with one in the ``field`` of each line. Settings, each said by
+the user, else by the tokenizer, else what stands first:
 
 - ``tokenizer``: the file; by default the ``tokenizer.json`` beside the texts or the model;
 - ``length``: at most so many tokens; by default the model's own, that of the tokenizer, or 512. A model whose length is

@@ -89,13 +89,12 @@ def whole(key: str, value: Any) -> int:
 def size(key: str, value: Any) -> Size:
     """Height and width: ``640``, ``480x640`` or two numbers."""
     parts = re.split("[x,]", value) if isinstance(value, str) else value
-    if isinstance(parts, Sequence) and len(parts) == 2 and not isinstance(parts, str):
-        return whole(key, parts[0]), whole(key, parts[1])
+    parts = parts if isinstance(parts, list | tuple) else [parts]
     try:
-        edge = whole(key, parts[0] if isinstance(parts, Sequence) and len(parts) == 1 else parts)
-    except InputError:
+        height, width = (whole(key, part) for part in (parts if len(parts) == 2 else [*parts, *parts]))
+    except (ValueError, InputError):
         raise InputError(f"{key} is {value!r}, and must be a number of pixels as 640, or HEIGHTxWIDTH") from None
-    return edge, edge
+    return height, width
 
 
 def number(key: str, value: Any) -> float:

@@ -57,7 +57,8 @@ def settle(source: Any, model: Model, input_shapes: Mapping[str, Shape] | None =
     asked.check_keys(given, (*_KEYS[kind], CONFIG), kind)
     plain, words, by = _full(kind, files, path, given, model, input_shapes or {})
     where = f"{words} ({by})" if by else words
-    data = {"kind": kind, **plain, FROM: path.name, "told": f"{kind}: {where}"}
+    names = {k: Path(str(plain[k])).name for k in asked.FILES if k in plain}  # plans lead to no place of a machine
+    data = {"kind": kind, **plain, **names, FROM: path.name, "told": f"{kind}: {where}"}
     return Settled({FROM: str(path), **plain}, f"{kind}: {where}", data)
 
 

@@ -5,7 +5,8 @@ Settings, each said by the user, else by a file, else by the model's metadata, e
 - ``fit``: ``stretch``, ``letterbox``, ``shortest`` or ``longest`` (edge to ``size``), ``keep``;
 - ``size``: what it brings them to; by default the model's own. ``longest``: at most this, for ``shortest``;
 - ``crop``: the middle of that;
-- ``pad`` (114), ``at`` (``centre``, ``corner``) and ``stride`` (sizes become multiples of it): for ``letterbox``;
+- ``stride``: sides become multiples of it, where the model does not say how long they are;
+- ``pad`` (114) and ``at`` (``centre``, ``corner``): for ``letterbox``;
 - ``interpolation``: ``bicubic``, one of Pillow's others, or ``opencv``;
 - ``channels``: ``rgb`` or ``bgr``; ``layout``: ``nchw`` or ``nhwc``, by default the model's;
 - ``scale`` (1/255), ``mean`` (0), ``std`` (1): of inputs that are floats, ``(pixel * scale - mean) / std``.
@@ -45,6 +46,7 @@ class Look:
         size: that; 0 leaves a side as it is.
         crop: the middle that stays, None where all does.
         longest: of ``fit`` ``shortest``.
+        stride: sides of what is resized become multiples of it.
         pad, corner: of a letterbox.
         interpolation: of the resizing.
         flipped: whether blue comes first.
@@ -55,6 +57,7 @@ class Look:
     size: Size
     crop: Size | None
     longest: int | None
+    stride: int
     pad: tuple[float, ...]
     corner: bool
     interpolation: str
@@ -71,6 +74,9 @@ class Look:
     def sized(self, picture: Values) -> Values:
         """A picture of the size that it is given to the model at."""
         wanted = pixels.fitted(picture.shape[:2], self.fit, self.size, self.longest)
+        if self.fit != "letterbox" and self.stride > 1:
+            height, width = (max(1, round(side / self.stride)) * self.stride for side in wanted)
+            wanted = height, width
         found = pixels.resized(picture, wanted, self.interpolation)
         if self.fit == "letterbox":
             found = pixels.padded(found, self.size, self.pad, self.corner)
@@ -87,6 +93,8 @@ class Look:
             "longest": f"longest edge to {height}",
             "keep": "their own size",
         }[self.fit]
+        if self.stride > 1 and self.fit != "letterbox":
+            first = f"{first}, sides multiples of {self.stride}"
         parts = [first, *([] if self.crop is None else [f"centre crop of {self.crop[0]} x {self.crop[1]}"])]
         parts.append("grey" if form.channels == 1 else "BGR" if self.flipped else "RGB")
         if np.dtype(form.dtype).kind != "f":
@@ -113,6 +121,8 @@ class Look:
             found["crop"] = list(self.crop)
         if self.longest is not None:
             found["longest"] = self.longest
+        if self.stride > 1:
+            found["stride"] = self.stride
         return found
 
 
@@ -142,25 +152,36 @@ def settle(given: Settings, said: Settings, form: Pictured) -> Look:
     crop = asked.size(asks("crop"), both["crop"]) if "crop" in both else None
     fit = asked.word(asks("fit"), both.get("fit", "shortest" if crop is not None and size else "stretch"), _FITS)
     grey = form.channels == 1
+    pad, mean, std = (
+        _channels(asked.numbers(asks(key), both.get(key, default), 3), form.channels)
+        for key, default in (("pad", 114.0), ("mean", 0.0), ("std", 1.0))
+    )
     look = Look(
         fit=fit,
         size=size or (0, 0),
         crop=crop,
         longest=asked.whole(asks("longest"), both["longest"]) if "longest" in both else None,
-        pad=asked.numbers(asks("pad"), both.get("pad", 114), form.channels),
+        stride=asked.whole(asks("stride"), both.get("stride", 1)),
+        pad=pad,
         corner=asked.word(asks("at"), both.get("at", "centre"), ("centre", "corner")) == "corner",
         interpolation=asked.word(
             asks("interpolation"), both.get("interpolation", "bicubic"), (*pixels.FILTERS, pixels.OPENCV)
         ),
         flipped=asked.word(asks("channels"), both.get("channels", "rgb"), ("rgb", "bgr")) == "bgr" and not grey,
         scale=asked.number(asks("scale"), both.get("scale", 1 / 255)),
-        mean=asked.numbers(asks("mean"), both.get("mean", 0.0), form.channels),
-        std=asked.numbers(asks("std"), both.get("std", 1.0), form.channels),
+        mean=mean,
+        std=std,
     )
     if not all(look.std):
         raise InputError(f"{asks('std')} is 0, by which nothing can be divided")
-    stride = asked.whole(asks("stride"), both.get("stride", 1))
-    return _taken(look, form, given, stride)
+    return _taken(look, form, given)
+
+
+def _channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """One number where all are the same; of grey the mean of three."""
+    if channels == 1 or len({*numbers}) == 1:
+        return (sum(numbers) / len(numbers) if len({*numbers}) > 1 else numbers[0],)
+    return numbers
 
 
 def _sides(size: Any) -> bool:
@@ -172,7 +193,7 @@ def _partly(size: Any) -> Size | None:
     return None if size is None else (int(size[0]), int(size[1]))
 
 
-def _taken(look: Look, form: Pictured, given: Settings, stride: int) -> Look:
+def _taken(look: Look, form: Pictured, given: Settings) -> Look:
     """The same, at the size that the model takes: it says more than others do, but not than the user does."""
     wanted = form.size
     if any(wanted) and look.crop is not None:
@@ -193,8 +214,9 @@ def _taken(look: Look, form: Pictured, given: Settings, stride: int) -> Look:
         if not all(look.size):
             raise InputError(f"images: letterbox wants a size: give --preprocess size, or {form.remedy}")
         if not any(wanted):
-            look = replace(look, size=(-(-look.size[0] // stride) * stride, -(-look.size[1] // stride) * stride))
-    return look
+            height, width = (-(-side // look.stride) * look.stride for side in look.size)
+            look = replace(look, size=(height, width))
+    return replace(look, stride=1) if look.fit == "letterbox" or any(wanted) else look
 
 
 def _refuse(key: str, given: Settings, size: Size, form: Pictured) -> None:

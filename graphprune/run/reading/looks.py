@@ -167,11 +167,16 @@ def _paddle(config: Config, operators: list[Any]) -> dict[str, Any]:
             elif name == "RecResizeImg":  # to a height, with what is left of the width grey
                 found |= {"fit": "letterbox", "at": "corner", "pad": 127.5, "mean": 0.5, "std": 0.5}
                 found["size"] = _pair(config, "image_shape", list(own.get("image_shape", [3, 48, 320])[1:]))
-            elif name in ("ResizeImage", "Resize"):
-                key = "size" if "size" in own else "target_size"
-                found |= {"fit": "stretch", "size": _pair(config, key, own.get(key))}
+            elif name == "ResizeImage" and "resize_short" in own:
+                found |= {"fit": "shortest", "size": whole(f"{config.path}: its 'resize_short'", own["resize_short"])}
+            elif name == "ResizeImage":
+                found |= {"fit": "stretch", "size": _pair(config, "size", own.get("size"))}
+            elif name == "CropImage":
+                found["crop"] = _pair(config, "size", own.get("size"))
             elif name == "DetResizeForTest":
-                found |= {"fit": "stretch"}
+                long = own.get("resize_long")
+                edge = {} if long is None else {"size": whole(f"{config.path}: its 'resize_long'", long)}
+                found |= {"fit": "longest" if edge else "keep", "stride": 32, **edge}
             elif name == "NormalizeImage":
                 scale = own.get("scale", 1 / 255)
                 found["scale"] = numbers(f"{config.path}: its 'scale'", scale, 1)[0]

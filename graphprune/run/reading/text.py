@@ -63,7 +63,6 @@ def settle(given: Settings, model: Model, place: Path, input_shapes: Mapping[str
         BackendError: tokenizers is not installed.
     """
     path = _tokenizer(given, model, place)
-    tokenizer = _opened(path)
     value = _main(model, place)
     sizes = filling.dims(value)
     given_shape = input_shapes.get(value.name, ())
@@ -71,8 +70,10 @@ def settle(given: Settings, model: Model, place: Path, input_shapes: Mapping[str
     length = asked.whole("--preprocess length", given["length"]) if "length" in given else 0
     if fixed and length > fixed:
         raise InputError(f"--preprocess length={length}: input {value.name!r} takes {fixed} tokens")
-    said = (tokenizer.truncation or {}).get("max_length") or _declared(path) or _MOST
-    return Text(path, length or fixed or said, str(given.get("field", "text")))
+    if not {*KEYS} <= given.keys():  # seen once, a tokenizer need not be opened to be settled again
+        said = (_opened(path).truncation or {}).get("max_length") or _declared(path) or _MOST
+        length = length or fixed or said
+    return Text(path, length, str(given.get("field", "text")))
 
 
 def _tokenizer(given: Settings, model: Model, place: Path) -> Path:

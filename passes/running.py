@@ -98,8 +98,7 @@ def _settled(passes: Sequence[Pass], state: State) -> tuple[list[Pass], State]:
         return found, state
     settled = samples.settled(state.job.calibration, state.original, shapes)
     state = replace(state, job=replace(state.job, calibration=settled.source))
-    state.plan.calibration = settled.data or None
-    return found, state.noting(settled.told) if settled.told else state
+    return found, state.having(settled).noting(settled.told) if settled.told else state
 
 
 def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> None:

@@ -17,8 +17,8 @@ from graphprune.run.reading.asked import CONFIG, FROM, Settings
 from graphprune.run.reading.pictured import Pictured
 from graphprune.run.runtime import RefusedError
 
-_WHOLE = {*images.KEYS} - {"longest", "crop", "pad", "at", "stride"}, {*audio.KEYS} - {"rate", "length"}
-"""Settings that are always there once all are said: then nothing is looked up."""
+_BY = "by"
+"""The key of settled sources that tells who has said how they are read; then nothing is looked up again."""
 _KEYS = {kinds.IMAGES: images.KEYS, kinds.AUDIO: audio.KEYS, kinds.TEXT: text.KEYS}
 
 
@@ -54,12 +54,12 @@ def settle(source: Any, model: Model, input_shapes: Mapping[str, Shape] | None =
     if path is None or kind == kinds.ARRAYS:
         _check_none(given, source)
         return Settled(found if asked.is_asked(source) else source)
-    asked.check_keys(given, (*_KEYS[kind], CONFIG), kind)
+    asked.check_keys({k: v for k, v in given.items() if k != _BY}, (*_KEYS[kind], CONFIG), kind)
     plain, words, by = _full(kind, files, path, given, model, input_shapes or {})
     where = f"{words} ({by})" if by else words
     names = {k: Path(str(plain[k])).name for k in asked.FILES if k in plain}  # plans lead to no place of a machine
     data = {"kind": kind, **plain, **names, FROM: path.name, "told": f"{kind}: {where}"}
-    return Settled({FROM: str(path), **plain}, f"{kind}: {where}", data)
+    return Settled({FROM: str(path), **plain, _BY: by}, f"{kind}: {where}", data)
 
 
 def _check_none(given: Settings, source: Any) -> None:
@@ -72,7 +72,7 @@ def _full(
     kind: str, files: list[Path], path: Path, given: Settings, model: Model, shapes: Mapping[str, Shape]
 ) -> tuple[dict[str, Any], str, str]:
     """All settings, what they are in words, and who said them."""
-    own = {k: v for k, v in given.items() if k != CONFIG}
+    own = {k: v for k, v in given.items() if k not in (CONFIG, _BY)}
     if kind == kinds.TEXT:
         texts = text.settle(own, model, path, shapes)
         return texts.plain(), texts.told(), ""
@@ -89,8 +89,8 @@ def _full(
 def _said(kind: Any, given: Settings, path: Path, model: Model) -> tuple[dict[str, Any], str]:
     """What others say, and who they are, in words."""
     mine = ["--preprocess"] if given.keys() - {CONFIG} else []
-    if any(whole <= given.keys() for whole in _WHOLE):
-        return {}, ""
+    if _BY in given:
+        return {}, str(given[_BY])
     for config in configs.found(given, path, model):
         if said := kind.from_config(config):
             return said, f"from {' and '.join([*mine, config.path.name])}"
@@ -134,7 +134,8 @@ def read(
     settled, shapes = settle(source, model, input_shapes), input_shapes or {}
     if not settled.data:
         return None
-    path, said = Path(settled.source[FROM]), asked.settings(settled.source)
+    path = Path(settled.source[FROM])
+    said = {k: v for k, v in asked.settings(settled.source).items() if k != _BY}
     kind, files = kinds.held(path)
     if kind == kinds.TEXT:
         return text.read(files, text.settle(said, model, path, shapes), model, path, batch)

@@ -192,7 +192,7 @@ def read(files: Sequence[Path], sound: Sound, model: Model, place: Path) -> Iter
     batch: list[tuple[Values, int]] = []
     rate = sound.rate
     for path in files:
-        wave, own = _opened(path, sound.rate)
+        wave, own = _opened(path, sound)
         if rate not in (0, own):
             raise InputError(f"{path}: has {own} samples a second, others {rate}; give one for all: --preprocess rate")
         rate = own
@@ -246,8 +246,8 @@ def _fed(
     return filling.filled(model, value, sample, roles, str(place))
 
 
-def _opened(path: Path, rate: int) -> tuple[Values, int]:
-    """The samples of a file as one channel, and how many there are in a second."""
+def _opened(path: Path, sound: Sound) -> tuple[Values, int]:
+    """The samples of a file as one channel, no more of them than are used, and how many there are in a second."""
     try:
         soundfile = importlib.import_module("soundfile")
     except (ImportError, OSError) as error:  # the second is its library, which is missing
@@ -255,18 +255,28 @@ def _opened(path: Path, rate: int) -> tuple[Values, int]:
             "soundfile is not installed, and reads sounds: pip install 'graphprune[audio]', or give arrays"
         ) from error
     try:
-        found, own = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            own = int(file.samplerate)
+            found = file.read(_wanted(sound, own), dtype="float32", always_2d=True)
     except Exception as error:  # whatever a decoder makes of a broken file
         raise InputError(f"{path}: not a sound ({' '.join(str(error).split())})") from error
     if not len(found):
         raise InputError(f"{path}: holds no samples")
     wave = found.mean(1)
-    if rate in (0, own):
-        return wave, int(own)
+    if sound.rate in (0, own):
+        return wave, own
     try:
         soxr = importlib.import_module("soxr")
     except ImportError as error:
         raise BackendError(
-            f"{path}: has {own} samples a second, and the model wants {rate}: pip install 'graphprune[audio]'"
+            f"{path}: has {own} samples a second, and the model wants {sound.rate}: pip install 'graphprune[audio]'"
         ) from error
-    return np.asarray(soxr.resample(wave, own, rate)), rate
+    return np.asarray(soxr.resample(wave, own, sound.rate)), sound.rate
+
+
+def _wanted(sound: Sound, own: int) -> int:
+    """How many samples of a file are used, and a tenth of a second that filters look ahead; -1 for all."""
+    length = sound.frames * spectra.HOP + spectra.FRAME if sound.features == spectra.AST else sound.length
+    if sound.whole or not length:
+        return -1
+    return -(-length * own // (sound.rate or own)) + own // 10

@@ -57,11 +57,11 @@ def test_what_was_done_is_said_and_stands_in_result_and_plan(place: Path, capsys
     assert status == 0 and f"note: {TOLD}" in " ".join(out.split())
     plan = json.loads(Path("o.plan.json").read_text())
     assert plan["calibration"]["told"] == TOLD and plan["calibration"]["from"] == "in"
+    assert load_plan("o.plan.json").calibration == plan["calibration"]
     assert plan["calibration"]["pad"] == [114.0] and str(place) not in json.dumps(plan["calibration"])
     status, out, _ = command(capsys, *how, "--preprocess", "fit=stretch", "--preprocess", "channels=bgr", "--json")
     assert status == 0 and json.loads(out)["calibration"]["told"] == BY_HAND
     assert json.loads(out)["calibration"]["channels"] == "bgr"
-    assert load_plan("o.plan.json").calibration == plan["calibration"]
 
 
 COMMANDS = {

@@ -27,13 +27,13 @@ from graphprune.verdict.checks import Checks
 @click.argument("student", type=click.Path(path_type=Path))
 @click.option("--teacher", required=True, metavar="ORIGINAL", help="The model that it was made of, and should do as.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The trained model; its plan lands beside it.")
-@preparing_options("calibration")
 @click.option(
     "--calibration",
     required=True,
     metavar=CALIBRATION,
     help="Inputs to learn on; arrays 'label:OUTPUT' among them are learnt too.",
 )
+@preparing_options("calibration")
 @click.option("--steps", type=int, help=f"How many steps; {STEPS} if neither they nor --time are given.")
 @click.option("--time", metavar="90s|5m|1h", help="How long, in place of --steps.")
 @click.option(

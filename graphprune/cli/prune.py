@@ -48,8 +48,8 @@ from graphprune.verdict.checks import Checks
 @reshaping_options
 @target_options
 @block_options
-@preparing_options("calibration")
 @click.option("--calibration", metavar=CALIBRATION, help="Inputs to choose and fit on.")
+@preparing_options("calibration")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--pattern", metavar="N:M|1xW|unstructured", help="Make the rest sparse too; TensorRT reads 2:4.")

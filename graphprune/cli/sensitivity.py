@@ -33,8 +33,8 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.command("sensitivity")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
-@preparing_options("calibration")
 @click.option("--calibration", metavar=CALIBRATION, help="Inputs; a quarter judges.")
+@preparing_options("calibration")
 @study_options
 @click.option(
     "--levels",

@@ -50,8 +50,8 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
     help="What stays; auto, if not given: sparsegpt with --calibration, magnitude without and for unstructured.",
 )
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
-@preparing_options("calibration")
 @click.option("--calibration", metavar=CALIBRATION, help="Inputs to choose and fit on.")
+@preparing_options("calibration")
 @click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option("--include", multiple=True, metavar="GLOB", help="These nodes or weights and no others; repeatable.")

@@ -62,8 +62,8 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
     type=click.Path(path_type=Path),
     help="Behind MODEL: recipes that each run takes, in place of what prune would do.",
 )
-@preparing_options("calibration")
 @click.option("--calibration", metavar=CALIBRATION, help="Inputs of all runs.")
+@preparing_options("calibration")
 @study_options
 @wish_options
 @distill_option

@@ -179,8 +179,8 @@ def _samples(key: str, value: Any, rate: int) -> int:
     return asked.whole(key, value)
 
 
-def read(files: Sequence[Path], sound: Sound, model: Model, place: Path) -> Iterator[dict[str, Values]]:
-    """Every sound, as many at a time as the model fixes, else one.
+def read(files: Sequence[Path], sound: Sound, model: Model, place: Path, most: int) -> Iterator[dict[str, Values]]:
+    """Every sound, as many at a time as the model fixes; else so many where all are of one length, or one.
 
     Raises:
         InputError: a file is none, or of another rate than the ones before it.
@@ -188,7 +188,8 @@ def read(files: Sequence[Path], sound: Sound, model: Model, place: Path) -> Iter
     """
     value = _main(model, place)
     declared = filling.dims(value)
-    count = 1 if len(declared) == 1 else declared[0] or 1
+    even = bool(sound.length) or sound.features != _WAVE
+    count = 1 if len(declared) == 1 else declared[0] or (most if even else 1)
     batch: list[tuple[Values, int]] = []
     rate = sound.rate
     for path in files:
@@ -203,6 +204,8 @@ def read(files: Sequence[Path], sound: Sound, model: Model, place: Path) -> Iter
             if len(batch) == count:
                 yield _fed(batch, value, model, own, place)
                 batch = []
+    if batch and not declared[0]:
+        yield _fed(batch, value, model, rate, place)
 
 
 def _parts(wave: Values, sound: Sound) -> Iterator[tuple[Values, int]]:

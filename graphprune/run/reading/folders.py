@@ -128,7 +128,8 @@ def read(
     Args:
         source: a path, or one with settings.
         model: whose inputs they are to be.
-        batch: samples in one run, where the model leaves their number free and padding is told from text.
+        batch: samples in one run, where the model leaves their number free, and they have one length or are told from
+            what fills them; images keep to one.
         input_shapes: sizes of inputs where the model leaves them free.
     """
     settled, shapes = settle(source, model, input_shapes), input_shapes or {}
@@ -140,5 +141,5 @@ def read(
     if kind == kinds.TEXT:
         return text.read(files, text.settle(said, model, path, shapes), model, path, batch)
     if kind == kinds.AUDIO:
-        return audio.read(files, audio.settle(said, {}, model, path, shapes), model, path)
+        return audio.read(files, audio.settle(said, {}, model, path, shapes), model, path, batch)
     return images.read(files, *images.settled(path, said, model, shapes))

@@ -32,6 +32,8 @@ from graphprune.run.reading.configs import Config
 
 KEYS = ("rate", "length", "take", "features", "mels", "frames", "normalize", "mean", "std")
 _WAVE = "wave"
+_MOST = 1 << 28
+"""Numbers of the largest sample that is made."""
 _RATES = ("sample_rate", "sampling_rate", "rate")
 """What exporters call the rate in a model's metadata."""
 _MASKS = ("attention_mask", "padding_mask")
@@ -145,6 +147,8 @@ def settle(given: Settings, said: Settings, model: Model, place: Path, input_sha
         asked.yes(asks("normalize"), both.get("normalize", False)),
         asked.number(asks("mean"), both.get("mean", 0)), asked.number(asks("std"), both.get("std", 1)),
     )  # fmt: skip
+    if max(length, frames * mels) > _MOST:
+        raise InputError(f"{place}: {found.told()}: more than {_MOST:,} numbers a sample")
     if found.std == 0:
         raise InputError(f"{asks('std')} is 0, by which nothing can be divided")
     if found.whole and not length:

@@ -84,7 +84,9 @@ def _yaml(path: Path, text: str) -> Any:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError as error:
-        raise BackendError(f"{path}: PyYAML is not installed, and reads it: pip install pyyaml") from error
+        raise BackendError(
+            f"{path}: PyYAML is not installed, and reads it: pip install 'graphprune[images]'"
+        ) from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -34,6 +34,8 @@ KEYS = (
     "fit", "size", "longest", "crop", "pad", "at", "stride", "interpolation", "channels", "layout", "scale", "mean",
     "std",
 )  # fmt: skip
+_MOST = 1 << 28
+"""Pixels of the largest picture that is made."""
 _FITS = ("stretch", "letterbox", "shortest", "longest", "keep")
 
 
@@ -71,12 +73,18 @@ class Look:
         """Whether all images come to one size."""
         return self.crop is not None or (self.fit in ("stretch", "letterbox") and all(self.size))
 
-    def sized(self, picture: Values) -> Values:
-        """A picture of the size that it is given to the model at."""
+    def sized(self, picture: Values, path: Path) -> Values:
+        """A picture of the size that it is given to the model at.
+
+        Raises:
+            InputError: that is too large to be held.
+        """
         wanted = pixels.fitted(picture.shape[:2], self.fit, self.size, self.longest)
         if self.fit != "letterbox" and self.stride > 1:
             height, width = (max(1, round(side / self.stride)) * self.stride for side in wanted)
             wanted = height, width
+        if wanted[0] * wanted[1] > _MOST:
+            raise InputError(f"{path}: would become {wanted[0]} high and {wanted[1]} wide; take it out, or give a crop")
         found = pixels.resized(picture, wanted, self.interpolation)
         if self.fit == "letterbox":
             found = pixels.padded(found, self.size, self.pad, self.corner)
@@ -172,6 +180,10 @@ def settle(given: Settings, said: Settings, form: Pictured) -> Look:
         mean=mean,
         std=std,
     )
+    if any(
+        height * width > _MOST for height, width in (look.size if fit in _FITS[:2] else (0, 0), look.crop or (0, 0))
+    ):
+        raise InputError(f"{asks('size')} is {both.get('size')!r}, more than {_MOST:,} pixels")
     if not all(look.std):
         raise InputError(f"{asks('std')} is 0, by which nothing can be divided")
     return _taken(look, form, given)
@@ -238,7 +250,7 @@ def read(files: Sequence[Path], look: Look, form: Pictured) -> Iterator[dict[str
     batch: list[Values] = []
     for path in files:
         picture = pixels.opened(path, form.channels == 1)
-        batch.append(_numbers(look.sized(picture), look, form))
+        batch.append(_numbers(look.sized(picture, path), look, form))
         if batch[-1].shape != batch[0].shape:
             raise InputError(f"{path}: {_shown(picture)}, and the image before it has another size; {form.remedy}")
         if len(batch) == form.batch:
@@ -258,7 +270,7 @@ def check_sizes(files: Sequence[Path], look: Look, form: Pictured, model: Model,
     with session(model.runnable) as active:
         for path in islice(files, most):
             picture = pixels.opened(path, form.channels == 1)
-            one = _numbers(look.sized(picture), look, form)
+            one = _numbers(look.sized(picture, path), look, form)
             if one.shape in tried:
                 continue
             tried.add(one.shape)

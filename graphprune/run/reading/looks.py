@@ -187,16 +187,16 @@ def _paddle(config: Config, operators: list[Any]) -> dict[str, Any]:
 def from_metadata(model: Model) -> dict[str, Any]:
     """What an exporter has written into a model; empty where that is nothing of images."""
     said = {one.key: one.value for one in model.source.proto.metadata_props}
-    if not {"imgsz", "stride", "task"} <= said.keys():
+    if "stride" not in said or not said.keys() & {"imgsz", "names"}:
         return {}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"size": [640, 640]}  # what YOLOv5, which does not say it, is exported at
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         size = ast.literal_eval(said["imgsz"])
         sides = [int(one) for one in size] if isinstance(size, list | tuple) else [int(size)] * 2
         if len(sides) == 2 and min(sides) > 0:
             found["size"] = sides
-    if said["task"] == "classify":  # torchvision's centre crop
-        side = found.get("size", [224, 224])
+    if said.get("task") == "classify":  # torchvision's centre crop
+        side = found["size"]
         return {"fit": "shortest", "size": min(side), "crop": side, "interpolation": "bilinear"}
     stride = int(said["stride"]) if said["stride"].isdecimal() else 32
     return {**found, "fit": "letterbox", "pad": 114, "stride": stride, "interpolation": "opencv"}

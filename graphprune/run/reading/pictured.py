@@ -16,8 +16,9 @@ from graphprune.relation import Shape, Values
 from graphprune.run.reading.asked import Size, word
 
 LAYOUTS = ("nchw", "nhwc")
-MASK = "pixel_mask"
-"""An input that says which pixels are a picture's, and not a pad's; here all are."""
+BESIDE = ("pixel_mask", "orig_target_sizes", "im_shape", "scale_factor")
+"""Inputs of detectors: which pixels are a picture's and no pad's (all of them), its width and height, its height and
+width, and by how much it was resized (here by 1, so that boxes are those of what the model sees)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Pictured:
         channels: 1 or 3.
         last: whether channels are the last axis.
         size: height and width, 0 where the model leaves it free.
-        mask: the type of an input ``pixel_mask``, None where there is none.
+        beside: other inputs, of :data:`BESIDE`, with their types.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Pictured:
     channels: int
     last: bool
     size: Size
-    mask: Any = None
+    beside: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(cls, place: Path, model: Model, input_shapes: Mapping[str, Shape], layout: str | None = None) -> Pictured:
@@ -55,7 +56,7 @@ class Pictured:
         Raises:
             InputError: it does not take images.
         """
-        inputs = [v for v in model.inputs if v.name != MASK] or list(model.inputs)
+        inputs = [v for v in model.inputs if v.name not in BESIDE] or list(model.inputs)
         value, *others = inputs
         declared = [max(d.dim_value, 0) for d in value.type.tensor_type.shape.dim]
         given = input_shapes.get(value.name, ())
@@ -68,7 +69,7 @@ class Pictured:
                 "one input of images with 1 or 3 channels (--input-shape says how many, where the model leaves it open)"
             )
         axis, channels = found
-        masks = [v.type.tensor_type.elem_type for v in model.inputs if v.name == MASK and v is not value]
+        beside = [(v.name, _kind(v.type.tensor_type.elem_type)) for v in model.inputs if v.name != value.name]
         return cls(
             name=value.name,
             dtype=_kind(value.type.tensor_type.elem_type),
@@ -76,7 +77,7 @@ class Pictured:
             channels=channels,
             last=axis == 3,
             size=(dims[2], dims[3]) if axis == 1 else (dims[1], dims[2]),
-            mask=_kind(masks[0]) if masks else None,
+            beside=tuple(beside),
         )
 
     @property
@@ -88,11 +89,14 @@ class Pictured:
 
     def feeds(self, images: Values) -> dict[str, Values]:
         """A batch of images as the inputs of the model."""
-        found = {self.name: images}
-        if self.mask is not None:
-            height, width = images.shape[1:3] if self.last else images.shape[2:]
-            found[MASK] = np.ones((len(images), height, width), self.mask)
-        return found
+        count, (height, width) = len(images), images.shape[1:3] if self.last else images.shape[2:]
+        made = {
+            "pixel_mask": np.ones((count, height, width)),
+            "orig_target_sizes": np.array([[width, height]] * count),
+            "im_shape": np.array([[height, width]] * count),
+            "scale_factor": np.ones((count, 2)),
+        }
+        return {self.name: images, **{name: made[name].astype(kind) for name, kind in self.beside}}
 
 
 def _kind(element: int) -> Any:

@@ -150,7 +150,7 @@ def read(files: Sequence[Path], text: Text, model: Model, place: Path, batch: in
         if len(chunk) < count and sizes[0] and len(sizes) > 1:
             return  # what the model takes in batches of a fixed size it cannot take less of
         encoded = tokenizer.encode_batch(chunk)
-        long = fixed or max(1, *(len(one.ids) for one in encoded)) if len(encoded) else 1
+        long = fixed or max(1, *(len(one.ids) for one in encoded))
         ids, types = (np.full((len(encoded), long), fill, np.int64) for fill in (pad, 0))
         mask = np.zeros((len(encoded), long), np.int64)
         for row, one in enumerate(encoded):

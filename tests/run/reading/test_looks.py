@@ -160,9 +160,10 @@ def test_axes_that_say_nothing(tmp_path: Path) -> None:
     assert seen(tmp_path, pictured("n", "a", "b", "c"), layout="nhwc")[0][0].shape == (1, 97, 150, 3)
     with pytest.raises(InputError, match="does not take them"):
         seen(tmp_path, pictured("n", "a", "b", "c"))
-    masked = net({"x": (1, FREE), "pixel_mask": (7, ("n", "h", "w"))})
+    masked = net({"x": (1, FREE), "pixel_mask": (7, ("n", "h", "w")), "orig_target_sizes": (7, ("n", 2))})
     (feeds, *_) = samples.load(tmp_path, load(masked))
     assert feeds["pixel_mask"].dtype == np.int64 and feeds["pixel_mask"].shape == (1, 97, 150)
+    assert feeds["orig_target_sizes"].tolist() == [[150, 97]]
     grey, told = seen(tmp_path, pictured("n", 1, 8, 8), mean=[0.4, 0.5, 0.6])
     assert grey[0].shape == (1, 1, 8, 8) and "grey, / 255, mean 0.5" in told
 
@@ -178,6 +179,8 @@ def test_axes_that_say_nothing(tmp_path: Path) -> None:
         ({"scale": "1/0"}, "--preprocess scale is '1/0', and must be a number"),
         ({"mean": "1,2"}, "--preprocess mean is '1,2', and must be a number, or 3"),
         ({"std": 0}, "--preprocess std is 0"),
+        ({"size": 1000000}, "--preprocess size is 1000000, more than"),
+        ({"fit": "shortest", "size": 100000}, "would become 100000 high and"),
         ({"config": "nowhere.json"}, "nowhere.json: no such file"),
     ],
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from graphprune.errors import InputError
 from graphprune.run.reading import pixels
@@ -83,3 +85,24 @@ def test_crops_and_pads() -> None:
     around = pixels.padded(square[:1, :2], (2, 5), (7,), corner=False)
     assert around.dtype == np.uint8 and around[..., 0].tolist() == [[7, 0, 1, 7, 7], [7] * 5]
     assert pixels.padded(square[:1, :2], (2, 3), (0.5,), corner=True)[..., 0].tolist() == [[0, 1, 0.5], [0.5] * 3]
+
+
+SIDES = st.integers(1, 70)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(SIDES, SIDES), wanted=st.tuples(SIDES, SIDES), kind=st.sampled_from((*pixels.FILTERS, pixels.OPENCV))
+)
+def test_every_picture_comes_to_the_size_that_is_wanted(
+    size: tuple[int, int], wanted: tuple[int, int], kind: str
+) -> None:
+    picture = np.full((*size, 3), 200, np.uint8)
+    inner = pixels.fitted(size, "letterbox", wanted)
+    assert all(new <= most for new, most in zip(inner, wanted, strict=True))
+    assert any(new == most for new, most in zip(inner, wanted, strict=True))
+    boxed = pixels.padded(pixels.resized(picture, inner, kind), wanted, (114,), corner=False)
+    assert boxed.shape == (*wanted, 3) and (boxed == 200).all(2).sum() == inner[0] * inner[1]
+    short = pixels.fitted(size, "shortest", wanted)
+    assert min(short) == wanted[0] and (short[0] - short[1]) * (size[0] - size[1]) >= 0
+    assert pixels.cropped(pixels.resized(picture, short, kind), wanted).shape == (*wanted, 3)

@@ -253,14 +253,23 @@ def _fed(
     return filling.filled(model, value, sample, roles, str(place))
 
 
-def _opened(path: Path, sound: Sound) -> tuple[Values, int]:
-    """The samples of a file as one channel, no more of them than are used, and how many there are in a second."""
+def library() -> Any:
+    """The library that reads sounds.
+
+    Raises:
+        BackendError: it is not installed.
+    """
     try:
-        soundfile = importlib.import_module("soundfile")
-    except (ImportError, OSError) as error:  # the second is its library, which is missing
+        return importlib.import_module("soundfile")
+    except (ImportError, OSError) as error:  # the second is what it is made of, which is missing
         raise BackendError(
             "soundfile is not installed, and reads sounds: pip install 'graphprune[audio]', or give arrays"
         ) from error
+
+
+def _opened(path: Path, sound: Sound) -> tuple[Values, int]:
+    """The samples of a file as one channel, no more of them than are used, and how many there are in a second."""
+    soundfile = library()
     try:
         with soundfile.SoundFile(path) as file:
             own = int(file.samplerate)

@@ -12,7 +12,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
 from graphprune.run import synthetic, usercode
-from graphprune.run.reading import asked, audio, configs, images, kinds, looks, text
+from graphprune.run.reading import asked, audio, configs, images, kinds, looks, pixels, text
 from graphprune.run.reading.asked import CONFIG, FROM, Settings
 from graphprune.run.reading.pictured import Pictured
 from graphprune.run.runtime import RefusedError
@@ -77,9 +77,11 @@ def _full(
         texts = text.settle(own, model, path, shapes)
         return texts.plain(), texts.told(), ""
     if kind == kinds.AUDIO:
+        audio.library()  # what is missing is told before anything is computed
         said, by = _said(audio, given, path, model)
         sound = audio.settle(own, said, model, path, shapes)
         return sound.plain(), sound.told(), by
+    pixels.library()
     said, by = _said(looks, given, path, model)
     form = Pictured.of(path, model, shapes, own.get("layout"))
     look = images.settle(own, said, form)

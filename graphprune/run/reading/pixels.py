@@ -23,6 +23,20 @@ OPENCV = "opencv"
 """OpenCV's ``INTER_LINEAR``: of the four neighbours alone, however much smaller the picture becomes."""
 
 
+def library() -> Any:
+    """Pillow.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        return importlib.import_module("PIL.Image")
+    except ImportError as error:
+        raise BackendError(
+            "Pillow is not installed, and reads images: pip install 'graphprune[images]', or give arrays"
+        ) from error
+
+
 def opened(path: Path, grey: bool) -> Values:
     """The picture of a file, upright as its EXIF data says, transparency left out, 16 bits cut to 8.
 
@@ -30,12 +44,7 @@ def opened(path: Path, grey: bool) -> Values:
         InputError: it is none, or one that is too large.
         BackendError: Pillow is not installed.
     """
-    try:
-        pillow, turning = importlib.import_module("PIL.Image"), importlib.import_module("PIL.ImageOps")
-    except ImportError as error:
-        raise BackendError(
-            "Pillow is not installed, and reads images: pip install 'graphprune[images]', or give arrays"
-        ) from error
+    pillow, turning = library(), importlib.import_module("PIL.ImageOps")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is odd about a picture but readable
         warnings.simplefilter("error", pillow.DecompressionBombWarning)

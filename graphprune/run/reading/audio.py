@@ -113,15 +113,25 @@ def from_metadata(model: Model) -> dict[str, Any]:
     return next(({"rate": int(said[key])} for key in _RATES if said.get(key, "").isdecimal() and int(said[key])), {})
 
 
-def settle(given: Settings, said: Settings, model: Model, place: Path, input_shapes: Mapping[str, Shape]) -> Sound:
+def settle(
+    given: Settings, said: Settings, model: Model, place: Path, input_shapes: Mapping[str, Shape], by: str = ""
+) -> Sound:
     """What is done with sounds.
+
+    Args:
+        given: settings of the user.
+        said: settings of others.
+        model: the model.
+        place: where sounds come from.
+        input_shapes: sizes of inputs where the model leaves them free.
+        by: who these others are, for messages.
 
     Raises:
         InputError: a setting is none, or the model does not take what comes of it.
     """
 
     def asks(key: str) -> str:
-        return f"--preprocess {key}" if key in given else key
+        return f"--preprocess {key}" if key in given else f"{key} {by}"
 
     both = {**said, **given}
     value = _main(model, place)

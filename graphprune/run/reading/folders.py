@@ -78,29 +78,35 @@ def _full(
         return texts.plain(), texts.told(), ""
     if kind == kinds.AUDIO:
         audio.library()  # what is missing is told before anything is computed
-        said, by = _said(audio, given, path, model)
-        sound = audio.settle(own, said, model, path, shapes)
-        return sound.plain(), sound.told(), by
+        said, who = _said(audio, given, path, model)
+        sound = audio.settle(own, said, model, path, shapes, f"from {who}")
+        return sound.plain(), sound.told(), _by(given, who)
     pixels.library()
-    said, by = _said(looks, given, path, model)
+    said, who = _said(looks, given, path, model)
     form = Pictured.of(path, model, shapes, own.get("layout"))
-    look = images.settle(own, said, form)
-    return look.plain(form), look.told(form), by
+    look = images.settle(own, said, form, f"from {who}")
+    return look.plain(form), look.told(form), _by(given, who)
 
 
 def _said(kind: Any, given: Settings, path: Path, model: Model) -> tuple[dict[str, Any], str]:
-    """What others say, and who they are, in words."""
-    mine = ["--preprocess"] if given.keys() - {CONFIG} else []
+    """What others say, and who they are; nothing where all is said."""
     if _BY in given:
-        return {}, str(given[_BY])
+        return {}, ""
     for config in configs.found(given, path, model):
         if said := kind.from_config(config):
-            return said, f"from {' and '.join([*mine, config.path.name])}"
+            return said, config.path.name
         if CONFIG in given:
             raise InputError(f"--preprocess {config.path}: says nothing that is known of such inputs")
-    if said := kind.from_metadata(model):
-        return said, f"from {' and '.join([*mine, 'the metadata of the model'])}"
-    return {}, "from --preprocess" if mine else "nothing says otherwise; --preprocess does"
+    said = kind.from_metadata(model)
+    return said, "the metadata of the model" if said else ""
+
+
+def _by(given: Settings, who: str) -> str:
+    """Who says how inputs are read, in words."""
+    if _BY in given:
+        return str(given[_BY])
+    all_of_them = [*(["--preprocess"] if given.keys() - {CONFIG} else []), *([who] if who else [])]
+    return f"from {' and '.join(all_of_them)}" if all_of_them else "nothing says otherwise; --preprocess does"
 
 
 def check(settled: Settled, model: Model, input_shapes: Mapping[str, Shape] | None, most: int | None = None) -> None:

@@ -36,7 +36,8 @@ KEYS = (
 )  # fmt: skip
 _MOST = 1 << 28
 """Pixels of the largest picture that is made."""
-_FITS = ("stretch", "letterbox", "shortest", "longest", "keep")
+_BOXES = ("stretch", "letterbox")
+_FITS = (*_BOXES, "shortest", "longest", "keep")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Look:
     @property
     def whole(self) -> bool:
         """Whether all images come to one size."""
-        return self.crop is not None or (self.fit in ("stretch", "letterbox") and all(self.size))
+        return self.crop is not None or (self.fit in _BOXES and all(self.size))
 
     def sized(self, picture: Values, path: Path) -> Values:
         """A picture of the size that it is given to the model at.
@@ -80,7 +81,7 @@ class Look:
             InputError: that is too large to be held.
         """
         wanted = pixels.fitted(picture.shape[:2], self.fit, self.size, self.longest)
-        if self.fit != "letterbox" and self.stride > 1:
+        if self.stride > 1:
             height, width = (max(1, round(side / self.stride)) * self.stride for side in wanted)
             wanted = height, width
         if wanted[0] * wanted[1] > _MOST:
@@ -101,7 +102,7 @@ class Look:
             "longest": f"longest edge to {height}",
             "keep": "their own size",
         }[self.fit]
-        if self.stride > 1 and self.fit != "letterbox":
+        if self.stride > 1:
             first = f"{first}, sides multiples of {self.stride}"
         parts = [first, *([] if self.crop is None else [f"centre crop of {self.crop[0]} x {self.crop[1]}"])]
         parts.append("grey" if form.channels == 1 else "BGR" if self.flipped else "RGB")
@@ -138,24 +139,23 @@ def _listed(numbers: Sequence[float]) -> str:
     return "/".join(f"{n:.4g}" for n in numbers)
 
 
-def settle(given: Settings, said: Settings, form: Pictured) -> Look:
+def settle(given: Settings, said: Settings, form: Pictured, by: str = "") -> Look:
     """What is done with images.
 
     Args:
         given: settings of the user.
         said: settings of others.
         form: what the model wants of an image.
+        by: who these others are, for messages.
 
     Raises:
         InputError: a setting is none, or the model cannot take what comes of it.
     """
 
     def asks(key: str) -> str:
-        return f"--preprocess {key}" if key in given else key
+        return f"--preprocess {key}" if key in given else f"{key} {by}"
 
-    both = {**said, **given}
-    if "fit" in given or "size" in given:  # a crop belongs to the resizing that it was said with
-        both = {k: v for k, v in both.items() if k in given or k not in ("crop", "longest", "fit", "size")}
+    both = {**_still(said, given), **given}
     size = asked.size(asks("size"), both["size"]) if _sides(both.get("size")) else _partly(both.get("size"))
     crop = asked.size(asks("crop"), both["crop"]) if "crop" in both else None
     fit = asked.word(asks("fit"), both.get("fit", "shortest" if crop is not None and size else "stretch"), _FITS)
@@ -180,13 +180,21 @@ def settle(given: Settings, said: Settings, form: Pictured) -> Look:
         mean=mean,
         std=std,
     )
-    if any(
-        height * width > _MOST for height, width in (look.size if fit in _FITS[:2] else (0, 0), look.crop or (0, 0))
-    ):
+    if any(height * width > _MOST for height, width in (look.size if fit in _BOXES else (0, 0), look.crop or (0, 0))):
         raise InputError(f"{asks('size')} is {both.get('size')!r}, more than {_MOST:,} pixels")
     if not all(look.std):
         raise InputError(f"{asks('std')} is 0, by which nothing can be divided")
     return _taken(look, form, given)
+
+
+def _still(said: Settings, given: Settings) -> Settings:
+    """What others say that holds beside what the user says: crops and edges belong to the resizing that they are of."""
+    if not given.keys() & {"fit", "size"}:
+        return said
+    fit = said.get("fit", _BOXES[0])
+    boxes = fit in _BOXES and given.get("fit", fit) in _BOXES
+    gone = ("crop", "longest") if boxes else ("crop", "longest", "fit", "size")
+    return {k: v for k, v in said.items() if k not in gone}
 
 
 def _channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -214,7 +222,7 @@ def _taken(look: Look, form: Pictured, given: Settings) -> Look:
             _refuse("crop", given, look.crop, form)
             edges = [round(s * new / old) for s, new, old in zip(look.size, crop, look.crop, strict=True)]
             look = replace(look, crop=crop, size=(edges[0], edges[1]))
-    elif any(wanted) and look.fit in ("stretch", "letterbox"):
+    elif any(wanted) and look.fit in _BOXES:
         size = (wanted[0] or look.size[0], wanted[1] or look.size[1])
         if size != look.size:
             _refuse("size", given, look.size, form)
@@ -222,13 +230,13 @@ def _taken(look: Look, form: Pictured, given: Settings) -> Look:
     elif all(wanted):
         _refuse("fit", given, (0, 0), form)
         look = replace(look, fit="letterbox" if look.fit == "longest" else "stretch", size=wanted, longest=None)
-    if look.fit == "letterbox":
-        if not all(look.size):
-            raise InputError(f"images: letterbox wants a size: give --preprocess size, or {form.remedy}")
-        if not any(wanted):
-            height, width = (-(-side // look.stride) * look.stride for side in look.size)
-            look = replace(look, size=(height, width))
-    return replace(look, stride=1) if look.fit == "letterbox" or any(wanted) else look
+    if look.fit == "letterbox" and not all(look.size):
+        raise InputError(f"images: letterbox wants a size: give --preprocess size, or {form.remedy}")
+    one_size = look.fit in _BOXES and all(look.size)
+    if one_size and not any(wanted):
+        height, width = (-(-side // look.stride) * look.stride for side in look.size)
+        look = replace(look, size=(height, width))
+    return replace(look, stride=1) if one_size or any(wanted) else look
 
 
 def _refuse(key: str, given: Settings, size: Size, form: Pictured) -> None:

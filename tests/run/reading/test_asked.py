@@ -79,7 +79,7 @@ def test_every_command_takes_it(case: str, place: Path, capsys: pytest.CaptureFi
     status, out, err = command(capsys, *COMMANDS[case], *how)
     assert status == 0, err
     assert BY_HAND in " ".join(out.split())
-    status, _, err = command(capsys, *COMMANDS[case], "--preprocess", "fitt=stretch")
+    status, _, err = command(capsys, *COMMANDS[case], "--preprocess", "fitt=stretch", "-q")
     assert status == 2 and err.count("\n") == 1 and "fitt: is no setting for images; did you mean fit?" in err
 
 
@@ -142,7 +142,7 @@ def test_what_says_nothing_of_how_to_read(place: Path, capsys: pytest.CaptureFix
         (["--inputs", "here:some", "--tokenizer", "t.json"], "tokenizer: is about images, sounds and texts"),
         (["--inputs", "nowhere", "--preprocess", "fit=keep"], "nowhere: no such file or folder"),
     ):
-        status, _, err = command(capsys, "validate", "m.onnx", *how)
+        status, _, err = command(capsys, "validate", "m.onnx", "-q", *how)
         assert status == 2 and words in err and err.count("\n") == 1
 
 

@@ -88,6 +88,7 @@ EXTRACTORS: list[tuple[str, dict[str, Any], tuple[int | str, ...]]] = [
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
 @pytest.mark.parametrize(("name", "options", "shape"), EXTRACTORS)
 def test_features_as_transformers_has_them(
     name: str, options: dict[str, Any], shape: tuple[int | str, ...], tmp_path: Path

@@ -147,6 +147,19 @@ def test_the_user_goes_first_and_settings_are_texts_or_numbers(tmp_path: Path) -
     assert np.allclose(found[0], (plain[0][:, ::-1] / 100 - np.reshape([0.1, 0.2, 0.3], (1, 3, 1, 1))) / 0.5, atol=1e-5)
 
 
+def test_what_others_say_holds_where_it_still_can(tmp_path: Path) -> None:
+    yolo = pictured(*FREE, imgsz="[64, 64]", stride="32", task="detect")
+    folder(tmp_path)
+    assert seen(tmp_path, yolo, size=96)[1].startswith("images: letterbox to 96 x 96, RGB")
+    assert seen(tmp_path, yolo, fit="stretch")[1].startswith("images: resized to 64 x 64, RGB")
+    assert seen(tmp_path, yolo, fit="longest", size=48)[1].startswith(
+        "images: longest edge to 48, sides multiples of 32"
+    )
+    folder(tmp_path, size={"shortest_edge": 32}, crop_size=28, do_center_crop=True)
+    assert seen(tmp_path, pictured(*FREE), size=20)[1].startswith("images: resized to 20 x 20, RGB")
+    assert seen(tmp_path, pictured(*FREE), crop=20)[1].startswith("images: shortest edge to 32, centre crop of 20 x 20")
+
+
 def test_the_model_s_size_goes_before_that_of_files(tmp_path: Path) -> None:
     folder(tmp_path, size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}, do_center_crop=True)
     assert seen(tmp_path, pictured("n", 3, 56, 56))[1].startswith("images: shortest edge to 64, centre crop of 56 x 56")

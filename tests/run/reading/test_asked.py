@@ -106,7 +106,7 @@ def test_a_recipe_is_run_with_it(place: Path) -> None:
     )
     result = graphprune.run_recipe("r.toml", "m.onnx")
     assert result.plan.calibration is not None and result.plan.calibration["told"] == BY_HAND
-    assert result.verdict is not None and "images: resized to 8 x 8, RGB" in result.verdict.levels[1].message
+    assert result.verdict is not None and "images: letterbox to 8 x 8, RGB" in result.verdict.levels[1].message
 
 
 def test_python_takes_the_same_table(place: Path) -> None:

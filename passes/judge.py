@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from graphprune.errors import InputError, VerdictError
 from graphprune.passes.contract import Pass
@@ -43,7 +44,7 @@ class Validate(Pass):
     capabilities: Sequence[str] = field(default_factory=lambda: [f"{a}{b}" for a, b in trt.CAPABILITIES])
     profile: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     timeout: float = 600
-    inputs: str | None = None
+    inputs: str | Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, checks: Checks) -> Validate:
@@ -53,7 +54,7 @@ class Validate(Pass):
             **own,
             capabilities=[f"{a}{b}" for a, b in checks.capabilities],
             profile={name: [list(shape) for shape in shapes] for name, shapes in checks.profile.items()},
-            inputs=None if checks.inputs is None else str(checks.inputs),
+            inputs=os.fspath(checks.inputs) if isinstance(checks.inputs, os.PathLike) else checks.inputs,
         )
 
     @property

@@ -38,6 +38,7 @@ from graphprune.passes.vocabulary.vocabulary import Shorter
 from graphprune.proof.proof import Proof
 from graphprune.rewrite import packed
 from graphprune.rewrite.plan import Plan, matrices_place
+from graphprune.run.reading.folders import Settled
 from graphprune.verdict.checks import Verdict
 
 AnyPath = str | os.PathLike[str]
@@ -144,6 +145,8 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         InputError: what was removed has not made the model smaller, or a file cannot be written.
     """
     matrices = _placed(state, outputs)
+    settled = state.found(Settled)
+    state = replace(state, plan=replace(state.plan, calibration=None if settled is None else settled.data))
     plan = files.json_text(state.plan.to_json())
     state = replace(state, model=marked(state, plan))
     cut, sparse = cutting(state), state.found(Sparse)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.model import AnyModel, Model, files, load, paths
 from graphprune.model.arguments import InputShapes, checked
 from graphprune.passes import driver, toml
+from graphprune.passes.contract import Pass
 from graphprune.passes.driver import Clock
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Outputs, Result, conclude
@@ -22,7 +25,7 @@ from graphprune.rewrite import packed as packing
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.rewrite import described
 from graphprune.run import samples, synthetic
-from graphprune.run.calibration import Source
+from graphprune.run.reading import asked
 
 
 @checked
@@ -69,7 +72,7 @@ def run_recipe(
     driver.check_requirements(recipe.passes, empty, recipe.places)
     progress.plan(driver.phases(recipe.passes, empty, output is not None), driver.costs(recipe.passes, empty))
     outputs = Outputs(output, plan, packed)
-    sources = _declare(recipe, loaded, job, outputs)
+    _declare(recipe, loaded, job, outputs)
     clock.lap("load")
     with ThreadPoolExecutor(1) as pool:  # a large file is hashed while it is analysed
         hashed = pool.submit(getattr, loaded, "sha256")
@@ -77,28 +80,40 @@ def run_recipe(
         hashed.result()
     text = json.dumps(toml.told(replace(recipe, job=job)), sort_keys=True)
     state = replace(empty, plan=Plan(described(analysis)), told=text)
-    for source in sources:
-        samples.check_pictures(source, loaded, job.input_shapes)
-    state = driver.prepared(recipe.passes, state, resume, begun)
+    passes, state = _settled(recipe.passes, state)
+    state = driver.prepared(passes, state, resume, begun)
     clock.lap("analyze")
-    return conclude(driver.drive(recipe.passes, state, clock), outputs, clock)
+    return conclude(driver.drive(passes, state, clock), outputs, clock)
 
 
-def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> list[Source]:
-    """Say what will be read and written, before anything is computed; returns the sources of inputs."""
+def _settled(passes: Sequence[Pass], state: State) -> tuple[list[Pass], State]:
+    """Passes and job with all said of how inputs are read, by what lies beside the original; noted in the plan."""
+    shapes, found = state.job.input_shapes, list[Pass]()
+    for one in passes:
+        own: Any = one
+        if getattr(own, "inputs", None) is not None:
+            own = replace(own, inputs=samples.settled(own.inputs, state.original, shapes).source)
+        found.append(own)
+    if state.job.calibration is None:
+        return found, state
+    settled = samples.settled(state.job.calibration, state.original, shapes)
+    state = replace(state, job=replace(state.job, calibration=settled.source))
+    return found, state.having(settled).noting(settled.told) if settled.told else state
+
+
+def _declare(recipe: Recipe, model: Model, job: Job, outputs: Outputs) -> None:
+    """Say what will be read and written, before anything is computed."""
     if outputs.packed is not None:
         if not any(getattr(one, "packs", False) for one in recipe.passes):
             raise InputError("--packed holds weights of an N:M pattern: ask for one by --pattern")
         packing.check_place(Path(outputs.packed))
     for one in recipe.passes:
         one.declares()
-    given = [job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)]
-    sources = [source for source in given if source is not None and source != synthetic.NAME]
-    for source in sources:
-        paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
+    for source in (job.calibration, *(getattr(one, "inputs", None) for one in recipe.passes)):
+        place = asked.place(source)
+        paths.reads("the inputs that are read", None if place == synthetic.NAME else place)
     files.declare(model, outputs.model, outputs.plan)  # behind all that is read: that is said first
     paths.writes("the packed weights", outputs.packed)
     if outputs.model is not None:
         for kind in (kind for one in recipe.passes for kind in one.leaves):
             paths.writes(f"the {kind}", files.beside(Path(outputs.model), kind))
-    return sources

@@ -18,7 +18,12 @@ from graphprune.passes.recipe import FORMAT, PASSES, find_pass
 _PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _JOB = {
     "seed": {"type": "integer", "minimum": 0},
-    "calibration": {"type": "string"},
+    "calibration": {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "object", "required": ["from"], "properties": {"from": {"type": "string"}}},
+        ]
+    },
     "allow_io": {"type": "boolean"},
     "prove": {"type": "boolean"},
     "time": {"type": ["number", "string"]},

@@ -49,7 +49,7 @@ def _job(analysis: Analysis) -> str:
         "[job]",
         '# Unlabelled inputs to choose and fit on: a .npz file, a folder, module:function, or "generated". Without',
         "# them classes go by magnitude and nothing is fitted: a trained model then loses accuracy quickly.",
-        '# calibration = "inputs.npz"',
+        '# calibration = "inputs.npz"  # or {from = "photos", fit = "letterbox"}, as of --preprocess',
         "# seed = 0",
         '# time = "5m"  # use as many inputs as this is enough for',
     ]

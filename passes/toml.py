@@ -40,8 +40,11 @@ from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
 from graphprune.passes.state import Job
 from graphprune.passes.step import Step
 from graphprune.run import synthetic, usercode
+from graphprune.run.reading import asked
 from graphprune.schema import schema
 
+_INPUTS = ("calibration", "inputs")
+"""Options that may hold a table too, with a path in it (see ``graphprune.run.reading.asked``)."""
 _PATHS = ("calibration", "checkpoint", "fitted", "ids", "inputs", "original", "plan", "table", "teacher")
 """Options that hold a path where they hold no word of another kind."""
 _ENDINGS = {"backend": backends.ENDINGS, "loss": (".onnx",)}
@@ -160,8 +163,7 @@ def _briefly(value: Any) -> dict[str, Any]:
             found[name] = _item(own, name)
         except InputError:
             found[name] = "in memory"
-        if is_path(name, found[name]):
-            found[name] = Path(found[name]).name
+        found |= _placed({name: found[name]}, Path(), lambda path, _: Path(path).name)
     return found
 
 
@@ -200,7 +202,15 @@ def _item(value: Any, what: str) -> Any:
 
 def _placed(options: Mapping[str, Any], folder: Path, place: Any) -> dict[str, Any]:
     """Options with their paths told from another folder."""
-    return {k: place(v, folder) if is_path(k, v) else v for k, v in options.items()}
+    found = {k: place(v, folder) if is_path(k, v) else v for k, v in options.items()}
+    for name in _INPUTS:
+        table = found.get(name)
+        if table is not None and asked.is_asked(table):
+            found[name] = {
+                k: place(v, folder) if k in asked.FILES and not usercode.names_one(str(v)) else v
+                for k, v in table.items()
+            }
+    return found
 
 
 def is_path(name: str, value: Any) -> bool:

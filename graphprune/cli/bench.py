@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.cli.preparing import preparing_options
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
@@ -24,6 +27,7 @@ from graphprune.verdict.timing import CONFIDENCE, Bench, bench
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
 @click.option("--trt", is_flag=True, help="Time TensorRT engines instead; needs a GPU.")
 @click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
+@preparing_options("inputs")
 @inputs_option
 @seed_option
 @shape_options
@@ -36,7 +40,7 @@ def command(
     provider: str,
     trt: bool,
     min_speedup: float | None,
-    inputs: str | None,
+    inputs: str | Mapping[str, Any] | None,
     seed: int,
     input_shapes: dict[str, Shape],
     json_to: str | None,

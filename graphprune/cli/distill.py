@@ -8,6 +8,7 @@ import click
 
 from graphprune.cli import report
 from graphprune.cli.options import output_options, seed_option, shape_options, show
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
@@ -19,6 +20,7 @@ from graphprune.passes.distill.subjects import TRAINED
 from graphprune.passes.running import run_recipe
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
 
@@ -29,9 +31,10 @@ from graphprune.verdict.checks import Checks
 @click.option(
     "--calibration",
     required=True,
-    metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated",
+    metavar=CALIBRATION,
     help="Inputs to learn on; arrays 'label:OUTPUT' among them are learnt too.",
 )
+@preparing_options("calibration")
 @click.option("--steps", type=int, help=f"How many steps; {STEPS} if neither they nor --time are given.")
 @click.option("--time", metavar="90s|5m|1h", help="How long, in place of --steps.")
 @click.option(
@@ -59,7 +62,7 @@ def command(
     student: Path,
     teacher: str,
     output: Path | None,
-    calibration: str,
+    calibration: Source,
     steps: int | None,
     time: str | None,
     loss: str,

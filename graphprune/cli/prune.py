@@ -20,6 +20,7 @@ from graphprune.cli.options import (
     show,
     time_options,
 )
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.reshaping import reshaping_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
@@ -39,6 +40,7 @@ from graphprune.passes.sparse import sparse
 from graphprune.passes.sparse.store import STORES
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
 
@@ -49,7 +51,8 @@ from graphprune.verdict.checks import Checks
 @reshaping_options
 @target_options
 @block_options
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs to choose and fit on.")
+@preparing_options("calibration")
 @click.option("--compensate", type=click.Choice(COMPENSATIONS), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @pattern_options
@@ -71,7 +74,7 @@ def command(
     wish: recipes.Wish,
     meet: Meet | None,
     blocks: Request | None,
-    calibration: str | None,
+    calibration: Source | None,
     compensate: str | None,
     no_compensate: bool,
     sparsity: sparse.Request | None,

@@ -174,6 +174,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "choices": [one.to_json() for one in result.choices],
         "bases": bases_data(result),
+        "calibration": result.plan.calibration,
         "compensated": result.plan.compensated,
         "abroad": [vars(place) for place in result.abroad],
         "sparse": sparse_data(result),

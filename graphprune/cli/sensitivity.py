@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.studies import study_options
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
@@ -18,6 +19,7 @@ from graphprune.errors import InputError
 from graphprune.passes.study.curves import SORTS, STEPS, Curve, Sensitivity, blocks
 from graphprune.passes.study.sensitivity import LEVELS, sensitivity
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 
 _ROWS = 40
 
@@ -32,7 +34,8 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @click.command("sensitivity")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs; a quarter judges.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs; a quarter judges.")
+@preparing_options("calibration")
 @study_options
 @click.option(
     "--levels",
@@ -53,7 +56,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 def command(
     model: Path,
     output: Path | None,
-    calibration: str | None,
+    calibration: Source | None,
     metric: str,
     levels: list[float],
     criterion: str | None,

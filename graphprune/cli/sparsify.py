@@ -16,6 +16,7 @@ from graphprune.cli.options import (
     show,
     time_options,
 )
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.result import print_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
@@ -30,6 +31,7 @@ from graphprune.passes.sparse.store import STORES
 from graphprune.passes.sparse.targets import Scope
 from graphprune.passes.state import Job
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 from graphprune.verdict.checks import Checks
 
 _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
@@ -49,7 +51,8 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
     help="What stays; auto, if not given: sparsegpt with --calibration, magnitude without and for unstructured.",
 )
 @click.option("--permute", is_flag=True, help="Let channels change places so that the pattern keeps more.")
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs to choose and fit on.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs to choose and fit on.")
+@preparing_options("calibration")
 @click.option("--compensate", type=click.Choice(_OFFERED), help="What makes up for it; refit with --calibration.")
 @click.option("--no-compensate", is_flag=True, help="The same as --compensate none.")
 @click.option(
@@ -77,7 +80,7 @@ def command(
     rewind: bool,
     method: str | None,
     permute: bool,
-    calibration: str | None,
+    calibration: Source | None,
     compensate: str | None,
     no_compensate: bool,
     include: tuple[str, ...],

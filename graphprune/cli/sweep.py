@@ -20,6 +20,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.studies import study_options
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
@@ -32,6 +33,7 @@ from graphprune.passes.study.points import Point, Sweep
 from graphprune.passes.study.sweep import PRUNE, sweep
 from graphprune.passes.study.variants import AnyRecipe, as_pruned
 from graphprune.relation import Shape
+from graphprune.run.calibration import Source
 
 
 def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[float]:
@@ -61,7 +63,8 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
     type=click.Path(path_type=Path),
     help="Behind MODEL: recipes that each run takes, in place of what prune would do.",
 )
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs of all runs.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs of all runs.")
+@preparing_options("calibration")
 @study_options
 @wish_options
 @distill_option
@@ -78,7 +81,7 @@ def command(
     more: tuple[Path, ...],
     output: Path | None,
     recipes: tuple[Path, ...],
-    calibration: str | None,
+    calibration: Source | None,
     shares: list[float],
     wish: Wish,
     distill: str | bool,

@@ -20,6 +20,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.preparing import preparing_options
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
@@ -30,6 +31,7 @@ from graphprune.verdict.verdict import validate
 @click.command("validate")
 @model_argument
 @click.option("--against", type=click.Path(path_type=Path), help="The original, to compare outputs and builds with.")
+@preparing_options("inputs")
 @check_options
 @seed_option
 @shape_options

@@ -108,6 +108,8 @@ class Plan:
     choices: list[dict[str, Any]] = field(default_factory=list)
     factored: list[dict[str, Any]] = field(default_factory=list)
     vocabulary: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+    """How images, sounds or texts were read; not what they were."""
     proof: dict[str, Any] | None = None
     where: str = field(default="the plan", compare=False)
     """What to call it in messages; not in the file."""
@@ -140,6 +142,8 @@ class Plan:
             data["factored"] = self.factored
         if self.vocabulary is not None:
             data["vocabulary"] = self.vocabulary
+        if self.calibration is not None:
+            data["calibration"] = self.calibration
         if self.proof is not None:
             data["proof"] = self.proof
         return data
@@ -183,6 +187,7 @@ def from_json(data: Any, where: str = "the plan") -> Plan:
         choices=data.get("choices", []),
         factored=data.get("factored", []),
         vocabulary=data.get("vocabulary"),
+        calibration=data.get("calibration"),
         proof=data.get("proof"),
         where=where,
     )

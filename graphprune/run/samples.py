@@ -1,10 +1,11 @@
 """Inputs that the user gives: for calibration, for comparison, for timing.
 
-Four forms. All but the last are read a few samples at a time, so that memory does not grow with their number:
+Five forms. All but the last are read a few samples at a time, so that memory does not grow with their number:
 
 - a ``.npz`` file with one array for each input name, samples along the first axis;
-- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them, or of
-  images (see ``graphprune.run.pictures``);
+- a folder of such files, or of ``.npy`` files for a model with one input, each a sample or a batch of them;
+- a folder of images, sounds or texts, or such a file; as a table where more is to be said of it, ``{"from": FOLDER,
+  "fit": "letterbox"}`` (see ``graphprune.run.reading``);
 - ``module:function``: a function without arguments that yields dicts of arrays, each ready to run;
 - in memory: a dict with one array for each input name, an iterable of dicts that are ready to run, or a function that
   gives one.
@@ -25,7 +26,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -37,8 +37,9 @@ from onnx import ValueInfoProto, helper
 from graphprune.errors import InputError
 from graphprune.model import Model, paths
 from graphprune.relation import IntArray, Shape, Values
-from graphprune.run import pictures, usercode
-from graphprune.run.runtime import Feeds, RefusedError
+from graphprune.run import usercode
+from graphprune.run.reading import asked, folders, kinds
+from graphprune.run.runtime import Feeds
 
 LABEL = "label:"
 """In front of an output's name: what is known to be right of it."""
@@ -92,7 +93,8 @@ def load(
     """Inputs from a source, each ready to run.
 
     Args:
-        source: a ``.npz`` file, a folder, or ``module:function``; or what such a file or function would give.
+        source: a file, a folder, a table with one (``from``), or ``module:function``; or what such a file or function
+            would give.
         model: whose inputs they are to be.
         batch: samples in one run, where the model leaves their number free.
         input_shapes: sizes that images are brought to, where the model leaves theirs free.
@@ -102,20 +104,21 @@ def load(
     Raises:
         InputError: no such source, or one that does not fit the model; says which input, and of what is not finite
             which sample.
+        BackendError: a library that reads it is not installed.
     """
-    if not isinstance(source, str | os.PathLike):
+    place = asked.place(source)
+    if place is None:
         return _fitted(((_MEMORY, one) for one in _held(source, model, batch, labels)), model, _MEMORY, finite, labels)
-    path = Path(source)
+    path = Path(place)
     paths.reads("the inputs that are read", path)
-    if path.is_dir():
-        parts = _folder(path, model, batch, input_shapes, labels)
-    elif path.is_file():
-        parts = _file(path, model, batch, labels)
-    elif usercode.names_one(str(source)):
-        parts = ((str(source), one) for one in usercode.items(str(source)))
+    if path.exists():
+        read = folders.read(source, model, batch, input_shapes)
+        parts = _files(path, model, batch, labels) if read is None else ((str(path), one) for one in read)
+    elif usercode.names_one(str(place)):
+        parts = ((str(place), one) for one in usercode.items(str(place)))
     else:
-        raise InputError(f"{source}: no such file or folder, and not like module:function")
-    return _fitted(parts, model, str(source), finite, labels)
+        raise InputError(f"{place}: no such file or folder, and not like module:function")
+    return _fitted(parts, model, str(place), finite, labels)
 
 
 _MEMORY = "calibration"
@@ -167,39 +170,32 @@ def _check_finite(feeds: Feeds, source: str, start: int) -> None:
         )
 
 
-def check_pictures(
-    source: Source | None,
+def settled(
+    source: Source,
     model: Model,
     input_shapes: Mapping[str, Shape] | None = None,
     most: int | None = None,
-) -> None:
-    """See before anything is computed that a model runs on images at the sizes that they have.
+) -> folders.Settled:
+    """A source of which all is said, before anything is computed (see ``graphprune.run.reading``).
 
     Args:
-        source: as for :func:`load`; None, and what is no folder of images, is not looked at.
-        model: the model.
+        source: as for :func:`load`.
+        model: the model; files beside it and its metadata say how images, sounds and texts are read.
         input_shapes: sizes that images are brought to.
-        most: images to look at, all by default.
+        most: images to look at where they keep their sizes, all by default.
 
     Raises:
-        InputError: it does not; names the image.
+        InputError: a setting is none, or the model does not run on images as they are; names the image.
+        BackendError: a library that reads them is not installed.
     """
-    if isinstance(source, str | os.PathLike) and Path(source).is_dir() and _pictured(Path(source)):
-        with suppress(RefusedError):  # what runs on nothing fails elsewhere, and not for want of a size
-            pictures.check_sizes(Path(source), model, input_shapes, most)
+    found = folders.settle(source, model, input_shapes)
+    folders.check(found, model, input_shapes, most)
+    return found
 
 
-def _pictured(path: Path) -> bool:
-    return any(p.suffix.lower() in pictures.SUFFIXES for p in path.iterdir())
-
-
-def _folder(
-    path: Path, model: Model, batch: int, input_shapes: Mapping[str, Shape] | None, labels: bool
-) -> Iterator[Part]:
-    for file in sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")):
+def _files(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:
+    for file in kinds.held(path)[1]:
         yield from _file(file, model, batch, labels)
-    if _pictured(path):
-        yield from ((str(path), one) for one in pictures.images(path, model, input_shapes))
 
 
 def _file(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:

@@ -36,7 +36,7 @@ class Checks:
     capabilities: Sequence[tuple[int, int]] = CAPABILITIES
     profile: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
     timeout: float = 600
-    inputs: str | os.PathLike[str] | None = None
+    inputs: str | os.PathLike[str] | Mapping[str, Any] | None = None
 
 
 @dataclass

@@ -26,6 +26,7 @@ from graphprune.model.files import save
 from graphprune.model.paths import reads
 from graphprune.relation import Values
 from graphprune.run import samples, sizing
+from graphprune.run.reading import asked
 from graphprune.run.runtime import run, session, widened
 from graphprune.verdict import trt
 from graphprune.verdict.footprint import footprint
@@ -101,7 +102,7 @@ class Bench:
 def bench(
     *models: AnyModel,
     input_shapes: InputShapes | None = None,
-    inputs: str | os.PathLike[str] | None = None,
+    inputs: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     threads: Count = 0,
     provider: str = "CPUExecutionProvider",
     tensorrt: bool = False,
@@ -131,11 +132,11 @@ def bench(
     """
     if not models or rounds < 2:
         raise InputError("a benchmark needs at least one model and two rounds")
-    reads("the inputs that are read", inputs)
+    reads("the inputs that are read", asked.place(inputs))
     loaded = [load(m) for m in models]
-    samples.check_pictures(inputs, loaded[0], input_shapes, 1)
     if inputs is not None:
-        feeds = next(samples.load(inputs, loaded[0], input_shapes=input_shapes))
+        settled = samples.settled(inputs, loaded[0], input_shapes, 1)
+        feeds = next(samples.load(settled.source, loaded[0], input_shapes=input_shapes))
     else:
         feeds = next(sizing.accepted(loaded[0], input_shapes, seed))
     given = [_for(m, feeds) for m in loaded]

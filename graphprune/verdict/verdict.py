@@ -39,6 +39,7 @@ from graphprune.model.files import save
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import samples, sizing
+from graphprune.run.reading import asked as sources
 from graphprune.run.runtime import Feeds, generate, run, session
 from graphprune.verdict import finite, half, kernels, timing, trt
 from graphprune.verdict.checks import Checks, Level, Verdict
@@ -87,13 +88,12 @@ def validate(
         raise InputError("max_abs, min_cosine and min_speedup compare with an original: give one to compare against")
     if asked.tensorrt:
         trt.backend()
-    paths.reads("the inputs that are read", asked.inputs)
+    paths.reads("the inputs that are read", sources.place(asked.inputs))
     with ExitStack() as stack:
         job = _Validation(
             _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
-        samples.check_pictures(asked.inputs, job.model, job.given, _MOST_SAMPLES)
         levels = list(job.wanted())
         for number, (name, judge, needs) in enumerate(levels, 1):
             job.level(name, judge, needs)
@@ -161,7 +161,7 @@ class _Validation:
     def run(self, level: Level) -> None:
         """Every level of optimisation, on the given inputs or at the sizes that the model accepts."""
         given = self.checks.inputs is not None
-        tries = list(self._given() if given else self._generated())
+        tries = list(self._given(level) if given else self._generated())
         for name in LEVELS:
             try:
                 with session(self.model, getattr(ort.GraphOptimizationLevel, f"ORT_{name}")) as active:
@@ -179,10 +179,11 @@ class _Validation:
             "sizes": [one for k, one in enumerate(sizes) if one not in sizes[:k]],
         }
 
-    def _given(self) -> Iterator[Feeds]:
+    def _given(self, level: Level) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
-        found = samples.load(self.checks.inputs, self.model, input_shapes=self.given, finite=False)
-        return islice(found, _MOST_SAMPLES)
+        settled = samples.settled(self.checks.inputs, self.original or self.model, self.given, _MOST_SAMPLES)
+        level.message = settled.told
+        return islice(samples.load(settled.source, self.model, input_shapes=self.given, finite=False), _MOST_SAMPLES)
 
     def _generated(self) -> Iterator[Feeds]:
         try:

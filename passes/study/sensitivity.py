@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphprune.analysis import cost
@@ -29,6 +29,7 @@ from graphprune.progress import Progress
 from graphprune.rewrite.removal import Removal
 from graphprune.run import samples
 from graphprune.run.calibration import Source
+from graphprune.run.reading import asked
 
 LEVELS = (0.1, 0.25, 0.5, 0.75)
 PHASES = ("load", "analyze", "observe", "rank", "measure")
@@ -92,18 +93,18 @@ def sensitivity(
     part = None if shard is None else Shard.read(shard)
     page.check(output)
     paths.writes("the drawing", output, again=folder is not None)
-    paths.reads("the inputs that are read", calibration if isinstance(calibration, str | os.PathLike) else None)
+    paths.reads("the inputs that are read", asked.place(calibration))
     progress = progress or Progress()
     progress.plan(PHASES, {"observe": 6.0, "rank": 9.0, "measure": 60.0})
     loaded = load(model)
     found_metric(metric, loaded, lambda: ())  # a slip in its name is told before anything is computed
     scope = Scope(resolve_criterion(criterion, True), include, exclude, allow_statistical, max(levels))
+    settled = samples.settled(samples.kept(calibration), loaded, input_shapes)
     with place_of(folder) as place:
-        subject = Subject(
-            content(loaded), samples.kept(calibration), metric, scope, dict(input_shapes or {}), seed, place
-        )
+        subject = Subject(content(loaded), settled.source, metric, scope, dict(input_shapes or {}), seed, place)
         try:
             found = _studied(subject.open(loaded, progress), levels, jobs, part)
+            found = replace(found, notes=(*([settled.told] if settled.told else []), *found.notes))
         finally:
             close()
     drawing.draw(found, output, sort)

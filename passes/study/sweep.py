@@ -35,6 +35,7 @@ from graphprune.relation import Shape
 from graphprune.rewrite.plan import Plan
 from graphprune.run import samples
 from graphprune.run.calibration import Source
+from graphprune.run.reading import asked as sources
 from graphprune.verdict import latency as latencies
 from graphprune.verdict import timing
 
@@ -116,6 +117,8 @@ def sweep(
     job = replace(_common(done_by, inputs, input_shapes or {}), seed=seed)
     # a slip in its name, or inputs that it lacks, are told before anything is computed
     found_metric(metric, loaded, None if job.calibration is None else lambda: ())
+    settled = None if job.calibration is None else samples.settled(job.calibration, loaded, job.input_shapes)
+    job = replace(job, calibration=None if settled is None else settled.source)
     judge = Judge(content(loaded), metric, job.calibration, job.input_shapes, seed)
     meet = Meet((), metric=metric, device=device, threads=threads)
     done = [_checked(one, job, loaded, progress) for one in variants(done_by, wanted, meet)]
@@ -123,6 +126,7 @@ def sweep(
         work, opened = _opened(judge, done, loaded, place, _models(models, place, latency), progress)
         try:
             found = _swept(work, opened, jobs, part, progress)
+            found = replace(found, notes=(*([settled.told] if settled and settled.told else []), *found.notes))
         finally:
             runs.close()
         if latency and part is None and not found.missing:
@@ -140,7 +144,7 @@ def _common(recipes: Mapping[str, Recipe], inputs: Source | None, shapes: Mappin
     """
     own = [one.job.calibration for one in recipes.values() if one.job.calibration is not None]
     # those in memory are compared by what they are, not by what they hold: arrays know no plain equality
-    if inputs is None and any(one is not own[0] and not (isinstance(one, str) and one == own[0]) for one in own[1:]):
+    if inputs is None and any(not sources.same(one, own[0]) for one in own[1:]):
         raise InputError(
             "--recipes: they name different inputs, so that their scores would be none to compare: give some for all "
             "by --calibration"
@@ -182,7 +186,7 @@ def _opened(
 ) -> tuple[Runs, Opened]:
     """The runs, and the model with the inputs."""
     source = judge.calibration
-    paths.reads("the inputs that are read", source if isinstance(source, str | os.PathLike) else None)
+    paths.reads("the inputs that are read", sources.place(source))
     progress.begin("analyze")
     opened = Opened(judge, loaded)
     about = opened.about

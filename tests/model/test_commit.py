@@ -82,9 +82,7 @@ def test_what_a_live_process_makes_is_left_alone(tmp_path: Path) -> None:
     handle, waits = commit.waiting(tmp_path, "a.onnx")
     with open(handle, "wb") as file:
         file.write(b"not done")
-    code = (
-        "import sys, pathlib as p;from graphprune.model import commit; commit.waiting(p.Path(sys.argv[1]), 'a.onnx')"
-    )
+    code = "import sys, pathlib as p;from graphprune.model import commit; commit.waiting(p.Path(sys.argv[1]), 'a.onnx')"
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     assert waits.read_bytes() == b"not done"
     assert len(list(tmp_path.iterdir())) == 2

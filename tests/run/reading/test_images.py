@@ -153,7 +153,7 @@ def test_images_that_a_model_does_not_run_at(
     for number in range(4):
         save(Path("in"), f"{number}.png", (8, 7 + 2 * number))
     onnx.save(halved(), "m.onnx")
-    status, _, err = command(capsys, *COMMANDS[case])
+    status, _, err = command(capsys, *COMMANDS[case], "-q")
     assert status == 2 and err.count("\n") == 1
     assert "in/0.png: is 7 high and 8 wide, and m.onnx does not run at it; give the size" in err
     assert "--input-shape x=1x3xHEIGHTxWIDTH" in err

@@ -25,7 +25,7 @@ import torch.nn.functional as f
 from torch import Tensor
 
 from models import TRAINED
-from models.shapes import MOST, NAMES, SIZE, drawn
+from models.shapes import MOST, NAMES, SIZE, drawn, precision
 from models.yolo import Yolo8, describe
 
 NAME = "shapes-detector"
@@ -173,6 +173,8 @@ def main() -> None:
     train(model)
     torch.save(model.state_dict(), TRAINED / f"{NAME}.pt") if "--keep" in sys.argv else None
     proto = export(model)
+    proto.metadata_props.add(key="held_out_map", value=f"{precision(proto):.4f}")
+    print("mAP", proto.metadata_props[-1].value)
     onnx.save(proto, TRAINED / f"{NAME}.onnx")
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+import models
 from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
 from graphprune.passes import holding
 from graphprune.passes.metric import metric
 from graphprune.run.samples import held_out
+from graphprune.verdict.detections import agreement, find
+from models.shapes import drawn
 from models.small import Net
 from tests.helpers import run
 
@@ -32,8 +36,8 @@ def net(noise: float = 0.0, softmax: bool = True, batch: int | str = "batch", se
     return model
 
 
-def batches(size: int = 8, values: np.ndarray = X) -> Any:
-    return lambda: ({"x": values[k : k + size]} for k in range(0, len(values), size))
+def batches(size: int = 8, values: np.ndarray = X, name: str = "x") -> Any:
+    return lambda: ({name: values[k : k + size]} for k in range(0, len(values), size))
 
 
 def both(**options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -122,3 +126,24 @@ def test_what_cannot_be_told_is_an_error() -> None:
     values = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
     with pytest.raises(InputError, match="class scores"):
         metric("top1", Model(picture), batches(8, values))(Model(picture, None, {}))
+
+
+def test_boxes_of_held_out_images_are_compared() -> None:
+    original = onnx.load(models.trained("shapes-detector"))
+    images = drawn("train", 16)[0]
+    made = metric("detections", Model(original), batches(8, images, "images"))
+    assert made.whole == 1 and "boxes that the original finds in 4 images" in made.notes[0]
+    other = onnx.load(models.trained("shapes-detector"))
+    weight = next(t for t in other.graph.initializer if t.name.startswith("down.3") and len(t.dims) == 4)
+    weight.CopyFrom(numpy_helper.from_array(0.5 * numpy_helper.to_array(weight), weight.name))
+    held = {"images": images[held_out(np.arange(16))]}
+    form = find(Model(original), [run(original, held)])
+    wanted = agreement(*(form.read(run(one, held)) for one in (original, other)))
+    assert 0 < wanted.map < 1 and made(Model(other)) == pytest.approx(wanted.map, abs=1e-3)
+    assert metric("detections:scores", Model(original), batches(8, images, "images")).whole == 1
+    with pytest.raises(InputError, match="detects nothing in 4 held-out images"):
+        metric("detections", Model(original), batches(8, 0 * images, "images"))(Model(other))
+    with pytest.raises(InputError, match="--calibration"):
+        metric("detections:scores", Model(original), None)
+    with pytest.raises(InputError, match="holds boxes in a known form"):
+        metric("detections", Model(net()), batches())(Model(net()))

@@ -2,8 +2,8 @@
 
 Five kinds: trained ones that other packages carry, one whose weights a package carries and which is exported where
 PyTorch is at hand (``models.make_minilm``), small ones that this project trains itself (``models.make_digits``,
-``models.make_lm``), exports of well-known architectures (their graphs are kept here without weights, which are drawn
-again when a model is built), and small graphs written by hand in ``models.small``.
+``models.make_lm``, ``models.make_shapes``), exports of well-known architectures (their graphs are kept here without
+weights, which are drawn again when a model is built), and small graphs written by hand in ``models.small``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def made(name: str) -> Path:
 
 
 def trained(name: str) -> Path:
-    """File of a small model that ``models.make_digits`` or ``models.make_lm`` trained.
+    """File of a small model that ``models.make_digits``, ``models.make_lm`` or ``models.make_shapes`` trained.
 
     Raises:
         LookupError: there is none of that name.

@@ -13,10 +13,14 @@ import numpy as np
 
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.relation import Values
 from graphprune.run import sizing
 from graphprune.run.calibration import Batches
 from graphprune.run.runtime import Feeds, run, session
 from graphprune.run.samples import BATCH, HELD_OUT, count, held_out
+
+MEMORY = 1 << 30
+"""Bytes of the original's outputs that are kept."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,32 @@ def divide(model: Model, batches: Batches, seed: int, option: str) -> tuple[Part
         )
     held, rest = (Part([runs[k] for k in part], joined) for part in split(len(runs), seed))
     return rest, held
+
+
+def answers(
+    model: Model, batches: Batches, seed: int, option: str
+) -> tuple[list[Feeds], list[list[Values]], list[str]]:
+    """Held-out runs, what a model makes of them, and a note where these are fewer than are held out.
+
+    Args:
+        model, batches, seed, option: as of :func:`divide`.
+    """
+    held = list(divide(model, batches, seed, option)[1]())
+    found, used = list[list[Values]](), 0
+    with session(model) as active:
+        for feeds in held:
+            outputs = [np.asarray(value) for value in run(active, feeds)]
+            used += sum(value.nbytes for value in outputs)
+            if found and used > MEMORY:
+                break
+            found.append(outputs)
+    if len(found) == len(held):
+        return held, found, []
+    note = (
+        f"the original's outputs are larger than {MEMORY >> 30} GiB: {option} looks at the first {len(found)} of "
+        f"{len(held)} held-out runs"
+    )
+    return held[: len(found)], found, [note]
 
 
 def singles(batches: Sequence[Feeds], joins: bool) -> tuple[list[Feeds], bool]:

@@ -26,6 +26,9 @@ class Validate(Pass):
         max_abs: largest absolute difference of any output from the original's.
         min_cosine: smallest cosine of any output with the original's.
         min_speedup: how many times as fast as the original it must be in ONNX Runtime.
+        min_map: smallest mean average precision of its boxes, where the original's are taken for true.
+        detections: form of boxes (see ``graphprune.verdict.detections``), or ``auto``; where it is left out they are
+            compared if the file says that it is a detector.
         half: whether to tell float16's damage from pruning's; engines are then built in float16.
         tensorrt: whether TensorRT must build it.
         capabilities: what TensorRT for RTX compiles for where there is no GPU, as ``"86"``.
@@ -39,6 +42,8 @@ class Validate(Pass):
     max_abs: float | None = None
     min_cosine: float | None = None
     min_speedup: float | None = None
+    min_map: float | None = None
+    detections: str | None = None
     half: bool = False
     tensorrt: bool = False
     capabilities: Sequence[str] = field(default_factory=lambda: [f"{a}{b}" for a, b in trt.CAPABILITIES])
@@ -49,7 +54,7 @@ class Validate(Pass):
     @classmethod
     def of(cls, checks: Checks) -> Validate:
         """The pass that asks the same."""
-        own = {n: getattr(checks, n) for n in ("max_abs", "min_cosine", "min_speedup", "half", "tensorrt", "timeout")}
+        own = {n: getattr(checks, n) for n in _SAME}
         return cls(
             **own,
             capabilities=[f"{a}{b}" for a, b in checks.capabilities],
@@ -64,6 +69,8 @@ class Validate(Pass):
             self.max_abs,
             self.min_cosine,
             self.min_speedup,
+            self.min_map,
+            self.detections,
             self.half,
             self.tensorrt,
             [_capability(text) for text in self.capabilities],
@@ -103,6 +110,10 @@ class Validate(Pass):
         if not verdict.passed:
             raise VerdictError(f"{after.original.name}: pruned, it fails at {verdict.failures}. Nothing was written.")
         return after
+
+
+_SAME = ("max_abs", "min_cosine", "min_speedup", "min_map", "detections", "half", "tensorrt", "timeout")
+"""What the pass and checks call by one name."""
 
 
 def _capability(text: str) -> tuple[int, int]:

@@ -20,19 +20,19 @@ from onnx import ModelProto
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.model.interchange import whole
+from graphprune.passes.detected import NAME as DETECTIONS
+from graphprune.passes.detected import Detected
 from graphprune.passes.distill.losses import measure
-from graphprune.passes.holding import divide
+from graphprune.passes.holding import answers
 from graphprune.relation import Values
 from graphprune.run import usercode
 from graphprune.run.calibration import Batches
 from graphprune.run.runtime import Feeds, run, session
 from graphprune.run.samples import count
-from graphprune.verdict import comparison
+from graphprune.verdict import comparison, detections
 
-FIDELITY = ("distance", "top1", "cosine")
-"""The default first."""
-MEMORY = 1 << 30
-"""Bytes of the original's outputs that are kept."""
+FIDELITY = ("distance", "top1", "cosine", "detections")
+"""The default first. ``detections`` may say a form of boxes behind a colon (see ``graphprune.verdict.detections``)."""
 Function = Callable[[ModelProto], Any]
 Spec = str | Function
 """One of :data:`FIDELITY`, ``module:function``, or a function from a model to a number."""
@@ -73,7 +73,7 @@ class Metric:
     @property
     def notes(self) -> Sequence[str]:
         """What the user should know of how it was measured."""
-        return self.score.notes if isinstance(self.score, Fidelity) else ()
+        return self.score.notes if isinstance(self.score, Fidelity | Detected) else ()
 
 
 def metric(spec: Spec, original: Model, batches: Batches | None, seed: int = 0) -> Metric:
@@ -86,6 +86,7 @@ def metric(spec: Spec, original: Model, batches: Batches | None, seed: int = 0) 
             - ``top1``: the share of positions at which the same class wins, of outputs that hold class scores:
               probabilities, whose sum along an axis is one, or rows of floats, one a sample;
             - ``cosine``: of each sample's output, averaged over samples, then over float outputs;
+            - ``detections``, ``detections:FORM``: mean average precision of boxes, where the original's are true;
             - ``module:function``, or a function: from an ``onnx.ModelProto`` to a number.
 
         original: the model that others are held against.
@@ -98,7 +99,7 @@ def metric(spec: Spec, original: Model, batches: Batches | None, seed: int = 0) 
     """
     if callable(spec):
         return Metric(getattr(spec, "__name__", "metric"), original, _Own(getattr(spec, "__name__", "metric"), spec))
-    if spec not in FIDELITY:
+    if not fidelity(spec):
         if not usercode.names_one(spec):
             raise InputError(
                 f"--metric {spec}: there is none of this name; choose from {', '.join(FIDELITY)}, or give "
@@ -107,7 +108,20 @@ def metric(spec: Spec, original: Model, batches: Batches | None, seed: int = 0) 
         return Metric(spec, original, _Own(spec, usercode.find_function(spec)))
     if batches is None:
         raise InputError(f"--metric {spec} compares outputs: give inputs by --calibration")
+    if _form(spec) is not None:
+        return Metric(spec, original, Detected(_form(spec) or detections.AUTO, original, batches, seed))
     return Metric(spec, original, Fidelity(spec, original, batches, seed))
+
+
+def fidelity(spec: Spec) -> bool:
+    """Whether a metric compares with the original, on inputs."""
+    return isinstance(spec, str) and (spec in FIDELITY or _form(spec) is not None)
+
+
+def _form(spec: str) -> str | None:
+    """The form of boxes that ``detections`` asks for, empty where it asks for none; None of another metric."""
+    name, _, form = spec.partition(":")
+    return form if name == DETECTIONS else None
 
 
 @dataclass
@@ -134,7 +148,7 @@ class Fidelity:
     """How much of what the original makes of held-out inputs another model makes too.
 
     Args:
-        name: one of :data:`FIDELITY`.
+        name: one of :data:`FIDELITY` that compare numbers.
         original: the model; it is run once.
         batches: inputs, of which a quarter is held out.
         seed: of the choice.
@@ -171,36 +185,17 @@ class Fidelity:
     def _wanted(self) -> tuple[list[Feeds], list[list[Values]], dict[int, int]]:
         """Held-out runs, what the original makes of them, and the outputs that tell, each with its axis of classes."""
         option = f"--metric {self.name}"
-        held = list(divide(self.original.runnable, self.batches, self.seed, option)[1]())
-        made = _made(self.original.runnable, held)
-        if len(made) < len(held):
-            self.notes.append(
-                f"the original's outputs are larger than {MEMORY >> 30} GiB: {option} looks at the first "
-                f"{len(made)} of {len(held)} held-out runs"
-            )
-        held = held[: len(made)]
+        held, made, notes = answers(self.original.runnable, self.batches, self.seed, option)
+        self.notes += notes
         axes = _telling(self.name, held, made)
         if not axes:
             what = "class scores" if self.name == "top1" else "floats"
-            others = " or ".join(n for n in FIDELITY if n != self.name)
+            others = " or ".join(n for n in FIDELITY if n not in (self.name, DETECTIONS))
             raise InputError(
                 f"{self.original.name}: none of its outputs holds {what} for --metric {self.name}; choose {others}, or "
                 "give a function of yours"
             )
         return held, made, axes
-
-
-def _made(model: Model, runs: Sequence[Feeds]) -> list[list[Values]]:
-    """Outputs of each run; of fewer runs where they are too large to be kept."""
-    found, used = list[list[Values]](), 0
-    with session(model) as active:
-        for feeds in runs:
-            outputs = [np.asarray(value) for value in run(active, feeds)]
-            used += sum(value.nbytes for value in outputs)
-            if found and used > MEMORY:
-                break
-            found.append(outputs)
-    return found
 
 
 def _telling(name: str, runs: Sequence[Feeds], made: Sequence[Sequence[Values]]) -> dict[int, int]:
@@ -247,7 +242,7 @@ def _ended(name: str, first: float, second: float) -> float:
 
 def identity(spec: Spec) -> str:
     """What a metric follows from: its name, and of a function of the user's the text of its module."""
-    if isinstance(spec, str) and spec in FIDELITY:
+    if isinstance(spec, str) and fidelity(spec):
         return spec
     name = spec if isinstance(spec, str) else f"{spec.__module__}:{getattr(spec, '__qualname__', 'metric')}"
     function = usercode.find_function(spec) if isinstance(spec, str) else spec

@@ -19,6 +19,7 @@ from graphprune.passes.contract import Pass
 from graphprune.passes.driver import Clock
 from graphprune.passes.recipe import Recipe
 from graphprune.passes.results import Outputs, Result, conclude
+from graphprune.passes.shelf.filling import filled
 from graphprune.passes.state import Job, State
 from graphprune.progress import Progress
 from graphprune.rewrite import packed as packing
@@ -37,6 +38,8 @@ def run_recipe(
     *,
     plan: str | os.PathLike[str] | None = None,
     packed: str | os.PathLike[str] | None = None,
+    calibration: str | None = None,
+    targets: Sequence[str] = (),
     input_shapes: InputShapes | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -44,11 +47,13 @@ def run_recipe(
     """Do what a recipe says to a model.
 
     Args:
-        recipe: a recipe, or the file of one (see ``graphprune.passes.toml``).
+        recipe: a recipe, the file of one (see ``graphprune.passes.toml``), or the name of one of the package (see
+            ``graphprune.passes.shelf``).
         model: as for :func:`prune`.
         output: where to write the result; the plan goes beside it as ``<output without .onnx>.plan.json``.
         plan: where to write the plan instead.
         packed: where to write sparse weights packed (see ``graphprune.rewrite.packed``).
+        calibration, targets: inputs, and what the result is to come to, in place of what the recipe says.
         input_shapes: sizes for inputs, beside those of the recipe.
         resume: a folder where finished parts are kept, as for :func:`prune`.
         progress: is told of every phase and of its steps (see ``graphprune.progress``).
@@ -60,6 +65,8 @@ def run_recipe(
         BackendError: a pass needs a library that is not installed.
     """
     recipe = recipe if isinstance(recipe, Recipe) else toml.load(recipe)
+    if calibration is not None or targets:
+        recipe = filled(recipe, calibration, targets)
     progress = progress or Progress()
     clock, begun = Clock(progress), monotonic()
     loaded = load(model)

@@ -37,6 +37,7 @@ from graphprune.passes import budget
 from graphprune.passes.choose import backends
 from graphprune.passes.contract import Pass
 from graphprune.passes.recipe import FORMAT, OptionError, Recipe, build
+from graphprune.passes.shelf import shelf
 from graphprune.passes.state import Job
 from graphprune.passes.step import Step
 from graphprune.run import synthetic, usercode
@@ -52,12 +53,12 @@ _ENDINGS = {"backend": backends.ENDINGS, "loss": (".onnx",)}
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe.
+    """Read a recipe: a file, or one of the package by its name.
 
     Raises:
         InputError: no such file, not TOML, or not a recipe; says at which line and key.
     """
-    file = Path(path)
+    file = shelf.placed(path)
     try:
         text = file.read_text(encoding="utf-8")
         data = tomlkit.parse(text).unwrap()

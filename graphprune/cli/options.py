@@ -18,6 +18,7 @@ from graphprune.model import files, paths
 from graphprune.passes import budget
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
+from graphprune.verdict.detections import AUTO, FORMS
 from graphprune.verdict.trt import CAPABILITIES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,11 +59,14 @@ def check_options(function: F) -> F:
         timeout: float,
         **others: Any,
     ) -> Any:
-        gates = {name: others.pop(name) for name in ("fp16", "max_abs", "min_cosine", "min_speedup", "inputs")}
+        names = ("fp16", "max_abs", "min_cosine", "min_speedup", "min_map", "detections", "inputs")
+        gates = {name: others.pop(name) for name in names}
         checks = Checks(
             max_abs=gates["max_abs"],
             min_cosine=gates["min_cosine"],
             min_speedup=gates["min_speedup"],
+            min_map=gates["min_map"],
+            detections=gates["detections"],
             half=gates["fp16"],
             tensorrt=trt or sm is not None,
             capabilities=sm or CAPABILITIES,
@@ -75,6 +79,16 @@ def check_options(function: F) -> F:
     for option in (
         click.option("--timeout", type=float, default=600, show_default=True, help="Seconds for one build."),
         click.option("--min-speedup", type=float, help="Fail where it is not this many times as fast in ONNX Runtime."),
+        click.option("--min-map", type=float, help="Fail where boxes have a smaller mAP against the original's."),
+        click.option(
+            "--detections",
+            is_flag=False,
+            flag_value=AUTO,
+            metavar="[FORM]",
+            type=click.Choice([AUTO, *FORMS]),
+            help="Compare boxes: of detectors that say so it is done in any case. "
+            f"FORM: {', '.join(FORMS)}.",
+        ),
         click.option("--min-cosine", type=float, help="Fail where an output's cosine with the original's is smaller."),
         click.option("--max-abs", type=float, help="Fail where an output differs by more than this."),
         click.option("--fp16", is_flag=True, help="Tell float16's damage from pruning's; build engines in float16."),

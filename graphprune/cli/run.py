@@ -18,11 +18,20 @@ from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import dry_run_option, force_option, place
 from graphprune.passes import several, toml
+from graphprune.passes.shelf import shelf
+from graphprune.passes.shelf.filling import filled
 from graphprune.relation import Shape
 
 
+def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        for name in shelf.names():
+            click.echo(f"{name}: {shelf.about(name)}")
+        context.exit()
+
+
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.toml|NAME")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -33,6 +42,9 @@ from graphprune.relation import Shape
 )
 @dry_run_option
 @force_option
+@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs, for the recipe's.")
+@click.option("--target", "targets", multiple=True, metavar="KIND=VALUE", help="What it is to come to.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Recipes of the package.")
 @shape_options
 @time_options
 @output_options
@@ -41,6 +53,8 @@ def command(
     models: tuple[Path, ...],
     output: Path | None,
     dry_run: bool,
+    calibration: str | None,
+    targets: tuple[str, ...],
     input_shapes: dict[str, Shape],
     seconds: float | None,
     resume: Path | None,
@@ -48,11 +62,12 @@ def command(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Do what RECIPE says to each MODEL; one that fails does not stop the others.
+    """Do what a recipe says to each MODEL; one that fails does not stop the others.
 
-    The exit status is that of the worst. A recipe to start from is written by 'graphprune init'.
+    The exit status is that of the worst. A recipe to start from is written by 'graphprune init'; a NAME is that of one
+    of the package.
     """
-    read = toml.load(recipe)
+    read = filled(toml.load(recipe), calibration, targets)
     if seconds is not None:
         read = replace(read, job=replace(read.job, time=seconds))
     places = None if dry_run else _places(models, output)

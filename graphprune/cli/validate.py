@@ -50,10 +50,9 @@ def command(
 
     Exit status 1 where a level fails.
     """
-    if against is None and (checks.max_abs, checks.min_cosine, checks.min_speedup) != (None, None, None):
-        raise click.UsageError(
-            "--max-abs, --min-cosine and --min-speedup compare with an original: give it by --against"
-        )
+    if against is None and checks.compares:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in checks.compares)
+        raise click.UsageError(f"{options}: compare with an original; give it by --against")
     with watched(quiet, "validate") as progress:
         verdict = validate(model, against, checks, input_shapes=input_shapes, seed=seed, progress=progress.step)
     show(verdict.to_json(), json_to, quiet, lambda out: print_verdict(out, verdict, verbose))
@@ -98,6 +97,11 @@ def _comparison(details: dict[str, Any]) -> list[str]:
     return [_outputs(details["outputs"])]
 
 
+def _detections(details: dict[str, Any]) -> list[str]:
+    text = f"mAP {details['map']:.3f}, at IoU 0.5 {details['map50']:.3f}; of {details['boxes']} boxes in "
+    return [text + f"{details['images']} images {details['lost']} are lost, {details['new']} are new"]
+
+
 def _half(details: dict[str, Any]) -> list[str]:
     return [f"{name}: {_outputs(outputs)}" for name, outputs in details.items()]
 
@@ -137,6 +141,7 @@ def _speed(details: dict[str, Any]) -> list[str]:
 _SUMMARIES = {
     "runtime": _runtime,
     "comparison": _comparison,
+    "detections": _detections,
     "float16": _half,
     "tensorrt": _tensorrt,
     "engine": _comparison,

@@ -41,8 +41,8 @@ def wish_options(function: F) -> F:
         **others: Any,
     ) -> Any:
         plain = {name: others.pop(name) for name in _PLAIN}
-        numbers = {name: others.pop(name) for name in ("min_width", "before", "after", "keep_first", "keep_last")}
-        steering = Steering(ratios[1], limits, **numbers)
+        names = ("min_width", "before", "after", "keep_first", "keep_last", "keep_heads")
+        steering = Steering(ratios[1], limits, **{name: others.pop(name) for name in names})
         if steer is not None:
             steering = steering.over(load(steer))
         wish = Wish(ratios[0] or 0.0, backend=backend, steering=steering, **plain)
@@ -99,6 +99,7 @@ _OPTIONS = (
         help="Only these: groups, nodes, weights, modules, or globs; repeatable.",
     ),
     click.option("--steer", type=click.Path(path_type=Path), metavar="FILE", help="The same from a file."),
+    click.option("--keep-heads", is_flag=True, help="What leads to one alone of several last layers stays whole."),
     click.option("--keep-last", type=int, default=0, help="So many of the last layers with weights stay whole."),
     click.option("--keep-first", type=int, default=0, help="So many of the first layers with weights stay whole."),
     click.option("--after", multiple=True, metavar="NAME", help="Only what lies behind a tensor, node or module."),

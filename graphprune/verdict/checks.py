@@ -19,6 +19,9 @@ class Checks:
         max_abs: largest absolute difference of any output from the original's.
         min_cosine: smallest cosine of any output with the original's.
         min_speedup: how many times as fast as the original it must be in ONNX Runtime.
+        min_map: smallest mean average precision of its boxes, where the original's are taken for true.
+        detections: compare boxes: a form of them (see ``graphprune.verdict.detections``) or ``auto``; where
+            it is left out they are if the file says that it is a detector.
         half: whether to tell float16's damage from pruning's; engines are then built in float16.
         tensorrt: whether TensorRT must build it.
         capabilities: what TensorRT for RTX compiles for where there is no GPU.
@@ -31,12 +34,20 @@ class Checks:
     max_abs: float | None = None
     min_cosine: float | None = None
     min_speedup: float | None = None
+    min_map: float | None = None
+    detections: str | None = None
     half: bool = False
     tensorrt: bool = False
     capabilities: Sequence[tuple[int, int]] = CAPABILITIES
     profile: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
     timeout: float = 600
     inputs: str | os.PathLike[str] | Mapping[str, Any] | None = None
+
+    @property
+    def compares(self) -> list[str]:
+        """Names of what is asked for that needs an original."""
+        names = ("max_abs", "min_cosine", "min_speedup", "min_map", "detections")
+        return [name for name in names if getattr(self, name) is not None]
 
 
 @dataclass

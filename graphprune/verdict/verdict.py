@@ -6,44 +6,43 @@ failed is skipped, and says so.
 1. ``checker``: ONNX's own checker, with full shape inference.
 2. ``runtime``: ONNX Runtime loads it at every level of optimisation and runs it at several sizes; outputs are finite.
 3. ``comparison``: its outputs beside the original's (see ``graphprune.verdict.comparison``).
-4. ``float16``, where asked for: what rounding to float16 costs the original, beside what pruning costs, and both.
-5. ``tensorrt``, where asked for: TensorRT parses and builds it (see ``graphprune.verdict.trt``), and so it does the
+4. ``detections``, where the file says that it is a detector, or it is asked for: boxes and classes beside the
+   original's (see ``graphprune.verdict.detections``).
+5. ``float16``, where asked for: what rounding to float16 costs the original, beside what pruning costs, and both.
+6. ``tensorrt``, where asked for: TensorRT parses and builds it (see ``graphprune.verdict.trt``), and so it does the
    original, to tell whether pruning is to blame where it does not, and whether the same layers are compiled together
    where it does. Also which weights sparse kernels could read.
-6. ``engine``, with ``tensorrt`` and a GPU: the engine's outputs are those of ONNX Runtime, and its time.
-7. ``speed``, where a speed-up is asked for: times in ONNX Runtime beside the original's (see ``timing``).
+7. ``engine``, with ``tensorrt`` and a GPU: the engine's outputs are those of ONNX Runtime, and its time.
+8. ``speed``, where a speed-up is asked for: times in ONNX Runtime beside the original's (see ``timing``).
 """
 
 from __future__ import annotations
 
-import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from graphprune.analysis import shapes, sparsity, web
 from graphprune.errors import GraphpruneError, InputError
-from graphprune.model import AnyModel, Model, load, paths
+from graphprune.model import AnyModel, Model, paths
 from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.model.canonical import canonicalize
-from graphprune.model.files import save
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.run import samples, sizing
 from graphprune.run.reading import asked as sources
 from graphprune.run.runtime import Feeds, generate, run, session
 from graphprune.verdict import finite, half, kernels, timing, trt
+from graphprune.verdict.checker import on_disk, wrong
 from graphprune.verdict.checks import Checks, Level, Verdict
 from graphprune.verdict.comparison import Incomparable, compare, far
+from graphprune.verdict.detections import level as detected
 
 LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 """ONNX Runtime's levels of optimisation."""
@@ -83,15 +82,14 @@ def validate(
         BackendError: TensorRT is asked for and not installed.
     """
     asked = checks or Checks()
-    gates = asked.max_abs, asked.min_cosine, asked.min_speedup
-    if against is None and any(gate is not None for gate in gates):
-        raise InputError("max_abs, min_cosine and min_speedup compare with an original: give one to compare against")
+    if against is None and asked.compares:
+        raise InputError(f"{', '.join(asked.compares)}: compare with an original; give one to compare against")
     if asked.tensorrt:
         trt.backend()
     paths.reads("the inputs that are read", sources.place(asked.inputs))
     with ExitStack() as stack:
         job = _Validation(
-            _on_disk(model, stack), None if against is None else _on_disk(against, stack), asked,
+            on_disk(model, stack), None if against is None else on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
         levels = list(job.wanted())
@@ -99,16 +97,6 @@ def validate(
             job.level(name, judge, needs)
             progress(number, len(levels))
     return job.verdict
-
-
-def _on_disk(model: AnyModel, stack: ExitStack) -> Model:
-    """A model with a file that holds just it: native code is given files, and what was edited is not yet in one."""
-    loaded = load(model)
-    if not isinstance(model, Model | onnx.ModelProto):
-        return loaded
-    path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / re.sub(r"[^\w.-]", "_", loaded.name)
-    save(loaded, path)
-    return load(path)
 
 
 class _Validation:
@@ -127,6 +115,7 @@ class _Validation:
             ("checker", self.check, "", True),
             ("runtime", self.run, "", True),
             ("comparison", self.compare, "runtime", compared),
+            ("detections", self.detect, "runtime", compared and detected.asked(checks, self.original)),
             ("float16", self.half, "runtime", checks.half),
             ("tensorrt", self.build, "checker", checks.tensorrt),
             ("engine", self.engine, "tensorrt", checks.tensorrt and trt.gpu()),
@@ -151,12 +140,12 @@ class _Validation:
 
     def check(self, level: Level) -> None:
         """The checker, on the file, so that external data is looked at too; what the original has wrong is its own."""
-        wrong = _checked(self.model)
+        found = wrong(self.model)
         level.details["opsets"] = self.model.opsets
-        if wrong and self.original is not None and _checked(self.original) == wrong:
-            level.message = f"the original has the same fault: {wrong}"
-        elif wrong:
-            raise _Failed(wrong)
+        if found and self.original is not None and wrong(self.original) == found:
+            level.message = f"the original has the same fault: {found}"
+        elif found:
+            raise _Failed(found)
 
     def run(self, level: Level) -> None:
         """Every level of optimisation, on the given inputs or at the sizes that the model accepts."""
@@ -243,7 +232,13 @@ class _Validation:
         if set(own) != set(other) or any(a and b and a != b for a, b in sizes):
             raise _Failed("its inputs are not those of the original, so that their outputs cannot be compared")
         expected, found = self._outputs(self.original), self._outputs(self.model)
-        level.details["outputs"] = worst = self._compared(expected, found)
+        try:
+            level.details["outputs"] = worst = self._compared(expected, found)
+        except Incomparable as differ:
+            if not detected.asked(self.checks, self.original):
+                raise
+            level.message = f"{differ}; boxes are compared below"  # as many rows as there are boxes
+            return
         if self.checks.max_abs is None and self.checks.min_cosine is None:
             level.message = far(worst)
         for name, values in worst.items():
@@ -258,6 +253,15 @@ class _Validation:
         self, expected: Sequence[Sequence[Values]], found: Sequence[Sequence[Values]]
     ) -> dict[str, dict[str, float]]:
         return compare(self.model.output_names, expected, found, [samples.count(feeds) for feeds in self.inputs])
+
+    def detect(self, level: Level) -> None:
+        """Boxes and classes beside the original's, on the same inputs."""
+        assert self.original is not None
+        why = detected.judge(
+            level, self.checks, self.original, (self._outputs(self.original), self._outputs(self.model))
+        )
+        if why:
+            raise _Failed(why)
 
     def half(self, level: Level) -> None:
         """What float16 does to the original, what pruning does to it, and what float16 does to the pruned model."""
@@ -296,7 +300,7 @@ class _Validation:
         with ExitStack() as stack:
             for name, model in pair.items():
                 try:
-                    built = _on_disk(half.converted(model), stack) if self.checks.half else model
+                    built = on_disk(half.converted(model), stack) if self.checks.half else model
                 except InputError as error:
                     raise _Failed(str(error)) from error
                 assert built.path is not None
@@ -373,28 +377,3 @@ def _rounded(model: Model, given: Mapping[str, Shape]) -> Model:
         return half.rounded(model, shapes.find_witness(canonicalize(model), given).first.types)
     except InputError as error:
         raise _Failed(str(error)) from error
-
-
-def _checked(model: Model) -> str:
-    """What the checker finds wrong: the reason and the node; empty where nothing is.
-
-    ONNX's shape inference takes what a sparse initializer holds for no tensor, and few operators read anything else.
-    So it looks at such a model as it is when dense.
-    """
-    assert model.path is not None
-    if model.stored:
-        with ExitStack() as stack:
-            dense = _on_disk(replace(model, stored=frozenset()), stack)
-            return _checked_file(model.path, False) or _checked(dense)
-    return _checked_file(model.path, True)
-
-
-def _checked_file(path: Path, shapes: bool) -> str:
-    try:
-        onnx.checker.check_model(path, full_check=shapes)
-    except Exception as error:  # checker and shape inference raise errors of several kinds
-        text = str(error)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        node = re.search(r"(?:Name|node name): ?([^\s,)]+)", text)
-        return " ".join(lines[:1] or ["no reason given"]) + (f" (node {node[1]!r})" if node else "")
-    return ""

@@ -19,7 +19,7 @@ from graphprune.passes.aim.targets import Target
 from graphprune.passes.choose.allocation import Allocated, Budget
 from graphprune.passes.contract import Again, Pass
 from graphprune.passes.depth.remove import Worthwhile
-from graphprune.passes.metric import FIDELITY, metric
+from graphprune.passes.metric import FIDELITY, fidelity, metric
 from graphprune.passes.state import State
 from graphprune.verdict import latency
 
@@ -92,7 +92,7 @@ class Meet(Pass):
             return ("targets is empty; give one like macs=0.5",)
         if self.tries < 1:
             return ("tries must be at least 1",)
-        if any(one.kind == DROP for one in self.wanted) and self.metric in FIDELITY and state.job.calibration is None:
+        if any(one.kind == DROP for one in self.wanted) and fidelity(self.metric) and state.job.calibration is None:
             return (
                 "a drop is measured on inputs: give them by --calibration, or a score of yours by --metric "
                 "module:function",

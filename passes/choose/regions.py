@@ -1,4 +1,4 @@
-"""Regions of a graph: layers by their order, and what lies before or behind a tensor."""
+"""Regions of a graph: layers by their order, heads, and what lies before or behind a tensor."""
 
 from __future__ import annotations
 
@@ -54,6 +54,50 @@ def kept(analysis: Analysis, first: int, last: int) -> Why:
         return None if node is None else f"{named[node]}: it cuts the layer {node_name(analysis.model, node)!r}"
 
     return why
+
+
+def within_heads(analysis: Analysis, keep: bool) -> Why:
+    """Why groups are left out that lie in a head: layers that lead to one alone of several last layers.
+
+    Last is a layer of which something could be removed and behind which there is no other such layer: what decodes
+    with constants is none. What leads to several of them (a backbone, a neck) is no head, and what it gives to one may
+    become narrower.
+
+    Raises:
+        InputError: there is one last layer, so that heads cannot be told from the rest.
+    """
+    if not keep:
+        return lambda group: None
+    inside, last = _heads(analysis)
+    if last < 2:
+        raise InputError(
+            f"{analysis.model.name}: --keep-heads keeps what leads to one alone of several last layers, and here all "
+            "leads to one; leave it out, or say --keep-last"
+        )
+
+    def why(group: Group) -> str | None:
+        users = [node for use, _ in analysis.weights(group) for node in _users(analysis, use.node)]
+        if not users or not all(node in inside for node in users):
+            return None
+        return f"--keep-heads: it lies in a head, at {node_name(analysis.model, users[0])!r}"
+
+    return why
+
+
+def _heads(analysis: Analysis) -> tuple[set[int], int]:
+    """The layers that lead to one last layer alone, and how many last layers there are."""
+    plain = (g for g in analysis.groups if not g.statistical and (g.picked or not g.choices))
+    removable = {label for group in plain for label in group.labels}
+    cut = {node for node, vertices in layers(analysis).items() if not removable.isdisjoint(vertices)}
+    graph, ends = _made_of(analysis), dict[int, int]()  # by node the last layers that it leads to, a bit each
+    count = 0
+    for node in reversed(list(nx.topological_sort(graph))):
+        ends[node] = 0
+        for reader in graph.successors(node):
+            ends[node] |= ends[reader]
+        if node in cut and not ends[node]:
+            ends[node], count = 1 << count, count + 1
+    return {node for node in cut if ends[node].bit_count() == 1}, count
 
 
 def between(analysis: Analysis, before: Sequence[str], after: Sequence[str]) -> Why:

@@ -62,8 +62,8 @@ class Select(Pass):
         exclude: globs on group ids and node names: not these.
         allow_statistical: groups too that a mean runs over: removal leaves an error, which the proof reports.
         backend: the runtime that the model is for, whose widths it gets (see ``graphprune.passes.choose.backends``).
-        ratios, limits, min_width, before, after, keep_first, keep_last: what holds for single groups, and which stay
-            whole (see ``graphprune.passes.choose.steering``).
+        ratios, limits, min_width, before, after, keep_first, keep_last, keep_heads: what holds for single groups, and
+            which stay whole (see ``graphprune.passes.choose.steering``).
         uniform_widths: layers that repeat keep one width, so that a configuration with one number for all of them fits
             (see ``graphprune.passes.choose.families``). What stays whole of them keeps all of them whole.
         search: look for a better allocation with calibration inputs: a number of candidates as ``40``, or a time as
@@ -89,6 +89,7 @@ class Select(Pass):
     after: Sequence[str] = ()
     keep_first: int = 0
     keep_last: int = 0
+    keep_heads: bool = False
     uniform_widths: bool = False
     search: str | None = None
 

@@ -87,6 +87,7 @@ class Steering:
         after: names of tensors, nodes or modules: only groups all of whose weights come behind one of them.
         keep_first: so many of the first layers with weights stay whole, in the order of the graph.
         keep_last: so many of the last ones.
+        keep_heads: layers that lead to one alone of several last ones keep what is theirs (see ``regions``).
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class Steering:
     after: Sequence[str] = ()
     keep_first: int = 0
     keep_last: int = 0
+    keep_heads: bool = False
 
     def __bool__(self) -> bool:
         return any(getattr(self, one.name) for one in fields(self))
@@ -126,6 +128,7 @@ class Steering:
             (*other.after, *self.after),
             self.keep_first or other.keep_first,
             self.keep_last or other.keep_last,
+            self.keep_heads or other.keep_heads,
         )
 
     def scaled(self, done: float) -> Steering:
@@ -150,10 +153,13 @@ class Steering:
         most: dict[str, int] = {}
         ratios: dict[str, float] = {}
         kept = regions.kept(analysis, self.keep_first, self.keep_last)
-        inside = regions.between(analysis, self.before, self.after)
+        inside, head = (
+            regions.between(analysis, self.before, self.after),
+            regions.within_heads(analysis, self.keep_heads),
+        )
         for group in analysis.groups:
             own = _last(self.ratios, names[group.id])
-            why = _first(kept(group), inside(group), "its ratio is 0" if own == 0 else None)
+            why = _first(kept(group), inside(group), head(group), "its ratio is 0" if own == 0 else None)
             most[group.id], narrow = self._most(analysis, group, _last(self.limits, names[group.id]))
             why = why or narrow
             if why is not None:

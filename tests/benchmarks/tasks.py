@@ -27,7 +27,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 import models
-from models import prose
+from graphprune.verdict.detections import agreement
+from models import prose, shapes
 from models.digits import accuracy, images
 from tests.benchmarks import sentences
 from tests.benchmarks.voices import SEQUENCE, STREAM
@@ -239,6 +240,12 @@ def _digits(count: int) -> dict[str, npt.NDArray[Any]]:
     return {"image": images("train")[0][:count]}
 
 
+def _same_boxes(model: ModelProto) -> float:
+    """Mean average precision where what the original finds is true: the metric ``detections``, on held-out images."""
+    whole = shapes.found(onnx.load(models.trained("shapes-detector")))
+    return agreement(whole, shapes.found(model)).map
+
+
 LINE, TURNED = (8, 3, 48, 320), (8, 3, 48, 192)
 FRAME = {"input": (1, 576), "state": (2, 1, 128)}
 
@@ -250,6 +257,12 @@ def _carried(name: str) -> Callable[[], Path]:
 TASKS = {
     "digits CNN": Task(partial(models.trained, "digits-cnn"), _digits, accuracy),
     "digits transformer": Task(partial(models.trained, "digits-transformer"), _digits, accuracy),
+    "shapes": Task(
+        partial(models.trained, "shapes-detector"),
+        lambda n: {"images": shapes.drawn("train", n)[0]},
+        shapes.precision,
+        near=_same_boxes,
+    ),
     "tiny LM": Task(
         partial(models.trained, "tiny-lm"),
         lambda n: {"input_ids": prose.texts("train", n)},

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+import models
 from graphprune.errors import InputError, UserCodeError
 from graphprune.model import Model
-from graphprune.passes import metric as own
+from graphprune.passes import holding
 from graphprune.passes.metric import metric
 from graphprune.run.samples import held_out
+from graphprune.verdict.detections import agreement, find
+from models.shapes import drawn
 from models.small import Net
 from tests.helpers import run
 
@@ -32,8 +36,8 @@ def net(noise: float = 0.0, softmax: bool = True, batch: int | str = "batch", se
     return model
 
 
-def batches(size: int = 8, values: np.ndarray = X) -> Any:
-    return lambda: ({"x": values[k : k + size]} for k in range(0, len(values), size))
+def batches(size: int = 8, values: np.ndarray = X, name: str = "x") -> Any:
+    return lambda: ({name: values[k : k + size]} for k in range(0, len(values), size))
 
 
 def both(**options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +56,7 @@ def by_hand(name: str, a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("softmax", [True, False])
-@pytest.mark.parametrize("name", own.FIDELITY)
+@pytest.mark.parametrize("name", ["distance", "top1", "cosine"])
 def test_held_out_samples_are_compared_whatever_the_batches(name: str, softmax: bool) -> None:
     wanted = by_hand(name, *both(softmax=softmax))
     assert wanted < 0.99
@@ -81,7 +85,7 @@ def test_what_is_not_finite_is_worst() -> None:
 
 
 def test_fewer_outputs_are_kept_where_memory_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "MEMORY", 200)  # a batch of 8 is 160 bytes
+    monkeypatch.setattr(holding, "MEMORY", 200)  # a batch of 8 is 160 bytes
     made = metric("distance", Model(net()), batches())
     assert 0 < made(Model(net(0.3))) < 1
     assert len(made.notes) == 1 and "first 1 of 2" in made.notes[0]
@@ -122,3 +126,24 @@ def test_what_cannot_be_told_is_an_error() -> None:
     values = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
     with pytest.raises(InputError, match="class scores"):
         metric("top1", Model(picture), batches(8, values))(Model(picture, None, {}))
+
+
+def test_boxes_of_held_out_images_are_compared() -> None:
+    original = onnx.load(models.trained("shapes-detector"))
+    images = drawn("train", 16)[0]
+    made = metric("detections", Model(original), batches(8, images, "images"))
+    assert made.whole == 1 and "boxes that the original finds in 4 images" in made.notes[0]
+    other = onnx.load(models.trained("shapes-detector"))
+    weight = max(other.graph.initializer, key=lambda t: np.prod(t.dims))
+    weight.CopyFrom(numpy_helper.from_array(0.5 * numpy_helper.to_array(weight), weight.name))
+    held = {"images": images[held_out(np.arange(16))]}
+    form = find(Model(original), [run(original, held)])
+    wanted = agreement(*(form.read(run(one, held)) for one in (original, other)))
+    assert 0 < wanted.map < 1 and made(Model(other)) == pytest.approx(wanted.map, abs=1e-3)
+    assert metric("detections:scores", Model(original), batches(8, images, "images")).whole == 1
+    with pytest.raises(InputError, match="detects nothing in 4 held-out images"):
+        metric("detections", Model(original), batches(8, 0 * images, "images"))(Model(other))
+    with pytest.raises(InputError, match="--calibration"):
+        metric("detections:scores", Model(original), None)
+    with pytest.raises(InputError, match="holds boxes in a known form"):
+        metric("detections", Model(net()), batches())(Model(net()))

@@ -5,7 +5,8 @@ A configuration (the ``config.json`` of transformers, or any JSON like it) says 
 projections are joined) and as quotients (``hidden_size / num_attention_heads`` elements of a head). So each axis of a
 tensor in the state dict, and each group of heads, is an equation between fields before, and is one after. Of all new
 values that sizes before and after offer for the fields, those are taken that explain the most: first axes that
-changed, then axes that did not, then heads; and of these the fewest changes. Nothing knows which model it is; of the
+changed, then axes that did not, then heads; of these those by which a size is most often one field; and of these the
+fewest changes. Nothing knows which model it is; of the
 names of fields only this is read, that they are about sizes at all.
 """
 
@@ -26,6 +27,8 @@ Path = tuple[str | int, ...]
 
 _SIZE = re.compile(r"hidden|inter|inner|embd|embed|ffn|dim|head|width|channels|mlp|units|filters|expert|rank|^d_|_kv$")
 _OTHER = re.compile(r"layers?$|vocab|position|token|patch|image|kernel|type|stride|_ids?$|labels|seq|max|window|depth")
+_ELEMENTS = re.compile(r"head.*(dim|size|width)|(dim|size)_head|_kv$")
+"""How many elements a head has."""
 _TRIES = 200_000
 _TIMES = 1, 2, 3
 """How many projections are joined in one tensor."""
@@ -138,36 +141,27 @@ class _Problem:
         moved = sum(values[f] != v for f, v in self.sizes.items())
         products = sum(not any(len(t.fields) == t.times == 1 and t.at(values) == p.after for t in own)
                        for p, own in self.changed)  # fmt: skip
-        return *missed, moved, products
+        return *missed, products, moved
 
     def _terms(self, size: int, joined: bool = True) -> list[Term]:
         """Everything that says a size: numbers of any field, and products of sizes."""
         terms = [Term((f,)) for f, v in self.known.items() if v == size]
-        every = list(self.sizes.items())
-        heads = [(f, v) for f, v in every if "head" in _dotted(f)]
+        heads, widths = ([(f, v) for f, v in self.sizes.items() if _counts(f) == wanted] for wanted in (True, False))
         for times in _TIMES if joined else _TIMES[:1]:
-            terms += [Term((f,), times) for f, v in every if times > 1 and times * v == size]
-            terms += [Term((f, g), times) for f, v in heads for g, w in every if f != g and times * v * w == size]
+            terms += [Term((f,), times) for f, v in self.sizes.items() if times > 1 and times * v == size]
+            terms += [Term((f, g), times) for f, v in heads for g, w in widths if times * v * w == size]
         if joined:
-            terms += [
-                Term((f, g, h))
-                for (f, v), (h, u) in permutations(heads, 2)
-                for g, w in every
-                if (v + 2 * u) * w == size
-            ]
+            pairs = permutations(heads, 2)
+            terms += [Term((f, g, h)) for (f, v), (h, u) in pairs for g, w in widths if (v + 2 * u) * w == size]
         return terms
 
     def _head_terms(self, size: int, elements: bool) -> list[Term]:
-        """Everything that says how many heads there are, or how many elements one has."""
-        named = [f for f in self.sizes if "head" in _dotted(f) or "kv" in _dotted(f)]
-        own = [f for f in named if ("dim" in _dotted(f) or _dotted(f).endswith("kv")) == elements]
-        terms = [Term((f,)) for f in own if self.sizes[f] == size]
-        return terms + [
-            Term((f, g), quotient=True)
-            for f, v in self.sizes.items()
-            for g in named
-            if f != g and self.sizes[g] * size == v and ((f in named) != elements)
-        ]
+        """Everything that says how many heads there are (or share keys), or how many elements one has."""
+        heads, widths = ([(f, v) for f, v in self.sizes.items() if _counts(f) == wanted] for wanted in (True, False))
+        alone = [f for f, _ in heads] if not elements else [f for f, _ in widths if _ELEMENTS.search(_name(f))]
+        terms = [Term((f,)) for f in alone if self.sizes[f] == size]
+        whole = widths if elements else heads
+        return terms + [Term((f, g), quotient=True) for f, v in whole for g, w in heads if f != g and v == w * size]
 
     def _offers(self) -> dict[Path, list[int]]:
         """What each field could become: sizes after of what it says alone, or as a factor."""
@@ -201,8 +195,17 @@ def _met(pair: Pair, terms: Sequence[Term], values: Mapping[Path, int]) -> bool:
 
 
 def _sizes(path: Path) -> bool:
-    name = next(str(key) for key in reversed(path) if isinstance(key, str))
-    return _SIZE.search(name) is not None and _OTHER.search(name) is None
+    return _SIZE.search(_name(path)) is not None and _OTHER.search(_name(path)) is None
+
+
+def _counts(path: Path) -> bool:
+    """Whether a field says how many heads there are."""
+    return "head" in _name(path) and _ELEMENTS.search(_name(path)) is None
+
+
+def _name(path: Path) -> str:
+    """The last key: of the places in a list that of the list."""
+    return next(key for key in reversed(path) if isinstance(key, str))
 
 
 def _axes(found: Narrowed) -> list[Pair]:

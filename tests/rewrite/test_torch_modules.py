@@ -143,8 +143,7 @@ def test_a_transformer_of_another_library(
     module, feeds = encoder(kind)
     drawn(module)
     _, hints, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "0.5", option)
-    with pytest.raises(RuntimeError, match="shape"):
-        given(module, feeds)
+    assert relative(wanted, given(module, feeds)) > 1e-3  # two heads of four elements taken for one of eight
     said = {hint.attribute: str(hint) for hint in hints}
     assert said["num_attention_heads"].endswith("as many as there were of a group of kind head: set 2")
     assert "config.intermediate_size is 48" in said["config.intermediate_size"]
@@ -157,13 +156,24 @@ def test_a_transformer_of_another_library(
 def test_what_torch_cannot_express_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Attention of torch is as wide as what it reads; recurrent layers have one width."""
     torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.norm = nn.MultiheadAttention(32, 4, batch_first=True), nn.LayerNorm(32)
+            self.wide, self.narrow = nn.Linear(32, 48), nn.Linear(48, 32)
+
+        def forward(self, x: Any) -> Any:
+            x = self.norm(x + self.attention(x, x, x)[0])
+            return x + self.narrow(torch.relu(self.wide(x)))
+
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 6, 32), np.float32)}
-    module = drawn(torch.nn.TransformerEncoderLayer(32, 4, 48, batch_first=True, dropout=0.0))
-    with pytest.raises(ValueError, match=r"self_attn: nn\.MultiheadAttention has heads as wide in all as its input"):
-        cut(capsys, tmp_path, module, feeds, "--ratio", "0.5")
-    module = drawn(torch.nn.TransformerEncoderLayer(32, 4, 48, batch_first=True, dropout=0.0))
-    _, hints, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "head*=0", "--ratio", "0.5")
-    assert module.linear1.out_features == module.linear2.in_features == 24 and not hints
+    with pytest.raises(ValueError, match=r"attention: nn\.MultiheadAttention has heads as wide in all as its input"):
+        cut(capsys, tmp_path, drawn(Block()), feeds, "--ratio", "0.5")
+    module = drawn(Block())
+    _, hints, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "0.5", "--exclude", "*attention*")
+    assert module.wide.out_features == module.narrow.in_features == 24 and not hints
     assert relative(wanted, given(module, feeds)) < 1e-5
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.analysis import analyze, patterns
 from graphprune.cli import report
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli.validate import int8_summary
 from graphprune.cli.watching import watched
 from graphprune.relation import Shape
 
@@ -191,6 +192,8 @@ def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
     out.print(table)
     if len(layers) > _ROWS and not verbose:
         out.print(Text(f"... and {len(layers) - _ROWS} more (-v lists all)"))
+    for line in int8_summary(layers):
+        out.print(Text(line))
 
 
 def _fixed(groups: list[dict[str, Any]]) -> Table:

@@ -116,8 +116,13 @@ def test_convolutions_say_their_new_sizes(tmp_path: Path, capsys: pytest.Capture
     assert subprocess.run([*ruff, tmp_path / "s_modules.py"], check=False).returncode == 0
 
 
-TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-        "attn_implementation": "eager"}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "attn_implementation": "eager",
+}
 
 
 def encoder(kind: str) -> tuple[Any, dict[str, np.ndarray]]:

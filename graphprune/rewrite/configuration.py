@@ -6,8 +6,8 @@ projections are joined) and as quotients (``hidden_size / num_attention_heads`` 
 tensor in the state dict, and each group of heads, is an equation between fields before, and is one after. Of all new
 values that sizes before and after offer for the fields, those are taken that explain the most: first axes that
 changed, then axes that did not, then heads; of these those by which a size is most often one field; and of these the
-fewest changes. Nothing knows which model it is; of the
-names of fields only this is read, that they are about sizes at all.
+fewest changes. Nothing knows which model it is; of the names of fields only this is read: whether they are about sizes
+at all, and whether they count heads or their elements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import islice, permutations, product
 from typing import Any
 
 from graphprune.relation import Shape
-from graphprune.rewrite.settings import Count, Number
+from graphprune.rewrite.settings import HEADS, Count, Number
 from graphprune.rewrite.statedict import Narrowed
 
 Path = tuple[str | int, ...]
@@ -41,6 +41,11 @@ class Pair:
     before: int
     after: int
     where: str
+
+    def __str__(self) -> str:
+        if self.before == self.after:
+            return f"{self.where} stays {self.after}"
+        return f"{self.where} is {self.after} now, was {self.before}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def changed(config: Mapping[str, Any], found: Narrowed, counts: Sequence[Count],
     problem = _Problem(known, sizes, _axes(found), _heads(counts))
     best = problem.best()
     changes: dict[Path, float] = {path: value for path, value in best.items() if value != known[path]}
-    left = [f"{p.where} is {p.after} now, was {p.before}" for p in problem.unexplained(best)]
+    left = [str(pair) for pair in problem.unexplained(best)]
     for path, value in _leaves(config):
         afters = {n.after for n in numbers if type(value) is float and _near(n.before, value)}
         if len(afters) == 1:
@@ -118,7 +123,8 @@ class _Problem:
         changed, same = ([p for p in axes if (p.before != p.after) == wanted] for wanted in (True, False))
         self.changed = [(p, self._terms(p.before)) for p in changed]
         self.same = [(p, terms) for p in same if (terms := self._terms(p.before, False))]
-        self.heads = [(p, self._head_terms(p.before, elements)) for p, elements in heads]
+        every = [(p, self._head_terms(p.before, elements)) for p, elements in heads]
+        self.heads = [(p, terms) for p, terms in every if terms or p.before != p.after]
 
     def best(self) -> dict[Path, int]:
         """The new values."""
@@ -146,7 +152,8 @@ class _Problem:
     def _terms(self, size: int, joined: bool = True) -> list[Term]:
         """Everything that says a size: numbers of any field, and products of sizes."""
         terms = [Term((f,)) for f, v in self.known.items() if v == size]
-        heads, widths = ([(f, v) for f, v in self.sizes.items() if _counts(f) == wanted] for wanted in (True, False))
+        heads = [(f, v) for f, v in self.sizes.items() if _counts(f)]
+        widths = [(f, v) for f, v in self.sizes.items() if _ELEMENTS.search(_name(f))]
         for times in _TIMES if joined else _TIMES[:1]:
             terms += [Term((f,), times) for f, v in self.sizes.items() if times > 1 and times * v == size]
             terms += [Term((f, g), times) for f, v in heads for g, w in widths if times * v * w == size]
@@ -157,10 +164,12 @@ class _Problem:
 
     def _head_terms(self, size: int, elements: bool) -> list[Term]:
         """Everything that says how many heads there are (or share keys), or how many elements one has."""
-        heads, widths = ([(f, v) for f, v in self.sizes.items() if _counts(f) == wanted] for wanted in (True, False))
-        alone = [f for f, _ in heads] if not elements else [f for f, _ in widths if _ELEMENTS.search(_name(f))]
-        terms = [Term((f,)) for f in alone if self.sizes[f] == size]
-        whole = widths if elements else heads
+        heads = [(f, v) for f, v in self.sizes.items() if _counts(f)]
+        own = [(f, v) for f, v in self.sizes.items() if _ELEMENTS.search(_name(f))]
+        terms = [Term((f,)) for f, v in (own if elements else heads) if v == size]
+        whole = heads
+        if elements:  # hidden elements over heads, where no field says it
+            whole = [] if own else [(f, v) for f, v in self.sizes.items() if not _counts(f)]
         return terms + [Term((f, g), quotient=True) for f, v in whole for g, w in heads if f != g and v == w * size]
 
     def _offers(self) -> dict[Path, list[int]]:
@@ -221,8 +230,13 @@ def _axes(found: Narrowed) -> list[Pair]:
 
 def _heads(counts: Sequence[Count]) -> list[tuple[Pair, bool]]:
     """How many heads there are, or elements of one, before and after; and which of the two."""
-    kinds = {(c.kind, c.before, c.after) for c in counts if c.kind in ("head", "head_dim")}
-    return [(Pair(before, after, kind), kind == "head_dim") for kind, before, after in sorted(kinds)]
+    kinds = {(c.kind, c.before, c.after) for c in counts if c.kind in HEADS}
+    moved = {(kind, before) for kind, before, after in kinds if before != after}
+    return [
+        (Pair(before, after, kind), kind == HEADS[1])
+        for kind, before, after in sorted(kinds)
+        if before != after or (kind, before) not in moved  # one that stays says nothing of others as large
+    ]
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

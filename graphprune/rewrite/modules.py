@@ -46,7 +46,9 @@ def snippet(
         "# By what the rest of a tensor is multiplied: the gain of a norm that runs over fewer elements.",
         _mapping("SCALED", scaled),
         "# Kind, classes before and after, and tensors of each group that was cut.",
-        "COUNTS = [\n" + "".join(f"    {_count(one)},\n" for one in counts if one.tensors) + "]",
+        "COUNTS = [\n"
+        + "".join(f"    {_count(one)},\n" for one in counts if one.tensors and one.before != one.after)
+        + "]",
     ]
     if config is not None:
         tables += ["# Fields of the configuration that change: Config.from_pretrained(folder, **CONFIG).",

@@ -10,6 +10,9 @@ from graphprune.analysis import Analysis
 from graphprune.model import Model
 from graphprune.rewrite.plan import Plan
 
+HEADS = "head", "head_dim"
+"""Kinds of groups that no axis of a tensor has for itself: only fields and attributes count them."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -58,19 +61,19 @@ def numbers(model: Model, plan: Plan) -> list[Number]:
 
 
 def counts(analysis: Analysis, plan: Plan, sources: Mapping[str, Iterable[str]]) -> list[Count]:
-    """The groups of a plan, with the tensors of a state dict that they reach.
+    """The groups of a plan, and those of heads that stay, with the tensors of a state dict that they reach.
 
     Args:
         analysis: of the original model.
         plan: the plan.
         sources: by name of a tensor the constants of the model that it was found in.
     """
+    removed = {entry.id: len(entry.removed) for entry in plan.groups}
     found = []
-    for entry in plan.groups:
-        group = analysis.group(entry.id)
-        if group is None or not entry.removed:
-            continue
-        roots = {analysis.root(use) for use, _ in analysis.weights(group)}
-        names = tuple(name for name, own in sources.items() if not roots.isdisjoint(own))
-        found.append(Count(entry.kind, entry.size, entry.size - len(entry.removed), names))
+    for group in (*analysis.groups, *analysis.fixed):
+        gone = removed.get(group.id, 0)
+        if gone or group.kind in HEADS:
+            roots = {analysis.root(use) for use, _ in analysis.weights(group)}
+            names = tuple(name for name, own in sources.items() if not roots.isdisjoint(own))
+            found.append(Count(group.kind, group.size, group.size - gone, names))
     return found

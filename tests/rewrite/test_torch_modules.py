@@ -62,7 +62,7 @@ def cut(
     assert code == 0 and "import it, and call its narrow(module)" in told, said
     made = written(folder / "s_modules.py")
     (wanted,) = ort.InferenceSession(folder / "s.onnx", providers=["CPUExecutionProvider"]).run(None, feeds)
-    return made, made.narrow(module), wanted
+    return made, made.narrow(module, print), wanted
 
 
 def given(module: Any, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -106,6 +106,8 @@ def test_convolutions_say_their_new_sizes(tmp_path: Path, capsys: pytest.Capture
     depthwise, grouped = module[3].middle, module[4].middle
     assert depthwise.groups == depthwise.in_channels == depthwise.out_channels == 16
     assert (grouped.groups, grouped.in_channels, grouped.out_channels) == (2, 8, 8)  # half of them, and half of each
+    lines = capsys.readouterr().out.splitlines()
+    assert "0: out_channels 16 -> 8" in lines and "3.middle: groups 32 -> 16" in lines
     assert (module[0].out_channels, module[1].num_features, module[6].in_channels) == (8, 8, 8)
     assert module[6].out_channels == module[7].num_channels == module[11].in_features == 12
     with pytest.raises(ValueError, match="or it is cut already"):

@@ -18,6 +18,7 @@ from math import prod
 import numpy as np
 from onnx import TensorProto, helper
 
+from graphprune.analysis.int8 import EIGHT_BITS
 from graphprune.analysis.origins import Lost, Origin, origin
 from graphprune.analysis.patterns import SPARSE, Pattern
 from graphprune.analysis.reasons import Reason
@@ -28,7 +29,6 @@ from graphprune.relation import AxisMap, Relation, Values
 from graphprune.run.runtime import fold_constants
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_BYTES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Layer:
     @property
     def eight_bits(self) -> bool:
         """Whether the weight is stored in 8 bits."""
-        return self.held in _BYTES
+        return self.held in EIGHT_BITS
 
 
 def layers(model: Model, witness: Witness, net: Web, half: bool = False, pattern: Pattern = SPARSE) -> list[Layer]:
@@ -188,7 +188,7 @@ def _layer(
             relation.dims[d].size for a, axis in enumerate(axes) if a not in along and not _window(relation, axis)
             for d in axis.dims
         )  # fmt: skip
-        reasons += _widths(sums, outputs, held in _BYTES, pattern)
+        reasons += _widths(sums, outputs, held in EIGHT_BITS, pattern)
     found, lost = None, None
     try:
         found = origin(model, net.relations, index, position)
@@ -243,7 +243,7 @@ def _structure(model: Model, relation: Relation, index: int, position: int, alon
 
 
 def _type(kind: int, half: bool) -> list[str]:
-    if kind in _HALVES + _BYTES or (half and kind == TensorProto.FLOAT):
+    if kind in _HALVES + EIGHT_BITS or (half and kind == TensorProto.FLOAT):
         return []
     name = helper.tensor_dtype_to_np_dtype(kind).name if kind != TensorProto.UNDEFINED else "unknown"
     return [f"its type is {name}, and sparse kernels want float16, bfloat16 or 8 bits"]
@@ -268,5 +268,5 @@ def _held_as(model: Model, name: str) -> int:
         return model.sources[root].dtype
     node = model.nodes[model.producer[root]]
     kinds = [_held_as(model, n) for n in node.input if n]
-    stored = [k for k in kinds if k in _BYTES] or kinds
+    stored = [k for k in kinds if k in EIGHT_BITS] or kinds
     return stored[0] if stored else TensorProto.UNDEFINED

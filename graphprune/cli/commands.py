@@ -28,6 +28,7 @@ _COMMANDS = {
     "sparsify": "Make weights sparse: 2:4 and other patterns.",
     "state-dict": "Cut the weights of the training code the same way.",
     "sweep": "Prune to several targets, and tell what nothing beats.",
+    "torch-modules": "Write Python that cuts a PyTorch module the same way.",
     "validate": "Judge a model: checks, runs, agrees, builds, is faster.",
 }
 """Each has a module of its own beside this one, with a ``command``; beside the name what it does in short.

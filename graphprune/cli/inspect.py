@@ -14,6 +14,7 @@ from graphprune.analysis import analyze, patterns
 from graphprune.cli import overview, report
 from graphprune.cli.options import model_argument, output_options, shape_options, show
 from graphprune.cli.tables import Column, listing
+from graphprune.cli.validate import int8_summary
 from graphprune.cli.watching import watched
 from graphprune.model import naming
 from graphprune.relation import Shape
@@ -98,6 +99,8 @@ def _print_sparsity(out: Console, data: dict[str, Any], verbose: bool) -> None:
     listing(out, "node", (*_LAYERS[:3], Column(pattern, text=True), *_LAYERS[3:]), _layer_rows(layers, verbose))
     if len(layers) > _ROWS and not verbose:
         out.print(Text(f"... and {len(layers) - _ROWS} more (--all lists them)"))
+    for line in int8_summary(layers):
+        out.print(Text(line))
 
 
 _LAYERS = (

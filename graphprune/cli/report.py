@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune.analysis import Analysis, Group, blocks, cost, sparsity
+from graphprune.analysis import Analysis, Group, blocks, cost
 from graphprune.analysis.blocks import Block, Blocks
 from graphprune.analysis.coupling import Traced
 from graphprune.analysis.patterns import Pattern
@@ -17,6 +17,7 @@ from graphprune.cli.bases import bases_data
 from graphprune.cli.targets import targets_data
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot, facts, pattern
+from graphprune.verdict.forecast import forecast
 
 if TYPE_CHECKING:
     from graphprune.passes.results import Result
@@ -266,17 +267,17 @@ def stored_data(result: Result) -> dict[str, Any] | None:
 
 def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:
     """What ``inspect --sparsity`` says: every product with a weight, and the state of that weight."""
-    found = sparsity.layers(analysis.model, analysis.witness, analysis.web, True, pattern)
+    found = forecast(analysis.model, analysis.witness, analysis.web, True, pattern)
     return {
         "model": analysis.model.name,
         "pattern": str(pattern),
         "layers": [
             {
                 "node": e.node, "weight": e.weight, "axis": e.axis, "sums": e.sums, "outputs": e.outputs,
-                "elements": e.elements, "follows": e.sparse, "kept_magnitude": e.kept, "eligible": e.eligible,
-                "reasons": [str(r) for r in e.reasons],
+                "elements": e.elements, "follows": e.sparse, "kept_magnitude": e.kept, **told.to_json(),
             }
-            for e in found
+            for told in found
+            for e in [told.layer]
         ],
     }  # fmt: skip
 

@@ -10,13 +10,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from graphprune.cli import carrying
 from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import force_option
-from graphprune.errors import InputError
-from graphprune.model import files, load, paths
+from graphprune.model import files, paths
 from graphprune.relation import Shape
-from graphprune.rewrite import checkpoints, plan
+from graphprune.rewrite import checkpoints
+from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.statedict import Narrowed, narrow
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -51,37 +52,17 @@ def command(
     paths.writes("the narrower state dict", output)
     paths.writes("the table of widths", table)
     with watched(quiet, "load", "narrow", "write") as progress:
-        read = plan.load(plan_file)
-        if read.bases:
-            raise InputError(
-                f"{read.where}: changes bases before it removes, which a state dict of the training code does not; "
-                "prune with --no-rotate"
-            )
-        original = load(model or _original(plan_file, read))
-        held = checkpoints.read(weights)
+        given = carrying.read(plan_file, weights, model)
         progress.begin("narrow")
-        found = narrow(original, read, held.tensors)
+        found = narrow(given.original, given.plan, given.weights.tensors)
         progress.begin("write")
-        checkpoints.write(output, found.tensors, held)
-    data = _data(read, found)
+        checkpoints.write(output, found.tensors, given.weights)
+    data = _data(given.plan, found)
     files.write_json(table, data)
     show(data, json_to, quiet, lambda out: _print(out, found, output, verbose))
 
 
-def _original(plan_file: Path, read: plan.Plan) -> Path:
-    """The model that a plan was made for.
-
-    Raises:
-        InputError: it is not where it is looked for.
-    """
-    name = read.model["file"]
-    for folder in (plan_file.parent, Path()):
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{plan_file}: the model {name!r} is neither beside the plan nor here; give it by --model")
-
-
-def _data(read: plan.Plan, found: Narrowed) -> dict[str, Any]:
+def _data(read: Plan, found: Narrowed) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     for name, (before, after) in found.shapes.items():
         module, _, key = name.rpartition(".")

@@ -130,7 +130,20 @@ def _eligible(layers: list[dict[str, Any]]) -> list[str]:
     fit, sparse = sum(e["eligible"] for e in layers), sum(e["sparse"] for e in layers)
     text = f"2:4: {sparse} of {len(layers)} weights follow it, {fit} could be read by sparse kernels"
     why = Counter(r for e in layers for r in e["reasons"][:1]).most_common(1)
-    return [text + (f"; {why[0][1]} cannot since {why[0][0]} (-v lists all)" if why else "")]
+    text += f"; {why[0][1]} cannot since {why[0][0]} (-v lists all)" if why else ""
+    return [text, *int8_summary(layers)]
+
+
+def int8_summary(layers: list[dict[str, Any]]) -> list[str]:
+    """How many quantised products are 8 bits in and out, and what to quantise for the others; nothing of floats."""
+    quantised = [e["int8"] for e in layers if e["int8"] is not None]
+    remedies = list(dict.fromkeys(e["remedy"] for e in quantised if not e["in_and_out"]))
+    if not quantised:
+        return []
+    whole = sum(e["in_and_out"] for e in quantised)
+    text = f"8 bits: {whole} of {len(quantised)} quantised products are 8 bits in and out, as sparse kernels want them"
+    more = f" and {len(remedies) - 3} more (-v)" if len(remedies) > 3 else ""
+    return [text + (f"; {', '.join(remedies[:3])}{more}" if remedies else "")]
 
 
 def _speed(details: dict[str, Any]) -> list[str]:

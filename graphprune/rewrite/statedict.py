@@ -20,6 +20,7 @@ from graphprune.model.canonical import assemble
 from graphprune.relation import IntArray, Shape, Values
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan, Slice
+from graphprune.rewrite.settings import numbers
 
 Gone = dict[int, IntArray]
 """Removed elements by axis."""
@@ -35,6 +36,8 @@ class Narrowed:
         shapes: by name the shapes before and after, for tensors that changed.
         unmatched: tensors with no counterpart in the model, which stay as they are; single numbers are not listed.
         missing: constants of the model that lose elements and have no counterpart in the state dict.
+        scaled: by name a factor by which what stays is multiplied.
+        sources: by name the constants of the model that hold the same elements.
         notes: what the training code must know beyond widths.
     """
 
@@ -43,6 +46,8 @@ class Narrowed:
     shapes: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    scaled: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, frozenset[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,7 +105,8 @@ def narrow(model: Model, plan: Plan, state: Mapping[str, Values]) -> Narrowed:
     found.notes += [
         f"{a.name} of the node that makes {a.consumer!r} is {a.after} now, was {a.before}" for a in plan.attributes
     ]
-    found.notes += _numbers(model, plan)
+    found.notes += [str(number) for number in numbers(model, plan)]
+    found.scaled, found.sources = matcher.scales, matcher.sources
     return found
 
 
@@ -112,21 +118,6 @@ def losses(model: Model, plan: Plan, tensors: Mapping[str, Values]) -> tuple[Map
     replay.check_slices(plan, model)
     matcher = _Matcher(model, plan, tensors)
     return matcher.known, frozenset(matcher.matched)
-
-
-def _numbers(model: Model, plan: Plan) -> list[str]:
-    """What single numbers have become, which are settings of the training code: the epsilon of a norm."""
-    nodes: dict[tuple[float, float], list[str]] = {}
-    for entry in plan.slices:
-        source = model.sources.get(entry.source)
-        if entry.scaled is not None and source is not None and prod(source.shape) == 1:
-            before = float(model.array(entry.source).reshape(-1)[0])
-            nodes.setdefault((before, before * entry.scaled), []).append(entry.consumer)
-    found = []
-    for (before, after), own in nodes.items():
-        more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
-        found.append(f"{before:.6g} that the node that makes {own[0]!r}{more} reads is {after:.6g} now")
-    return found
 
 
 def _cut(found: Narrowed, name: str, gone: Gone, scaled: float | None) -> None:
@@ -146,6 +137,7 @@ class _Matcher:
         self.state = state
         self.matched: set[str] = set()
         self.scales: dict[str, float] = {}
+        self.sources: dict[str, frozenset[str]] = {}
         self.views = list(_views(model, plan))
         self.known: dict[str, Gone | None] = {}
         order = sorted(state, key=lambda n: -state[n].ndim)  # vectors say least, and follow the weights beside them
@@ -191,7 +183,8 @@ class _Matcher:
             choices, found = match, [beside]
         if found[0] is None:
             return None
-        self.matched.update(p.view.source for places in choices for p in places)
+        self.sources[name] = frozenset(p.view.source for places in choices for p in places)
+        self.matched |= self.sources[name]
         scales = {p.view.scaled for places in choices for p in places} - {None}
         if len(scales) == 1:
             self.scales[name] = float(next(iter(scales)) or 1.0)
@@ -215,6 +208,7 @@ class _Matcher:
             factors = _factors(value, view.rows)
             if factors is not None:
                 self.matched.add(view.source)
+                self.sources[name] = frozenset({view.source})
                 self._norm(factors, view.gone.get(0))
                 return view.gone
         return None
@@ -282,6 +276,10 @@ def _as_rows(name: str, value: Values, gone: Gone, scaled: float | None) -> Iter
         yield _View(name, value.reshape(-1, *value.shape[lead + 1 :]), found, scaled)
     if value.ndim == 2:
         yield _View(name, value.T, {1 - a: e for a, e in gone.items()}, scaled)
+    wide = [a for a, size in enumerate(value.shape) if size > 1]
+    if 0 < len(wide) < value.ndim:  # slopes of channels that were given axes of one to broadcast along
+        bare = value.reshape([value.shape[a] for a in wide])
+        yield from _as_rows(name, bare, {wide.index(a): e for a, e in gone.items()}, scaled)
 
 
 def _place(value: Values, view: _View) -> _Place | None:

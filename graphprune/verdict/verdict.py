@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from graphprune.analysis import shapes, sparsity, web
+from graphprune.analysis import shapes, web
 from graphprune.errors import GraphpruneError, InputError
 from graphprune.model import AnyModel, Model, paths
 from graphprune.model.arguments import InputShapes, Seed, checked
@@ -43,6 +43,7 @@ from graphprune.verdict.checker import on_disk, wrong
 from graphprune.verdict.checks import Checks, Level, Verdict
 from graphprune.verdict.comparison import Incomparable, compare, far
 from graphprune.verdict.detections import level as detected
+from graphprune.verdict.forecast import forecast
 
 LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 """ONNX Runtime's levels of optimisation."""
@@ -338,14 +339,10 @@ class _Validation:
         """What sparse kernels could read, and why not."""
         flat = canonicalize(self.model)
         witness = shapes.find_witness(flat, self.given)
-        found = sparsity.layers(flat, witness, web.build(flat, witness), self.checks.half)
+        found = forecast(flat, witness, web.build(flat, witness), self.checks.half)
         return [
-            {
-                "node": e.node, "weight": e.weight, "sparse": e.sparse, "eligible": e.eligible,
-                "reasons": [str(r) for r in e.reasons],
-            }
-            for e in found
-        ]  # fmt: skip
+            {"node": e.layer.node, "weight": e.layer.weight, "sparse": e.layer.sparse, **e.to_json()} for e in found
+        ]
 
     def engine(self, level: Level) -> None:
         """The engine's outputs beside ONNX Runtime's, on the GPU; what exceeds float16 shows here for what it is."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, int8
 from graphprune.analysis.patterns import SPARSE, OfEvery
 from graphprune.passes.choose.select import Chosen, told
 from graphprune.passes.contract import SCHEMA, Pass
@@ -112,9 +112,25 @@ class Sparsify(Pass):
         plan = replace(state.plan, compensated=renewed(kept, made.entries), sparsity=entries)
         after = state.having(Fits(made.fits), thinned, model=made.model, plan=plan)
         pattern = self.request.structure
+        if pattern == SPARSE and not state.will(self.name):
+            return after.noting(*_floats(state))
         if pattern.block == 1 or not pattern.lacks("tensorrt") or state.will(self.name):
             return after
         return after.noting(f"TensorRT and sparse tensor cores read {SPARSE} alone, not {pattern}")
+
+
+def _floats(state: State) -> list[str]:
+    """A note where products of 8 bits are not 8 bits in and out, so that no sparse kernel would take them."""
+    analysis = state.analysis()
+    if not any(source.dtype in int8.EIGHT_BITS for source in analysis.model.sources.values()):
+        return []
+    breaks = [p.breaks for p in int8.products(analysis.model, analysis.witness, analysis.web) if p.breaks is not None]
+    if not breaks:
+        return []
+    return [
+        f"{len(breaks)} quantised products are not 8 bits in and out, as TensorRT's sparse kernels want them: "
+        f"{breaks[0].remedy} for {breaks[0].node!r}; 'graphprune inspect --sparsity' lists them"
+    ]
 
 
 @dataclass(frozen=True)

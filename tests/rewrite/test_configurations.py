@@ -13,7 +13,7 @@ import pytest
 
 import graphprune
 import models
-from tests.helpers import command, constants
+from tests.helpers import command, constants, json_of
 
 LLAMA = {
     "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -36,6 +36,18 @@ def export(module: Any, output: str, ids: np.ndarray, path: Path, **fixed: Any) 
     whole = Wrapped(module.eval(), ("input_ids",), output, **fixed)
     torch.onnx.export(whole, (torch.from_numpy(ids),), path, input_names=["input_ids"], dynamo=True, verbose=False)
     torch.save(module.state_dict(), path.with_suffix(".pt"))
+
+
+def fields(capsys: pytest.CaptureFixture[str], folder: Path, config: Any, weights: str) -> dict[str, Any]:
+    """What ``torch-modules`` says of a configuration: the fields that change."""
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    given = folder / "s.plan.json", folder / weights, "--config", folder / "config.json"
+    found = json.loads(json_of(capsys, folder / "t.json", "torch-modules", *given, "-o", folder / "cut.py"))
+    assert not found["unexplained"]
+    held: dict[str, Any] = {}
+    exec(compile((folder / "cut.py").read_text(), "cut.py", "exec"), held)
+    assert held["CONFIG"] == {name: one["to"] for name, one in found["config"].items()}
+    return dict(held["CONFIG"])
 
 
 def kept(path: Path, kind: str) -> list[str]:
@@ -65,6 +77,7 @@ def test_llama_loads_what_is_left_by_its_configuration(tmp_path: Path, capsys: p
         "num_attention_heads": rows["q_proj"] // 8, "num_key_value_heads": rows["k_proj"] // 8,
     }  # fmt: skip
     assert sizes["num_attention_heads"] == sizes["num_key_value_heads"] == 2 and sizes["intermediate_size"] == 24
+    assert fields(capsys, tmp_path, hf.LlamaConfig(**LLAMA), "l.pt") == sizes
     module = hf.LlamaForCausalLM(hf.LlamaConfig(**{**LLAMA, **sizes})).eval()
     module.load_state_dict(torch.load(tmp_path / "s.pt", weights_only=True))
     found = module(input_ids=torch.from_numpy(ids)).logits.detach().numpy()
@@ -80,8 +93,8 @@ def test_bert_whose_configuration_knows_no_head_dim(tmp_path: Path, capsys: pyte
     ids = np.random.default_rng(0).integers(3, 50, (2, 9))
     whole, small = tmp_path / "b.onnx", tmp_path / "s.onnx"
     export(hf.BertModel(hf.BertConfig(**BERT)), "last_hidden_state", ids, whole)
-    options = ["--target", "macs=0.8", "--calibration", "generated", "--no-compensate", "--uniform-widths"]
-    options += [*kept(whole, "head"), *kept(whole, "head_dim")]
+    options = ["--target", "macs=0.8", "--calibration", "generated", "--no-compensate", "--no-rotate"]
+    options += ["--uniform-widths", *kept(whole, "head"), *kept(whole, "head_dim")]
     assert command(capsys, "prune", whole, "-o", small, *options)[0] == 0
     given = tmp_path / "s.plan.json", tmp_path / "b.pt"
     code, _, said = command(capsys, "state-dict", *given, "-o", tmp_path / "s.pt")
@@ -89,6 +102,7 @@ def test_bert_whose_configuration_knows_no_head_dim(tmp_path: Path, capsys: pyte
     state = torch.load(tmp_path / "s.pt", weights_only=True)
     left = len(state["encoder.layer.0.intermediate.dense.bias"])
     assert left < BERT["intermediate_size"]
+    assert fields(capsys, tmp_path, hf.BertConfig(**BERT), "b.pt") == {"intermediate_size": left}
     module = hf.BertModel(hf.BertConfig(**{**BERT, "intermediate_size": left})).eval()
     module.load_state_dict(state)
     found = module(input_ids=torch.from_numpy(ids)).last_hidden_state.detach().numpy()

@@ -146,6 +146,16 @@ def test_equal_biases_follow_the_weight_beside_them() -> None:
         assert found.removed[f"{module}.bias"][0].tolist() == slices(plan, name)[1]
 
 
+def test_axes_of_one_that_exporters_add_to_broadcast_along() -> None:
+    net = Net()
+    slope = net.constant(np.random.default_rng(0).random((16, 1, 1), np.float32))
+    y = net.op("PRelu", net.conv(net.input("x", ["batch", 3, 8, 8]), 3, 16), slope)
+    model = net.model(net.conv(y, 16, 2))
+    plan = graphprune.prune(model, ratio=0.25, align=1).plan
+    found = narrow(load(model), plan, {"act.weight": weights(model)[slope].reshape(-1)})
+    assert found.removed["act.weight"][0].tolist() == slices(plan, slope)[0] and len(found.tensors["act.weight"]) == 12
+
+
 def test_what_a_layer_that_stays_shares_is_not_cut() -> None:
     """One zero bias for two layers, of which one is left alone: each follows the weight beside it."""
     net = Net()

@@ -45,7 +45,7 @@ def test_what_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     model = models.trained("digits-transformer")
     np.savez(tmp_path / "in.npz", **{onnx.load(model).graph.input[0].name: images})
     command = [sys.executable, "-m", "graphprune", "prune", str(model), "--ratio", "0.3", "--uniform", "--no-proof"]
-    command += ["--calibration", str(tmp_path / "in.npz"), "-o", str(tmp_path / "a.onnx"), "-q"]
+    command += ["--calibration", str(tmp_path / "in.npz"), "-o", str(tmp_path / "a.onnx"), "--force", "-q"]
     job = subprocess.Popen([*command, "--resume", str(tmp_path / "kept")])
     until = time.monotonic() + 120
     while len(list((tmp_path / "kept").glob("*.part"))) < 3 and time.monotonic() < until and job.poll() is None:

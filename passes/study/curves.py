@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +163,27 @@ class Sensitivity:
             "order": list(curve.order),
             "levels": [vars(point) for point in curve.points],
         }
+
+
+def from_json(data: Mapping[str, Any]) -> Sensitivity:
+    """What a file says (``sensitivity.schema.json``, by which it is checked before)."""
+    model = data["model"]
+    curves = tuple(
+        Curve(
+            tuple(one["groups"]),
+            one["kind"],
+            one["size"],
+            one["free"],
+            tuple(one["order"]),
+            tuple(Point(**level) for level in one["levels"]),
+        )
+        for one in data["sets"]
+    )
+    return Sensitivity(
+        model["file"], model["sha256"], data["metric"], data["original"], data["criterion"], data["seed"],
+        tuple(data["levels"]), model["macs"], model["parameters"], curves,
+        tuple((one["group"], one["reason"]) for one in data["untouched"]), data["missing"], tuple(data["notes"]),
+    )  # fmt: skip
 
 
 def rounded(value: float) -> float | None:

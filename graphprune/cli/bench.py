@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.cli.pages.asking import asked, report_option
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
@@ -23,11 +24,13 @@ from graphprune.verdict.timing import CONFIDENCE, Bench, bench
 @click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
 @click.option("--trt", is_flag=True, help="Time TensorRT engines instead; needs a GPU.")
+@click.option("--layers", is_flag=True, help="Time each node too, by the runtime's profile; --report does so.")
 @click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
 @inputs_option
 @seed_option
 @shape_options
 @output_options
+@report_option
 def command(
     models: tuple[Path, ...],
     rounds: int,
@@ -35,6 +38,7 @@ def command(
     threads: int,
     provider: str,
     trt: bool,
+    layers: bool,
     min_speedup: float | None,
     inputs: str | None,
     seed: int,
@@ -55,6 +59,7 @@ def command(
             rounds=rounds,
             warmup=warmup,
             seed=seed,
+            layers=layers or asked() is not None,
         )
     show(found.to_json(), json_to, quiet, lambda out: _print(out, found))
     if min_speedup is not None:

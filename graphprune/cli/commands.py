@@ -20,6 +20,7 @@ _COMMANDS = {
     "ops": "List every operator with its rule.",
     "profile": "Time each layer at several widths.",
     "prune": "Remove what matters least, and prove it.",
+    "report": "Show what runs came to as a page.",
     "run": "Do what a recipe says to models.",
     "sensitivity": "Say how much each group can lose.",
     "sparsify": "Make weights sparse: 2:4 and other patterns.",
@@ -27,10 +28,12 @@ _COMMANDS = {
     "sweep": "Prune to several targets, and tell what nothing beats.",
     "validate": "Judge a model: checks, runs, agrees, builds, is faster.",
 }
-"""Each has a module of its own beside this one, with a ``command``; beside the name what it does in short.
+"""Each has a module of its own beside this one (see ``_HOMES``), with a ``command``; beside the name what it does in short.
 
 The texts stand here so that the help of the whole needs none of the modules.
 """
+_HOMES = {"report": "pages.command"}
+"""Modules of commands that are called otherwise."""
 
 
 class _Commands(click.Group):
@@ -40,7 +43,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = import_module(f"graphprune.cli.{cmd_name.replace('-', '_')}").command
+        home = _HOMES.get(cmd_name, cmd_name.replace("-", "_"))
+        found: click.Command = import_module(f"graphprune.cli.{home}").command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

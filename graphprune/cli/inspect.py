@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.analysis import analyze, patterns
 from graphprune.cli import report
 from graphprune.cli.options import model_argument, number, output_options, shape_options, show
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.watching import watched
 from graphprune.relation import Shape
 
@@ -32,6 +33,7 @@ _ROWS = 40
 @click.option("--amount", type=float, help="For --sparsity 1xW or unstructured: share of weights that go.")
 @shape_options
 @output_options
+@report_option
 def command(
     model: Path,
     allow_io: bool,

@@ -10,6 +10,7 @@ from rich.table import Table as Rows
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, output_options, shape_options, show
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
 from graphprune.model import files, load, paths
@@ -39,6 +40,7 @@ _SHOWN = 15
 )
 @shape_options
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,

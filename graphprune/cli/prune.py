@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from graphprune.cli import report
 from graphprune.cli.blocks import block_options
 from graphprune.cli.options import (
     distill_option,
@@ -15,11 +14,11 @@ from graphprune.cli.options import (
     output_options,
     proof_options,
     shape_options,
-    show,
     time_options,
 )
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.reshaping import reshaping_options
-from graphprune.cli.result import print_result
+from graphprune.cli.result import show_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
 from graphprune.cli.watching import watched
@@ -65,6 +64,7 @@ from graphprune.verdict.checks import Checks
 @proof_options
 @time_options
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -121,7 +121,7 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    show_result(result, model, json_to, quiet, verbose)
     if result.met is not None and result.met.missed:
         raise TargetError(
             f"{result.met.missed}; {'what comes nearest was written' if output else 'nothing was written'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -14,14 +14,44 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.bases import print_bases
 from graphprune.cli.choosing import print_choices
-from graphprune.cli.options import change, number
+from graphprune.cli.options import change, number, show
+from graphprune.cli.pages.asking import asked
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
+from graphprune.errors import InputError
+from graphprune.model import AnyModel
 from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
+from graphprune.verdict.timing import bench
 
 _REASONS = 6
 _WEIGHTS = 3
+_ROUNDS = 20
+"""Of the benchmark of a report."""
+
+
+def show_result(result: Result, model: AnyModel | None, json_to: str | None, quiet: bool, verbose: bool) -> None:
+    """Print what was done, write its JSON, and its page, for which it is timed beside the model.
+
+    Args:
+        result: what was done.
+        model: what it was done to; None where that changes no time.
+        json_to, quiet, verbose: as for all commands.
+    """
+    data = report.result_data(result)
+    beside = [] if model is None or asked() is None else list(_timed(result, model, data))
+    show(data, json_to, quiet, lambda out: print_result(out, result, verbose), beside)
+
+
+def _timed(result: Result, model: AnyModel, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A short benchmark, where both run on the same inputs."""
+    shapes = result.analysis.witness.inputs
+    try:
+        found = bench(model, result.model, input_shapes=shapes, rounds=_ROUNDS, footprints=False, layers=True)
+    except InputError as error:
+        data["notes"] = [*data["notes"], f"not timed for the report: {error}"]
+    else:
+        yield found.to_json()
 
 
 def print_result(out: Console, result: Result, verbose: bool) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.passes import several, toml
@@ -26,6 +27,7 @@ from graphprune.relation import Shape
 @shape_options
 @time_options
 @output_options
+@report_option
 def command(
     recipe: Path,
     models: tuple[Path, ...],

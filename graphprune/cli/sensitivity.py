@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.pages.asking import drawing, report_option
 from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
@@ -30,7 +31,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 
 @click.command("sensitivity")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it there; FILE.html is --report.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs; a quarter judges.")
 @study_options
 @click.option(
@@ -48,6 +49,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @shape_options
 @seed_option
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -69,10 +71,11 @@ def command(
     quiet: bool,
 ) -> None:
     """Say how much each group of MODEL can lose: one set of groups at a time, at several levels, readers refitted."""
+    drawn = drawing(output)
     with watched(quiet) as progress:
         found = sensitivity(
             model,
-            output,
+            drawn,
             calibration=calibration,
             metric=metric,
             levels=levels,

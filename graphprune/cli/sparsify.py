@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from graphprune.cli import report
 from graphprune.cli.options import (
     distill_option,
     model_argument,
     output_options,
     proof_options,
     shape_options,
-    show,
     time_options,
 )
-from graphprune.cli.result import print_result
+from graphprune.cli.pages.asking import report_option
+from graphprune.cli.result import show_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
 from graphprune.model import paths
@@ -65,6 +64,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @proof_options
 @time_options
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -115,4 +115,4 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    show_result(result, model, json_to, quiet, verbose)

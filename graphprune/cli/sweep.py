@@ -21,6 +21,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.pages.asking import drawing, report_option
 from graphprune.cli.studies import study_options
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
@@ -43,7 +44,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @click.command("sweep")
 @model_argument
 @click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it there; FILE.html is --report.")
 @click.option(
     "--targets",
     multiple=True,
@@ -71,6 +72,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @shape_options
 @seed_option
 @output_options
+@report_option
 def command(
     model: Path,
     more: tuple[Path, ...],
@@ -97,10 +99,11 @@ def command(
     if not recipes:
         job = Job(calibration=calibration)
         chosen = {PRUNE: as_pruned(wish, job, distill)}
+    drawn = drawing(output)
     with watched(quiet) as progress:
         found = sweep(
             model,
-            output,
+            drawn,
             ratios=shares,
             recipes=chosen,
             calibration=calibration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphprune import __version__
@@ -117,6 +117,10 @@ class Sensitivity:
             return list(self.curves)
         prices = {curve.groups: self.price(curve) for curve in self.curves}
         return sorted(self.curves, key=lambda c: -math.inf if (p := prices[c.groups]) is None else p, reverse=True)
+
+    def only(self, curves: Sequence[Curve]) -> Sensitivity:
+        """The same with some of its curves, in their order."""
+        return replace(self, curves=tuple(curves))
 
     def price(self, curve: Curve) -> float | None:
         """The drop of a curve for each share of the model that is saved."""

@@ -28,7 +28,7 @@ _COMMANDS = {
     "sweep": "Prune to several targets, and tell what nothing beats.",
     "validate": "Judge a model: checks, runs, agrees, builds, is faster.",
 }
-"""Each has a module of its own beside this one (see ``_HOMES``), with a ``command``; beside the name what it does in short.
+"""Each has a module of its own beside this one, with a ``command`` (see ``_HOMES``); what it does stands here in short.
 
 The texts stand here so that the help of the whole needs none of the modules.
 """

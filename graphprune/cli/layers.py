@@ -83,9 +83,7 @@ def _widths(
     }
 
 
-def _maker(
-    groups: Mapping[tuple[Use, int], str], use: Use, axes: Sequence[AxisMap], summed: set[int]
-) -> str | None:
+def _maker(groups: Mapping[tuple[Use, int], str], use: Use, axes: Sequence[AxisMap], summed: set[int]) -> str | None:
     """The group of what the layer makes; None where that is in none."""
     made = (a for a, axis in enumerate(axes) if not set(axis.dims) <= summed and (use, a) in groups)
     return next((groups[use, a] for a in made), None)

@@ -31,7 +31,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 
 @click.command("sensitivity")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it there; FILE.html is --report.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it; .html: --report.")
 @click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs; a quarter judges.")
 @study_options
 @click.option(

@@ -44,7 +44,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @click.command("sweep")
 @model_argument
 @click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it there; FILE.html is --report.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it; .html: --report.")
 @click.option(
     "--targets",
     multiple=True,

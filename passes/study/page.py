@@ -88,7 +88,4 @@ def style(rules: str, light: str, dark: str) -> str:
 
 
 def _colours(one: Palette, more: str) -> str:
-    return (
-        f"text {{ fill: {one.letters} }} "
-        f".page {{ fill: {one.page} }} .head {{ fill: {one.faint} }} {more}"
-    )
+    return f"text {{ fill: {one.letters} }} .page {{ fill: {one.page} }} .head {{ fill: {one.faint} }} {more}"

@@ -205,8 +205,8 @@ def _read(data: Mapping[str, Any]) -> Point:
     """A run; where it came to something, a reason says what was missed."""
     reason, came, speed = data["reason"], None, data["latency"]
     if data["macs"] is not None:
-        own = (data[key] for key in ("macs", "parameters", "bytes", "score", "sha256"))
-        came, reason = Came(*own, reason or "", tuple(data["notes"])), None
+        own = {key: data[key] for key in ("macs", "parameters", "bytes", "score", "sha256")}
+        came, reason = Came(**own, missed=reason or "", notes=tuple(data["notes"])), None
     if speed is not None:
         speed = Speed(**{key: value for key, value in speed.items() if key != "front"})
     return Point(data["recipe"], data["asked"], came, reason, data["file"], speed)

@@ -1,4 +1,7 @@
-"""Pictures that need no scripts: layers as columns, pairs as bars, and a course as a line."""
+"""Pictures that need no scripts: layers as columns, pairs as bars, and a course as a line.
+
+Their colours and letters stand in ``page.css``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def columns(rows: Sequence[tuple[str, float, float, float, str]], above: str, be
         above, below: what is drawn above and below the line.
     """
     high, deep = 170.0, 60.0
-    root = page.canvas(_WIDE, _HEAD + high + deep + 40, above, _rules())
+    root = page.canvas(_WIDE, _HEAD + high + deep + 40, above, "")
     most = math.sqrt(max((before for _, before, *_ in rows), default=1.0) or 1.0)
     base, room = _HEAD + high, _WIDE - _LEFT - _RIGHT
     step = room / max(len(rows), 1)
@@ -59,7 +62,7 @@ def bars(rows: Sequence[Pair], title: str, unit: str, factor: float = 1.0) -> El
         factor: by what values are multiplied to have that unit.
     """
     name, room = 250.0, _WIDE - 250.0 - 130.0
-    root = page.canvas(_WIDE, _HEAD + _ROW * len(rows) + 8, title, _rules())
+    root = page.canvas(_WIDE, _HEAD + _ROW * len(rows) + 8, title, "")
     text(root, 4, 15, title, "lead")
     most = max((v for _, *both in rows for v in both if v is not None), default=1.0) or 1.0
     for place, (label, before, after) in enumerate(rows):
@@ -85,7 +88,7 @@ def course(points: Sequence[tuple[float, float]], title: str, best: float | None
         best: the step that counts.
     """
     high = 220.0
-    root = page.canvas(_WIDE, _HEAD + high + 44, title, _rules())
+    root = page.canvas(_WIDE, _HEAD + high + 44, title, "")
     text(root, 4, 15, title, "lead")
     values, last = [y for _, y in points], max((x for x, _ in points), default=1.0) or 1.0
     down = scatter.steps(min(values, default=0.0), max(values, default=1.0))
@@ -100,8 +103,8 @@ def course(points: Sequence[tuple[float, float]], title: str, best: float | None
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     SubElement(root, "path", {"class": "course", "d": f"M{line}"})
     for (x, y), (step, _) in zip(places, points, strict=True):
-        kind = "now" if step == best else "dot"
-        SubElement(root, "circle", {"class": kind, "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "5" if kind == "now" else "3"})
+        kind, size = ("now", "5") if step == best else ("dot", "3")
+        SubElement(root, "circle", {"class": kind, "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": size})
     for value in scatter.steps(0.0, last):
         if value <= last:
             text(root, _LEFT + room * value / last, _HEAD + high + 28, f"{value:g}", "head")
@@ -116,8 +119,3 @@ def _grid(root: Element, y: float, label: str) -> None:
 def _rect(root: Element, kind: str, x: float, y: float, width: float, height: float) -> None:
     place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{max(width, 0):.1f}", "height": f"{max(height, 0):.1f}"}
     SubElement(root, "rect", {"class": kind, **place})
-
-
-def _rules() -> str:
-    """Nothing of its own: the page has colours and letters of all pictures."""
-    return ""

@@ -61,17 +61,25 @@
       const row = small ? 40 : 24;
       const told = (k) => [1, 2].map((p) => (rows[k][p] == null ? "–" : amount(factor * rows[k][p]))).join(" → ");
       const first = d3.min(values), x1 = scale === "log" ? first * 0.6 : 0;
-      const bar = (place, fill, dy) => Plot.rectX(keys.filter((k) => rows[k][place] != null && (scale !== "log" || rows[k][place] > 0)), {
+      const has = (place) => (k) => rows[k][place] != null && (scale !== "log" || rows[k][place] > 0);
+      const middle = (k) => k + (small ? 0.66 : 0.5);
+      const bar = (place, fill, dy) => Plot.rectX(keys.filter(has(place)), {
         x1, x2: (k) => factor * rows[k][place], y1: (k) => k + dy, y2: (k) => k + dy + 0.3, fill, rx2: 2,
       });
+      // a bar has no start on such a scale: two dots and what lies between
+      const dot = (place, fill) => Plot.dot(keys.filter(has(place)), { x: (k) => factor * rows[k][place], y: middle, fill, r: 5 });
+      const both = keys.filter((k) => has(1)(k) && has(2)(k));
+      const drawn = scale === "log"
+        ? [Plot.link(both, { x1: (k) => factor * rows[k][1], x2: (k) => factor * rows[k][2], y1: middle, y2: middle, stroke: "var(--was)", strokeWidth: 3 }), dot(1, "var(--alone)"), dot(2, "var(--now)")]
+        : [bar(1, "var(--was)", small ? 0.38 : 0.18), bar(2, "var(--now)", small ? 0.66 : 0.5)];
       return [
-        legend([["--was", was], ["--now", now]]),
+        legend([[scale === "log" ? "--alone" : "--was", was], ["--now", now]]),
         Plot.plot({
           width, height: row * rows.length + 46, marginLeft: left, marginRight: small ? 12 : 130, marginTop: 8, marginBottom: 38, style: look,
-          x: { type: scale, label: unit, labelAnchor: "center", labelArrow: "none", grid: true, ticks: Math.max(2, Math.floor((width - left) / 90)), tickFormat: scale === "log" ? undefined : "~s" },
+          x: { type: scale, label: unit, labelAnchor: "center", labelArrow: "none", grid: true, ticks: Math.max(2, Math.floor((width - left) / (scale === "log" ? 160 : 90))), tickFormat: scale === "log" ? "~r" : "~s" },
           y: { domain: [rows.length, -0.02], axis: null },
           marks: [
-            bar(1, "var(--was)", small ? 0.38 : 0.18), bar(2, "var(--now)", small ? 0.66 : 0.5),
+            ...drawn,
             small
               ? Plot.text(keys, { frameAnchor: "left", y: (k) => k + 0.18, text: (k) => `${tail(rows[k][0], Math.floor(width / 7.4) - 18)}   ${told(k)}`, textAnchor: "start" })
               : [
@@ -95,7 +103,7 @@
             Plot.lineY(points, { x: "0", y: "1", stroke: "var(--now)", strokeWidth: 2 }),
             Plot.dot(points, { x: "0", y: "1", fill: "var(--now)", r: 2.5 }),
             Plot.dot(kept, { x: "0", y: "1", fill: "var(--now)", stroke: "var(--card)", strokeWidth: 2, r: 7 }),
-            Plot.text(kept, { x: "0", y: "1", text: () => "kept", dy: 20, fontWeight: 600 }),
+            Plot.text(kept, { x: "0", y: "1", text: () => "kept", dy: -18, fontWeight: 600, stroke: "var(--card)", fill: "var(--letters)", strokeWidth: 4 }),
             Plot.tip(points, Plot.pointerX({ x: "0", y: "1", title: (p) => `step ${p[0]}\nheld-out loss ${amount(p[1])}`, ...tip })),
           ],
         }),
@@ -107,17 +115,17 @@
       const cells = keys.flatMap((k) => rows[k][3].map((cell, level) => cell && { k, level, heat: cell[0], drop: cell[1], gone: cell[2], macs: cell[3] }).filter(Boolean));
       const left = small ? 8 : Math.min(340, 14 + 7 * d3.max(rows, (r) => Math.min(r[0].length, 44)));
       const row = small ? 46 : 26;
-      const told = (c) => (c.drop == null ? (c.gone ? "broken" : "") : c.drop === 0 ? "0" : d3.format(".2~g")(c.drop).replace("-", "−"));
+      const told = (c) => (c.drop == null ? (c.gone ? "broken" : "") : Math.abs(c.drop) < 5e-4 ? "0" : d3.format(".3~f")(c.drop));
       const shift = small ? 0.42 : 0;
       return [
         Plot.plot({
-          width: small ? width : Math.min(width, left + levels.length * 110 + 20), height: row * rows.length + 40, marginLeft: left, marginRight: 8, marginTop: 34, marginBottom: 4, style: look,
+          width: small ? width : Math.min(width, left + levels.length * 170 + 20), height: row * rows.length + 40, marginLeft: left, marginRight: 8, marginTop: 34, marginBottom: 4, style: look,
           x: { axis: null, domain: [0, levels.length] }, y: { domain: [rows.length, 0], axis: null }, color: { type: "identity" },
           marks: [
             Plot.text(levels, { x: (_, k) => k + 0.5, frameAnchor: "top", dy: -18, text: (v) => `${+(100 * v).toFixed(1)} % gone`, fill: "var(--faint)" }),
             Plot.rect(cells, { x1: (c) => c.level, x2: (c) => c.level + 1, y1: (c) => c.k + shift, y2: (c) => c.k + 1, inset: 1, rx: 3, fill: (c) => `var(--h${c.heat})`, stroke: "var(--line)" }),
             Plot.text(cells.filter((c) => c.heat < 5), { x: (c) => c.level + 0.5, y: (c) => c.k + 0.5 + shift / 2, text: told, fill: "var(--on-low)" }),
-            Plot.text(cells.filter((c) => c.heat >= 5), { x: (c) => c.level + 0.5, y: (c) => c.k + 0.5 + shift / 2, text: told, className: "dark" }),
+            Plot.text(cells.filter((c) => c.heat >= 5), { x: (c) => c.level + 0.5, y: (c) => c.k + 0.5 + shift / 2, text: told, fill: "var(--on-high)" }),
             small
               ? Plot.text(keys, { frameAnchor: "left", y: (k) => k + 0.22, text: (k) => tail(rows[k][0], Math.floor(width / 7.4)), textAnchor: "start" })
               : Plot.text(keys, { frameAnchor: "left", dx: -8, y: (k) => k + 0.5, text: (k) => tail(rows[k][0], 44), textAnchor: "end" }),
@@ -138,7 +146,7 @@
         return Plot.plot({
           width, height: narrow(width) ? 280 : 360, marginLeft: 58, marginRight: 30, marginBottom: 42, marginTop: 28, style: look,
           x: { label: axis, labelAnchor: "center", labelArrow: "none", tickFormat: (v) => `${Math.round(100 * v)}`, grid: true, zero: true, nice: true, ticks: Math.floor(width / 90) },
-          y: { label: `score by ${metric}`, labelArrow: "none", grid: true, nice: true },
+          y: { label: `score by ${metric}`, labelArrow: "none", grid: true, nice: true, insetBottom: 24 },
           color: { type: "identity" }, symbol: { domain: recipes, range: recipes.map((_, k) => symbols[k % symbols.length]) },
           marks: [
             Plot.line(line, { x: "0", y: "1", stroke: "var(--faint)", strokeWidth: 1.5 }),

@@ -22,7 +22,7 @@ MOST = 1_000_000
 """Bytes of a page."""
 _LIMITS = (400, 200, 100, 50, 20)
 """Rows of a table; the first that a page fits with is taken."""
-_MAKERS = (costs, layers, choices, studies, fits, proofs, timing, inspection, recipe)
+_MAKERS = (costs, layers, proofs, timing, studies, fits, choices, inspection, recipe)
 """In the order of the page."""
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 
@@ -83,9 +83,7 @@ def _section(section: Section, level: int, seen: Counter[str], links: list[Eleme
     """A section with its heading, and a link to it."""
     seen[section.id] += 1
     id = section.id if seen[section.id] == 1 else f"{section.id}-{seen[section.id]}"
-    if level == 2:
-        links.append(make("li", make("a", section.title, href=f"#{id}")))
-    elif seen[section.id] == 1:
+    if level == 2 or seen[section.id] == 1:
         links.append(make("li", make("a", section.title, href=f"#{id}")))
     heading = make(f"h{level}", section.title, id=f"{id}-title")
     return make("section", heading, *section.parts, id=id, aria_labelledby=f"{id}-title")
@@ -114,9 +112,12 @@ def _head(title: str, scripts: Sequence[str]) -> Element:
 def _foot() -> Element:
     return make(
         "footer",
-        make("p", f"Made by graphprune {__version__}. This file needs no network and sends nothing; what it shows stands "
-                  "in it as JSON. Pictures by D3 and Observable Plot, whose licences (ISC) stand in the package."),
-    )  # fmt: skip
+        make(
+            "p",
+            f"Made by graphprune {__version__}. This file needs no network and sends nothing; what it shows stands in "
+            "it as JSON. Pictures by D3 and Observable Plot, whose licences (ISC) stand in the package.",
+        ),
+    )
 
 
 def _script(text: str) -> Element:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from graphprune.cli.pages.documents import Data, Subject
 from graphprune.cli.pages.figures import Section
-from graphprune.cli.pages.tree import code, folded, make, table
+from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import few, plural, share
 
 _COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "latency"}
@@ -43,8 +43,10 @@ def _table(made: Data, limit: int) -> Element:
     groups: Sequence[Data] = made["groups"]
     cost = _COSTS.get(made["cost"], made["cost"])
     weighed = any("error" in one for one in groups)
-    rows = [[code(one["id"]), one["kind"], f"{one['size']:,}", f"{one['removed']:,}", *_told(one, weighed), one["why"]]
-            for one in groups[:limit]]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [code(one["id"]), one["kind"], f"{one['size']:,}", f"{one['removed']:,}", *_told(one, weighed), one["why"]]
+        for one in groups[:limit]
+    ]
     scores = ["lost (predicted)"] if weighed else ["score of the last that went", "of the first that stays"]
     head = ["group", "kind", "classes", "went", *scores, f"{cost} saved", "why no more"]
     own = table("Choices by group", head, rows, words=(1, len(head) - 1), more=len(groups) - len(rows))
@@ -59,6 +61,7 @@ def _told(one: Data, weighed: bool) -> list[str]:
 def _untouched(untouched: Sequence[Any], limit: int) -> Element:
     counts = Counter(one["reason"] for one in untouched)
     lines = [make("li", f"{plural(count, 'group', 'groups')}: {reason}") for reason, count in counts.most_common(limit)]
-    rows = [[code(one["group"]), one["reason"]] for one in untouched[:limit]]
+    rows: list[list[Cell]] = [[code(one["group"]), one["reason"]] for one in untouched[:limit]]
     own = table("Groups that stayed whole", ["group", "why"], rows, words=(1,), more=len(untouched) - len(rows))
-    return make("div", make("p", make("strong", "What stayed whole")), make("ul", *lines), folded("Group by group", own))
+    head = make("p", make("strong", "What stayed whole"))
+    return make("div", head, make("ul", *lines), folded("Group by group", own))

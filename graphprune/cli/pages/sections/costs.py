@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element
 from graphprune.cli.options import number
 from graphprune.cli.pages.documents import Data, Subject
 from graphprune.cli.pages.figures import Section
-from graphprune.cli.pages.tree import Inside, code, make, table
-from graphprune.cli.pages.words import change, few, pair, plural, time
+from graphprune.cli.pages.tree import Cell, Inside, code, make, table
+from graphprune.cli.pages.words import change, few, plural, time
 
 _COSTS = (("parameters", "Parameters", ""), ("macs", "MACs", ""), ("bytes", "File", "B"))
 
@@ -36,36 +36,36 @@ def _tiles(result: Data, subject: Subject) -> Iterator[Element]:
     found = speed(result, subject)
     if found is not None:
         before, after, ratio = found
-        told = "" if ratio is None else f", {ratio:.2f} times as fast"
-        yield _tile("Time of one run", before, after, f"{time(before)} → {time(after)}{told}")
+        told = f"{time(before)} → {time(after)}; 95 %: {ratio['low']:.2f} to {ratio['high']:.2f}"
+        yield _tile("Speed", ratio["speedup"], 1.0, told, f"{ratio['speedup']:.2f}×")
     if "before" not in result:
         for kind in result["kinds"]:
             told = f"{kind['classes']} → {kind['kept']} in {plural(kind['groups'], 'group', 'groups')}"
             yield _tile(f"{kind['kind'].capitalize()} classes", kind["classes"], kind["kept"], told)
 
 
-def _tile(title: str, before: float, after: float, told: str) -> Element:
+def _tile(title: str, before: float, after: float, told: str, much: str | None = None) -> Element:
     left = min(after / before, 1.0) if before else 1.0
     bar = make("span", make("span", style=f"width:{100 * left:.1f}%"), class_="bar", aria_hidden="true")
     return make(
         "div",
         make("p", title, class_="what"),
-        make("p", change(before, after) or "as before", class_="much"),
+        make("p", much or change(before, after) or "as before", class_="much"),
         bar,
         make("p", told, class_="told"),
         class_="tile",
     )
 
 
-def speed(result: Data, subject: Subject) -> tuple[float, float, float | None] | None:
-    """Seconds before and after, and how many times as fast; None where it was not timed."""
+def speed(result: Data, subject: Subject) -> tuple[float, float, Data] | None:
+    """Seconds before and after, and how many times as fast with its interval; None where it was not timed."""
     for bench in subject.all("bench"):
         names = [one["model"] for one in bench["timings"]]
         wanted = Path(result.get("output") or "").name
         place = names.index(wanted, 1) if wanted in names[1:] else len(names) - 1
         if place:
             first, other = bench["timings"][0], bench["timings"][place]
-            return first["median"], other["median"], bench["ratios"][place - 1]["speedup"]
+            return first["median"], other["median"], bench["ratios"][place - 1]
     return None
 
 
@@ -110,8 +110,9 @@ def _targets(result: Data) -> Iterator[Element]:
     if met is None or not met["targets"]:
         return
     rows: list[list[Any]] = [
-        [code(one["target"]), few(one["limit"]), few(one["left"]), badge(one["holds"], "met" if one["holds"] else "not met")]
+        [code(one["target"]), few(one["limit"]), few(one["left"]), badge(holds, "met" if holds else "not met")]
         for one in met["targets"]
+        for holds in [bool(one["holds"])]
     ]
     yield table("Targets", ["target", "at most", "is", "holds"], rows, words=(3,))
 
@@ -120,7 +121,7 @@ def _rounds(result: Data) -> Iterator[Element]:
     rounds = result.get("rounds") or ()
     if len(rounds) > 1 and "before" in result:
         before = result["before"]
-        rows = [
+        rows: list[list[Cell]] = [
             [f"round {place}", f"{one['classes']:,}", number(one["macs"]), change(before["macs"], one["macs"]),
              number(one["parameters"]), change(before["parameters"], one["parameters"])]
             for place, one in enumerate(rounds, 1)
@@ -129,7 +130,9 @@ def _rounds(result: Data) -> Iterator[Element]:
 
 
 def _blocks(blocks: Any, limit: int) -> Element:
-    rows = [[code(one["id"]), code(one["output"]), code(one["by"]), few(one.get("score"))] for one in blocks[:limit]]
+    rows: list[list[Cell]] = [
+        [code(one["id"]), code(one["output"]), code(one["by"]), few(one.get("score"))] for one in blocks[:limit]
+    ]
     head = ["block", "what it made", "is now", "score"]
     return table("Blocks that went", head, rows, words=(1, 2), more=len(blocks) - len(rows))
 
@@ -137,6 +140,5 @@ def _blocks(blocks: Any, limit: int) -> Element:
 def summary(subject: Subject) -> list[Inside]:
     """The line under the title: what became of what."""
     made = [Path(one["output"]).name for one in subject.results if one.get("output")]
-    return [code(subject.model), *([" → ", code(made[0])] if made else [])]
-
-
+    after: list[Inside] = [" → ", code(made[0])] if made else []
+    return [code(subject.model), *after]

@@ -36,7 +36,7 @@ def _sparse(found: Data, limit: int) -> Section:
     ]
     head = ["weight", "read by", "method", "magnitude kept"]
     sparse = table("Sparse weights", head, rows, words=(1, 2), more=len(weights) - len(rows))
-    lines = [[code(one["node"]), one["reason"]] for one in dense[:limit]]
+    lines: list[list[Cell]] = [[code(one["node"]), one["reason"]] for one in dense[:limit]]
     stay = table("Products that stay dense", ["node", "why"], lines, words=(1,), more=len(dense) - len(lines))
     parts: tuple[Element, ...] = (lead, sparse, *([folded("What stays dense, and why", stay)] if lines else []))
     return Section("sparsity", "Sparsity", parts)
@@ -65,19 +65,20 @@ def _inspection(data: Data, limit: int) -> Section:
 def _fixed(data: Data, limit: int) -> Iterator[Element]:
     fixed = sorted(data.get("fixed", ()), key=lambda one: -one["parameters"])
     if fixed:
-        rows = [
+        rows: list[list[Cell]] = [
             [code(one["id"]), f"{one['size']:,}", number(one["parameters"]),
              one["reasons"][0]["reason"] if one["reasons"] else "it has one class"]
             for one in fixed[:limit]
         ]  # fmt: skip
-        own = table("What cannot be pruned", ["group", "classes", "parameters", "why"], rows, (3,), len(fixed) - len(rows))
+        head = ["group", "classes", "parameters", "why"]
+        own = table("What cannot be pruned", head, rows, (3,), len(fixed) - len(rows))
         yield folded("What cannot be pruned, and why", own)
 
 
 def _blocks(data: Data, limit: int) -> Iterator[Element]:
     blocks = data.get("blocks", ())
     if blocks:
-        rows = [
+        rows: list[list[Cell]] = [
             [code(one["id"]), f"{len(one['nodes'])}", number(one["parameters"]), number(one["macs"]), code(one["by"])]
             for one in blocks[:limit]
         ]
@@ -89,7 +90,7 @@ def _sparsity(data: Data, limit: int) -> Section:
     layers = data["layers"]
     follow = sum(bool(one["follows"]) for one in layers)
     lead = make("p", f"{follow} of {plural(len(layers), 'weight follows', 'weights follow')} {data['pattern']}.")
-    rows = [
+    rows: list[list[Cell]] = [
         [code(one["node"]), "follows" if one["follows"] else "dense", share(one["kept_magnitude"]),
          "; ".join(one["reasons"]) or "sparse kernels could read it"]
         for one in layers[:limit]

@@ -11,7 +11,7 @@ from graphprune.cli.options import number
 from graphprune.cli.pages import drawn
 from graphprune.cli.pages.documents import Data, Subject
 from graphprune.cli.pages.figures import Section, figure
-from graphprune.cli.pages.tree import code, folded, make, table
+from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import change, pair, plural
 
 COLOURS = 10
@@ -68,11 +68,12 @@ def _kind(colour: int) -> str:
 
 
 def _title(row: Sequence[Any]) -> str:
-    return f"{row[0]} ({row[1]}): width {pair(row[2], row[3])}, weights {pair(row[6], row[7])}, group {row[11] or 'none'}"
+    width, weights = pair(row[2], row[3]), pair(row[6], row[7])
+    return f"{row[0]} ({row[1]}): width {width}, weights {weights}, group {row[11] or 'none'}"
 
 
 def _table(layers: Sequence[Data], limit: int) -> Any:
-    rows = [
+    rows: list[list[Cell]] = [
         [
             code(one["node"]), one["op"], pair(*one["width"]), pair(*one["reads"]),
             pair(*("×".join(map(str, shape)) or "one" for shape in one["shape"])),
@@ -96,8 +97,9 @@ def _groups(groups: Sequence[Any], limit: int) -> Section:
         "Above the line: classes before (pale) and after (solid), on a root scale. Below: the share that went. A plan "
         "knows groups, not layers: give the JSON of the run too (--json FILE of prune) to see these."
     )
-    lines = [[code(id), kind, f"{size:,}", f"{size - gone:,}", change(size, size - gone)]
+    lines: list[list[Cell]] = [[code(id), kind, f"{size:,}", f"{size - gone:,}", change(size, size - gone)]
              for id, kind, size, gone in groups[:limit]]  # fmt: skip
     head = ["group", "kind", "classes before", "after", "change"]
-    numbers = folded("All groups in numbers", table("Groups that lost classes", head, lines, (1,), len(groups) - len(lines)))
+    own = table("Groups that lost classes", head, lines, (1,), len(groups) - len(lines))
+    numbers = folded("All groups in numbers", own)
     return Section("layers", "Groups", (figure("strip", label, {"rows": rows}, picture, caption), numbers))

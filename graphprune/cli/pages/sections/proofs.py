@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -16,23 +17,25 @@ from graphprune.errors import InputError
 _STATES: dict[str, bool | None] = {"passed": True, "failed": False, "skipped": None}
 _FAR = "graphprune prune … --calibration YOUR_INPUTS --distill, a smaller target, or --exclude GLOB"
 _REMEDIES = {
-    "checker": "The file is not valid ONNX. Validate the original too: where that fails as well, export it again with a "
-    "newer exporter or opset; where it does not, report it as a fault of graphprune, with the plan.",
+    "checker": "The file is not valid ONNX. Validate the original too: where that fails as well, export it again with "
+    "a newer exporter or opset; where it does not, report it as a fault of graphprune, with the plan.",
     "runtime": "ONNX Runtime does not run it. Where sizes are the reason, give some by --input-shape NAME=1x3x224x224; "
     "where an operator is, a newer onnxruntime may have it.",
     "comparison": f"The outputs are farther off than was allowed. What helps, most first: {_FAR}. Judge on inputs of "
     "yours by --inputs: on generated ones a fitted model is farther off than where it is used.",
     "float16": "Something exceeds float16, at the node that is named. Keep that node in float32 when you convert it; "
     "where the original does so too, it is not pruning's doing.",
-    "tensorrt": "TensorRT does not build it. The message says whether it builds the original; where it does not either, "
-    "mend the export first. Give shapes by --shapes NAME=MIN:OPT:MAX where they are free.",
-    "engine": "The engine does not agree with ONNX Runtime. Without --fp16 it is built in float32; where it agrees then, "
-    "precision is the reason.",
+    "tensorrt": "TensorRT does not build it. The message says whether it builds the original; where it does not "
+    "either, mend the export first. Give shapes by --shapes NAME=MIN:OPT:MAX where they are free.",
+    "engine": "The engine does not agree with ONNX Runtime. Without --fp16 it is built in float32; where it agrees "
+    "then, precision is the reason.",
     "speed": "It is less fast than was asked for. Prune to speedup=1.5 (prune --target), or to widths that the runtime "
     "likes (--for RUNTIME), and time on the machine where it is to run.",
 }
 """What can be done where a level fails."""
-_WARNED = f"This is a remark, no failure. What brings outputs nearer, most first: {_FAR}. Judge it by --inputs of yours."
+_WARNED = (
+    f"This is a remark, no failure. What brings outputs nearer, most first: {_FAR}. Judge it on --inputs of yours."
+)
 
 
 def sections(subject: Subject, limit: int) -> Iterator[Section]:
@@ -41,20 +44,21 @@ def sections(subject: Subject, limit: int) -> Iterator[Section]:
         if result.get("proof") is not None:
             yield _proof(result["proof"], limit)
         if result.get("verdict") is not None:
-            yield _verdict(result["verdict"])
+            yield _verdict(result["verdict"], Path(result.get("output") or "the result").name)
+    again = any(result.get("verdict") for result in subject.results)
     for verdict in subject.all("verdict"):
-        yield _verdict(verdict)
+        yield _verdict(verdict, str(verdict["model"]), "Verdict by validate" if again else "Verdict")
 
 
 def _proof(proof: Data, limit: int) -> Section:
     lead = make(
         "p",
         badge(True, f"The proof holds: worst relative error {proof['worst'] or 0:.1e}."),
-        " The pruned model was run beside the original with the same classes set to zero, before any weight was fitted: "
-        "so the removal itself is right, whatever the weights are. It does not say how much accuracy is left.",
+        " The pruned model was run beside the original with the same classes set to zero, before any weight was "
+        "fitted: so the removal itself is right, whatever the weights are. It does not say how much accuracy is left.",
     )
     outputs = proof.get("outputs", ())
-    rows = [
+    rows: list[list[Cell]] = [
         [code(one["name"]), *("" if one[key] is None else f"{one[key]:.1e}" for key in ("max_abs", "max_rel"))]
         for one in outputs[:limit]
     ]
@@ -71,16 +75,14 @@ def shapes(found: Any) -> str:
     return ", ".join(f"{name} = {'×'.join(map(str, sizes))}" for name, sizes in found.items())
 
 
-def _verdict(verdict: Data) -> Section:
+def _verdict(verdict: Data, name: str, title: str = "Verdict") -> Section:
     passed = bool(verdict["passed"])
-    lead = make(
-        "p", badge(passed, "passed" if passed else "failed"), " ", code(str(verdict["model"])), ", level by level:"
-    )
+    lead = make("p", badge(passed, "passed" if passed else "failed"), " ", code(name), ", level by level:")
     rows: list[list[Cell]] = [
         [one["name"], badge(_STATES[one["status"]], one["status"]), _found(one)] for one in verdict["levels"]
     ]
     own = table("Levels of the verdict", ["level", "state", "what was found, and what helps"], rows, words=(1, 2))
-    return Section("verdict", "Verdict", (lead, own))
+    return Section("verdict", title, (lead, own))
 
 
 def _found(level: Data) -> Element:

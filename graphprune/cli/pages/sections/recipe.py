@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from graphprune.cli.pages.documents import Subject
 from graphprune.cli.pages.figures import Section
-from graphprune.cli.pages.tree import code, make, table
+from graphprune.cli.pages.tree import code, folded, make, table
 
 
 def sections(subject: Subject, limit: int) -> Iterator[Section]:
@@ -32,7 +32,8 @@ def sections(subject: Subject, limit: int) -> Iterator[Section]:
         if spent:
             rows = [[step, f"{seconds:.2f}"] for step, seconds in spent.items()]
             rows.append(["in all", f"{sum(spent.values()):.2f}"])
-            parts.append(table("Where the time of this run went", ["step", "seconds"], rows))
+            own = table("Seconds by step", ["step", "seconds"], rows)
+            parts.append(folded(f"Where the {sum(spent.values()):.3g} s of this run went", own))
     if parts:
         yield Section("recipe", "How to do it again", tuple(parts))
 

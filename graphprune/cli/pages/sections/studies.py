@@ -31,7 +31,9 @@ def _sensitivity(found: Sensitivity, limit: int) -> Section:
     parts = [make("p", line) for line in drawing.captions(found, SORTS[0])]
     data = {
         "levels": list(found.levels),
-        "rows": [[_name(one), one.kind, one.size, [_cell(found, one, level) for level in found.levels]] for one in shown],
+        "rows": [
+            [_name(one), one.kind, one.size, [_cell(found, one, level) for level in found.levels]] for one in shown
+        ],
     }
     picture = drawing.drawing(found.only(shown), SORTS[1])
     label = f"How far {found.metric} drops as each of {len(shown)} sets of groups loses classes"
@@ -98,8 +100,8 @@ def _sweep(found: Sweep, limit: int) -> Section:
 def _runs(found: Sweep, limit: int) -> Element:
     """Every run as a row."""
     timed = found.timed is not None
-    head = ["run", *["recipe"] * (len(found.recipes) > 1), "on the front", "MACs", "change", "parameters", "file", "score"]
-    head += ["drop", *["times as fast"] * timed]
+    head = ["run", *["recipe"] * (len(found.recipes) > 1), "on the front", "MACs", "change", "parameters", "file"]
+    head += ["score", "drop", *["times as fast"] * timed]
     words = range(1, 3 if len(found.recipes) > 1 else 2)
     on, fast = found.front("macs")[0], found.front("latency")[0]
     rows = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 
+from graphprune.cli.pages.tree import fit
 from graphprune.errors import InputError
 from graphprune.model import paths
 from graphprune.schema import schema
@@ -107,7 +108,16 @@ def read(data: Any, where: str) -> Iterator[Document]:
                 yield from read(one, where)
         return
     _check(kind, data, where)
-    yield Document(kind, data, where)
+    yield Document(kind, _fit(data), where)
+
+
+def _fit(data: Any) -> Any:
+    """Data whose texts can all stand in a page."""
+    if isinstance(data, dict):
+        return {fit(key): _fit(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_fit(one) for one in data]
+    return fit(data) if isinstance(data, str) else data
 
 
 def _kind(data: Any) -> str | None:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement
 
-from graphprune.cli.pages.tree import fit
 from graphprune.passes.study import page, scatter
 from graphprune.passes.study.page import text
 
@@ -40,7 +39,7 @@ def columns(rows: Sequence[tuple[str, float, float, float, str]], above: str, be
             _grid(root, y, f"{value:.4g}")
     for place, (title, before, after, share, colour) in enumerate(rows):
         own = SubElement(root, "g")
-        SubElement(own, "title").text = fit(title)
+        SubElement(own, "title").text = title
         x, wide = _LEFT + place * step, max(step * 0.82, 0.8)
         for kind, value in (("was", before), (colour, after)):
             size = high * math.sqrt(max(value, 0.0)) / most
@@ -68,9 +67,9 @@ def bars(rows: Sequence[Pair], title: str, unit: str, factor: float = 1.0) -> El
     for place, (label, before, after) in enumerate(rows):
         top = _HEAD + place * _ROW
         own = SubElement(root, "g")
-        SubElement(own, "title").text = fit(label)
+        SubElement(own, "title").text = label
         shown = label if len(label) <= _LONGEST else f"…{label[1 - _LONGEST :]}"
-        text(own, name - 8, top + 15, fit(shown), "end")
+        text(own, name - 8, top + 15, shown, "end")
         for kind, value, y in (("was", before, top + 3), ("now", after, top + 11)):
             if value is not None:
                 _rect(own, kind, name, y, room * value / most, 7)
@@ -103,7 +102,7 @@ def course(points: Sequence[tuple[float, float]], title: str, best: float | None
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     SubElement(root, "path", {"class": "course", "d": f"M{line}"})
     for (x, y), (step, _) in zip(places, points, strict=True):
-        kind, size = ("now", "5") if step == best else ("dot", "3")
+        kind, size = ("now", "5") if step == best else ("mark", "3")
         SubElement(root, "circle", {"class": kind, "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": size})
     for value in scatter.steps(0.0, last):
         if value <= last:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from graphprune.cli.pages.tree import Inside, fit, make
+from graphprune.cli.pages.tree import Inside, make
 from graphprune.model import files
 
 
@@ -37,10 +37,12 @@ def figure(kind: str, label: str, data: Mapping[str, Any], drawn: Element, *capt
         drawn: the picture without scripts.
         caption: how to read it.
     """
-    drawn.set("aria-label", fit(label))
+    drawn.set("aria-label", label)
     held = make("script", type="application/json")
     held.text = as_json(data)
-    place = make("div", drawn, class_="picture", role="region", aria_label=f"Picture: {label}", tabindex="0")
+    drawn.attrib.pop("width", None)
+    drawn.attrib.pop("height", None)
+    place = make("div", drawn, class_="picture", role="group", aria_label=f"Picture: {label}", tabindex="0")
     return make("figure", held, place, make("figcaption", *caption), data_picture=kind, data_label=label)
 
 

@@ -40,7 +40,7 @@
         color: { type: "identity" },
       });
       const below = Plot.plot({
-        ...common, height: 112, marginTop: 4, marginBottom: 36, x: { ...x, label: "layer, in the order of the graph", labelAnchor: "center", labelArrow: "none" },
+        ...common, height: 118, marginTop: 4, marginBottom: 42, x: { ...x, label: "layer, in the order of the graph", labelAnchor: "center", labelArrow: "none" },
         y: { domain: [1, 0], label: null, tickFormat: "%", ticks: [0, 0.5, 1], grid: true },
         marks: [
           Plot.barY(keys, { x: Plot.identity, y: (k) => (rows[k][6] ? 1 - rows[k][7] / rows[k][6] : 0), fill: "var(--went)" }),
@@ -81,7 +81,7 @@
           marks: [
             ...drawn,
             small
-              ? Plot.text(keys, { frameAnchor: "left", y: (k) => k + 0.18, text: (k) => `${tail(rows[k][0], Math.floor(width / 7.4) - 18)}   ${told(k)}`, textAnchor: "start" })
+              ? Plot.text(keys, { frameAnchor: "left", y: (k) => k + 0.18, text: (k) => `${tail(rows[k][0], Math.floor(width / 6.6) - told(k).length - 4)}   ${told(k)}`, textAnchor: "start" })
               : [
                   Plot.text(keys, { frameAnchor: "left", dx: -8, y: (k) => k + 0.5, text: (k) => tail(rows[k][0], 44), textAnchor: "end" }),
                   Plot.text(keys, { frameAnchor: "right", dx: 12, y: (k) => k + 0.5, text: told, textAnchor: "start", fontVariant: "tabular-nums" }),
@@ -184,6 +184,8 @@
         svg.setAttribute("role", "img");
         svg.setAttribute("aria-label", figure.dataset.label);
         svg.classList.add("plot");
+        // a picture is one thing with one label; its numbers stand in the table
+        for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
       }
     }
     const box = document.createElement("div");

@@ -59,12 +59,12 @@ def _page(found: Sequence[Subject], limit: int) -> str:
     main, links = make("main", id="content", tabindex="-1"), list[Element]()
     seen: Counter[str] = Counter()
     for subject in found:
-        level, root = 2, main
+        root = main
         if several:
-            level, root = 3, make("section", make("h2", *costs.summary(subject)), class_="subject")
+            root = make("div", make("h2", *costs.summary(subject)), class_="subject")
             main.append(root)
         for section in (one for maker in _MAKERS for one in maker.sections(subject, limit)):
-            root.append(_section(section, level, seen, links))
+            root.append(_section(section, subject.model if several else None, seen, links))
     title = f"{len(found)} models" if several else found[0].model
     head = make("header", make("p", "graphprune", class_="brand"), make("h1", *_title(found)))
     head.append(make("nav", make("ul", *links), aria_label="Sections"))
@@ -79,14 +79,23 @@ def _title(found: Sequence[Subject]) -> list[Element | str | None]:
     return [f"{len(found)} models"] if len(found) > 1 else costs.summary(found[0])
 
 
-def _section(section: Section, level: int, seen: Counter[str], links: list[Element]) -> Element:
-    """A section with its heading, and a link to it."""
+def _section(section: Section, model: str | None, seen: Counter[str], links: list[Element]) -> Element:
+    """A section with its heading, and a link to it.
+
+    Args:
+        section: what is shown.
+        model: what it is about, where the page is about several.
+        seen: how often there was one of its kind; another one is counted, so that each is called otherwise.
+        links: of the page; of several models those of the first lead to theirs.
+    """
     seen[section.id] += 1
-    id = section.id if seen[section.id] == 1 else f"{section.id}-{seen[section.id]}"
-    if level == 2 or seen[section.id] == 1:
-        links.append(make("li", make("a", section.title, href=f"#{id}")))
-    heading = make(f"h{level}", section.title, id=f"{id}-title")
-    return make("section", heading, *section.parts, id=id, aria_labelledby=f"{id}-title")
+    number = seen[section.id]
+    id = section.id if number == 1 else f"{section.id}-{number}"
+    title = section.title if model is not None or number == 1 else f"{section.title} ({number})"
+    if model is None or number == 1:
+        links.append(make("li", make("a", title, href=f"#{id}")))
+    called = title if model is None else f"{title} of {model} ({number})"
+    return make("section", make("h2" if model is None else "h3", title), *section.parts, id=id, aria_label=called)
 
 
 def _head(title: str, scripts: Sequence[str]) -> Element:
@@ -102,7 +111,6 @@ def _head(title: str, scripts: Sequence[str]) -> Element:
         make("meta", charset="utf-8"),
         policed,
         make("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        make("meta", name="color-scheme", content="light dark"),
         make("meta", name="generator", content=f"graphprune {__version__}"),
         make("title", title),
         look,

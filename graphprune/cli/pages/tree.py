@@ -80,7 +80,7 @@ def table(
     ]
     told = f"{caption} ({more} more rows are left out here; the JSON has all)" if more else caption
     own = make("table", make("caption", told), make("thead", make("tr", *top)), body)
-    return make("div", own, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    return make("div", own, class_="scroll", role="group", aria_label=caption, tabindex="0")
 
 
 def folded(title: str, *inside: Inside, opened: bool = False) -> Element:

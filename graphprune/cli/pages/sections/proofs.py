@@ -78,10 +78,11 @@ def shapes(found: Any) -> str:
 def _verdict(verdict: Data, name: str, title: str = "Verdict") -> Section:
     passed = bool(verdict["passed"])
     lead = make("p", badge(passed, "passed" if passed else "failed"), " ", code(name), ", level by level:")
-    rows: list[list[Cell]] = [
-        [one["name"], badge(_STATES[one["status"]], one["status"]), _found(one)] for one in verdict["levels"]
-    ]
-    own = table("Levels of the verdict", ["level", "state", "what was found, and what helps"], rows, words=(1, 2))
+    levels = (
+        make("li", make("strong", one["name"]), make("span", badge(_STATES[one["status"]], one["status"])), _found(one))
+        for one in verdict["levels"]
+    )
+    own = make("ul", *levels, class_="levels")
     return Section("verdict", title, (lead, own))
 
 

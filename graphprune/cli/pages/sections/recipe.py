@@ -39,4 +39,4 @@ def sections(subject: Subject, limit: int) -> Iterator[Section]:
 
 
 def _lines(text: str, label: str) -> Element:
-    return make("pre", make("code", text.rstrip("\n")), tabindex="0", role="region", aria_label=label)
+    return make("pre", make("code", text.rstrip("\n")), tabindex="0", role="group", aria_label=label)

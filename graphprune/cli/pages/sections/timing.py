@@ -103,7 +103,7 @@ def _summed(nodes: Sequence[Data]) -> tuple[dict[str, float], dict[str, str]]:
     found: defaultdict[str, float] = defaultdict(float)
     kinds: dict[str, str] = {}
     for one in nodes:
-        name = _OWN.sub(" (the runtime's own)", one["node"])
+        name = _OWN.sub(" (of the runtime)", one["node"])
         found[name] += one["seconds"]
         kinds[name] = one["operator"]
     return dict(found), kinds

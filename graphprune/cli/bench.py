@@ -16,6 +16,9 @@ from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.verdict.timing import CONFIDENCE, Bench, bench
 
+_NODES = 15
+"""Nodes that are printed."""
+
 
 @click.command("bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -88,3 +91,18 @@ def _print(out: Console, found: Bench) -> None:
             "" if timing.peak_bytes is None else f"{number(timing.peak_bytes)}B",
         )
     out.print(table)
+    if all(timing.layers for timing in found.timings):
+        out.print(_nodes(found))
+
+
+def _nodes(found: Bench) -> Table:
+    """The nodes that take most, a column for each model."""
+    times = [{one.node: one.seconds for one in timing.layers or ()} for timing in found.timings]
+    names = sorted({name for own in times for name in own}, key=lambda n: (-max(own.get(n, 0.0) for own in times), n))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("node, ms", overflow="fold")
+    for timing in found.timings:
+        table.add_column(timing.model, justify="right")
+    for name in names[:_NODES]:
+        table.add_row(Text(name), *(f"{1e3 * own[name]:.3f}" if name in own else "" for own in times))
+    return table

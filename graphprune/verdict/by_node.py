@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import onnxruntime as ort
 
@@ -53,16 +54,16 @@ def by_node(model: Model, feeds: Feeds, threads: int = 0, provider: str = "CPUEx
             for _ in range(WARMUP + ROUNDS):
                 run(active, feeds)
             events = json.loads(Path(active.end_profiling()).read_text())
-    return _medians(events)
+    return medians(events)
 
 
-def _medians(events: list[dict[str, object]]) -> list[NodeTime]:
+def medians(events: list[dict[str, Any]]) -> list[NodeTime]:
     """What events of a profile say: each time that a node ran is one, in microseconds."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
-        name, own = str(event["name"]), event.get("args")
-        if event.get("cat") == "Node" and name.endswith(_KERNEL) and isinstance(own, dict):
-            found[name.removesuffix(_KERNEL), str(own.get("op_name", ""))].append(float(str(event["dur"])))
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            operator = event.get("args", {}).get("op_name", "")
+            found[event["name"].removesuffix(_KERNEL), operator].append(float(event["dur"]))
     # a node in the body of a loop runs many times in one run of the model: their sum counts
     return [
         NodeTime(node, operator, median(_each_run(times)[WARMUP:]) / 1e6) for (node, operator), times in found.items()

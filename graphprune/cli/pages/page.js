@@ -4,7 +4,7 @@
 (() => {
   const colour = (number) => (number < 0 ? "var(--alone)" : `var(--g${number})`);
   const tail = (name, most) => (name.length <= most ? name : `…${name.slice(1 - most)}`);
-  const amount = (value) => (value == null ? "–" : d3.format(Math.abs(value) >= 1e4 ? ".3s" : ".3~g")(value).replace("G", " G"));
+  const amount = (value) => (value == null ? "–" : d3.format(Math.abs(value) >= 1e5 ? ".3s" : Math.abs(value) >= 1e3 ? ",.0f" : ".3~g")(value).replace("−", "-"));
   const percent = (value) => d3.format(".1%")(value).replace("%", " %");
   const same = (a, b) => (a === b ? `${a}` : `${a} → ${b}`);
   const narrow = (width) => width < 520;
@@ -76,7 +76,7 @@
         legend([[scale === "log" ? "--alone" : "--was", was], ["--now", now]]),
         Plot.plot({
           width, height: row * rows.length + 46, marginLeft: left, marginRight: small ? 12 : 130, marginTop: 8, marginBottom: 38, style: look,
-          x: { type: scale, label: unit, labelAnchor: "center", labelArrow: "none", grid: true, ticks: Math.max(2, Math.floor((width - left) / (scale === "log" ? 160 : 90))), tickFormat: scale === "log" ? "~r" : "~s" },
+          x: { type: scale, label: unit, labelAnchor: "center", labelArrow: "none", grid: true, ticks: Math.max(2, Math.floor((width - left) / (scale === "log" ? 160 : 90))), tickFormat: scale === "log" ? "~r" : d3.max(values) >= 1e5 ? "~s" : undefined },
           y: { domain: [rows.length, -0.02], axis: null },
           marks: [
             ...drawn,

@@ -7,7 +7,7 @@ from graphprune.cli.options import number
 
 def few(value: float | None) -> str:
     """A number of any size in three digits; nothing where there is none."""
-    return "" if value is None else number(value) if abs(value) >= 1e4 else f"{value:.3g}"
+    return "" if value is None else number(value) if abs(value) >= 1e3 else f"{value:.3g}"
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -26,8 +26,8 @@ from graphprune.verdict.timing import bench
 
 _REASONS = 6
 _WEIGHTS = 3
-_ROUNDS = 20
-"""Of the benchmark of a report."""
+_LEAST, _ROUNDS, _SECONDS = 5, 20, 5.0
+"""Rounds of the benchmark of a report, and about how long it may take where fewer are enough."""
 
 
 def show_result(result: Result, model: AnyModel | None, json_to: str | None, quiet: bool, verbose: bool) -> None:
@@ -47,7 +47,10 @@ def _timed(result: Result, model: AnyModel, data: dict[str, Any]) -> Iterator[di
     """A short benchmark, where both run on the same inputs."""
     shapes = result.analysis.witness.inputs
     try:
-        found = bench(model, result.model, input_shapes=shapes, rounds=_ROUNDS, footprints=False, layers=True)
+        tried = bench(model, result.model, input_shapes=shapes, rounds=2, warmup=1, footprints=False)
+        rounds = int(_SECONDS / max(sum(one.median for one in tried.timings), 1e-9))
+        rounds = min(max(rounds, _LEAST), _ROUNDS)
+        found = bench(model, result.model, input_shapes=shapes, rounds=rounds, warmup=2, footprints=False, layers=True)
     except InputError as error:
         data["notes"] = [*data["notes"], f"not timed for the report: {error}"]
     else:

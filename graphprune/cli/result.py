@@ -54,7 +54,10 @@ def _timed(result: Result, model: AnyModel, data: dict[str, Any]) -> Iterator[di
     except InputError as error:
         data["notes"] = [*data["notes"], f"not timed for the report: {error}"]
     else:
-        yield found.to_json()
+        made = found.to_json()
+        for one in (made["timings"][-1], made["ratios"][-1]):
+            one["model"] = "the result" if result.output is None else result.output.name
+        yield made
 
 
 def print_result(out: Console, result: Result, verbose: bool) -> None:

@@ -47,7 +47,7 @@
           Plot.tip(keys, Plot.pointerX({ x: Plot.identity, y: 0, title, anchor: "top", ...tip })),
         ],
       });
-      const keyed = [["--was", "before"], ["--alone", "after, alone in its group"]];
+      const keyed = [["--was", "before"], ["--alone", "after, alone in its group or in none"]];
       if (rows.some((r) => r[10] >= 0)) keyed.push(["--g0", "after, one colour a shared group"]);
       return [legend([...keyed, ["--went", "share of weights that went"]]), above, below];
     },
@@ -153,7 +153,7 @@
             Plot.dot(rows, { x: "2", y: "3", r: 6, symbol: "0", stroke: (r) => hues[number(r)], fill: (r) => (r[4] ? hues[number(r)] : "var(--card)"), strokeWidth: 2 }),
             Plot.text(rows.filter((r) => r[4]), { x: "2", y: "3", text: "1", dy: 18, stroke: "var(--card)", fill: "var(--letters)", strokeWidth: 4 }),
             original == null ? null : Plot.dot([0], { x: [1], y: [original], symbol: "times", stroke: "var(--letters)", strokeWidth: 2.5, r: 6 }),
-            original == null ? null : Plot.text([0], { x: [1], y: [original], text: ["original"], dy: 18, dx: -8 }),
+            original == null ? null : Plot.text([0], { x: [1], y: [original], text: ["original"], textAnchor: "end", dy: -14, dx: 8 }),
             Plot.tip(rows, Plot.pointer({ x: "2", y: "3", title: (r) => `${recipes.length > 1 ? `${r[0]}, ` : ""}${r[1]}\n${percent(r[2])} left\nscore ${amount(r[3])}`, ...tip })),
           ],
         });

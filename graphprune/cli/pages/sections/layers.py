@@ -48,7 +48,7 @@ def _layers(layers: Sequence[Data], limit: int) -> Section:
     caption = (
         "Above the line: width before (pale) and after (solid), on a root scale. Below: the share of its weights that "
         "a layer lost, by narrower outputs and inputs. Layers of one colour share a group, so that they are cut "
-        f"together; grey ones stand alone.{left_out}"
+        f"together; grey ones stand alone, or in none.{left_out}"
     )
     lead = make("p", f"{plural(len(layers), 'layer', 'layers')} multiply by weights, in the order of the graph; "
                      f"{touched} lost some.")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -47,7 +48,8 @@ def sections(subject: Subject, limit: int) -> Iterator[Section]:
             yield _verdict(result["verdict"], Path(result.get("output") or "the result").name)
     again = any(result.get("verdict") for result in subject.results)
     for verdict in subject.all("verdict"):
-        yield _verdict(verdict, str(verdict["model"]), "Verdict by validate" if again else "Verdict")
+        own = _verdict(verdict, str(verdict["model"]))
+        yield replace(own, id="validation", title="Verdict by validate") if again else own
 
 
 def _proof(proof: Data, limit: int) -> Section:
@@ -75,7 +77,7 @@ def shapes(found: Any) -> str:
     return ", ".join(f"{name} = {'×'.join(map(str, sizes))}" for name, sizes in found.items())
 
 
-def _verdict(verdict: Data, name: str, title: str = "Verdict") -> Section:
+def _verdict(verdict: Data, name: str) -> Section:
     passed = bool(verdict["passed"])
     lead = make("p", badge(passed, "passed" if passed else "failed"), " ", code(name), ", level by level:")
     levels = (
@@ -83,7 +85,7 @@ def _verdict(verdict: Data, name: str, title: str = "Verdict") -> Section:
         for one in verdict["levels"]
     )
     own = make("ul", *levels, class_="levels")
-    return Section("verdict", title, (lead, own))
+    return Section("verdict", "Verdict", (lead, own))
 
 
 def _found(level: Data) -> Element:

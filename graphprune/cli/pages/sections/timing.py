@@ -41,13 +41,14 @@ def _bench(bench: Data, limit: int) -> Section:
         f"{plural(bench['rounds'], 'round', 'rounds')}, in turn, at {shapes(bench['shapes'])}; {bench['provider']}, "
         f"{threads}. Times are of the machine that this ran on.",
     )
+    held = any(one["peak_bytes"] is not None for one in bench["timings"])
     rows: list[list[Cell]] = []
     for place, one in enumerate(bench["timings"]):
         ratio = bench["ratios"][place - 1] if place else None
         faster = ["", ""] if ratio is None else [f"{ratio['speedup']:.2f}", _between(ratio, "{:.2f}".format)]
         peak = "" if one["peak_bytes"] is None else f"{number(one['peak_bytes'])}B"
-        rows.append([code(one["model"]), time(one["median"]), _between(one, time), *faster, peak])
-    head = ["model", "median", "quartiles", "times as fast", "95 % interval", "memory"]
+        rows.append([code(one["model"]), time(one["median"]), _between(one, time), *faster, *[peak] * held])
+    head = ["model", "median", "quartiles", "times as fast", "95 % interval", *["memory"] * held]
     parts = [lead, table("Time of one run", head, rows)]
     known = [(one["model"], one["layers"]) for one in bench["timings"] if one.get("layers")]
     if known:

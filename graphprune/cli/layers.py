@@ -13,7 +13,7 @@ from typing import Any
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.web import Web
-from graphprune.model import Use, node_name
+from graphprune.model import Model, node_name
 from graphprune.relation import AxisMap, Relation
 from graphprune.rewrite.removal import Removal
 
@@ -25,38 +25,45 @@ def layers_data(analysis: Analysis, selection: Mapping[str, Sequence[int]]) -> l
         analysis: of the model that classes were removed from.
         selection: removed classes by group.
     """
-    net, groups = analysis.web, _owners(analysis)
-    removal = Removal(analysis, selection)
+    net, model = analysis.web, analysis.model
+    removal, fixed = Removal(analysis, selection), _fixed(model)
+    owners = {vertex: group.id for group in reversed(analysis.groups) for vertex in group.labels}
     found = []
     for index, relation in enumerate(net.relations):
         if relation is None or not relation.macs:
             continue
         macs = [_macs(net, relation, index, size) for size in (net.sizes.__getitem__, removal.size)]
-        for position, name in enumerate(analysis.model.nodes[index].input):
-            use = Use(index, position)
+        summed = _summed(relation)
+        for position, name in enumerate(model.nodes[index].input):
             axes = relation.inputs[position] if position < len(relation.inputs) else None
-            if name not in analysis.model.constant_names or axes is None or use not in net.axis_of:
+            tensor = net.tensors.get((index, ("in", position)))
+            if name not in fixed or tensor is None or not any(d in summed for axis in axes or () for d in axis.dims):
                 continue
-            summed = _summed(relation)
-            if not any(d in summed for axis in axes for d in axis.dims):
-                continue
-            after = removal.shape(use)
-            assert after is not None
+            assert axes is not None
+            start = net.axis_of[tensor]
+            groups = [owners.get(start + a) for a in range(len(axes))]
+            # the group of what the layer makes: of an axis that no sum runs over
+            made = (id for id, axis in zip(groups, axes, strict=True) if id and not set(axis.dims) <= summed)
             own = {
-                "node": node_name(analysis.model, index),
-                "op": analysis.model.nodes[index].op_type,
-                "weight": analysis.model.root(name),
-                "shape": [list(net.shapes[use]), list(after)],
-                "groups": list(dict.fromkeys(id for id in (groups.get((use, a)) for a in range(len(axes))) if id)),
+                "node": node_name(model, index),
+                "op": model.nodes[index].op_type,
+                "weight": model.root(name),
+                "shape": [list(net.shapes[tensor]), list(removal.shape(tensor) or ())],
+                "groups": list(dict.fromkeys(id for id in groups if id)),
                 "macs": macs,
             }
-            found.append(own | _widths(net, removal, relation, index, axes) | {"by": _maker(groups, use, axes, summed)})
+            found.append(own | _widths(net, removal, relation, index, axes) | {"by": next(made, None)})
     return found
 
 
-def _owners(analysis: Analysis) -> dict[tuple[Use, int], str]:
-    """By axis of a use of a constant the group that it belongs to."""
-    return {place: group.id for group in reversed(analysis.groups) for place in analysis.weights(group)}
+def _fixed(model: Model) -> set[str]:
+    """Tensors that no input changes: constants, and what nodes make of them, as of weights of eight bits."""
+    found = set(model.constant_names)
+    for node in model.nodes:
+        read = [name for name in node.input if name]
+        if read and all(name in found for name in read):
+            found.update(node.output)
+    return found
 
 
 def _summed(relation: Relation) -> set[int]:
@@ -81,9 +88,3 @@ def _widths(
         name: [prod(net.sizes[start + d] for d in dims), prod(removal.size(start + d) for d in dims)]
         for name, dims in (("width", made), ("reads", read))
     }
-
-
-def _maker(groups: Mapping[tuple[Use, int], str], use: Use, axes: Sequence[AxisMap], summed: set[int]) -> str | None:
-    """The group of what the layer makes; None where that is in none."""
-    made = (a for a, axis in enumerate(axes) if not set(axis.dims) <= summed and (use, a) in groups)
-    return next((groups[use, a] for a in made), None)

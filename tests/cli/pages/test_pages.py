@@ -13,9 +13,14 @@ from typing import Any
 import onnx
 import pytest
 
+import graphprune
+import models
+from graphprune.analysis import cost
+from graphprune.cli.layers import layers_data
 from graphprune.cli.pages import documents, page
 from graphprune.cli.pages.tree import fit
 from graphprune.errors import InputError
+from graphprune.rewrite.removal import Removal
 from models.small import residual
 from tests.cli.pages import pieces
 from tests.helpers import command
@@ -137,8 +142,16 @@ def test_commands_write_pages(
     assert {"costs", "layers", "proof", "choices", "latency", "recipe"} <= ids
     data = json.loads(Path("s.json").read_text())
     assert [one["width"] for one in data["layers"]] and data["recipe"].startswith("format")
-    for arguments in (["inspect", "m.onnx"], ["validate", "s.onnx"]):
-        assert command(capsys, *arguments, "-q", "--report", f"{arguments[0]}.html")[0] == 0
+    study = ["sensitivity", "m.onnx", "--calibration", "generated", "--levels", "0.5", "--metric", "distance"]
+    assert command(capsys, *study, "-q", "-o", "study.html")[0] == 0
+    assert 'data-picture="heat"' in Path("study.html").read_text()
+    status, _, err = command(capsys, *study, "-q", "-o", "study.html", "--report", "other.html")
+    assert status == 2 and "one place" in err
+    for arguments, status in (
+        (["inspect", "m.onnx"], 0),
+        (["validate", "s.onnx", "--against", "m.onnx", "--max-abs", "0"], 1),
+    ):
+        assert command(capsys, *arguments, "-q", "--report", f"{arguments[0]}.html")[0] == status
         assert Path(f"{arguments[0]}.html").stat().st_size < page.MOST
     status, out, _ = command(capsys, "report", "s.plan.json", "s.json")
     assert status == 0 and "report.html" in out
@@ -161,3 +174,16 @@ def test_layers_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     shapes = [list(one.dims) for one in onnx.load("s.onnx").graph.initializer]
     for one in data["layers"]:
         assert one["shape"][1] in shapes and one["width"][1] in one["shape"][1]
+
+
+@pytest.mark.parametrize("name", ["gru-tagger-ts13", "yolo-int8-ort18"])
+def test_layers_have_all_the_work_of_any_weights(name: str) -> None:
+    """Of recurrent layers, and of weights of eight bits that are scaled before they are read."""
+    analysis = graphprune.analyze(models.export(name))
+    selection = {g.id: range(g.size // 4) for g in analysis.groups if not g.pinned.any()}
+    layers = {one["node"]: one for one in layers_data(analysis, selection)}
+    after = cost.macs(analysis, Removal(analysis, selection).sizes())
+    assert [sum(one["macs"][k] for one in layers.values()) for k in (0, 1)] == [cost.macs(analysis), after]
+    assert cost.macs(analysis) > after
+    for one in layers.values():
+        assert one["by"] is None or one["by"] in one["groups"]

@@ -4,7 +4,7 @@
 (() => {
   const colour = (number) => (number < 0 ? "var(--alone)" : `var(--g${number})`);
   const tail = (name, most) => (name.length <= most ? name : `…${name.slice(1 - most)}`);
-  const amount = (value) => (value == null ? "–" : d3.format(Math.abs(value) >= 1e5 ? ".3s" : Math.abs(value) >= 1e3 ? ",.0f" : ".3~g")(value).replace("−", "-"));
+  const amount = (value) => (value == null ? "–" : d3.format(Math.abs(value) >= 1e4 ? ".3s" : Math.abs(value) >= 1e3 ? ",.0f" : ".3~g")(value).replace("−", "-"));
   const percent = (value) => d3.format(".1%")(value).replace("%", " %");
   const same = (a, b) => (a === b ? `${a}` : `${a} → ${b}`);
   const narrow = (width) => width < 520;

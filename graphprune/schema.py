@@ -14,6 +14,7 @@ _HOMES = {
     "profile": "graphprune.verdict.latency",
     "recipe": "graphprune.passes",
     "sensitivity": "graphprune.passes.study",
+    "shown": "graphprune.cli.pages",
     "steering": "graphprune.passes.choose",
     "sweep": "graphprune.passes.study",
     "tasks": "graphprune.verdict.latency",

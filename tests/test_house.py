@@ -18,7 +18,19 @@ OUTSIDE = "integrations"
 """Stands beside ``cli`` on top of all others, and nothing knows of it: other tools import it."""
 OWN = ("__init__.py", "__main__.py", "errors.py", "progress.py", "py.typed", "schema.py")
 """Files of the package itself: the public names, what all floors read, and the marker of type information."""
-API = {"prune", "sparsify", "distill", "apply", "analyze", "sensitivity", "sweep", "validate", "bench", "command"}
+API = {
+    "prune",
+    "sparsify",
+    "run_recipe",
+    "distill",
+    "apply",
+    "analyze",
+    "sensitivity",
+    "sweep",
+    "validate",
+    "bench",
+    "command",
+}
 """Functions of the public interface, which may have as many parameters as their users have wishes."""
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from graphprune.cli import report
-from graphprune.cli.options import output_options, proof_options, shape_options, show
-from graphprune.cli.result import print_result
+from graphprune.cli.options import output_options, proof_options, shape_options
+from graphprune.cli.pages.asking import report_option
+from graphprune.cli.result import show_result
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import result_options
 from graphprune.passes.jobs import apply
@@ -32,6 +32,7 @@ from graphprune.relation import Shape
 @shape_options
 @proof_options
 @output_options
+@report_option
 def command(
     plan: Path,
     model: Path,
@@ -62,4 +63,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    show_result(result, model, json_to, quiet, verbose)

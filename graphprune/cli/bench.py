@@ -11,12 +11,16 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import inputs_option, number, output_options, seed_option, shape_options, show
+from graphprune.cli.pages.asking import asked, report_option
 from graphprune.cli.preparing import preparing_options
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
 from graphprune.relation import Shape
 from graphprune.verdict.timing import CONFIDENCE, Bench, bench
+
+_NODES = 15
+"""Nodes that are printed."""
 
 
 @click.command("bench")
@@ -26,12 +30,14 @@ from graphprune.verdict.timing import CONFIDENCE, Bench, bench
 @click.option("--threads", default=0, help="Threads within one operator; 0 leaves it to ONNX Runtime.")
 @click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
 @click.option("--trt", is_flag=True, help="Time TensorRT engines instead; needs a GPU.")
+@click.option("--layers", is_flag=True, help="Time each node too, by the runtime's profile; --report does so.")
 @click.option("--min-speedup", type=float, help="Fail where a model is not this many times as fast as the first.")
 @preparing_options("inputs")
 @inputs_option
 @seed_option
 @shape_options
 @output_options
+@report_option
 def command(
     models: tuple[Path, ...],
     rounds: int,
@@ -39,6 +45,7 @@ def command(
     threads: int,
     provider: str,
     trt: bool,
+    layers: bool,
     min_speedup: float | None,
     inputs: str | Mapping[str, Any] | None,
     seed: int,
@@ -59,6 +66,7 @@ def command(
             rounds=rounds,
             warmup=warmup,
             seed=seed,
+            layers=layers or asked() is not None,
         )
     show(found.to_json(), json_to, quiet, lambda out: _print(out, found))
     if min_speedup is not None:
@@ -87,3 +95,13 @@ def _print(out: Console, found: Bench) -> None:
         ]
         rows.append(row)
     listing(out, "model", [*map(Column, columns)], rows)
+    if all(timing.layers for timing in found.timings):
+        _print_nodes(out, found)
+
+
+def _print_nodes(out: Console, found: Bench) -> None:
+    """The nodes that take most, a column for each model."""
+    times = [{one.node: one.seconds for one in timing.layers or ()} for timing in found.timings]
+    names = sorted({name for own in times for name in own}, key=lambda n: (-max(own.get(n, 0.0) for own in times), n))
+    rows = [[name, *(f"{1e3 * own[name]:.3f}" if name in own else "" for own in times)] for name in names[:_NODES]]
+    listing(out, "node, ms", [Column(timing.model) for timing in found.timings], rows)

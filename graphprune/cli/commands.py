@@ -23,6 +23,7 @@ _COMMANDS = {
     "ops": "List every operator with its rule.",
     "profile": "Time each layer at several widths.",
     "prune": "Remove what matters least, and prove it.",
+    "report": "Show what runs came to as a page.",
     "run": "Do what a recipe says to models.",
     "sensitivity": "Say how much each group can lose.",
     "sparsify": "Make weights sparse: 2:4 and other patterns.",
@@ -31,16 +32,18 @@ _COMMANDS = {
     "torch-modules": "Write Python that cuts a PyTorch module the same way.",
     "validate": "Judge a model: checks, runs, agrees, builds, is faster.",
 }
-"""Each has a module of its own beside this one, with a ``command``; beside the name what it does in short.
+"""Each has a module of its own beside this one, with a ``command`` (see ``_HOMES``); what it does stands here in short.
 
 The texts stand here so that the help of the whole needs none of the modules.
 """
+_HOMES = {"report": "pages.command"}
+"""Modules of commands that are called otherwise."""
 
 _SECTIONS = {
     "Make a model smaller": ("prune", "sparsify", "distill"),
-    "Look before": ("inspect", "explain", "sensitivity", "profile", "sweep", "ops"),
-    "Judge what came of it": ("validate", "bench"),
-    "Do it again": ("init", "run", "apply", "state-dict"),
+    "Look before": ("inspect", "explain", "graph", "sensitivity", "profile", "sweep", "ops"),
+    "Judge what came of it": ("validate", "bench", "diff", "report"),
+    "Do it again": ("init", "run", "apply", "state-dict", "torch-modules"),
 }
 """Commands by what one wants to do."""
 _WIDEST = max(map(len, _COMMANDS)) + 2
@@ -53,7 +56,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = import_module(f"graphprune.cli.{cmd_name.replace('-', '_')}").command
+        home = _HOMES.get(cmd_name, cmd_name.replace("-", "_"))
+        found: click.Command = import_module(f"graphprune.cli.{home}").command
         return grouped(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

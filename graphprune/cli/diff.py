@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.cli.diff_page import matched_by, page
 from graphprune.cli.options import change, number, output_options, shape_options, show
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.model import files, paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff
@@ -27,6 +28,7 @@ _ROWS, _WIDEST = 20, 32
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where more differs than names and metadata.")
 @click.option("--no-run", is_flag=True, help="Look at the files alone: MACs are not counted.")
 @shape_options
+@force_option
 @output_options
 def command(
     before: Path,
@@ -43,8 +45,6 @@ def command(
 
     Nodes are matched by what they compute, by their weights, names and neighbours, so that models may be renamed,
     pruned, simplified or saved by another tool.
-
-    Example: graphprune diff model.onnx small.onnx
     """
     paths.reads("A", before)
     paths.reads("B", after)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from graphprune.cli import report
-from graphprune.cli.options import output_options, seed_option, shape_options, show
+from graphprune.cli.options import output_options, seed_option, shape_options
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.preparing import CALIBRATION, preparing_options
-from graphprune.cli.result import print_result
+from graphprune.cli.result import show_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import result_options
@@ -58,6 +58,7 @@ from graphprune.verdict.checks import Checks
 @shape_options
 @seed_option
 @output_options
+@report_option
 def command(
     student: Path,
     teacher: str,
@@ -97,4 +98,4 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, student, output, progress=progress)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    show_result(result, None, json_to, quiet, verbose)

@@ -17,6 +17,7 @@ from graphprune.cli.pictures.drawing import Picture
 from graphprune.cli.pictures.group import group_picture
 from graphprune.cli.pictures.whole import block_picture, overview
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.model import files, paths
 from graphprune.relation import Shape
@@ -50,6 +51,7 @@ from graphprune.rewrite import plan as plans
 )
 @click.option("--allow-io", is_flag=True, help="Also what holds a state that callers carry round (caches).")
 @shape_options
+@force_option
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="A traceback where there is a fault.")
 def command(
@@ -62,13 +64,11 @@ def command(
     sensitivity: Path | None,
     allow_io: bool,
     input_shapes: dict[str, Shape],
+    force: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Draw MODEL: the whole, what a group couples, or a block; with a plan, what goes.
-
-    Example: graphprune graph model.onnx --group ID -o group.svg
-    """
+    """Draw MODEL: the whole, what a group couples, or a block; with a plan, what goes."""
     if of_group is not None and of_block is not None:
         raise click.UsageError("--group and --block are two pictures; give one of them")
     if sensitivity is not None and data is None:
@@ -76,6 +76,8 @@ def command(
     if output is not None or data is None:
         drawing.ready(output)
     with paths.run():
+        if not force:
+            paths.keep()
         for what, path in (("the model", model), ("the plan", of_plan), ("the sensitivities", sensitivity)):
             paths.reads(what, path)
         paths.writes("the picture", output)

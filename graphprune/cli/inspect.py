@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.analysis import analyze, patterns
 from graphprune.cli import overview, report
 from graphprune.cli.options import model_argument, output_options, shape_options, show
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.validate import int8_summary
 from graphprune.cli.watching import watched
@@ -48,6 +49,7 @@ _ROWS = 40
 @click.option("--amount", type=float, help="For --sparsity 1xW or unstructured: share of weights that go.")
 @shape_options
 @output_options
+@report_option
 def command(
     model: Path,
     everything: bool,

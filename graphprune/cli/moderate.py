@@ -14,19 +14,23 @@ from graphprune.passes.aim.meet import Meet
 from graphprune.passes.results import Result
 from graphprune.relation import Shape
 from graphprune.run import synthetic
+from graphprune.run.calibration import Source
+from graphprune.run.reading import asked
 
 WITH_INPUTS, WITHOUT = "macs=0.7", "macs=0.95"
 """What is aimed at with inputs of the user's, and with made-up ones (``tests/benchmarks/ACCURACY.md`` says why)."""
 
 
-def moderately(calibration: str | None) -> tuple[Meet, str]:
+def moderately(calibration: Source | None) -> tuple[Meet, Source]:
     """What is aimed at, or what comes nearest, and the inputs: those that are given, or made-up ones."""
     if calibration is None or calibration == synthetic.NAME:
         return Meet((WITHOUT,), nearest=True), synthetic.NAME
     return Meet((WITH_INPUTS,), nearest=True), calibration
 
 
-def print_next(out: Console, result: Result, model: Path, calibration: str, shapes: Mapping[str, Shape]) -> None:
+def print_next(
+    out: Console, result: Result, model: Path, calibration: Source | None, shapes: Mapping[str, Shape]
+) -> None:
     """What to expect, and commands that could follow, each on a line of its own to be copied whole.
 
     Args:
@@ -54,7 +58,9 @@ _GIVEN = (
 )
 
 
-def _commands(result: Result, model: Path, calibration: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
+def _commands(
+    result: Result, model: Path, calibration: Source | None, shapes: Mapping[str, Shape]
+) -> Iterator[tuple[str, str]]:
     """What each is for, and the command."""
     sizes = [f"--input-shape={name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()]
     if calibration == synthetic.NAME:
@@ -75,7 +81,7 @@ def _commands(result: Result, model: Path, calibration: str, shapes: Mapping[str
         ]
         yield (
             "half of it, trained towards the original",
-            _line("prune", model, "--calibration", calibration, *deeper, *sizes),
+            _line("prune", model, *_inputs(calibration), *deeper, *sizes),
         )
     if result.output is None:
         return
@@ -85,7 +91,15 @@ def _commands(result: Result, model: Path, calibration: str, shapes: Mapping[str
     if plan is not None and cut:
         most = max(cut, key=lambda group: len(group.removed) / group.size)
         yield "why did a group lose so much", _line("explain", plan, most.id)
+    if plan is not None:
+        yield "all of it as a page", _line("report", plan, "-o", plan.with_suffix(".html"))
     yield "what else could go, and what stays", _line("inspect", model, *sizes)
+
+
+def _inputs(calibration: Source | None) -> list[str]:
+    """The options that say where inputs are, and how they are read."""
+    said = (word for key, value in asked.settings(calibration).items() for word in ("--preprocess", f"{key}={value}"))
+    return ["--calibration", str(asked.place(calibration)), *said]
 
 
 def _told(name: str, shape: Shape) -> str:

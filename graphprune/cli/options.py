@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from graphprune.cli.boundary import printing
+from graphprune.cli.pages import asking
 from graphprune.model import files, paths
 from graphprune.passes import budget
 from graphprune.relation import Shape
@@ -219,8 +220,23 @@ def distill_option(function: F) -> F:
     )(function)
 
 
-def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable[[Console], None]) -> None:
-    """Write a result as JSON where asked, let all files appear that were written, and print a table."""
+def show(
+    data: dict[str, Any],
+    json_to: str | None,
+    quiet: bool,
+    table: Callable[[Console], None],
+    beside: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write a result as JSON and as a page where asked, let all files appear that were written, and print a table.
+
+    Args:
+        data: the result.
+        json_to: where its JSON goes.
+        quiet: print no table.
+        table: prints it.
+        beside: what else stands on the page.
+    """
+    asking.write(data, *beside)
     if json_to is not None and json_to != "-":
         files.write_json(Path(json_to), data)
     paths.commit()

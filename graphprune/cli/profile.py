@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, output_options, shape_options, show
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import force_option
@@ -41,6 +42,7 @@ _SHOWN = 15
 @shape_options
 @force_option
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from graphprune.cli import report
 from graphprune.cli.blocks import block_options
 from graphprune.cli.moderate import moderately, print_next
 from graphprune.cli.options import (
@@ -17,12 +16,12 @@ from graphprune.cli.options import (
     output_options,
     proof_options,
     shape_options,
-    show,
     time_options,
 )
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.reshaping import reshaping_options
-from graphprune.cli.result import print_result
+from graphprune.cli.result import show_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.targets import target_options
 from graphprune.cli.thinning import pattern_options
@@ -68,6 +67,7 @@ from graphprune.verdict.checks import Checks
 @proof_options
 @time_options
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -119,12 +119,11 @@ def command(
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
 
-    def printed(out: Console) -> None:
-        print_result(out, result, verbose)
+    def more(out: Console) -> None:
         if not asked:
-            print_next(out, result, model, str(calibration), input_shapes)
+            print_next(out, result, model, calibration, input_shapes)
 
-    show(report.result_data(result), json_to, quiet, printed)
+    show_result(result, model, json_to, quiet, verbose, more)
     if asked and result.met is not None and result.met.missed:
         raise TargetError(
             f"{result.met.missed}; {'what comes nearest was written' if output else 'nothing was written'}"

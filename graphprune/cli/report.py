@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tomlkit
 
 from graphprune.analysis import Analysis, Group, blocks, cost
 from graphprune.analysis.blocks import Block, Blocks
 from graphprune.analysis.coupling import Traced
 from graphprune.analysis.patterns import Pattern
 from graphprune.cli.bases import bases_data
+from graphprune.cli.layers import layers_data
 from graphprune.cli.targets import targets_data
 from graphprune.model import Use, node_name
 from graphprune.relation import Slot, facts, pattern
@@ -174,6 +177,7 @@ def result_data(result: Result) -> dict[str, Any]:
         "rounds": rounds(result),
         "untouched": [{"group": u.group, "reason": str(u)} for u in result.untouched],
         "choices": [one.to_json() for one in result.choices],
+        "layers": layers_data(result.analysis, result.plan.selection),
         "bases": bases_data(result),
         "calibration": result.plan.calibration,
         "compensated": result.plan.compensated,
@@ -183,9 +187,16 @@ def result_data(result: Result) -> dict[str, Any]:
         "met": targets_data(result.met),
         "stored": stored_data(result),
         "notes": result.notes,
+        "recipe": recipe_data(result),
         "verdict": None if result.verdict is None else result.verdict.to_json(),
         "seconds": {k: round(v, 3) for k, v in result.seconds.items()},
     }
+
+
+def recipe_data(result: Result) -> str | None:
+    """The recipe that was followed, as TOML, paths as names of files alone; None where nothing was done."""
+    text = next((p.value for p in result.model.proto.metadata_props if p.key == "graphprune.recipe"), None)
+    return None if text is None else tomlkit.dumps(json.loads(text))
 
 
 def rounds(result: Result) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -14,15 +14,64 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.bases import print_bases
 from graphprune.cli.choosing import print_choices
-from graphprune.cli.options import change, number
+from graphprune.cli.options import change, number, show
+from graphprune.cli.pages.asking import asked
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
+from graphprune.errors import InputError
+from graphprune.model import AnyModel
 from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
+from graphprune.verdict.timing import bench
 
 _REASONS = 6
 _WEIGHTS = 3
+_LEAST, _ROUNDS, _SECONDS = 5, 20, 5.0
+"""Rounds of the benchmark of a report, and about how long it may take where fewer are enough."""
+
+
+def show_result(
+    result: Result,
+    model: AnyModel | None,
+    json_to: str | None,
+    quiet: bool,
+    verbose: bool,
+    more: Callable[[Console], None] = lambda _: None,
+) -> None:
+    """Print what was done, write its JSON, and its page, for which it is timed beside the model.
+
+    Args:
+        result: what was done.
+        model: what it was done to; None where that changes no time.
+        json_to, quiet, verbose: as for all commands.
+        more: prints what else there is to say.
+    """
+    data = report.result_data(result)
+    beside = [] if model is None or asked() is None else list(_timed(result, model, data))
+
+    def printed(out: Console) -> None:
+        print_result(out, result, verbose)
+        more(out)
+
+    show(data, json_to, quiet, printed, beside)
+
+
+def _timed(result: Result, model: AnyModel, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A short benchmark, where both run on the same inputs."""
+    shapes = result.analysis.witness.inputs
+    try:
+        tried = bench(model, result.model, input_shapes=shapes, rounds=2, warmup=1, footprints=False)
+        rounds = int(_SECONDS / max(sum(one.median for one in tried.timings), 1e-9))
+        rounds = min(max(rounds, _LEAST), _ROUNDS)
+        found = bench(model, result.model, input_shapes=shapes, rounds=rounds, warmup=2, footprints=False, layers=True)
+    except InputError as error:
+        data["notes"] = [*data["notes"], f"not timed for the report: {error}"]
+    else:
+        made = found.to_json()
+        for one in (made["timings"][-1], made["ratios"][-1]):
+            one["model"] = "the result" if result.output is None else result.output.name
+        yield made
 
 
 def print_result(out: Console, result: Result, verbose: bool) -> None:

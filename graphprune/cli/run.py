@@ -14,6 +14,7 @@ from rich.text import Text
 
 from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import dry_run_option, force_option, place
@@ -48,6 +49,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @shape_options
 @time_options
 @output_options
+@report_option
 def command(
     recipe: Path,
     models: tuple[Path, ...],

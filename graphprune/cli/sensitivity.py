@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import model_argument, number, output_options, seed_option, shape_options, show
+from graphprune.cli.pages.asking import drawing, report_option
 from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.studies import study_options
 from graphprune.cli.tables import Column, listing
@@ -33,7 +34,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 
 @click.command("sensitivity")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it; .html: --report.")
 @click.option("--calibration", metavar=CALIBRATION, help="Inputs; a quarter judges.")
 @preparing_options("calibration")
 @study_options
@@ -53,6 +54,7 @@ def _levels(_: click.Context, __: click.Parameter, text: str) -> list[float]:
 @seed_option
 @force_option
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -74,10 +76,11 @@ def command(
     quiet: bool,
 ) -> None:
     """Say how much each group of MODEL can lose: one set of groups at a time, at several levels, readers refitted."""
+    drawn = drawing(output)
     with watched(quiet) as progress:
         found = sensitivity(
             model,
-            output,
+            drawn,
             calibration=calibration,
             metric=metric,
             levels=levels,

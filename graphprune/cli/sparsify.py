@@ -6,18 +6,17 @@ from pathlib import Path
 
 import click
 
-from graphprune.cli import report
 from graphprune.cli.options import (
     distill_option,
     model_argument,
     output_options,
     proof_options,
     shape_options,
-    show,
     time_options,
 )
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.preparing import CALIBRATION, preparing_options
-from graphprune.cli.result import print_result
+from graphprune.cli.result import show_result
 from graphprune.cli.saving import recipe_option, save_recipe
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import result_options
@@ -71,6 +70,7 @@ _OFFERED = [c for c in COMPENSATIONS if c != "fold"]
 @proof_options
 @time_options
 @output_options
+@report_option
 def command(
     model: Path,
     output: Path | None,
@@ -121,4 +121,4 @@ def command(
     with watched(quiet) as progress:
         result = run_recipe(recipe, model, output, plan=plan, packed=packed, progress=progress, resume=resume)
         save_recipe(recipe, saved)
-    show(report.result_data(result), json_to, quiet, lambda out: print_result(out, result, verbose))
+    show_result(result, model, json_to, quiet, verbose)

@@ -20,6 +20,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.pages.asking import drawing, report_option
 from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.studies import study_options
 from graphprune.cli.tables import Column, listing
@@ -46,7 +47,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @click.command("sweep")
 @model_argument
 @click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg|FILE.html", help="Draws it there.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draws it; .html: --report.")
 @click.option(
     "--targets",
     multiple=True,
@@ -76,6 +77,7 @@ def _shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list
 @seed_option
 @force_option
 @output_options
+@report_option
 def command(
     model: Path,
     more: tuple[Path, ...],
@@ -102,10 +104,11 @@ def command(
     if not recipes:
         job = Job(calibration=calibration)
         chosen = {PRUNE: as_pruned(wish, job, distill)}
+    drawn = drawing(output)
     with watched(quiet) as progress:
         found = sweep(
             model,
-            output,
+            drawn,
             ratios=shares,
             recipes=chosen,
             calibration=calibration,

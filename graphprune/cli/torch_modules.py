@@ -15,6 +15,7 @@ from graphprune.analysis import analyze
 from graphprune.cli import carrying
 from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
+from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
 from graphprune.model import files, paths
 from graphprune.rewrite.configuration import Changed, changed
@@ -29,6 +30,7 @@ from graphprune.rewrite.statedict import Narrowed, narrow
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The Python file.")
 @click.option("--model", type=click.Path(path_type=Path), help="The original model; the plan's, beside it or here.")
 @click.option("--config", type=click.Path(path_type=Path), help="A config.json: say which of its fields change.")
+@force_option
 @output_options
 def command(
     plan_file: Path,

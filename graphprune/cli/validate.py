@@ -20,6 +20,7 @@ from graphprune.cli.options import (
     shape_options,
     show,
 )
+from graphprune.cli.pages.asking import report_option
 from graphprune.cli.preparing import preparing_options
 from graphprune.cli.watching import watched
 from graphprune.errors import VerdictError
@@ -36,6 +37,7 @@ from graphprune.verdict.verdict import validate
 @seed_option
 @shape_options
 @output_options
+@report_option
 def command(
     model: Path,
     against: Path | None,
@@ -67,7 +69,7 @@ def print_verdict(out: Console, verdict: Verdict, verbose: bool) -> None:
         table.add_column(name, overflow="fold")
     for level in verdict.levels:
         lines = [level.message] if level.message else []
-        table.add_row(level.name, level.status, Text("\n".join(lines + _summary(level))))
+        table.add_row(level.name, level.status, Text("\n".join(lines + summary(level.name, level.details))))
     out.print(Text(verdict.model))
     out.print(table)
     for level in verdict.levels if verbose else ():
@@ -75,10 +77,10 @@ def print_verdict(out: Console, verdict: Verdict, verbose: bool) -> None:
             out.print(Text(line))
 
 
-def _summary(level: Level) -> list[str]:
-    """What a level measured, in few lines."""
-    summary = _SUMMARIES.get(level.name)
-    return summary(level.details) if summary is not None and level.details else []
+def summary(name: str, details: dict[str, Any]) -> list[str]:
+    """What a level of this name measured, in few lines."""
+    told = _SUMMARIES.get(name)
+    return told(details) if told is not None and details else []
 
 
 def _runtime(details: dict[str, Any]) -> list[str]:

@@ -57,6 +57,7 @@ def session(
     threads: int = 0,
     provider: str = "CPUExecutionProvider",
     planned: bool = True,
+    profile: Path | None = None,
 ) -> Iterator[ort.InferenceSession]:
     """An ONNX Runtime session; bfloat16 is run as float32.
 
@@ -66,6 +67,7 @@ def session(
         threads: within one operator; 0 leaves it to :func:`threads_of_sessions`, and else to ONNX Runtime.
         provider: that executes it.
         planned: whether memory is laid out before a run; then what is needed at different times shares less of it.
+        profile: where the runtime's own profile begins; ``end_profiling`` gives the file's whole name.
 
     Raises:
         RefusedError: ONNX Runtime refuses the model.
@@ -75,6 +77,8 @@ def session(
     options.graph_optimization_level = level
     options.intra_op_num_threads = threads or _threads.get()
     options.enable_mem_pattern = planned
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
         source: str | bytes

@@ -29,6 +29,7 @@ from graphprune.run import samples, sizing
 from graphprune.run.reading import asked
 from graphprune.run.runtime import run, session, widened
 from graphprune.verdict import trt
+from graphprune.verdict.by_node import NodeTime, by_node
 from graphprune.verdict.footprint import footprint
 from graphprune.verdict.trt_child import interleave
 
@@ -48,6 +49,7 @@ class Timing:
         median: seconds of one run.
         low, high: first and third quartile, in seconds.
         peak_bytes: memory that loading and running it took, in a process of its own; None where it is not known.
+        layers: how long each node takes, where that was asked for.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Timing:
     low: float
     high: float
     peak_bytes: int | None = None
+    layers: list[NodeTime] | None = None
 
 
 @dataclass
@@ -95,7 +98,11 @@ class Bench:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, as ``bench.schema.json`` says."""
-        return {"format": "graphprune-bench/1", **asdict(self)}
+        data = {"format": "graphprune-bench/1", **asdict(self)}
+        for timing in data["timings"]:
+            if timing["layers"] is None:
+                del timing["layers"]
+        return data
 
 
 @checked
@@ -110,6 +117,7 @@ def bench(
     warmup: Count = 5,
     seed: Seed = 0,
     footprints: bool = True,
+    layers: bool = False,
 ) -> Bench:
     """Time models beside each other, with all optimisations.
 
@@ -125,6 +133,7 @@ def bench(
         warmup: rounds before, that do not count.
         seed: of the generated inputs, and of the resampling.
         footprints: measure memory too, in a process of its own for each model.
+        layers: time each node too, by the profile of ONNX Runtime (see ``graphprune.verdict.by_node``).
 
     Raises:
         InputError: no model, too few rounds, or one that does not run at the sizes of the first.
@@ -141,6 +150,7 @@ def bench(
         feeds = next(sizing.accepted(loaded[0], input_shapes, seed))
     given = [_for(m, feeds) for m in loaded]
     peaks: list[int | None] = [None] * len(loaded)
+    nodes: list[list[NodeTime] | None] = [None] * len(loaded)
     with ExitStack() as stack:
         paths = [_on_disk(m, stack) for m in loaded]
         if tensorrt:
@@ -150,7 +160,9 @@ def bench(
             times = _in_onnxruntime(loaded, given, threads, provider, rounds, warmup)
             if footprints:
                 peaks = [footprint(p, f, threads, provider) for p, f in zip(paths, given, strict=True)]
-    timings = [Timing(m.name, *_quartiles(times[:, k]), peaks[k]) for k, m in enumerate(loaded)]
+            if layers:
+                nodes = [by_node(m, f, threads, provider) for m, f in zip(loaded, given, strict=True)]
+    timings = [Timing(m.name, *_quartiles(times[:, k]), peaks[k], nodes[k]) for k, m in enumerate(loaded)]
     ratios = [_ratio(m.name, times[:, 0] / times[:, k], seed) for k, m in enumerate(loaded) if k]
     return Bench({n: list(v.shape) for n, v in feeds.items()}, threads, provider, rounds, timings, ratios)
 

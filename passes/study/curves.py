@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphprune import __version__
@@ -118,6 +118,10 @@ class Sensitivity:
         prices = {curve.groups: self.price(curve) for curve in self.curves}
         return sorted(self.curves, key=lambda c: -math.inf if (p := prices[c.groups]) is None else p, reverse=True)
 
+    def only(self, curves: Sequence[Curve]) -> Sensitivity:
+        """The same with some of its curves, in their order."""
+        return replace(self, curves=tuple(curves))
+
     def price(self, curve: Curve) -> float | None:
         """The drop of a curve for each share of the model that is saved."""
         return curve.price(self.macs, self.parameters)
@@ -163,6 +167,27 @@ class Sensitivity:
             "order": list(curve.order),
             "levels": [vars(point) for point in curve.points],
         }
+
+
+def from_json(data: Mapping[str, Any]) -> Sensitivity:
+    """What a file says (``sensitivity.schema.json``, by which it is checked before)."""
+    model = data["model"]
+    curves = tuple(
+        Curve(
+            tuple(one["groups"]),
+            one["kind"],
+            one["size"],
+            one["free"],
+            tuple(one["order"]),
+            tuple(Point(**level) for level in one["levels"]),
+        )
+        for one in data["sets"]
+    )
+    return Sensitivity(
+        model["file"], model["sha256"], data["metric"], data["original"], data["criterion"], data["seed"],
+        tuple(data["levels"]), model["macs"], model["parameters"], curves,
+        tuple((one["group"], one["reason"]) for one in data["untouched"]), data["missing"], tuple(data["notes"]),
+    )  # fmt: skip
 
 
 def rounded(value: float) -> float | None:

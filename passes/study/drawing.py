@@ -1,4 +1,4 @@
-"""Curves and a heat strip as one SVG, alone or in a page.
+"""Curves and a heat strip as one SVG.
 
 A row is a set of groups: its name, a cell for each level that is the darker the more is lost (the number stands in it,
 so that it can be read without colour), and the drop over the share that is removed.
@@ -32,20 +32,15 @@ def draw(found: Sensitivity, output: str | os.PathLike[str] | None, sort: str) -
 
     Args:
         found: what is drawn.
-        output: a place that ends in one of ``page.SUFFIXES``.
+        output: a place that ends in ``.svg``.
         sort: of the rows (see ``curves``).
     """
-    page.write(output, lambda: svg(found, sort), lambda: html(found, sort))
-
-
-def html(found: Sensitivity, sort: str) -> str:
-    """A page with the drawing, and what it is of."""
-    return page.html(f"Sensitivity of {found.model}", captions(found, sort), _drawing(found, sort))
+    page.write(output, lambda: svg(found, sort))
 
 
 def svg(found: Sensitivity, sort: str) -> str:
     """The drawing alone."""
-    return page.svg(_drawing(found, sort))
+    return page.svg(drawing(found, sort))
 
 
 def captions(found: Sensitivity, sort: str) -> list[str]:
@@ -61,7 +56,8 @@ def captions(found: Sensitivity, sort: str) -> list[str]:
     return [*parts, *found.notes]
 
 
-def _drawing(found: Sensitivity, sort: str) -> Element:
+def drawing(found: Sensitivity, sort: str) -> Element:
+    """The same as an element, to stand in a page."""
     curves, cells = found.sorted(sort), _CELL * len(found.levels)
     width = 2 * _EDGE + _NAME + cells + _EDGE + _CHART
     height = _HEAD + _ROW * len(curves) + _EDGE

@@ -1,4 +1,4 @@
-"""What drawings of studies have in common: one SVG, alone or in a page; no scripts, nothing that is loaded.
+"""What drawings have in common: one SVG, alone or in a page; no scripts, nothing that is loaded.
 
 Light and dark are the reader's choice, by CSS with plain rules, since few programs that show SVG know more.
 """
@@ -6,7 +6,7 @@ Light and dark are the reader's choice, by CSS with plain rules, since few progr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from graphprune.errors import InputError
 from graphprune.model import files
 
-SUFFIXES = (".svg", ".html")
+SUFFIX = ".svg"
 
 
 @dataclass(frozen=True)
@@ -33,41 +33,21 @@ PALETTES = (Palette("#ffffff", "#1a1a1a", "#6b6b6b", "#d8d8d8"), Palette("#12121
 
 def check(output: str | os.PathLike[str] | None) -> None:
     """Raise InputError where a drawing is asked for that there is not."""
-    if output is not None and Path(output).suffix.lower() not in SUFFIXES:
-        raise InputError(f"{output}: a drawing is {' or '.join(SUFFIXES)}; for the numbers there is --json FILE")
+    if output is not None and Path(output).suffix.lower() != SUFFIX:
+        raise InputError(
+            f"{output}: a drawing is {SUFFIX}; for the numbers there is --json FILE, for a page --report FILE.html"
+        )
 
 
-def write(output: str | os.PathLike[str] | None, drawn: Callable[[], str], paged: Callable[[], str]) -> None:
+def write(output: str | os.PathLike[str] | None, drawn: Callable[[], str]) -> None:
     """Write a drawing; nothing where there is no place for it.
 
     Args:
-        output: a place that ends in one of :data:`SUFFIXES`.
-        drawn: the drawing alone.
-        paged: the page with it.
+        output: a place that ends in :data:`SUFFIX`.
+        drawn: the drawing.
     """
-    if output is None:
-        return
-    made = drawn() if Path(output).suffix.lower() == ".svg" else paged()
-    files.atomically(Path(output), lambda file: file.write(made.encode()))
-
-
-def html(title: str, lines: Sequence[str], *parts: Element) -> str:
-    """A page: a title, what it shows in words, and drawings or tables."""
-    root = Element("html", lang="en")
-    head, body = SubElement(root, "head"), SubElement(root, "body")
-    SubElement(head, "meta", charset="utf-8")
-    SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    SubElement(head, "title").text = title
-    SubElement(head, "style").text = (
-        "body { font: 14px system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em } "
-        "svg { max-width: 100%; height: auto } th, td { text-align: right; padding: 0.2em 0.8em }"
-    )
-    SubElement(body, "h1").text = title
-    for line in lines:
-        SubElement(body, "p").text = line
-    body.extend(parts)
-    indent(root)
-    return f"<!doctype html>\n{tostring(root, encoding='unicode', method='html')}\n"
+    if output is not None:
+        files.atomically(Path(output), lambda file: file.write(drawn().encode()))
 
 
 def svg(drawing: Element) -> str:
@@ -108,7 +88,4 @@ def style(rules: str, light: str, dark: str) -> str:
 
 
 def _colours(one: Palette, more: str) -> str:
-    return (
-        f"body {{ background: {one.page}; color: {one.letters} }} text {{ fill: {one.letters} }} "
-        f".page {{ fill: {one.page} }} .head {{ fill: {one.faint} }} {more}"
-    )
+    return f"text {{ fill: {one.letters} }} .page {{ fill: {one.page} }} .head {{ fill: {one.faint} }} {more}"

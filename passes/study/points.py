@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,6 +189,27 @@ class Sweep:
             "notes": [] if came is None else list(came.notes),
             "latency": None if point.speed is None else {**vars(point.speed), "front": fast},
         }
+
+
+def from_json(data: Mapping[str, Any]) -> Sweep:
+    """What a file says (``sweep.schema.json``, by which it is checked before)."""
+    model, timed = data["model"], data["latency"]
+    return Sweep(
+        model["file"], model["sha256"], model["macs"], model["parameters"], model["bytes"], data["metric"],
+        data["original"], data["seed"], tuple(map(_read, data["points"])), None if timed is None else Timed(**timed),
+        data["missing"], tuple(data["notes"]),
+    )  # fmt: skip
+
+
+def _read(data: Mapping[str, Any]) -> Point:
+    """A run; where it came to something, a reason says what was missed."""
+    reason, came, speed = data["reason"], None, data["latency"]
+    if data["macs"] is not None:
+        own = {key: data[key] for key in ("macs", "parameters", "bytes", "score", "sha256")}
+        came, reason = Came(**own, missed=reason or "", notes=tuple(data["notes"])), None
+    if speed is not None:
+        speed = Speed(**{key: value for key, value in speed.items() if key != "front"})
+    return Point(data["recipe"], data["asked"], came, reason, data["file"], speed)
 
 
 def unbeaten(costs: Sequence[float | None], scores: Sequence[float | None]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""The points of a sweep as one SVG, alone or in a page: score over what a model costs, with the front as a line.
+"""The points of a sweep as one SVG: score over what a model costs, with the front as a line.
 
 A recipe has a shape and a colour of its own. What is on the front is filled and named; all else is hollow, and says
 what it is where the pointer rests.
@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from graphprune.passes.study import page
 from graphprune.passes.study.page import text
-from graphprune.passes.study.points import Point, Sweep
+from graphprune.passes.study.points import Sweep
 
 AXES = {"macs": "MACs, % of the original", "latency": "time, % of the original"}
 _WIDE, _HIGH, _LEFT, _RIGHT, _HEAD, _FOOT = 620, 300, 64, 24, 64, 56
@@ -37,17 +37,12 @@ _COLOURS = (
 
 def draw(found: Sweep, output: str | os.PathLike[str] | None) -> None:
     """Write a drawing; nothing where there is no place for it."""
-    page.write(output, lambda: svg(found), lambda: html(found))
-
-
-def html(found: Sweep) -> str:
-    """A page with the drawing, what it is of, and its numbers."""
-    return page.html(f"Sweep of {found.model}", captions(found), _drawing(found), _table(found))
+    page.write(output, lambda: svg(found))
 
 
 def svg(found: Sweep) -> str:
     """The drawing alone."""
-    return page.svg(_drawing(found))
+    return page.svg(drawing(found))
 
 
 def captions(found: Sweep) -> list[str]:
@@ -63,7 +58,8 @@ def captions(found: Sweep) -> list[str]:
     return [*lines, *found.notes]
 
 
-def _drawing(found: Sweep) -> Element:
+def drawing(found: Sweep) -> Element:
+    """The same as an element, to stand in a page."""
     panels = ["macs", *["latency"] * (found.timed is not None)]
     height = _HEAD + len(panels) * (_HIGH + _FOOT)
     root = page.canvas(_WIDE, height, f"Sweep of {found.model} by {found.metric}", _style())
@@ -153,31 +149,6 @@ def _mark(root: Element, number: int, x: float, y: float, filled: bool) -> None:
         return
     corners = [(x + _SIZE * a, y + _SIZE * b) for a, b in _MARKS[number % (len(_MARKS) + 1) - 1]]
     SubElement(root, "path", {**kind, "d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in corners) + "Z"})
-
-
-def _table(found: Sweep) -> Element:
-    root = Element("table")
-    names = ["recipe", "asked", "MACs", "parameters", "bytes", "score", "drop", "times as fast", "on the front"]
-    head = SubElement(root, "tr")
-    for name in names:
-        SubElement(head, "th").text = name
-    for point, on, fast in zip(found.points, found.front("macs")[0], found.front("latency")[0], strict=True):
-        row = SubElement(root, "tr")
-        for value in _row(found, point, on, fast):
-            SubElement(row, "td").text = value
-    return root
-
-
-def _row(found: Sweep, point: Point, on: bool, fast: bool) -> list[str]:
-    came, drop = point.came, found.drop(point)
-    if came is None:
-        return [point.recipe, point.asked, "not yet" if point.reason is None else "not to be had", *[""] * 6]
-    return [
-        point.recipe, point.asked, f"{came.macs:,}", f"{came.parameters:,}", f"{came.bytes:,}",
-        "broken" if came.score is None else f"{came.score:.4f}", "" if drop is None else f"{drop:.4f}",
-        "" if point.speed is None else f"{point.speed.speedup:.2f}",
-        " and ".join([*["MACs"] * on, *["time"] * fast]),
-    ]  # fmt: skip
 
 
 def _style() -> str:

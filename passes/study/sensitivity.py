@@ -61,7 +61,7 @@ def sensitivity(
 
     Args:
         model: as for :func:`graphprune.prune`; it is not changed.
-        output: where to draw it, as ``.svg`` or ``.html``.
+        output: where to draw it, as ``.svg``.
         calibration: unlabelled inputs (see ``graphprune.run.samples``), or ``generated``; a quarter is held out.
         metric: how good a model is: ``distance``, ``top1`` or ``cosine`` on what is held out, or a function (or
             ``module:function``) from an ``onnx.ModelProto`` to a number (see ``graphprune.passes.metric``).

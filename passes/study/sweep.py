@@ -75,7 +75,7 @@ def sweep(
 
     Args:
         model: as for :func:`graphprune.prune`; it is not changed.
-        output: where to draw it, as ``.svg`` or ``.html``.
+        output: where to draw it, as ``.svg``.
         targets: what runs are to come to: ``macs=0.3,0.5`` are two runs; one text or several.
         ratios: the same by share of classes, as ``ratio`` of :func:`graphprune.prune`.
         recipes: files of recipes, or recipes by name; by default the one that :func:`graphprune.prune` would build.

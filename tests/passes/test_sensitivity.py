@@ -20,7 +20,7 @@ from graphprune.errors import InputError
 from graphprune.passes.choose.trial import without
 from graphprune.passes.metric import metric
 from graphprune.passes.study import drawing
-from graphprune.passes.study.curves import Curve, Point, Sensitivity
+from graphprune.passes.study.curves import Curve, Point, Sensitivity, from_json
 from graphprune.run.samples import held_out
 from graphprune.schema import schema
 from models.small import Net, residual
@@ -127,7 +127,7 @@ def test_it_is_printed_and_told(inputs: list[str | Path], capsys: pytest.Capture
         (["--levels", "half"], "0.1,0.25,0.5"),
         (["--metric", "f1"], "distance, top1, cosine"),
         (["--shard", "1/2"], "--folder"),
-        (["-o", "drawing.png"], ".svg or .html"),
+        (["-o", "drawing.png"], "a drawing is .svg"),
         (["--exclude", "*"], "no group to look at"),
     ):
         status, _, err = command(capsys, *inputs, *options)
@@ -157,11 +157,17 @@ def test_what_costs_most_for_what_it_saves_comes_first() -> None:
 
 
 def test_drawings_stand_alone() -> None:
-    page = drawing.html(curves(missing=2, notes=("a < b",)), "drop")
+    captions = drawing.captions(curves(missing=2, notes=("a < b",)), "drop")
     drawn = ElementTree.fromstring(drawing.svg(curves(), "drop").encode())
     texts = [node.text for node in drawn.iter() if node.tag.endswith("text")]
     assert {"a<b>:1 (+1)", "0.1", "0.2", "broken"} <= set(texts) and texts.index("a<b>:1 (+1)") < texts.index("d:1")
-    for text in (page, drawing.svg(curves(), "model")):
-        assert "<script" not in text and "href" not in text and "url(" not in text
-        assert "prefers-color-scheme: dark" in text
-    assert page.startswith("<!doctype html>") and "2 models are still" in page and "a &lt; b" in page
+    text = drawing.svg(curves(), "model")
+    assert "<script" not in text and "href" not in text and "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "2 models are still" in captions[1] and captions[2] == "a < b"
+
+
+def test_it_is_read_back() -> None:
+    found = curves(missing=2, notes=("a < b",), untouched=(("z:1", "no"),))
+    jsonschema.validate(found.to_json(), schema("sensitivity"))
+    assert from_json(json.loads(json.dumps(found.to_json()))) == found

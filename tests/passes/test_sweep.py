@@ -26,7 +26,7 @@ from graphprune.passes.fit.fit import Fit
 from graphprune.passes.recipes import Wish, pruning
 from graphprune.passes.state import Job
 from graphprune.passes.study import runs, scatter, sweep
-from graphprune.passes.study.points import Came, Point, Speed, Sweep, Timed, unbeaten
+from graphprune.passes.study.points import Came, Point, Speed, Sweep, Timed, from_json, unbeaten
 from graphprune.passes.study.variants import asked, variants
 from graphprune.schema import schema
 from models.small import residual
@@ -173,7 +173,7 @@ def test_only_what_was_asked_for_and_not_had_is_a_row(
         (["--ratio", "0.3"], "--ratios"),
         (["--metric", "f1"], "distance, top1, cosine"),
         (["--shard", "1/2"], "--folder"),
-        (["-o", "drawing.png"], ".svg or .html"),
+        (["-o", "drawing.png"], "a drawing is .svg"),
         (["--recipes", "none.toml"], "none.toml: no such file"),
         (["--recipes", "none.toml", "--uniform"], "no place beside them"),
     ):
@@ -210,11 +210,16 @@ def test_drawings_stand_alone() -> None:
     assert marks == ["r0 on", "r1 on", "r0 on", "r1 on", "r0 off", "r1 on"], "two recipes, three points, one timed"
     texts = [node.text for node in drawn.iter() if node.tag.endswith("text")]
     assert texts.count("macs=0.1") == 2 and texts.count("macs=0.0") == 1 and "macs=0.2" not in texts
-    page = scatter.html(found)
-    for text in (page, scatter.svg(found), scatter.svg(replace(found, points=(), timed=None, original=None))):
+    captions = scatter.captions(found)
+    for text in (scatter.svg(found), scatter.svg(replace(found, points=(), timed=None, original=None))):
         assert "<script" not in text and "href" not in text and "url(" not in text
         assert "prefers-color-scheme: dark" in text
-    assert "a &lt; b" in page and "1 models are still" in page and "not to be had" in page
+    assert "1 models are still" in captions[1] and captions[2].endswith("a < b")
+
+
+def test_it_is_read_back() -> None:
+    found = points()
+    assert from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))

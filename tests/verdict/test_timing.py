@@ -13,7 +13,7 @@ import graphprune
 from graphprune.cli import main
 from graphprune.errors import BackendError, InputError
 from graphprune.schema import schema
-from graphprune.verdict import timing, trt
+from graphprune.verdict import by_node, timing, trt
 from models.small import Net, attention, chain, residual
 
 
@@ -25,6 +25,26 @@ def test_what_is_reported() -> None:
     assert all(0 < t.low <= t.median <= t.high for t in found.timings)
     assert found.rounds == 7 and list(found.shapes) == ["x"]
     jsonschema.validate(found.to_json(), schema("bench"))
+
+
+def test_each_node_is_timed() -> None:
+    found = graphprune.bench(residual(), chain(), rounds=2, warmup=0, footprints=False, layers=True)
+    jsonschema.validate(found.to_json(), schema("bench"))
+    for timing_, model in zip(found.timings, (residual(), chain()), strict=True):
+        assert timing_.layers is not None and all(one.seconds >= 0 for one in timing_.layers)
+        products = {node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
+        assert len({one.node for one in timing_.layers}) == len(timing_.layers) >= len(products)
+
+
+def test_nodes_of_a_loop_count_in_sum() -> None:
+    """What runs three times in each of twelve runs takes as long as three of it; the first two runs are left out."""
+    runs = by_node.WARMUP + by_node.ROUNDS
+    events = [
+        {"cat": "Node", "name": "a_kernel_time", "dur": 500 if run < by_node.WARMUP else 2, "args": {"op_name": "Add"}}
+        for run in range(runs)
+        for _ in range(3)
+    ]
+    assert by_node.medians(events) == [by_node.NodeTime("a", "Add", pytest.approx(6e-6))]
 
 
 def test_the_ratio_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,18 +19,9 @@ OUTSIDE = "integrations"
 OWN = ("__init__.py", "__main__.py", "errors.py", "progress.py", "py.typed", "schema.py")
 """Files of the package itself: the public names, what all floors read, and the marker of type information."""
 API = {
-    "prune",
-    "sparsify",
-    "run_recipe",
-    "distill",
-    "apply",
-    "analyze",
-    "sensitivity",
-    "sweep",
-    "validate",
-    "bench",
-    "command",
-}
+    "prune", "sparsify", "distill", "apply", "analyze", "sensitivity", "sweep", "validate", "bench",
+    "run_recipe", "command",
+}  # fmt: skip
 """Functions of the public interface, which may have as many parameters as their users have wishes."""
 
 

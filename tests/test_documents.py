@@ -1,6 +1,6 @@
 """What pages show runs, and what they name is there.
 
-Each page has a folder with the files that its examples name (``tests.stage``); its blocks run in it one after the other,
+Each page has a folder with the files that its examples name (``tests.stage``); its blocks run in it one after another,
 in this process, with what takes long made short. See ``tests.documents`` for examples that cannot run.
 """
 

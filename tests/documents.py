@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
         elif line.startswith("    ") and (not start or not lines[start - 1].strip() or lines[start - 1][:4] == "    "):
             while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
                 at += 1
-            yield Block(start + 1, "", "\n".join(text[4:] for text in lines[start:at]), skipped)
+            yield Block(start + 1, "", textwrap.dedent("\n".join(lines[start:at])), skipped)
             skipped = ""
         elif line.strip():
             skipped = ""

@@ -75,6 +75,7 @@ def lay_pictures(folder: Path) -> None:
         onnx.save(pictures(seed), folder / f"{name}.onnx")
     rng = np.random.default_rng(0)
     np.savez(folder / "inputs.npz", x=rng.standard_normal((16, 3, 32, 32), np.float32))
+    np.savez(folder / "scored.npz", x=rng.standard_normal((16, 3, 32, 32), np.float32), y=np.zeros(16, np.int64))
     graphprune.prune(folder / "model.onnx", folder / "small.onnx", ratio=0.3)
     graphprune.sparsify(folder / "model.onnx", folder / "sparse.onnx")
     weights = {t.name: numpy_helper.to_array(t) for t in pictures().graph.initializer}

@@ -6,6 +6,8 @@ in this process, with what takes long made short. See ``tests.documents`` for ex
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import re
@@ -101,6 +103,20 @@ def _there(words: list[str], where: str) -> None:
     assert not unknown, f"{where}: graphprune {words[1]} has no {', '.join(unknown)}"
 
 
+def test_messages_that_are_explained_are_said() -> None:
+    """Headings of the page quote messages, with ``...`` where names and numbers stand."""
+    said = "\0".join(
+        constant.value
+        for folder in ("graphprune", "passes")
+        for file in (ROOT / folder).rglob("*.py")
+        for constant in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+    )
+    quoted = re.findall(r"^### `(.+)`$", PAGES["graphprune/guide/troubleshooting.md"].text, re.M)
+    parts = {part.strip(" ,:") for message in quoted for part in message.split("...")} - {""}
+    assert len(quoted) > 20 and not {part for part in parts if part not in said}
+
+
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     """Folders that are laid out, by who does it; laid out when asked for."""
@@ -147,6 +163,7 @@ def _run_page(
         where = f"{page.name}:{block.line}"
         if block.file:
             (tmp_path / block.file).write_text(block.text)
+            importlib.invalidate_caches()
         if block.language == "toml":
             _toml(block, where, tmp_path, number)
         elif block.language == "json":
@@ -206,13 +223,13 @@ def _toml(block: Block, where: str, folder: Path, number: int) -> None:
         (folder / "page.toml").write_text(text)
         toml.load(folder / "page.toml")
     points = data.get("project", {}).get("entry-points", {})
-    for group, entries in points.items():
-        assert group in GROUPS, f"{where}: nobody reads entry points of {group}"
+    if points:
+        assert set(points) <= GROUPS, f"{where}: nobody reads entry points of {', '.join(set(points) - GROUPS)}"
         info = folder / f"page{number}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: page{number}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+        lines = [line for group, named in points.items() for line in (f"[{group}]", *map(" = ".join, named.items()))]
+        (info / "entry_points.txt").write_text("\n".join(lines))
 
 
 GROUPS = {f"graphprune.{kind}" for kind in ("rules", "criteria", "passes", "patterns", "backends")}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from graphprune.cli.boundary import printing
+from graphprune.cli.boundary import harmless, printing
 from graphprune.model import files, paths
 from graphprune.passes import budget
 from graphprune.relation import Shape
@@ -216,6 +217,10 @@ def show(data: dict[str, Any], json_to: str | None, quiet: bool, table: Callable
 
 
 class _Output(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
+
     def on_broken_pipe(self) -> None:
         raise  # called where it is caught: by itself rich would exit with 1
 

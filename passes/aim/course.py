@@ -138,8 +138,9 @@ def noted(state: State, allocated: Allocated) -> State:
     if one is None or found is None:
         return state
     if allocated.worth is None and not one.nearest and not found.tries:
+        unmet = one.unmet(state, one.shares(state, allocated.left))
         raise TargetError(
-            f"{state.original.name}: {one.unmet(state, one.shares(state, allocated.left))}, by all that may be removed of it. Nothing was "
-            "written; --nearest writes what comes nearest"
+            f"{state.original.name}: {unmet}, by all that may be removed of it. Nothing was written; --nearest writes "
+            "what comes nearest"
         )
     return state.having(replace(found, exhausted=allocated.worth is None), allocated)

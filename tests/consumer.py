@@ -1,4 +1,4 @@
-"""What a program that uses the package looks like to a type checker: ``.ci/run`` checks it beside the installed wheel."""
+"""What a program that uses the package looks like to a type checker: ``.ci/run`` checks it beside the wheel."""
 
 from __future__ import annotations
 

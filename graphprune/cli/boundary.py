@@ -85,6 +85,14 @@ def printing() -> Iterator[None]:
         raise InputError(f"standard output: cannot be written ({error.strerror or error})") from error
 
 
+def harmless(text: str) -> str:
+    """A text without characters that command a terminal: names in a model are a stranger's."""
+    return _COMMANDING.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+_COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 def drop_output() -> None:
     """Let what is still printed go nowhere, so that the interpreter's last flush does not fail."""
     with suppress(OSError, ValueError):
@@ -100,7 +108,7 @@ def _tell(error: BaseException, verbose: bool) -> int:
         traceback.print_exception(error)
     if status == _INTERRUPTED and sys.stderr.isatty():
         print(file=sys.stderr)  # a terminal shows ^C
-    print(f"graphprune: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"graphprune: error: {harmless(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

@@ -6,14 +6,15 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from graphprune.cli.boundary import printing
+from graphprune.cli.boundary import harmless, printing
 from graphprune.cli.pages import asking
 from graphprune.model import files, paths
 from graphprune.passes import budget
@@ -249,6 +250,10 @@ def show(
 
 
 class _Output(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
+
     def on_broken_pipe(self) -> None:
         raise  # called where it is caught: by itself rich would exit with 1
 

@@ -1,4 +1,7 @@
-"""Named arrays in a ``.npz`` file. ``numpy.savez`` takes names as keywords, so that none may be called ``file``."""
+"""Named arrays in a ``.npz`` file. ``numpy.savez`` takes names as keywords, so that none may be called ``file``.
+
+Strings, which ONNX Runtime takes as objects, are written as text: nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ def write(path: Path | IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> Non
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(value))
+                held = np.asanyarray(value)
+                held = held.astype(np.str_) if held.dtype == object else held
+                np.lib.format.write_array(file, held, allow_pickle=False)
 
 
 def read(path: Path) -> Arrays:
     """All arrays of a file that :func:`write` wrote."""
-    with np.load(path, allow_pickle=True) as stored:  # strings are objects
-        return {name: stored[name] for name in stored.files}
+    with np.load(path, allow_pickle=False) as stored:
+        found = {name: stored[name] for name in stored.files}
+    return {name: value.astype(object) if value.dtype.kind == "U" else value for name, value in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -329,4 +330,10 @@ def _shapes(feeds: Mapping[str, Values]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What ONNX Runtime says, without where in its code it says so."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return _PLACE.sub("", line)[:500]
+
+
+_PLACE = re.compile(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
+"""``/onnxruntime_src/x/y.h:46 void n::f(const std::string&, int) ``."""

@@ -85,6 +85,9 @@ class Aiming(Protocol):
     def budgets(self, state: State, analysis: Analysis, goals: Mapping[str, float]) -> Sequence[Budget]:
         """Budgets of a model, for goals by kind."""
 
+    def shares(self, state: State, left: Mapping[str, float]) -> Mapping[str, float]:
+        """What budgets leave, in the units of the limits: of a time its share of the original's."""
+
     def unmet(self, state: State, left: Mapping[str, float]) -> str:
         """What does not hold, in words, where so much is left."""
 
@@ -135,8 +138,9 @@ def noted(state: State, allocated: Allocated) -> State:
     if one is None or found is None:
         return state
     if allocated.worth is None and not one.nearest and not found.tries:
+        unmet = one.unmet(state, one.shares(state, allocated.left))
         raise TargetError(
-            f"{state.original.name}: {one.unmet(state, allocated.left)}, by all that may be removed of it. Nothing was "
-            "written; --nearest writes what comes nearest"
+            f"{state.original.name}: {unmet}, by all that may be removed of it. Nothing was written; --nearest writes "
+            "what comes nearest"
         )
     return state.having(replace(found, exhausted=allocated.worth is None), allocated)

@@ -207,6 +207,13 @@ class Meet(Pass):
         found = chosen.having(met, replace(course, best=None, nearest=None)).noting(*notes)
         return replace(found, ahead=state.ahead, progress=state.progress)
 
+    def shares(self, state: State, left: Mapping[str, float]) -> Mapping[str, float]:
+        """What budgets leave, in the units of the limits: of a time its share of the original's."""
+        course = state.found(Course)
+        if LATENCY not in left or course is None or course.clock is None:
+            return left
+        return {**left, LATENCY: left[LATENCY] / course.clock.table.seconds(sizes(state.analysis(state.original)))}
+
     def unmet(self, state: State, left: Mapping[str, float]) -> str:
         """What does not hold, in words, where so much is left."""
         course = state.found(Course)

@@ -37,6 +37,16 @@ def test_inspect_lists_groups_and_what_stays(folder: Path, capsys: pytest.Captur
     assert "it is the input 'x' of the graph" in out and "exact" in out
 
 
+def test_names_do_not_command_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, evil = chain(), "\x1b]0;mine\x07[red]"
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = evil
+    onnx.save(model, "evil.onnx")
+    _, out, err = run(capsys, "inspect", "evil.onnx", "-v")
+    _, explained, more = run(capsys, "explain", "evil.onnx", evil)
+    assert "]0;mine" in out and "[red]" in out and "]0;mine" in explained
+    assert "\x1b" not in out + err + explained + more and "\x07" not in out + err + explained + more
+
+
 def test_inspect_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "inspect", "m.onnx", "--json")
     data = json.loads(out)

@@ -151,7 +151,7 @@ def test_every_option_is_read_and_written(name: str, tmp_path: Path) -> None:
         ("passses = []\n", 2, "passses"),
         ("[job]\nsede = 1\n[[passes]]\nuse = 'cut'\n", 3, "sede"),
         ("[job]\nseed = -1\n[[passes]]\nuse = 'cut'\n", 3, "job, seed: -1 is less than the minimum"),
-        ("[[passes]\n", 2, "not TOML"),
+        ("passes = [\n", 2, "not TOML"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str, line: int, words: str, tmp_path: Path) -> None:

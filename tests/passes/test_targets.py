@@ -172,6 +172,8 @@ def test_a_table_of_another_device_says_what_goes(tmp_path: Path) -> None:
     meet = graphprune.Meet(["speedup=1.6"], table=str(tmp_path / "t.json"))
     result = graphprune.prune(model, target=meet)
     assert result.met is not None and 0.6 < result.met.targets["latency"][2] <= 1 / 1.6
+    with pytest.raises(TargetError, match=r"speedup=90 cannot be met: \d\S* times as fast is the most"):
+        graphprune.prune(model, target=graphprune.Meet(["speedup=90"], table=str(tmp_path / "t.json")))
     gone = [len(entry.removed) for entry in result.plan.groups]
     assert gone[0] > 20 and (len(gone) == 1 or gone[0] > gone[1])
 

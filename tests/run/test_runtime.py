@@ -55,6 +55,14 @@ def test_what_the_runtime_refuses_is_told_from_what_it_fails_at() -> None:
         run(active, {"x": np.zeros((1, 2, 8, 8), np.float32)})
 
 
+def test_an_operator_set_that_is_too_new_is_told_whole() -> None:
+    model = chain()
+    model.opset_import[0].version = 99
+    with pytest.raises(RefusedError, match="Opset 99") as told, session(load(model)):
+        pass
+    assert "onnxruntime_src" not in str(told.value) and "till opset" in str(told.value)
+
+
 def test_errors_of_the_body_pass_through_a_session() -> None:
     with pytest.raises(ZeroDivisionError), session(load(chain())):
         raise ZeroDivisionError

@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune.cli.diff_page import matched_by, page
 from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.pages.asking import report_option
+from graphprune.cli.pages.sections.differences import matched_by
 from graphprune.cli.watching import watched
-from graphprune.cli.writing import force_option
-from graphprune.model import files, paths
+from graphprune.model import paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff
 
@@ -24,16 +24,14 @@ _ROWS, _WIDEST = 20, 32
 @click.command("diff")
 @click.argument("before", metavar="A", type=click.Path(path_type=Path))
 @click.argument("after", metavar="B", type=click.Path(path_type=Path))
-@click.option("--html", "html", type=click.Path(path_type=Path), metavar="FILE.html", help="Also as a page, there.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where more differs than names and metadata.")
 @click.option("--no-run", is_flag=True, help="Look at the files alone: MACs are not counted.")
 @shape_options
-@force_option
 @output_options
+@report_option
 def command(
     before: Path,
     after: Path,
-    html: Path | None,
     exit_code: bool,
     no_run: bool,
     input_shapes: dict[str, Shape],
@@ -48,13 +46,9 @@ def command(
     """
     paths.reads("A", before)
     paths.reads("B", after)
-    paths.writes("the page", html)
     with watched(quiet, "compare"):
         found = diff(before, after, input_shapes, run=not no_run)
     data = found.to_json()
-    if html is not None:
-        text = page(data)
-        files.atomically(html, lambda file: file.write(text.encode()))
     show(data, json_to, quiet, lambda out: print_diff(out, data, verbose))
     if exit_code and not found.same:
         click.get_current_context().exit(1)

@@ -39,7 +39,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Sizes and chance": ("input_shapes", "seed"),
     "Time, and going on": ("seconds", "resume", "folder", "jobs", "shard", "tasks", "results"),
-    "What is written": ("output", "dry_run", "force", "plan", "saved", "models", "data", "html", "report_to"),
+    "What is written": ("output", "dry_run", "force", "plan", "saved", "models", "data", "report_to"),
     "What is told": ("everything", "sort", "wanted", "markdown", "lines", "json_to", "verbose", "quiet"),
 }  # fmt: skip
 """Titles, with the parameters that options become; ``command.parameter`` where one command means another thing."""
@@ -47,7 +47,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 EXAMPLES: Mapping[str, str] = {
     "apply": "graphprune apply small.plan.json model_fp16.onnx -o small_fp16.onnx",
     "bench": "graphprune bench model.onnx small.onnx --min-speedup 1.2",
-    "diff": "graphprune diff model.onnx small.onnx --html diff.html",
+    "diff": "graphprune diff model.onnx small.onnx --report diff.html",
     "distill": "graphprune distill small.onnx --teacher model.onnx --calibration inputs.npz --time 5m",
     "explain": "graphprune explain model.onnx /encoder/layer.3",
     "graph": "graphprune graph model.onnx --group conv1:0 -o group.svg",

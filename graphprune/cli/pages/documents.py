@@ -24,6 +24,7 @@ _FORMATS = {
     "graphprune-profile/1": "profile",
     "graphprune-sensitivity/1": "sensitivity",
     "graphprune-sweep/1": "sweep",
+    "graphprune-diff/1": "diff",
     "graphprune-run/1": "run",
 }
 _KEYS = {
@@ -40,7 +41,7 @@ class Document:
 
     Attributes:
         kind: ``result`` (of prune, sparsify, distill, apply), ``plan``, ``verdict``, ``bench``, ``profile``,
-            ``sensitivity``, ``sweep``, ``inspection`` or ``sparsity``.
+            ``sensitivity``, ``sweep``, ``diff``, ``inspection`` or ``sparsity``.
         data: as in the JSON.
         where: what to call it in messages.
     """
@@ -72,6 +73,7 @@ _MODEL: dict[str, Callable[[Data], str]] = {
     "profile": _file,
     "sensitivity": _file,
     "sweep": _file,
+    "diff": lambda data: str(data["models"][0]["file"]),
     "bench": lambda data: str(data["timings"][0]["model"]),
 }
 

@@ -13,7 +13,18 @@ from xml.etree.ElementTree import Element
 from graphprune import __version__
 from graphprune.cli.pages.documents import Document, Subject, subjects
 from graphprune.cli.pages.figures import Section
-from graphprune.cli.pages.sections import choices, costs, fits, inspection, layers, proofs, recipe, studies, timing
+from graphprune.cli.pages.sections import (
+    choices,
+    costs,
+    differences,
+    fits,
+    inspection,
+    layers,
+    proofs,
+    recipe,
+    studies,
+    timing,
+)
 from graphprune.cli.pages.tree import html, into, make
 from graphprune.errors import InputError
 from graphprune.model import files
@@ -22,7 +33,7 @@ MOST = 1_000_000
 """Bytes of a page."""
 _LIMITS = (400, 200, 100, 50, 20)
 """Rows of a table; the first that a page fits with is taken."""
-_MAKERS = (costs, layers, proofs, timing, studies, fits, choices, inspection, recipe)
+_MAKERS = (costs, differences, layers, proofs, timing, studies, fits, choices, inspection, recipe)
 """In the order of the page."""
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 

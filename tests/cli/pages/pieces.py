@@ -139,7 +139,33 @@ def sparsity(name: str = HOSTILE) -> dict[str, Any]:
     return {"model": name, "pattern": "2:4", "layers": [layer]}
 
 
-ALL = (result, verdict, bench, profile, sensitivity, sweep, inspection, sparsity)
+def diff(name: str = HOSTILE) -> dict[str, Any]:
+    """Two models of which everything differs."""
+    node, both = {"node": name, "op": "Conv", "in": ""}, {"before": name, "after": name}
+    models = [{"file": name, "sha256": "", "nodes": 9, **COST} for _ in range(2)]
+    end = {"names": [name, name], "before": None, "after": {"type": name, "shape": [name, 3]}}
+    constant = {
+        "names": [name, None], "kind": "weight", "shapes": [[16, 8], None], "types": [name, None], "zeros": [0.5, None],
+        "values": [None, None], "state": "removed", "relative": None, "largest": None, "elements": None, "node": name,
+        "op": "Conv", "input": 1,
+    }  # fmt: skip
+    by = {"identical": 4, "weights": 1, "name": 1, "structure": 2, "order": 0}
+    return {
+        "format": "graphprune-diff/1", "graphprune": "0", "models": models, "same": False, "notes": [f"of {name}"],
+        "matched": {"nodes": 8, "by": by},
+        "widths": [{"node": name, "op": "Conv", "weight": name, "before": [16], "after": [8], "state": "cut"}],
+        "operators": {"types": [{"op": "Conv", "before": 3, "after": 2}], "added": [node], "removed": [node],
+                      "changed": [{"node": name, "now": name, **both}], "renamed": [[name, name]]},
+        "wiring": [{"node": None, "input": None, "folded": False, **both}],
+        "attributes": [{"node": name, "op": "Conv", "name": name, **both}],
+        "weights": {"counts": {"removed": 1}, "entries": [constant]},
+        "interface": {"inputs": [end], "outputs": [end]},
+        "opsets": [{"domain": "", "before": 17, "after": 18}],
+        "metadata": [{"key": name, **both}],
+    }  # fmt: skip
+
+
+ALL = (result, verdict, bench, profile, sensitivity, sweep, diff, inspection, sparsity)
 SECTIONS = {
     "result": [
         "costs",
@@ -154,6 +180,7 @@ SECTIONS = {
         "recipe",
     ],
     "verdict": ["verdict"],
+    "diff": ["differences"],
     "bench": ["latency"],
     "profile": ["profile"],
     "sensitivity": ["sensitivity"],

@@ -182,7 +182,7 @@ def taken(analysis: Analysis, chosen: list[Block], states: dict[str, str] | None
     return done.model.proto
 
 
-@pytest.mark.parametrize("name", rotation.some(models.zoo()))
+@pytest.mark.parametrize("name", rotation.some(models.zoo(), 4))
 def test_each_alone_pairs_and_half_of_all(name: str) -> None:
     analysis, every = analysed(name), found(name).blocks
     rng = random.Random(name)

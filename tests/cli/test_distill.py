@@ -64,7 +64,7 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--json",
     )
     data = json.loads(out)["distilled"]
-    assert (status, error) == (0, "") and data["steps"] == 30 and len(data["weights"]) == 3
+    assert status == 0 and "error" not in error and data["steps"] == 30 and len(data["weights"]) == 3
     assert {"kept", "best", "rate", "before", "after", "looks", "seconds", "losses", "skipped", "untrained"} <= set(
         data
     )

@@ -98,7 +98,7 @@ def test_names_are_text_in_pictures(folder: Path, capsys: pytest.CaptureFixture[
     onnx.save(model, "h.onnx")
     (group,) = (g.id for g in analyze("h.onnx").groups)
     for arguments in ((), ("--group", group)):
-        assert command(capsys, "graph", "h.onnx", *arguments, "-q", "-o", "h.svg")[0] == 0
+        assert command(capsys, "graph", "h.onnx", *arguments, "-q", "--force", "-o", "h.svg")[0] == 0
         root = ElementTree.parse("h.svg").getroot()
         assert not any(tag in {e.tag.split("}")[-1] for e in root.iter()} for tag in ("script", "image"))
         texts = " ".join("".join(e.itertext()) for e in root.iter())

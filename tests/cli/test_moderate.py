@@ -30,7 +30,7 @@ def test_what_it_says_to_try_next_works(
     status, out, _ = run(capsys, "prune", "my model.onnx", "--input-shape", "x=2x3x8x8")
     assert status == 0 and "There were no inputs" in out and "x: samples x 3 x 8 x 8" in out
     commands = suggested(out)
-    assert [words[0] for words in commands] == ["prune", "validate", "bench", "explain", "inspect"]
+    assert [words[0] for words in commands] == ["prune", "validate", "bench", "explain", "report", "inspect"]
     for words in commands:
         status, out, err = run(capsys, *words, *["--rounds", "2"] * (words[0] == "bench"))
         assert status == 0, err

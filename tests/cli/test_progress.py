@@ -101,8 +101,8 @@ def test_no_terminal_is_told_now_and_then(
 ) -> None:
     onnx.save(residual(), tmp_path / "m.onnx")
     monkeypatch.setattr(watching, "PAUSE", 0.02)
-    checked = verdict._checked
-    monkeypatch.setattr(verdict, "_checked", lambda model: time.sleep(0.1) or checked(model))
+    wrong = verdict.wrong
+    monkeypatch.setattr(verdict, "wrong", lambda model: time.sleep(0.1) or wrong(model))
     status, out, err = run(capsys, "validate", tmp_path / "m.onnx", "--json")
     assert status == 0 and out.startswith("{")
     assert re.match(r"graphprune: validate, 0 s so far\n", err)

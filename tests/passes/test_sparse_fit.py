@@ -85,14 +85,10 @@ def test_cut_sparse_and_fitted_in_one_run(inputs: Path) -> None:
     assert all_follow(cut) and accuracy(cut.model.proto) < accuracy(result.model.proto)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["albert-ts14", "bart-dynamo18", "llama-dynamo23", "convnext-ts14", "resnext-ts9", "segformer-ts14", "swin-ts14",
-     "unet-ts10"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["llama-dynamo23", "resnext-ts9", "unet-ts10"])
 def test_exports_are_fitted_on_made_up_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "SAMPLES", 16)
-    result = graphprune.sparsify(models.export(name), calibration="generated", permute=True)
+    result = graphprune.sparsify(models.export(name), calibration="generated")
     assert all_follow(result) and result.fits and all(f.after <= f.before for f in result.fits)
     assert result.proof is not None and result.proof.worst < 1e-4
     check(result.model.proto)

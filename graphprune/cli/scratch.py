@@ -17,7 +17,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_PREFIX = "graphprune-"
+_PREFIX = ".graphprune-scratch-"
+_MARK = ".in-use-by-graphprune"
+"""A file in each folder of this kind, which holds the lock: what has none is not ours, whatever it is called."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,54 +37,44 @@ def scratch() -> Iterator[None]:
     It is locked as long as the process lives: folders that are not were left by ones that were killed, and go too.
     """
     where, setting = tempfile.tempdir, os.environ.get("TMPDIR")
-    folder, handle = _made()
-    _clear(folder.parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    handle = os.open(folder / f"{_MARK}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    if fcntl is not None:
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / f"{_MARK}.new").rename(folder / _MARK)  # from here on others see it, and that it is locked
+        _clear(folder.parent, folder)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     try:
         yield
     finally:
         tempfile.tempdir = where
         os.environ.pop("TMPDIR") if setting is None else os.environ.update(TMPDIR=setting)
+        os.close(handle)  # before the folder goes: where there are no locks, open files stay
         shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
 
 
-def _made() -> tuple[Path, int | None]:
-    """A new folder, and what holds its lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        handle = _locked(folder)
-        if fcntl is None or (handle is not None and folder.exists()):
-            return folder, handle  # else another process took it for one that was left, before it was locked
-        if handle is not None:
-            os.close(handle)
-
-
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the lock of a folder; None where another has it, or there are no locks."""
-    if fcntl is None:
-        return None
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return handle
-    return None
-
-
-def _clear(where: Path) -> None:
+def _clear(where: Path, own: Path) -> None:
     """Remove the folders of this user's processes that are no more."""
     with suppress(OSError):
         for folder in sorted(where.glob(f"{_PREFIX}*")):
-            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
-                continue
-            if (handle := _locked(folder)) is not None:
+            if folder != own and not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _left(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(handle)
+
+
+def _left(folder: Path) -> bool:
+    """Whether a folder is one of ours, and its process has ended; where nothing can be locked, none has."""
+    try:
+        handle = os.open(folder / _MARK, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def move(files: Sequence[tuple[Path, Path]]) -> None:
     Raises:
         InputError: one cannot be put into its place; what was there before is there again.
     """
-    replaced: list[tuple[Path, Path | None]] = []
+    replaced: list[tuple[Path, Path]] = []
     target = Path()
     try:
         with ExitStack() as stack:
@@ -96,19 +96,22 @@ def move(files: Sequence[tuple[Path, Path]]) -> None:
             journals = _journals(files) if several else []
             try:
                 for temporary, target in files:
-                    replaced.append((target, _kept(target, temporary) if several else None))
+                    kept = temporary.with_name(f"{temporary.name}{_OLD}")
+                    if several:
+                        replaced.append((target, kept))  # noted first: what interrupts comes between any two lines
+                        _keep(target, kept)
                     temporary.replace(target)
             except BaseException:
-                for place, kept in reversed(replaced) if several else ():
-                    with suppress(OSError):
-                        place.unlink(missing_ok=True) if kept is None else kept.replace(place)
+                for (place, kept), (temporary, _) in zip(
+                    reversed(replaced), reversed(files[: len(replaced)]), strict=True
+                ):
+                    _bring_back(place, kept, gone=not temporary.exists())
                 raise
             finally:
                 for journal in journals:
                     journal.unlink(missing_ok=True)
-                for _, kept in replaced:
-                    if kept is not None:
-                        kept.unlink(missing_ok=True)
+            for _, kept in replaced:
+                kept.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); nothing was") from error
     finally:
@@ -130,16 +133,32 @@ def _journals(files: Sequence[tuple[Path, Path]]) -> list[Path]:
     return found
 
 
-def _kept(target: Path, temporary: Path) -> Path | None:
-    """Another name for what is in a place, to bring it back by; None where there is nothing."""
-    if not target.exists():
-        return None
-    kept = temporary.with_name(f"{temporary.name}{_OLD}")
+def _keep(target: Path, kept: Path) -> None:
+    """Give what is in a place another name too, to bring it back by."""
+    if target.exists():
+        try:
+            os.link(target, kept)
+        except OSError:  # not every file system has hard links
+            target.replace(kept)
+
+
+def _bring_back(place: Path, kept: Path, gone: bool) -> None:
+    """Bring back what was in a place; where that fails it keeps its other name, which nobody clears away.
+
+    Args:
+        place: the place.
+        kept: the other name of what was there.
+        gone: whether what waited has gone there, so that it is taken away where nothing was before.
+    """
     try:
-        os.link(target, kept)
-    except OSError:  # not every file system has hard links
-        target.replace(kept)
-    return kept
+        if kept.exists():
+            kept.replace(place)
+            kept.unlink(missing_ok=True)  # two names of one file: nothing was in the place of it yet
+        elif gone:
+            place.unlink(missing_ok=True)
+    except OSError:
+        with suppress(OSError):
+            kept.rename(kept.with_name(f"{place.name}.before"))
 
 
 def _recover(folder: Path) -> None:

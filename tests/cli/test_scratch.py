@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 import models
+from graphprune.cli import scratch
 from models.digits import images
 
 numpy = pytest.importorskip("numpy")
@@ -52,6 +55,22 @@ def test_what_was_killed_is_cleared_away_by_the_next(tmp_path: Path) -> None:
     job.wait()
     (left,) = (tmp_path / "aside").iterdir()
     assert list(left.iterdir())
+    (tmp_path / "aside" / f"{left.name}-of-another").mkdir()
+    (tmp_path / "aside" / "graphprune-thesis").mkdir()
     setting = {**os.environ, "TMPDIR": str(tmp_path / "aside")}
     subprocess.run([sys.executable, "-m", "graphprune", "ops"], env=setting, check=True, stdout=subprocess.DEVNULL)
-    assert not list((tmp_path / "aside").iterdir())
+    assert {p.name for p in (tmp_path / "aside").iterdir()} == {f"{left.name}-of-another", "graphprune-thesis"}
+
+
+def test_where_nothing_can_be_locked_it_goes_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(scratch.fcntl, "flock", refuses)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch.scratch():
+        (held,) = tmp_path.iterdir()
+        with scratch.scratch():
+            assert Path(tempfile.gettempdir()).parent == held
+        assert held.exists() and tempfile.gettempdir() == str(held)
+    assert not list(tmp_path.iterdir()) and tempfile.gettempdir() == str(tmp_path)

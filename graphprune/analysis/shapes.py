@@ -16,7 +16,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 from graphprune.errors import InputError
-from graphprune.model import Model, control, node_name
+from graphprune.model import Model, control, limits, node_name
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
 from graphprune.rules.control import DOMAIN
@@ -180,13 +180,22 @@ class _Pass:
                 continue
             facts.shapes[value.name] = facts.inputs[value.name]
             facts.types[value.name] = value.type.tensor_type.elem_type
+            self.fits(value.name, f"input {value.name!r} is")
         for name in model.sources:
             self.source(name)
         for i, node in enumerate(model.nodes):
             if node.output and node.output[0] in facts.shapes and node.output[0] in model.sources:
                 continue
             self.node(i)
+            for out in node.output:
+                self.fits(out, f"node {node_name(model, i)!r} ({node.op_type}) makes")
         return facts
+
+    def fits(self, name: str, what: str) -> None:
+        """See before it is run that a tensor has room."""
+        shape, kind = self.facts.shapes.get(name), self.facts.types.get(name)
+        if shape is not None and kind is not None and (told := limits.too_large(shape, kind)) is not None:
+            raise WitnessError(f"{what} {told}")
 
     def source(self, name: str) -> None:
         source, facts = self.model.sources[name], self.facts

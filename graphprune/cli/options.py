@@ -16,7 +16,7 @@ from rich.segment import Segment
 
 from graphprune.cli.boundary import harmless, printing
 from graphprune.cli.pages import asking
-from graphprune.model import files, paths
+from graphprune.model import files, limits, paths
 from graphprune.passes import budget
 from graphprune.relation import Shape
 from graphprune.verdict.checks import Checks
@@ -29,7 +29,19 @@ model_argument = click.argument("model", type=click.Path(path_type=Path))
 
 
 def shape_options(function: F) -> F:
-    """``--input-shape``."""
+    """``--input-shape`` and ``--memory``; the function is not told of the latter."""
+
+    @functools.wraps(function)
+    def within(*arguments: Any, memory: int | None, **others: Any) -> Any:
+        with limits.memory(memory):
+            return function(*arguments, **others)
+
+    limited = click.option(
+        "--memory",
+        metavar="8G",
+        callback=_bytes,
+        help="What one tensor of the model may take; half of what the machine has if not given.",
+    )(within)
     return click.option(
         "--input-shape",
         "input_shapes",
@@ -37,7 +49,16 @@ def shape_options(function: F) -> F:
         metavar="NAME=1x3x48x320",
         help="Size of an input whose free dims cannot be guessed; repeatable.",
         callback=_shapes,
-    )(function)
+    )(limited)
+
+
+def _bytes(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text or "", re.I)
+    if text is None:
+        return None
+    if found is None or not float(found[1]):
+        raise click.BadParameter(f"{text!r} is no size: give bytes, or as 512M, 8G", param=parameter)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def inputs_option(function: F) -> F:

@@ -20,7 +20,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import reading, storage
+from graphprune.model import limits, reading, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
@@ -212,6 +212,8 @@ class Model:
             tensor = constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
+        if (told := limits.too_large(source.shape, source.dtype)) is not None:
+            raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
         return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
 
     def tensor_array(self, tensor: TensorProto) -> Values:

@@ -129,6 +129,15 @@ ROUNDING = ("Div", "Mod")
 """Operators whose result on whole numbers is not in proportion to what they are given."""
 
 
+_ASKED: Mapping[str, Callable[[Sequence[Values]], float]] = {
+    "ConstantOfShape": lambda x: float(np.prod(x[-1])),
+    "Expand": lambda x: float(np.prod(x[-1])),
+    "Range": lambda x: float(((x[1] - x[0]) / x[2]).reshape(-1)[0]),
+    "Tile": lambda x: float(x[0].size * np.prod(x[1])),
+}
+"""How many elements those come to that make more than they are given, before they are made."""
+
+
 def evaluate(
     op: str, inputs: Sequence[Values | None], attributes: Mapping[str, Any], shapes: Sequence[Shape | None]
 ) -> Values | None:
@@ -148,10 +157,10 @@ def evaluate(
             return None
     elif any(v is None and s is not None for v, s in zip(inputs, shapes, strict=True)) or not inputs:
         return None
-    if op in ("ConstantOfShape", "Expand") and np.prod(np.asarray(inputs[-1], dtype=float)) > LIMIT:
-        return None
     try:
         with np.errstate(all="ignore"):
+            if op in _ASKED and not _ASKED[op]([np.asarray(v, dtype=float) for v in inputs]) <= LIMIT:
+                return None
             value = np.asarray(evaluator(inputs, attributes, shapes))
     except (ValueError, IndexError, TypeError, AssertionError):
         return None

@@ -13,6 +13,7 @@ from graphprune.passes.state import State
 from graphprune.passes.vocabulary.vocabulary import Shorter
 from graphprune.relation import Shape
 from graphprune.run.calibration import still
+from graphprune.run.reading import asked
 from graphprune.verdict import trt
 from graphprune.verdict.checks import Checks, Verdict
 from graphprune.verdict.verdict import validate
@@ -92,6 +93,10 @@ class Validate(Pass):
         source = state.original if shorter is None else shorter.original
         shapes = still(state.job.input_shapes, state.model)
         steps, seed = state.progress.begin(self.name), state.job.seed
+        if self.inputs is not None and asked.same(self.inputs, state.job.calibration):
+            state = state.noting(
+                "it was judged on the calibration inputs, most of which it learnt from; 'validate --inputs' takes others"
+            )
         return state.having(
             validate(
                 state.model,

@@ -114,11 +114,14 @@ def _left_out(plan: Plan) -> list[str]:
     notes = []
     if plan.compensated:
         notes.append(
-            f"the plan fitted {len(plan.compensated)} weights to calibration inputs; they stay as they are here"
+            f"the plan fitted {len(plan.compensated)} weights to calibration inputs; here they are not, and the "
+            "result is less accurate"
         )
     if plan.distilled is not None:
         count = len(plan.distilled["weights"])
-        notes.append(f"the plan distilled {count} weights on calibration inputs; they stay as they are here")
+        notes.append(
+            f"the plan distilled {count} weights on calibration inputs; here they are not, and the result is less accurate"
+        )
     if plan.factored and LowRank.again(plan.factored) is None:
         notes.append(
             f"the plan made products of two of {len(plan.factored)} weights on calibration inputs; they stay whole "

@@ -224,10 +224,13 @@ def _print_stored(out: Console, result: Result, verbose: bool) -> None:
 def _print_fits(out: Console, result: Result, verbose: bool) -> None:
     if not result.fits:
         return
-    kept = sum(f.kept for f in result.fits)
-    before, after = (median(getattr(f, key) for f in result.fits) for key in ("before", "after"))
-    text = f"fit: {kept} of {len(result.fits)} linear operators, held-out relative error {before:.3g}, now {after:.3g}"
-    out.print(Text(f"{text} (medians)"))
+    kept = [f for f in result.fits if f.kept]
+    text = f"fit: {len(kept) or 'none'} of {len(result.fits)} linear operators"
+    if kept:
+        before, after = (median(getattr(f, key) for f in kept) for key in ("before", "after"))
+        out.print(Text(f"{text}; their held-out relative error was {before:.3g}, is {after:.3g} (medians)"))
+    else:
+        out.print(Text(f"{text}: no fit made it better on what was held out"))
     for place in result.abroad if verbose else ():
         out.print(Text(f"  outputs on {place.inputs} inputs: relative error {place.before:.3g}, now {place.after:.3g}"))
     if verbose:

@@ -14,6 +14,11 @@ from graphprune.passes.fit import abroad, compensation, merging, waved
 from graphprune.passes.rounds import Reference, cutting, unfitted
 from graphprune.passes.state import State
 from graphprune.proof.proof import restrict
+from graphprune.run.calibration import Batches
+from graphprune.run.samples import count
+
+FEW = 16
+"""Samples below which a note is due: fewer than four are held out then."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class Fit(Pass):
         done, progress = cutting(state).done, state.progress.begin(self.name)
         merged: list[dict[str, Any]] = []
         batches = state.batches(state.original)
+        if batches is not None and (there := _samples(batches)) < FEW:
+            state = state.noting(
+                f"{there} calibration {'sample says' if there == 1 else 'samples say'} next to nothing of what fits "
+                f"are worth elsewhere: give {2 * FEW} or more"
+            )
         if self.method == "refit" and batches is not None:
             done, merged = merging.merge(cutting(state).analysis, done, batches)
         made = compensation.compensate(self.method, reference(state), done, progress)
@@ -101,3 +111,13 @@ def reference(state: State) -> compensation.Reference:
     analysis, batches = cutting(state).analysis, state.batches(state.original)
     more = any(one.name in ("cut", "sparsify") for one in state.ahead)
     return compensation.Reference(original, analysis, batches, state.job.seed, more, state.kept)
+
+
+def _samples(batches: Batches) -> int:
+    """How many samples there are, counted up to :data:`FEW`."""
+    found = 0
+    for feeds in batches():
+        found += count(feeds)
+        if found >= FEW:
+            break
+    return found

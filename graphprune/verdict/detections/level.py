@@ -39,6 +39,10 @@ def judge(level: Level, checks: Checks, original: Model, made: tuple[Outputs, Ou
             raise
         level.status, level.message = "skipped", str(why)
         return ""
+    if checks.inputs is None and not wanted:
+        level.status = "skipped"
+        level.message = "inputs were made up, and boxes in noise say nothing; give images by --inputs"
+        return ""
     found = agreement(*([one for outputs in side for one in form.read(outputs)] for side in made))
     if not found.boxes:
         level.message = (

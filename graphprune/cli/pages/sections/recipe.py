@@ -23,9 +23,11 @@ def sections(subject: Subject, limit: int) -> Iterator[Section]:
             ]
     for one in subject.documents:
         if one.kind == "plan":
+            values = one.data.get("compensated") or one.data.get("distilled")
+            lost = " What was fitted or trained on inputs is not in it: the result is less accurate." if values else ""
             parts += [
-                make("p", "The plan removes the same classes again, without looking at inputs:"),
-                _lines(f"graphprune apply {Path(one.where).name} {subject.model} -o small.onnx", "The replay"),
+                make("p", f"The plan removes the same classes again, without looking at inputs.{lost}"),
+                _lines(f"graphprune apply {Path(one.where).name} {subject.model} -o again.onnx", "The replay"),
             ]
     for result in subject.results:
         spent = result.get("seconds")

@@ -95,7 +95,7 @@ class Validate(Pass):
         steps, seed = state.progress.begin(self.name), state.job.seed
         if self.inputs is not None and asked.same(self.inputs, state.job.calibration):
             state = state.noting(
-                "it was judged on the calibration inputs, most of which it learnt from; 'validate --inputs' takes others"
+                "it was judged on the calibration inputs, which it learnt from; 'validate --inputs' takes others"
             )
         return state.having(
             validate(

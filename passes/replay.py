@@ -120,7 +120,7 @@ def _left_out(plan: Plan) -> list[str]:
     if plan.distilled is not None:
         count = len(plan.distilled["weights"])
         notes.append(
-            f"the plan distilled {count} weights on calibration inputs; here they are not, and the result is less accurate"
+            f"the plan distilled {count} weights on calibration inputs; here they are not, and accuracy is less"
         )
     if plan.factored and LowRank.again(plan.factored) is None:
         notes.append(

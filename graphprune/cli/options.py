@@ -49,7 +49,7 @@ def shape_options(function: F) -> F:
         metavar="NAME=1x3x48x320",
         help="Size of an input whose free dims cannot be guessed; repeatable.",
         callback=_shapes,
-    )(limited)
+    )(limited)  # type: ignore[return-value]
 
 
 def _bytes(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:

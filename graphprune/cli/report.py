@@ -163,6 +163,7 @@ def result_data(result: Result) -> dict[str, Any]:
     """What ``prune`` and ``apply`` say."""
     return {
         "model": result.analysis.model.name,
+        "sha256": result.plan.model.get("sha256"),
         "output": None if result.output is None else str(result.output),
         "before": _cost(result.before),
         "after": _cost(result.after),

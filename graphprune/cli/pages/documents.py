@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ _KEYS = {
     "sparsity": {"model", "pattern", "layers"},
 }
 """By what those are known that have no format: keys at the top."""
+_PLAN = ".plan.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,33 @@ class Document:
     def model(self) -> str:
         """Name of the model that it is about."""
         return _MODEL[self.kind](self.data)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file of that model; None where it does not say."""
+        if self.kind == "diff":
+            return str(self.data["models"][0]["sha256"]) or None
+        told = self.data.get("model")
+        found = told.get("sha256") if isinstance(told, dict) else self.data.get("sha256")
+        return found if isinstance(found, str) and found else None
+
+    @property
+    def file(self) -> str | None:
+        """Path of that model as ``run`` was given it; None of all others."""
+        found = self.data.get("file")
+        return found if isinstance(found, str) else None
+
+    @property
+    def output(self) -> str | None:
+        """Name of the file that was made of it; None where there is none, or it is not known.
+
+        A plan does not say: it lies beside the model of its name.
+        """
+        if self.kind == "plan":
+            name = Path(self.where).name
+            return f"{name.removesuffix(_PLAN)}.onnx" if name.endswith(_PLAN) else None
+        found = self.data.get("output") if self.kind == "result" else None
+        return Path(found).name if found else None
 
 
 def _plain(data: Data) -> str:
@@ -141,46 +169,7 @@ def _check(kind: str, data: Any, where: str) -> None:
         raise InputError(f"{where}: at {place}: {error.message[:200]}; was it written by another version?")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is shown of one model.
-
-    Attributes:
-        model: its name.
-        documents: about it, in the order in which they were given.
-    """
-
-    model: str
-    documents: tuple[Document, ...]
-
-    def all(self, kind: str) -> list[Data]:
-        """Documents of a kind."""
-        return [one.data for one in self.documents if one.kind == kind]
-
-    @property
-    def results(self) -> list[Data]:
-        """What pruning came to; of a plan alone as much as it says."""
-        found = self.all("result")
-        return found or [_of_plan(plan) for plan in self.all("plan")]
-
-
-def subjects(documents: Sequence[Document]) -> list[Subject]:
-    """Put together what is about one model: by its name, or by that of a file that was made of it."""
-    names: dict[str, str] = {}
-    for one in documents:
-        if one.kind in ("result", "plan"):
-            names.setdefault(one.model, one.model)
-            output = one.data.get("output") if one.kind == "result" else None
-            if output:
-                names.setdefault(Path(output).name, one.model)
-    only = next(iter(names.values())) if len(set(names.values())) == 1 else None
-    found: dict[str, list[Document]] = {}
-    for one in documents:
-        found.setdefault(names.get(one.model, only or one.model), []).append(one)
-    return [Subject(name, tuple(own)) for name, own in found.items()]
-
-
-def _of_plan(plan: Data) -> Data:
+def of_plan(plan: Data) -> Data:
     """What a plan says, as the JSON of a command has it."""
     groups = [one for one in plan["groups"] if one["removed"]]
     kinds: dict[str, dict[str, Any]] = {}

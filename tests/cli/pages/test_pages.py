@@ -18,6 +18,7 @@ import models
 from graphprune.analysis import cost
 from graphprune.cli.layers import layers_data
 from graphprune.cli.pages import documents, page
+from graphprune.cli.pages.subjects import subjects
 from graphprune.cli.pages.tree import fit
 from graphprune.errors import InputError
 from graphprune.rewrite.removal import Removal
@@ -58,7 +59,7 @@ def built(*data: dict[str, Any]) -> str:
 def test_every_section_is_there(make: Callable[[], dict[str, Any]]) -> None:
     read = Read(built(make()))
     ids = [value for tag, name, value in read.attributes if tag == "section" and name == "id"]
-    assert ids == pieces.SECTIONS[make.__name__] or sorted(ids) == sorted(pieces.SECTIONS[make.__name__])
+    assert ids == pieces.SECTIONS[make.__name__]
     links = [value for tag, name, value in read.attributes if tag == "a" and name == "href"]
     assert {f"#{id}" for id in ids} <= set(links)
     for tag in ("main", "nav", "header", "footer", "h1"):
@@ -112,6 +113,44 @@ def test_what_is_about_one_model_stands_together() -> None:
     assert other.tags["h2"] == 2 and "2 models" in "".join(other.texts)
     run = {"format": "graphprune-run/1", "models": [{**pieces.result("m.onnx"), "error": None}, {"error": "no"}]}
     assert Read(built(run)).tags["h1"] == 1
+
+
+def told(*data: tuple[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Subjects of some documents: what they are called, and kinds of what is about them."""
+    read = [one for where, own in data for one in documents.read(json.loads(json.dumps(own)), where)]
+    return [(one.model, [own.kind for own in one.documents]) for one in subjects(read)]
+
+
+def test_what_is_about_another_model_stands_apart() -> None:
+    plan = {
+        "format": "graphprune-plan/1", "groups": [], "slices": [],
+        "model": {"file": "m.onnx", "sha256": "0" * 64, "witness": {}},
+    }  # fmt: skip
+    mine, other = pieces.verdict("small.onnx"), pieces.verdict("other.onnx")
+    assert told(("small.plan.json", plan), ("ov.json", other)) == [("m.onnx", ["plan"]), ("other.onnx", ["verdict"])]
+    assert told(("v.json", mine), ("small.plan.json", plan)) == [("m.onnx", ["verdict", "plan"])]
+    result = pieces.result("m.onnx")
+    both = [{**result, "error": None, "file": f"{folder}/m.onnx"} for folder in "AB"]
+    assert told(("run.json", {"format": "graphprune-run/1", "models": both})) == [
+        ("A/m.onnx", ["result"]),
+        ("B/m.onnx", ["result"]),
+    ]
+    changed = {**plan, "model": {**plan["model"], "sha256": "1" * 64}}
+    assert len(told(("a.plan.json", plan), ("b.plan.json", changed))) == 2
+    assert len(told(("a.plan.json", plan), ("b.json", {**result, "sha256": "0" * 64}))) == 1
+    assert told(("a.plan.json", plan), ("s.json", pieces.sweep("n.onnx")))[0] == ("m.onnx", ["plan", "sweep"])
+
+
+def test_the_worst_verdict_and_its_own_time_are_shown() -> None:
+    result = {**pieces.result("m.onnx"), "output": "s.onnx", "verdict": None}
+    passed, failed = ({**pieces.verdict("s.onnx"), "passed": state} for state in (True, False))
+    text = "".join(Read(built(result, passed, failed)).texts)
+    assert "Validation failed" in text and "Validation passed" not in text
+    text = "".join(Read(built(result, {**passed, "model": "m.onnx"})).texts)
+    assert "Validation passed" not in text, "the original's"
+    bench = pieces.bench("m.onnx")  # of which the other model is m.onnx.pruned
+    for output, there in (("s.onnx", False), ("m.onnx.pruned", True), (None, True)):
+        assert ("1.50\u00d7" in built({**result, "output": output}, bench)) is there
 
 
 def test_what_is_no_json_of_ours_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import few, plural, share
 

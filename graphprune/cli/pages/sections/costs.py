@@ -8,8 +8,9 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, Inside, code, make, table
 from graphprune.cli.pages.words import change, few, plural, time
 
@@ -65,8 +66,8 @@ def speed(result: Data, subject: Subject) -> tuple[float, float, Data] | None:
     """Seconds before and after, and how many times as fast with its interval; None where it was not timed."""
     for bench in subject.all("bench"):
         names = [one["model"] for one in bench["timings"]]
-        wanted = Path(result.get("output") or "").name
-        place = names.index(wanted, 1) if wanted in names[1:] else len(names) - 1
+        wanted = Path(result["output"]).name if result.get("output") else names[-1]
+        place = names.index(wanted, 1) if wanted in names[1:] else 0
         if place:
             first, other = bench["timings"][0], bench["timings"][place]
             return first["median"], other["median"], bench["ratios"][place - 1]
@@ -79,8 +80,10 @@ def _badges(result: Data, subject: Subject) -> Iterator[Element]:
     proof = result.get("proof")
     if proof is not None:
         found.append((True, f"Proof holds, worst relative error {proof['worst'] or 0:.1e}"))
-    verdicts = [*([result["verdict"]] if result.get("verdict") else []), *subject.all("verdict")]
-    found += [(one["passed"], "Validation passed" if one["passed"] else "Validation failed") for one in verdicts[:1]]
+    verdicts = subject.verdicts(result)
+    if verdicts:
+        passed = all(one["passed"] for one in verdicts)
+        found.append((passed, "Validation passed" if passed else "Validation failed"))
     met = result.get("met")
     if met is not None:
         holds = all(one["holds"] for one in met["targets"])

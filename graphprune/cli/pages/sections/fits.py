@@ -7,8 +7,9 @@ from statistics import median
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import change, few, plural
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from graphprune.cli.options import number
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import change, pair, plural
 

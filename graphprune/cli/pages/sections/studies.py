@@ -8,8 +8,8 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
-from graphprune.cli.pages.documents import Subject
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import change, few
 from graphprune.passes.study import curves, drawing, points, scatter

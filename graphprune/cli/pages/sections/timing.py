@@ -10,9 +10,10 @@ from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
 from graphprune.cli.pages.sections.proofs import shapes
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
 from graphprune.cli.pages.words import change, plural, share, time
 from graphprune.verdict.latency import table as profiles

@@ -135,6 +135,9 @@ def test_node_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert drops["layer0/MatMul"]["value"] == study["sets"][0]["levels"][0]["drop"]
     Path("s.json").write_text(json.dumps({**study, "model": {**study["model"], "sha256": "0"}}))
     assert command(capsys, "graph", "a.onnx", *wishes)[0] == 2
+    Path("s.json").write_text("[" * 3000 + "]" * 3000)
+    status, _, err = command(capsys, "graph", "a.onnx", *wishes)
+    assert status == 2 and "too deep" in err
 
 
 def test_a_constant_is_coloured_as_what_is_made_of_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import jsonschema
 
 from graphprune.cli.pages.tree import fit
 from graphprune.errors import InputError
-from graphprune.model import paths
+from graphprune.model import parsing, paths
 from graphprune.schema import schema
 
 Data = Mapping[str, Any]
@@ -114,7 +113,7 @@ def load(path: Path) -> list[Document]:
     """
     paths.reads("what the report is made of", path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parsing.parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -133,7 +132,10 @@ def read(data: Any, where: str) -> Iterator[Document]:
         told = "has no format, nor the keys, of anything that there is something to show of"
         raise InputError(f"{where}: {told}; give plans (*.plan.json), or what commands write by --json FILE")
     if kind == "run":
-        for one in data.get("models", ()):
+        models = data.get("models", [])
+        if not isinstance(models, list) or not all(isinstance(one, dict) for one in models):
+            raise InputError(f"{where}: 'models' must be what 'graphprune run --json' writes, an object for each model")
+        for one in models:
             if one.get("error") is None:
                 yield from read(one, where)
         return
@@ -163,6 +165,21 @@ def _check(kind: str, data: Any, where: str) -> None:
     outline = schema("shown") if kind in _KEYS else schema(kind)
     if kind in _KEYS:
         outline = {**outline, **outline["$defs"][kind]}
+    _hold(outline, data, where)
+    if kind == "plan":  # whose own schema says little of what is only shown
+        shown = schema("shown")
+        read = {key: value for key, value in data.items() if key in _SHOWN and value is not None}
+        if isinstance(data.get("proof"), dict):
+            read["proof"] = {"worst": None, **data["proof"]}
+        _hold({"$defs": shown["$defs"], "properties": shown["$defs"]["result"]["properties"]}, read, where)
+    if kind == "bench" and len(data["ratios"]) != len(data["timings"]) - 1:
+        raise InputError(f"{where}: at ratios: must be one for each timing but the first")
+
+
+_SHOWN = ("choices", "compensated", "distilled", "blocks", "proof")
+
+
+def _hold(outline: Any, data: Any, where: str) -> None:
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(outline).iter_errors(data))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the top"
@@ -180,7 +197,7 @@ def of_plan(plan: Data) -> Data:
         own["kept"] += one["size"] - len(one["removed"])
     proof = plan.get("proof")
     if proof is not None:
-        worst = max((one["max_rel"] for one in proof.get("outputs", ())), default=0.0)
+        worst = max((rel for one in proof.get("outputs", ()) if (rel := one["max_rel"]) is not None), default=0.0)
         proof = {"worst": worst, **proof}
     return {
         "model": plan["model"]["file"],

@@ -8,7 +8,6 @@ left out.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -22,7 +21,7 @@ from onnx import GraphProto, NodeProto
 from graphprune.analysis import Analysis, Group, blocks
 from graphprune.cli.pictures.cut import Cut
 from graphprune.errors import InputError
-from graphprune.model import Use, subgraphs
+from graphprune.model import Use, parsing, subgraphs
 from graphprune.schema import schema
 
 NO_NAME = "<main>"
@@ -52,7 +51,7 @@ def study(path: Path, cut: Cut) -> dict[str, Any]:
         InputError: it is something else, or about another model.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data: dict[str, Any] = parsing.parsed(path.read_text())
         jsonschema.validate(data, schema("sensitivity"))
     except (ValueError, jsonschema.ValidationError) as error:
         reason = error.message if isinstance(error, jsonschema.ValidationError) else str(error)

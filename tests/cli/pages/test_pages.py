@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,7 @@ def told(*data: tuple[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def test_what_is_about_another_model_stands_apart() -> None:
-    plan = {
-        "format": "graphprune-plan/1", "groups": [], "slices": [],
-        "model": {"file": "m.onnx", "sha256": "0" * 64, "witness": {}},
-    }  # fmt: skip
+    plan = pieces.plan("m.onnx")
     mine, other = pieces.verdict("small.onnx"), pieces.verdict("other.onnx")
     assert told(("small.plan.json", plan), ("ov.json", other)) == [("m.onnx", ["plan"]), ("other.onnx", ["verdict"])]
     assert told(("v.json", mine), ("small.plan.json", plan)) == [("m.onnx", ["verdict", "plan"])]
@@ -167,6 +164,63 @@ def test_what_is_no_json_of_ours_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "r.html").exists()
     with pytest.raises(InputError, match="nothing to report"):
         page.build([])
+
+
+def spots(data: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in JSON: of a list the first entry alone."""
+    inside = data.items() if isinstance(data, dict) else list(enumerate(data))[:1] if isinstance(data, list) else ()
+    for key, value in inside:
+        yield (*path, key)
+        yield from spots(value, *path, key)
+
+
+@pytest.mark.parametrize("make", pieces.ALL, ids=lambda make: make.__name__)
+def test_what_is_written_wrongly_is_bad_input(
+    make: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands anywhere in place of what should: a page or an InputError, and no other error."""
+    monkeypatch.setattr(page, "_read", lambda name: "")
+    data = json.loads(json.dumps(make("m")))
+    refused = 0
+    for *path, last in list(spots(data)):
+        holder = data
+        for key in path:
+            holder = holder[key]
+        kept = holder[last]
+        for value in (None, 0, "x", [None]):
+            holder[last] = value
+            try:
+                page.build(list(documents.read(data, "a.json")))
+            except InputError:
+                refused += 1
+        holder[last] = kept
+    assert refused
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 3000 + "]" * 3000, "too deep"),
+        ('{"a":' * 900 + "1" + "}" * 900, "too deep"),
+        ('{"model": "m", "before": 1e999}', "no finite number"),
+        ('{"model": "m", "before": -Infinity}', "no finite number"),
+        ('{"format": "graphprune-run/1", "models": 5}', "'models'"),
+        ('{"format": "graphprune-run/1", "models": [5]}', "'models'"),
+    ],
+)
+def test_numbers_that_are_none_and_depths_are_bad_input(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=told):
+        documents.load(tmp_path / "a.json")
+
+
+def test_a_proof_has_the_worst_that_is_known() -> None:
+    plan = pieces.plan("m")
+    plan["proof"]["outputs"] = [
+        {"name": name, "max_abs": rel, "max_rel": rel} for name, rel in (("a", None), ("b", 0.5))
+    ]
+    del plan["proof"]["worst"]
+    assert documents.of_plan(plan)["proof"]["worst"] == 0.5
 
 
 def test_commands_write_pages(

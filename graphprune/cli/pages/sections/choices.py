@@ -33,7 +33,11 @@ def _heading(made: Data, several: bool) -> str:
     cost, whole = _COSTS.get(made["cost"], made["cost"]), made["whole"] or 1.0
     start = f"Round {made['round']}: chosen" if several else "Chosen"
     worth = made.get("worth")
-    told = f"; a per cent of them was worth a loss of {few(worth * whole / made['limit'] / 100)}" if worth else ""
+    told = (
+        f"; a per cent of them was worth a loss of {few(worth * whole / made['limit'] / 100)}"
+        if worth and made["limit"]
+        else ""
+    )
     return (
         f"{start} by {made['criterion']}: {share(made['left'] / whole)} of the {cost} left, of at most "
         f"{share(made['limit'] / whole)}{told}."

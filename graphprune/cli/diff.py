@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from graphprune.cli.harmless import on_one_line
 from graphprune.cli.options import change, number, output_options, shape_options, show
 from graphprune.cli.pages.asking import report_option
 from graphprune.cli.pages.sections.differences import matched_by
@@ -57,7 +58,7 @@ def command(
 def print_diff(out: Console, data: dict[str, Any], verbose: bool = False) -> None:
     """A diff in words; names stand whole, at the head or the end of a line, without what would steer a terminal."""
     for line in lines(data, None if verbose else _ROWS):
-        out.print(Text("".join(sign if sign.isprintable() else "?" for sign in line)), soft_wrap=True)
+        out.print(Text(on_one_line(line)), soft_wrap=True)
 
 
 def lines(data: dict[str, Any], most: int | None = None) -> list[str]:

@@ -14,7 +14,8 @@ import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from graphprune.cli.boundary import harmless, printing
+from graphprune.cli.boundary import printing
+from graphprune.cli.harmless import harmless
 from graphprune.cli.pages import asking
 from graphprune.model import files, paths
 from graphprune.passes import budget

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from graphprune.cli.pages.tree import fit
+from graphprune.cli.harmless import harmless
 from graphprune.errors import InputError
 from graphprune.model import parsing, paths
 from graphprune.schema import schema
@@ -146,10 +146,10 @@ def read(data: Any, where: str) -> Iterator[Document]:
 def _fit(data: Any) -> Any:
     """Data whose texts can all stand in a page."""
     if isinstance(data, dict):
-        return {fit(key): _fit(value) for key, value in data.items()}
+        return {harmless(key): _fit(value) for key, value in data.items()}
     if isinstance(data, list):
         return [_fit(one) for one in data]
-    return fit(data) if isinstance(data, str) else data
+    return harmless(data) if isinstance(data, str) else data
 
 
 def _kind(data: Any) -> str | None:

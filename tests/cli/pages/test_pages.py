@@ -16,10 +16,10 @@ import pytest
 import graphprune
 import models
 from graphprune.analysis import cost
+from graphprune.cli.harmless import harmless
 from graphprune.cli.layers import layers_data
 from graphprune.cli.pages import documents, page
 from graphprune.cli.pages.subjects import subjects
-from graphprune.cli.pages.tree import fit
 from graphprune.errors import InputError
 from graphprune.rewrite.removal import Removal
 from models.small import residual
@@ -74,7 +74,7 @@ def test_no_name_becomes_markup(make: Callable[[str], dict[str, Any]]) -> None:
     names = [sorted((tag, name) for tag, name, _ in one.attributes) for one in (hostile, tame)]
     assert names[0] == names[1] and not any(name.startswith("on") for _, name in names[0])
     assert hostile.tags["img"] == 0
-    assert fit(pieces.HOSTILE) in "".join(hostile.texts)
+    assert harmless(pieces.HOSTILE) in "".join(hostile.texts)
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
@@ -93,7 +93,7 @@ def test_data_stands_in_the_page() -> None:
     text = built(pieces.result())
     held = re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.S)
     rows = json.loads(held[0])["rows"]
-    assert rows[0][:4] == [f"{fit(pieces.HOSTILE)}0", "Conv", 16, 8] and rows[0][10] == -1 and rows[1][10] == 0
+    assert rows[0][:4] == [f"{harmless(pieces.HOSTILE)}0", "Conv", 16, 8] and rows[0][10] == -1 and rows[1][10] == 0
     assert not any(sign in one for one in held for sign in "<>&")
 
 

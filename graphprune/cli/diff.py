@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.harmless import on_one_line
-from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.options import number, output_options, shape_options, show
 from graphprune.cli.pages.asking import report_option
 from graphprune.cli.pages.sections.differences import matched_by
 from graphprune.cli.watching import watched
+from graphprune.cli.words import change
 from graphprune.model import paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff

@@ -276,8 +276,3 @@ def number(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.0f}"
-
-
-def change(before: float, after: float) -> str:
-    """``-38.0 %``."""
-    return "" if not before else f"{100 * (after / before - 1):+.1f} %"

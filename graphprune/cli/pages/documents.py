@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 
+from graphprune.cli import report
 from graphprune.cli.harmless import harmless
 from graphprune.errors import InputError
 from graphprune.model import parsing, paths
@@ -189,12 +190,6 @@ def _hold(outline: Any, data: Any, where: str) -> None:
 def of_plan(plan: Data) -> Data:
     """What a plan says, as the JSON of a command has it."""
     groups = [one for one in plan["groups"] if one["removed"]]
-    kinds: dict[str, dict[str, Any]] = {}
-    for one in groups:
-        own = kinds.setdefault(one["kind"], {"kind": one["kind"], "groups": 0, "classes": 0, "kept": 0})
-        own["groups"] += 1
-        own["classes"] += one["size"]
-        own["kept"] += one["size"] - len(one["removed"])
     proof = plan.get("proof")
     if proof is not None:
         worst = max((rel for one in proof.get("outputs", ()) if (rel := one["max_rel"]) is not None), default=0.0)
@@ -202,7 +197,7 @@ def of_plan(plan: Data) -> Data:
     return {
         "model": plan["model"]["file"],
         "groups": [[one["id"], one["kind"], one["size"], len(one["removed"])] for one in groups],
-        "kinds": list(kinds.values()),
+        "kinds": report.kinds(groups),
         "proof": proof,
         "choices": plan.get("choices", []),
         "compensated": plan.get("compensated", []),

@@ -11,7 +11,7 @@ from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import few, plural, share
+from graphprune.cli.words import few, plural, share
 
 _COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "latency"}
 

@@ -12,7 +12,7 @@ from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, Inside, code, make, table
-from graphprune.cli.pages.words import change, few, plural, time
+from graphprune.cli.words import few, plural, set_change, time
 
 _COSTS = (("parameters", "Parameters", ""), ("macs", "MACs", ""), ("bytes", "File", "B"))
 
@@ -55,7 +55,7 @@ def _tile(title: str, before: float, after: float, told: str, much: str | None =
     return make(
         "div",
         make("p", title, class_="what"),
-        make("p", much or change(before, after) or "as before", class_="much"),
+        make("p", much or set_change(before, after) or "as before", class_="much"),
         bar,
         make("p", told, class_="told"),
         class_="tile",
@@ -103,11 +103,11 @@ def _costs(result: Data) -> Iterator[Element]:
     if "before" in result:
         for key, title, unit in _COSTS:
             before, after = result["before"][key], result["after"][key]
-            rows.append([f"{title}{', bytes' if unit else ''}", f"{before:,}", f"{after:,}", change(before, after)])
+            rows.append([f"{title}{', bytes' if unit else ''}", f"{before:,}", f"{after:,}", set_change(before, after)])
     for kind in result["kinds"]:
         label = f"{kind['kind']} classes in {plural(kind['groups'], 'group', 'groups')}"
         before, after = kind["classes"], kind["kept"]
-        rows.append([label, f"{before:,}", f"{after:,}", change(before, after)])
+        rows.append([label, f"{before:,}", f"{after:,}", set_change(before, after)])
     if rows:
         yield table("Costs before and after", ["cost", "before", "after", "change"], rows)
 
@@ -129,8 +129,8 @@ def _rounds(result: Data) -> Iterator[Element]:
     if len(rounds) > 1 and "before" in result:
         before = result["before"]
         rows: list[list[Cell]] = [
-            [f"round {place}", f"{one['classes']:,}", number(one["macs"]), change(before["macs"], one["macs"]),
-             number(one["parameters"]), change(before["parameters"], one["parameters"])]
+            [f"round {place}", f"{one['classes']:,}", number(one["macs"]), set_change(before["macs"], one["macs"]),
+             number(one["parameters"]), set_change(before["parameters"], one["parameters"])]
             for place, one in enumerate(rounds, 1)
         ]  # fmt: skip
         head = ["round", "classes that went", "MACs left", "change", "parameters left", "their change"]

@@ -11,7 +11,7 @@ from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import change, few, plural, share
+from graphprune.cli.words import few, plural, set_change, share
 
 _OPEN = 12
 """Rows up to which a table is open."""
@@ -50,7 +50,7 @@ def _lead(data: Data) -> Iterator[Element | str]:
 def _totals(data: Data) -> Element:
     one, other = data["models"]
     rows: list[list[Cell]] = [
-        ["MACs" if key == "macs" else key, number(one[key]), number(other[key]), change(one[key], other[key])]
+        ["MACs" if key == "macs" else key, number(one[key]), number(other[key]), set_change(one[key], other[key])]
         for key in ("parameters", "macs", "bytes", "nodes")
         if one[key] is not None and other[key] is not None
     ]

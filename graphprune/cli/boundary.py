@@ -18,6 +18,7 @@ from types import FrameType
 
 import click
 
+from graphprune.cli.harmless import harmless
 from graphprune.cli.scratch import Terminated, ending_on_signals, scratch
 from graphprune.errors import FaultError, GraphpruneError, InputError, UserCodeError
 
@@ -83,14 +84,6 @@ def printing() -> Iterator[None]:
     except OSError as error:
         drop_output()
         raise InputError(f"standard output: cannot be written ({error.strerror or error})") from error
-
-
-def harmless(text: str) -> str:
-    """A text without characters that command a terminal: names in a model are a stranger's."""
-    return _COMMANDING.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-_COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def drop_output() -> None:

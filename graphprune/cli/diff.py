@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from graphprune.cli.options import change, number, output_options, shape_options, show
+from graphprune.cli.differing import Part, counted, matched_by, named, parts, shape, totals
+from graphprune.cli.harmless import on_one_line
+from graphprune.cli.options import number, output_options, shape_options, show
 from graphprune.cli.pages.asking import report_option
-from graphprune.cli.pages.sections.differences import matched_by
 from graphprune.cli.watching import watched
+from graphprune.cli.words import change
 from graphprune.model import paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff
@@ -57,7 +59,7 @@ def command(
 def print_diff(out: Console, data: dict[str, Any], verbose: bool = False) -> None:
     """A diff in words; names stand whole, at the head or the end of a line, without what would steer a terminal."""
     for line in lines(data, None if verbose else _ROWS):
-        out.print(Text("".join(sign if sign.isprintable() else "?" for sign in line)), soft_wrap=True)
+        out.print(Text(on_one_line(line)), soft_wrap=True)
 
 
 def lines(data: dict[str, Any], most: int | None = None) -> list[str]:
@@ -70,7 +72,7 @@ def lines(data: dict[str, Any], most: int | None = None) -> list[str]:
     found = _head(data)
     for title, rows in _parts(data):
         if rows:
-            found += ["", f"{title} ({len(rows)})"]
+            found += ["", f"{title[0].lower()}{title[1:]} ({len(rows)})"]
             found += [line for row in rows[:most] for line in row]
             if most is not None and len(rows) > most:
                 found.append(f"  ... and {len(rows) - most} more (-v lists all)")
@@ -82,18 +84,14 @@ def _head(data: dict[str, Any]) -> list[str]:
     by = matched_by(data)
     nodes = data["matched"]["nodes"]
     found = [f"A  {one['file']}", f"B  {other['file']}", ""]
-    for key, unit in (("parameters", ""), ("macs", ""), ("bytes", "B"), ("nodes", "")):
-        title = {"macs": "MACs"}.get(key, key)
-        if one[key] is not None and other[key] is not None:
-            row = f"{title:12}{number(one[key]) + unit:>10}{number(other[key]) + unit:>10}"
-            found.append(f"{row}{change(one[key], other[key]):>10}")
+    for title, unit, before, after in totals(data):
+        found.append(f"{title:12}{number(before) + unit:>10}{number(after) + unit:>10}{change(before, after):>10}")
     found += ["", f"{nodes} nodes are in both" + (f" ({by})" if by else "")]
     renamed = len(data["operators"]["renamed"])
     if renamed:
         found.append(f"{renamed} of them have another name")
-    counts = [f"{count} {state}" for state, count in data["weights"]["counts"].items() if count]
-    if counts:
-        found.append(f"constants: {', '.join(counts)}")
+    if counted(data):
+        found.append(f"constants: {counted(data)}")
     folded = sum(e["folded"] for e in data["wiring"])
     if folded:
         found.append(f"{folded} inputs of nodes are constants now, and were computed")
@@ -102,37 +100,26 @@ def _head(data: dict[str, Any]) -> list[str]:
     return found
 
 
-def _parts(data: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def _parts(data: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
     """Titles and rows of all parts, each row in lines; cut vectors go without saying where their layer is told."""
-    operators, weights = data["operators"], data["weights"]["entries"]
+    weights = data["weights"]["entries"]
     told = [e for e in weights if e["kind"] == "weight" and e["state"] != "cut"]
     told.sort(key=lambda e: -(e.get("relative") or 0))
-    interface = [(side[:-1], e) for side in ("inputs", "outputs") for e in data["interface"][side]]
-    return [
-        ("widths", _aligned([(e["op"], _to(_shape, e), e["state"], e["node"]) for e in data["widths"]])),
-        ("operators, how many of a type", _aligned([(e["op"], _to(str, e)) for e in operators["types"]])),
-        ("nodes removed", _aligned([(e["op"], e["node"]) for e in operators["removed"] if e["op"] != "Identity"])),
-        ("nodes added", _aligned([(e["op"], e["node"]) for e in operators["added"] if e["op"] != "Identity"])),
-        ("nodes that became another operator", _aligned([(_to(str, e), e["node"]) for e in operators["changed"]])),
-        ("inputs that come from elsewhere", [_wire(e) for e in data["wiring"] if not e["folded"]]),
-        ("attributes", _aligned([(e["op"], e["name"], _to(_told, e), e["node"]) for e in data["attributes"]])),
-        ("weights that are not just cut", [_weight(e) for e in told]),
-        (
-            "sizes and other numbers that changed",
-            [_weight(e) for e in weights if e["kind"] == "number" and None not in e["shapes"]],
-        ),
-        ("interface", [[f"  {side} {_names(e['names'])}", f"    {_to(_value, e)}"] for side, e in interface]),
-        ("operator sets", _aligned([(e["domain"] or "ai.onnx", _to(_told, e)) for e in data["opsets"]])),
-        ("metadata", _aligned([(e["key"], _to(_short, e)) for e in data["metadata"]])),
+    for part in parts(data):
+        if part.title == "Interface":
+            yield "weights that are not just cut", [_weight(e) for e in told]
+            numbers = [e for e in weights if e["kind"] == "number" and None not in e["shapes"]]
+            yield "sizes and other numbers that changed", [_weight(e) for e in numbers]
+        yield part.title, _long(part) if part.long else _aligned(part)
+
+
+def _aligned(part: Part) -> list[list[str]]:
+    """Rows of one line each, columns below each other; the last column, the name, may be as long as it is."""
+    word = _short if part.title == "Metadata" else str
+    rows = [
+        (*row.facts, *([f"{word(row.before)} -> {word(row.after)}"] if part.paired else []), *row.more, row.name)
+        for row in part.rows
     ]
-
-
-def _to(word: Callable[[Any], str], entry: dict[str, Any]) -> str:
-    return f"{word(entry['before'])} -> {word(entry['after'])}"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[list[str]]:
-    """Rows of one line each, columns below each other; the last column, the name of a node, may be as long as it is."""
     sizes = [min(max(map(len, column)), _WIDEST) for column in zip(*rows, strict=True)]
     return [
         ["  " + "  ".join([*(f"{cell:{size}}" for cell, size in zip(row, sizes[:-1], strict=False)), row[-1]])]
@@ -140,11 +127,17 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[list[str]]:
     ]
 
 
+def _long(part: Part) -> list[list[str]]:
+    return [
+        [f"  {' '.join([*row.facts, row.name])}", f"    was {row.before}", f"    now {row.after}"] for row in part.rows
+    ]
+
+
 def _weight(entry: dict[str, Any]) -> list[str]:
     told = [entry["state"]]
     shapes, types, values = (entry[key] for key in ("shapes", "types", "values"))
     known = [s for s in shapes if s is not None]
-    told.append(" -> ".join(map(_shape, known if known[0] != known[-1] else known[:1])))
+    told.append(" -> ".join(map(shape, known if known[0] != known[-1] else known[:1])))
     if None not in types and types[0] != types[1]:
         told.append(f"{types[0]} -> {types[1]}")
     if any(v is not None for v in values) and entry["kind"] == "number":
@@ -157,31 +150,9 @@ def _weight(entry: dict[str, Any]) -> list[str]:
     if "stored" in entry:
         told.append(f"stored {entry['stored'][0]} -> {entry['stored'][1]}")
     where = [f"    read by {entry['node']}"] if entry["node"] and entry["kind"] == "number" else []
-    return [f"  {_names(entry['names'])}", f"    {', '.join(told)}", *where]
+    return [f"  {named(entry['names'])}", f"    {', '.join(told)}", *where]
 
 
-def _wire(entry: dict[str, Any]) -> list[str]:
-    where = "an output of the graph" if entry["node"] is None else f"{entry['node']} input {entry['input']}"
-    return [f"  {where}", f"    was {entry['before'] or 'left out'}", f"    now {entry['after'] or 'left out'}"]
-
-
-def _names(names: list[str | None]) -> str:
-    known = [n for n in names if n is not None]
-    return known[0] if known[0] == known[-1] else " -> ".join(known)
-
-
-def _value(value: dict[str, Any] | None) -> str:
-    return "none" if value is None else f"{value['type']} {_shape(value['shape'])}"
-
-
-def _shape(shape: list[Any] | None) -> str:
-    return "of any shape" if shape is None else "x".join(map(str, shape)) or "scalar"
-
-
-def _told(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def _short(value: Any, most: int = 32) -> str:
-    text = " ".join(_told(value).split())
+def _short(value: str | None, most: int = 32) -> str:
+    text = " ".join((value or "").split())
     return text if len(text) <= most else f"{text[:most]}..."

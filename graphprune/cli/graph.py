@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from graphprune.cli.pictures.whole import block_picture, overview
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
-from graphprune.model import files, paths
+from graphprune.model import files, naming, paths
 from graphprune.relation import Shape
 from graphprune.rewrite import plan as plans
 
@@ -122,6 +121,5 @@ def _picture(taken: Cut, of_group: str | None, of_block: str | None) -> Picture:
 
 
 def _unknown(analysis: Analysis, what: str, name: str, known: list[Any]) -> InputError:
-    close = difflib.get_close_matches(name, known, 3, 0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "; 'graphprune inspect' lists them"
+    hint = naming.near(name, known, 3, "; 'graphprune inspect' lists them")
     return InputError(f"{analysis.model.name}: no {what} is called {name!r}{hint}")

@@ -14,7 +14,8 @@ import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from graphprune.cli.boundary import harmless, printing
+from graphprune.cli.boundary import printing
+from graphprune.cli.harmless import harmless
 from graphprune.cli.pages import asking
 from graphprune.model import files, limits, paths
 from graphprune.passes import budget
@@ -296,8 +297,3 @@ def number(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.0f}"
-
-
-def change(before: float, after: float) -> str:
-    """``-38.0 %``."""
-    return "" if not before else f"{100 * (after / before - 1):+.1f} %"

@@ -12,6 +12,7 @@ from graphprune.analysis import Analysis
 from graphprune.analysis.called import group_names
 from graphprune.cli.options import number
 from graphprune.cli.tables import Column, fits, listing
+from graphprune.cli.words import plural
 from graphprune.errors import InputError
 from graphprune.model import naming
 
@@ -27,7 +28,8 @@ SORTS: Mapping[str, Callable[[Data], Any]] = {
 _BIGGEST, _FOLDED = 8, 4
 """Groups in the summary: where each takes one line, and where two."""
 _WHY = 2
-_OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
+OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
+"""What shares of parameters and MACs are called, by the groups that own them."""
 
 
 def narrowed(analysis: Analysis, data: Data, texts: Sequence[str]) -> Data:
@@ -63,17 +65,17 @@ def print_summary(out: Console, data: Data, sort: str) -> None:
     print_head(out, data)
     groups, fixed = ordered(data, sort)["groups"], data["fixed"]
     statistical = sum(group["statistical"] for group in groups)
-    text = f"prunable: {_count(len(groups), 'group')}"
+    text = f"prunable: {plural(len(groups), 'group', 'groups')}"
     if statistical:
         text += f", {statistical} of them statistical (--allow-statistical)"
     if data["blocks"]:
-        text += f"; {_count(len(data['blocks']), 'whole block')}, nested as they are (--blocks)"
+        text += f"; {plural(len(data['blocks']), 'whole block', 'whole blocks')}, nested as they are (--blocks)"
     out.print(Text(text))
     for group in sorted(fixed, key=lambda one: -one["parameters"])[:_WHY]:
-        why = group["reasons"][0]["reason"] if group["reasons"] else "it has one class"
+        why = reason(group)["reason"]
         out.print(Text(f"stays: {number(group['parameters'])} parameters hang on {group['id']}, {why}"))
     if len(fixed) > _WHY:
-        out.print(Text(f"stays: {_count(len(fixed) - _WHY, 'group')} more"))
+        out.print(Text(f"stays: {plural(len(fixed) - _WHY, 'group', 'groups')} more"))
     for note in data["notes"][:_WHY]:
         out.print(Text(f"note: node {note['node']!r}: {note['text']}"))
     if groups:
@@ -82,7 +84,7 @@ def print_summary(out: Console, data: Data, sort: str) -> None:
     if not fits(out, "group", _GROUPS, rows):
         rows = rows[:_FOLDED]
     listing(out, "group", _GROUPS, rows)
-    hidden = [f"{_count(len(groups) - len(rows), 'more group')}"] if len(groups) > len(rows) else []
+    hidden = [plural(len(groups) - len(rows), "more group", "more groups")] if len(groups) > len(rows) else []
     out.print(
         Text(
             f"{', '.join([*hidden, 'blocks and all that stays'])}: --all, or --filter NAME, with --sort KEY; explain ID"
@@ -97,7 +99,7 @@ def print_head(out: Console, data: Data) -> None:
     out.print(Text(f"{data['model']}: {costs}"))
     for what, key, whole in (("parameters", "owned", "parameters"), ("MACs", "owned_macs", "macs")):
         own, total = data[key], max(data[whole], 1)
-        shares = [f"{100 * own[k] / total:.1f} % {text}" for k, text in _OWNED.items() if own[k] * 2000 > total]
+        shares = [f"{100 * own[k] / total:.1f} % {text}" for k, text in OWNED.items() if own[k] * 2000 > total]
         if shares:
             out.print(Text(f"{what}: {', '.join(shares)}"))
 
@@ -118,8 +120,9 @@ def print_all(out: Console, data: Data, verbose: bool) -> None:
         out.print(Text(f"note: node {note['node']!r}: {note['text']}"))
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def reason(group: Data) -> Data:
+    """The first reason why a group cannot be pruned, with the operators that lead there."""
+    return group["reasons"][0] if group["reasons"] else {"reason": "it has one class", "chain": []}
 
 
 _GROUPS = (
@@ -180,7 +183,7 @@ _FIXED = (Column("size"), Column("parameters"), Column("why", text=True), Column
 
 
 def _fixed_row(group: Data, verbose: bool) -> list[str]:
-    reason: Data = group["reasons"][0] if group["reasons"] else {"reason": "it has one class", "chain": []}
-    chain = reason["chain"]
+    why = reason(group)
+    chain = why["chain"]
     through = " > ".join(chain if len(chain) < 4 or verbose else [chain[0], "...", chain[-1]])
-    return [group["id"], str(group["size"]), number(group["parameters"]), reason["reason"], through]
+    return [group["id"], str(group["size"]), number(group["parameters"]), why["reason"], through]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -163,10 +163,11 @@ def result_data(result: Result) -> dict[str, Any]:
     """What ``prune`` and ``apply`` say."""
     return {
         "model": result.analysis.model.name,
+        "sha256": result.plan.model.get("sha256"),
         "output": None if result.output is None else str(result.output),
         "before": _cost(result.before),
         "after": _cost(result.after),
-        "kinds": kinds(result),
+        "kinds": kinds(map(vars, result.plan.groups)),
         "blocks": [
             {**vars(entry), "score": score}
             for entry, score in zip(result.without.entries, result.without.scores, strict=True)
@@ -293,14 +294,18 @@ def sparsity_data(analysis: Analysis, pattern: Pattern) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kinds(result: Result) -> list[dict[str, Any]]:
-    """Groups touched, by kind, with their classes before and after."""
+def kinds(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of a plan that were touched, by kind, with their classes before and after.
+
+    Args:
+        groups: as the plan's JSON has them.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for group in (g for g in result.plan.groups if g.removed):
-        entry = found.setdefault(group.kind, {"kind": group.kind, "groups": 0, "classes": 0, "kept": 0})
+    for group in (g for g in groups if g["removed"]):
+        entry = found.setdefault(group["kind"], {"kind": group["kind"], "groups": 0, "classes": 0, "kept": 0})
         entry["groups"] += 1
-        entry["classes"] += group.size
-        entry["kept"] += group.size - len(group.removed)
+        entry["classes"] += group["size"]
+        entry["kept"] += group["size"] - len(group["removed"])
     return list(found.values())
 
 

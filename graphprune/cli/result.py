@@ -14,11 +14,12 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.bases import print_bases
 from graphprune.cli.choosing import print_choices
-from graphprune.cli.options import change, number, show
+from graphprune.cli.options import number, show
 from graphprune.cli.pages.asking import asked
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
+from graphprune.cli.words import change
 from graphprune.errors import InputError
 from graphprune.model import AnyModel
 from graphprune.passes.results import Result
@@ -85,7 +86,7 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
     )
     table.add_row("MACs", number(before.macs), number(after.macs), change(before.macs, after.macs))
     table.add_row("bytes", number(before.bytes), number(after.bytes), change(before.bytes, after.bytes))
-    for kind in report.kinds(result):
+    for kind in report.kinds(map(vars, result.plan.groups)):
         label = f"{kind['kind']} classes in {kind['groups']} {'group' if kind['groups'] == 1 else 'groups'}"
         table.add_row(label, str(kind["classes"]), str(kind["kept"]), change(kind["classes"], kind["kept"]))
     sizes = ", ".join(f"{n}={'x'.join(map(str, s))}" for n, s in result.analysis.witness.inputs.items())

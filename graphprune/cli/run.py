@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli import report
-from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
+from graphprune.cli.harmless import on_one_line
+from graphprune.cli.options import number, output_options, shape_options, show, time_options
 from graphprune.cli.pages.asking import report_option
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
+from graphprune.cli.words import change
 from graphprune.cli.writing import dry_run_option, force_option, place
 from graphprune.passes import several, toml
 from graphprune.passes.shelf import shelf
@@ -86,7 +88,7 @@ def command(
     for one in outcomes:
         if one.error is not None:
             named = one.error if one.model.name in one.error else f"{one.model}: {one.error}"
-            click.echo(f"graphprune: error: {named}", err=True)
+            click.echo(f"graphprune: error: {on_one_line(named)}", err=True)
     if status:
         sys.exit(status)
 

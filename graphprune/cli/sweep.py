@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from graphprune.cli.options import (
-    change,
     distill_option,
     model_argument,
     number,
@@ -26,6 +25,7 @@ from graphprune.cli.studies import study_options
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.watching import watched
 from graphprune.cli.wishes import wish_options
+from graphprune.cli.words import change
 from graphprune.cli.writing import force_option
 from graphprune.errors import InputError, TargetError
 from graphprune.passes.recipes import Wish

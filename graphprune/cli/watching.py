@@ -12,6 +12,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from graphprune.cli.harmless import harmless
 from graphprune.cli.options import plain
 from graphprune.progress import Progress
 
@@ -78,7 +79,7 @@ def _lines() -> Iterator[Progress]:
     def tell() -> None:
         pause = min(FIRST, PAUSE)
         while not over.wait(pause):
-            print(f"graphprune: {line(progress)}", file=sys.stderr, flush=True)
+            print(f"graphprune: {harmless(line(progress))}", file=sys.stderr, flush=True)
             pause = PAUSE
 
     def run() -> None:

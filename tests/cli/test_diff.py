@@ -11,7 +11,10 @@ import onnx
 import pytest
 
 import graphprune
+from graphprune.cli import diff, differing
+from graphprune.cli.pages.sections import differences
 from graphprune.schema import schema
+from tests.cli.pages import pieces
 from tests.helpers import command
 from tests.verdict.test_diff import chain, renamed
 
@@ -50,7 +53,21 @@ def test_names_are_text_on_a_terminal_and_in_the_page(folder: Path, capsys: pyte
     model.graph.node.add(op_type="Sin", input=["x"], output=["unread"], name=HOSTILE)
     onnx.save(model, "b.onnx")
     status, out, _ = command(capsys, "diff", "a.onnx", "b.onnx", "--report", "d.html", "--json", "d.json")
-    assert status == 0 and "\x1b" not in out and HOSTILE.replace("\x1b", "?") in out
+    assert status == 0 and "\x1b" not in out and HOSTILE.replace("\x1b", "\ufffd") in out
     text = Path("d.html").read_text()
     assert 'id="differences"' in text and "Nodes added (1)" in text and "<script>alert" not in text
     assert command(capsys, "report", "d.json", "-o", "e.html")[0] == 0 and Path("e.html").read_text() == text
+
+
+def test_words_and_pages_have_the_same_rows() -> None:
+    data = pieces.diff("n")
+    text = "\n".join(diff.lines(data))
+    shown = {caption: rows for caption, _, rows in differences._tables(data)}
+    for part in differing.parts(data):
+        assert f"{part.title[0].lower()}{part.title[1:]} ({len(part.rows)})" in text
+        assert ["".join(cells[0].itertext()) for cells in shown[part.title]] == [row.name for row in part.rows]
+    assert len(shown) == 11 and "16 -> 8" in text and "was n" in text
+    data["operators"]["added"][0]["op"], data["wiring"][0]["folded"] = "Identity", True
+    assert not [
+        p for p in differing.parts(data) if p.title in ("Nodes added", "Inputs that come from elsewhere") and p.rows
+    ]

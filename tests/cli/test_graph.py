@@ -134,7 +134,30 @@ def test_node_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert removed["layer2/MatMul"] == {"value": 0.0}
     assert drops["layer0/MatMul"]["value"] == study["sets"][0]["levels"][0]["drop"]
     Path("s.json").write_text(json.dumps({**study, "model": {**study["model"], "sha256": "0"}}))
-    assert command(capsys, "graph", "a.onnx", *wishes)[0] == 2
+    status, _, err = command(capsys, "graph", "a.onnx", *wishes, "--force")
+    assert status == 2 and "another file" in err
+    Path("s.json").write_text("[" * 3000 + "]" * 3000)
+    status, _, err = command(capsys, "graph", "a.onnx", *wishes, "--force")
+    assert status == 2 and "too deep" in err
+
+
+def test_what_breaks_is_at_the_top_of_the_scale() -> None:
+    analysis = analyze(chain(6, 32, 32, 5))
+    first, second = (g.id for g in analysis.groups)
+    mild, large, none = ({"removed": 8, "score": s, "drop": d} for s, d in ((0.9, 0.1), (0.4, 0.6), (None, None)))
+    sets = [{"groups": [first], "levels": [mild, none]}, {"groups": [second], "levels": [mild, large]}]
+    (results,) = (
+        own["results"] for own in explorer.node_data(cut(analysis, None), "sensitivity", {"sets": sets}).values()
+    )
+    assert results["layer0/MatMul"]["value"] == results["layer1/MatMul"]["value"] == 0.6
+
+
+def test_groups_that_a_plan_has_and_the_model_not_are_told() -> None:
+    plan = graphprune.prune(chain(6, 32, 32, 5), ratio=0.25).plan
+    plan.groups[0].id = "elsewhere:1"
+    taken = cut(analyze(chain(6, 32, 32, 5)), plan)
+    for picture in (overview(taken), group_picture(taken, taken.analysis.groups[1])):
+        assert any("elsewhere:1" in line and "not shown" in line for line in picture.title)
 
 
 def test_a_constant_is_coloured_as_what_is_made_of_it() -> None:

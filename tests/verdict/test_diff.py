@@ -216,6 +216,28 @@ def test_the_interface_and_operator_sets() -> None:
     assert found["opsets"] == [{"domain": "", "before": 17, "after": 18}] and not found["wiring"]
 
 
+def test_outputs_are_matched_by_name_wherever_they_stand() -> None:
+    model, other = chain(4, 8, 4), chain(4, 8, 4)
+    more = helper.make_tensor_value_info("layer0/r", TensorProto.FLOAT, ["n", 8])
+    other.graph.output.insert(0, more)
+    found = told(model, other)
+    assert not found["wiring"] and [e["names"] for e in found["interface"]["outputs"]] == [[None, "layer0/r"]]
+    model.graph.output.append(more)
+    assert told(model, other)["same"]
+
+
+def test_what_nobody_reads_is_no_difference() -> None:
+    model, other = chain(4, 4), chain(4, 4)
+    for k, own in enumerate((model, other)):
+        own.graph.initializer.append(numpy_helper.from_array(np.full(3, k, np.float32), "idle"))
+    other.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "more"))
+    found = told(model, other)
+    assert found["same"] and [e["state"] for e in found["weights"]["entries"]] == ["changed", "added"]
+    for own in (model, other):
+        own.graph.output.append(helper.make_tensor_value_info("idle", TensorProto.FLOAT, [3]))
+    assert not told(model, other)["same"], "an output that is another constant now"
+
+
 def test_bodies_and_functions() -> None:
     text = """
         <ir_version: 9, opset_import: ["": 17, "own": 1]>

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
-from graphprune.cli.pages.tree import fit
+from graphprune.cli import report
+from graphprune.cli.harmless import harmless
 from graphprune.errors import InputError
-from graphprune.model import paths
+from graphprune.model import parsing, paths
 from graphprune.schema import schema
 
 Data = Mapping[str, Any]
@@ -33,6 +33,7 @@ _KEYS = {
     "sparsity": {"model", "pattern", "layers"},
 }
 """By what those are known that have no format: keys at the top."""
+_PLAN = ".plan.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,33 @@ class Document:
     def model(self) -> str:
         """Name of the model that it is about."""
         return _MODEL[self.kind](self.data)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file of that model; None where it does not say."""
+        if self.kind == "diff":
+            return str(self.data["models"][0]["sha256"]) or None
+        told = self.data.get("model")
+        found = told.get("sha256") if isinstance(told, dict) else self.data.get("sha256")
+        return found if isinstance(found, str) and found else None
+
+    @property
+    def file(self) -> str | None:
+        """Path of that model as ``run`` was given it; None of all others."""
+        found = self.data.get("file")
+        return found if isinstance(found, str) else None
+
+    @property
+    def output(self) -> str | None:
+        """Name of the file that was made of it; None where there is none, or it is not known.
+
+        A plan does not say: it lies beside the model of its name.
+        """
+        if self.kind == "plan":
+            name = Path(self.where).name
+            return f"{name.removesuffix(_PLAN)}.onnx" if name.endswith(_PLAN) else None
+        found = self.data.get("output") if self.kind == "result" else None
+        return Path(found).name if found else None
 
 
 def _plain(data: Data) -> str:
@@ -86,7 +114,7 @@ def load(path: Path) -> list[Document]:
     """
     paths.reads("what the report is made of", path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parsing.parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -105,7 +133,10 @@ def read(data: Any, where: str) -> Iterator[Document]:
         told = "has no format, nor the keys, of anything that there is something to show of"
         raise InputError(f"{where}: {told}; give plans (*.plan.json), or what commands write by --json FILE")
     if kind == "run":
-        for one in data.get("models", ()):
+        models = data.get("models", [])
+        if not isinstance(models, list) or not all(isinstance(one, dict) for one in models):
+            raise InputError(f"{where}: 'models' must be what 'graphprune run --json' writes, an object for each model")
+        for one in models:
             if one.get("error") is None:
                 yield from read(one, where)
         return
@@ -116,10 +147,10 @@ def read(data: Any, where: str) -> Iterator[Document]:
 def _fit(data: Any) -> Any:
     """Data whose texts can all stand in a page."""
     if isinstance(data, dict):
-        return {fit(key): _fit(value) for key, value in data.items()}
+        return {harmless(key): _fit(value) for key, value in data.items()}
     if isinstance(data, list):
         return [_fit(one) for one in data]
-    return fit(data) if isinstance(data, str) else data
+    return harmless(data) if isinstance(data, str) else data
 
 
 def _kind(data: Any) -> str | None:
@@ -135,68 +166,38 @@ def _check(kind: str, data: Any, where: str) -> None:
     outline = schema("shown") if kind in _KEYS else schema(kind)
     if kind in _KEYS:
         outline = {**outline, **outline["$defs"][kind]}
+    _hold(outline, data, where)
+    if kind == "plan":  # whose own schema says little of what is only shown
+        shown = schema("shown")
+        read = {key: value for key, value in data.items() if key in _SHOWN and value is not None}
+        if isinstance(data.get("proof"), dict):
+            read["proof"] = {"worst": None, **data["proof"]}
+        _hold({"$defs": shown["$defs"], "properties": shown["$defs"]["result"]["properties"]}, read, where)
+    if kind == "bench" and len(data["ratios"]) != len(data["timings"]) - 1:
+        raise InputError(f"{where}: at ratios: must be one for each timing but the first")
+
+
+_SHOWN = ("choices", "compensated", "distilled", "blocks", "proof")
+
+
+def _hold(outline: Any, data: Any, where: str) -> None:
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(outline).iter_errors(data))
     if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "the top"
         raise InputError(f"{where}: at {place}: {error.message[:200]}; was it written by another version?")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is shown of one model.
-
-    Attributes:
-        model: its name.
-        documents: about it, in the order in which they were given.
-    """
-
-    model: str
-    documents: tuple[Document, ...]
-
-    def all(self, kind: str) -> list[Data]:
-        """Documents of a kind."""
-        return [one.data for one in self.documents if one.kind == kind]
-
-    @property
-    def results(self) -> list[Data]:
-        """What pruning came to; of a plan alone as much as it says."""
-        found = self.all("result")
-        return found or [_of_plan(plan) for plan in self.all("plan")]
-
-
-def subjects(documents: Sequence[Document]) -> list[Subject]:
-    """Put together what is about one model: by its name, or by that of a file that was made of it."""
-    names: dict[str, str] = {}
-    for one in documents:
-        if one.kind in ("result", "plan"):
-            names.setdefault(one.model, one.model)
-            output = one.data.get("output") if one.kind == "result" else None
-            if output:
-                names.setdefault(Path(output).name, one.model)
-    only = next(iter(names.values())) if len(set(names.values())) == 1 else None
-    found: dict[str, list[Document]] = {}
-    for one in documents:
-        found.setdefault(names.get(one.model, only or one.model), []).append(one)
-    return [Subject(name, tuple(own)) for name, own in found.items()]
-
-
-def _of_plan(plan: Data) -> Data:
+def of_plan(plan: Data) -> Data:
     """What a plan says, as the JSON of a command has it."""
     groups = [one for one in plan["groups"] if one["removed"]]
-    kinds: dict[str, dict[str, Any]] = {}
-    for one in groups:
-        own = kinds.setdefault(one["kind"], {"kind": one["kind"], "groups": 0, "classes": 0, "kept": 0})
-        own["groups"] += 1
-        own["classes"] += one["size"]
-        own["kept"] += one["size"] - len(one["removed"])
     proof = plan.get("proof")
     if proof is not None:
-        worst = max((one["max_rel"] for one in proof.get("outputs", ())), default=0.0)
+        worst = max((rel for one in proof.get("outputs", ()) if (rel := one["max_rel"]) is not None), default=0.0)
         proof = {"worst": worst, **proof}
     return {
         "model": plan["model"]["file"],
         "groups": [[one["id"], one["kind"], one["size"], len(one["removed"])] for one in groups],
-        "kinds": list(kinds.values()),
+        "kinds": report.kinds(groups),
         "proof": proof,
         "choices": plan.get("choices", []),
         "compensated": plan.get("compensated", []),

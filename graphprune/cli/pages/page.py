@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from graphprune import __version__
-from graphprune.cli.pages.documents import Document, Subject, subjects
+from graphprune.cli.pages.documents import Document
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.sections import (
     choices,
@@ -25,6 +25,7 @@ from graphprune.cli.pages.sections import (
     studies,
     timing,
 )
+from graphprune.cli.pages.subjects import Subject, subjects
 from graphprune.cli.pages.tree import html, into, make
 from graphprune.errors import InputError
 from graphprune.model import files

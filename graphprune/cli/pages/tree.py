@@ -6,14 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element, tostring
 
+from graphprune.cli.harmless import harmless
+
 Inside = Element | str | None
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-"""What no page may hold, and what would turn the direction of the text behind it."""
-
-
-def fit(text: str) -> str:
-    """A text without what no page may hold."""
-    return _UNFIT.sub("\ufffd", text)
 
 
 def make(tag: str, *inside: Inside, **attributes: str | None) -> Element:
@@ -28,7 +23,7 @@ def make(tag: str, *inside: Inside, **attributes: str | None) -> Element:
     found = Element(tag)
     for name, value in attributes.items():
         if value is not None:
-            found.set(name.rstrip("_").replace("_", "-"), fit(value))
+            found.set(name.rstrip("_").replace("_", "-"), harmless(value))
     return into(found, inside)
 
 
@@ -38,9 +33,9 @@ def into(root: Element, inside: Iterable[Inside]) -> Element:
         if isinstance(one, Element):
             root.append(one)
         elif one is not None and len(root):
-            root[-1].tail = (root[-1].tail or "") + fit(one)
+            root[-1].tail = (root[-1].tail or "") + harmless(one)
         elif one is not None:
-            root.text = (root.text or "") + fit(one)
+            root.text = (root.text or "") + harmless(one)
     return root
 
 

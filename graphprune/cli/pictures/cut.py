@@ -34,6 +34,14 @@ class Cut:
         """Elements of a vertex that stay."""
         return self.analysis.web.sizes[vertex] - self._gone.get(vertex, 0)
 
+    def told(self) -> list[str]:
+        """What a picture must say of a plan that it cannot show all of."""
+        if not self.missed:
+            return []
+        names, more = ", ".join(self.missed[:3]), len(self.missed) - 3
+        which = f"{names} and {more} more" if more > 0 else names
+        return [f"not shown, since this model has no such groups at these sizes: {which}"]
+
     def size(self, vertex: int) -> str:
         """A vertex' size in words: ``64``, or ``64 → 48`` where some go."""
         whole, left = self.analysis.web.sizes[vertex], self.left(vertex)

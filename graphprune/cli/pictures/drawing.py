@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from graphprune.cli.harmless import on_one_line
 from graphprune.errors import BackendError, InputError
 from graphprune.model import files
 
@@ -190,15 +191,9 @@ def _box(graph: graphviz.Digraph, number: str, box: Box) -> None:
         lines.append(f'<font point-size="9">{_text(shortened(box.name))}</font>')
     lines += [f'<font point-size="9">{_text(line)}</font>' for line in box.lines]
     style = "filled,rounded,dashed" if box.dashed else "filled,rounded"
-    tooltip = _package().escape(_plain(box.name or box.title))
+    tooltip = _package().escape(on_one_line(box.name or box.title))
     graph.node(number, f"<{'<br/>'.join(lines)}>", fillcolor=_COLOURS[box.role], style=style, tooltip=tooltip)
 
 
 def _text(text: str) -> str:
-    return escape(_plain(text)) or " "
-
-
-def _plain(text: str) -> str:
-    """Text without what XML does not take, lone surrogates among it."""
-    known = text.encode(errors="replace").decode()
-    return "".join(sign if sign.isprintable() or sign == " " else "?" for sign in known)
+    return escape(on_one_line(text)) or " "

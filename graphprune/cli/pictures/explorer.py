@@ -8,7 +8,6 @@ left out.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -22,7 +21,7 @@ from onnx import GraphProto, NodeProto
 from graphprune.analysis import Analysis, Group, blocks
 from graphprune.cli.pictures.cut import Cut
 from graphprune.errors import InputError
-from graphprune.model import Use, subgraphs
+from graphprune.model import Use, parsing, subgraphs
 from graphprune.schema import schema
 
 NO_NAME = "<main>"
@@ -52,7 +51,7 @@ def study(path: Path, cut: Cut) -> dict[str, Any]:
         InputError: it is something else, or about another model.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data: dict[str, Any] = parsing.parsed(path.read_text())
         jsonschema.validate(data, schema("sensitivity"))
     except (ValueError, jsonschema.ValidationError) as error:
         reason = error.message if isinstance(error, jsonschema.ValidationError) else str(error)
@@ -137,12 +136,19 @@ class _Overlay:
         return found
 
     def drops(self, study: dict[str, Any]) -> dict[str, Any]:
-        """By node the drop that the groups of what it makes come to alone, at the highest level that was judged."""
+        """By node the drop that the groups of what it makes come to alone, at the highest level that was judged.
+
+        Of one that makes what is not finite then it is the largest of all, the top of the scale.
+        """
         drops: dict[str, float] = {}
+        levels = [level for one in study["sets"] for level in one["levels"]]
+        most = max((level["drop"] for level in levels if level["drop"] is not None), default=1.0)
         for one in study["sets"]:
-            known = [level["drop"] for level in one["levels"] if level["drop"] is not None]
-            if known:
-                drops.update((id, known[-1]) for id in one["groups"])
+            last = next((own for own in reversed(one["levels"]) if own["removed"]), None)
+            if last is not None and last["score"] is None:  # what breaks has no drop, and is as bad as can be
+                drops.update((id, most) for id in one["groups"])
+            elif last is not None and last["drop"] is not None:
+                drops.update((id, last["drop"]) for id in one["groups"])
         return {
             key: {"value": max(known)}
             for key, groups in self._owned()

@@ -60,6 +60,7 @@ def _title(cut: Cut, group: Group) -> list[str]:
     if group.pinned.any():
         reason = f": {group.reasons[0]}" if group.reasons else ""
         title.append(f"{int(group.pinned.sum())} classes stay{reason}")
+    title += cut.told()
     if cut.plan is not None:
         gone = len(cut.removed.get(group.id, ()))
         title.append(f"the plan removes {gone} of its classes" if gone else "the plan removes none of its classes")

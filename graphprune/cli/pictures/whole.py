@@ -37,7 +37,8 @@ def block_picture(cut: Cut, block: Block) -> Picture:
     """A block, its parts or its operators, with what it reads and who reads it, and what stands for it."""
     model = cut.analysis.model
     found = blocks.find_blocks(cut.analysis)
-    inside = [n for n in block.nodes if n in set(_shown(cut, range(len(model.nodes))))]
+    shown = set(_shown(cut, range(len(model.nodes))))
+    inside = [n for n in block.nodes if n in shown]
     units = _units(found, inside, 3 * MOST, within=block)
     around = sorted(_neighbours(cut, inside))
     picture = _picture(cut, [*units, *(Unit((n,)) for n in around)], [])
@@ -46,6 +47,7 @@ def block_picture(cut: Cut, block: Block) -> Picture:
     picture.title.append(f"without it {block.output} is {block.by}")
     if (block.output, block.by) in cut.blocks:
         picture.title.append("the plan takes it out")
+    picture.title += cut.told()
     picture.inside, picture.frame = {u.nodes[0] for u in units}, block.id
     for key in list(picture.boxes):
         if key not in picture.inside:
@@ -74,7 +76,7 @@ def overview(cut: Cut) -> Picture:
     if cut.plan is not None:
         gone = sum(map(len, cut.removed.values()))
         title.append(f"the plan removes {gone} classes of {len(cut.removed)} groups, and {len(cut.blocks)} blocks")
-    return _picture(cut, units, title)
+    return _picture(cut, units, [*title, *cut.told()])
 
 
 def _shown(cut: Cut, nodes: Sequence[int]) -> list[int]:
@@ -184,15 +186,16 @@ def _picture(cut: Cut, units: list[Unit], title: list[str]) -> Picture:
     model = cut.analysis.model
     picture = Picture(title)
     home = {n: u.nodes[0] for u in units for n in u.nodes}
+    inputs, outputs = {i.name for i in model.inputs}, set(model.output_names)
     for unit in units:
         picture.boxes[unit.nodes[0]] = _box(cut, unit)
     for node in home:
         for name in model.nodes[node].input:
-            if name in {i.name for i in model.inputs}:
+            if name in inputs:
                 picture.boxes.setdefault(f"input {name}", Box("input", name, role="outside", dashed=True))
                 picture.arrow(f"input {name}", home[node], cut.shape(name))
         for name in model.nodes[node].output:
-            if name in model.output_names:
+            if name in outputs:
                 picture.boxes.setdefault(f"output {name}", Box("output", name, role="outside", dashed=True))
                 picture.arrow(home[node], f"output {name}", cut.shape(name))
     for start, end, name in _edges(cut, list(home)):

@@ -31,6 +31,8 @@ def compare(pairs: Pairs) -> tuple[list[dict[str, Any]], dict[str, int]]:
         counts["same" if what is None else what.state] += 1
         entry = _entry(before, after, stored)
         entry |= {"state": "same" if what is None else what.state} | _place(pairs.a, i, slot)
+        if pairs.a.unread(one) and pairs.b.unread(other):
+            entry["unread"] = True
         if what is not None:
             entry |= {"relative": what.relative, "largest": what.largest, "elements": what.elements}
         found.append(entry)
@@ -46,6 +48,7 @@ def compare(pairs: Pairs) -> tuple[list[dict[str, Any]], dict[str, int]]:
                 _entry(constant if side == 0 else None, constant if side else None, stored)
                 | {"state": state}
                 | _place(flat, i, slot)
+                | ({"unread": True} if flat.unread(tensor) else {})
             )
     return found, dict(counts)
 

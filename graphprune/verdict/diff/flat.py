@@ -121,6 +121,11 @@ class Flat:
         """What a tensor is called."""
         return "" if tensor == NOTHING else self.names[tensor]
 
+    def unread(self, tensor: int) -> bool:
+        """Whether a tensor changes nothing: no node reads it, and neither the graph nor a function gives it."""
+        given = [self.outputs, *(gives for _, gives in self.functions.values())]
+        return not self.readers[tensor] and not any(tensor in own for own in given)
+
 
 def flatten(model: Model) -> Flat:
     """Lay a model flat."""

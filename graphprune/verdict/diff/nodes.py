@@ -61,7 +61,7 @@ def wiring(pairs: Pairs) -> list[dict[str, Any]]:
             if not _corresponds(pairs, t, u):
                 entry = {"node": a.nodes[i].label, "input": slot, "before": a.label(t), "after": b.label(u)}
                 found.append({**entry, "folded": u in b.constants and t not in a.constants})
-    for t, u in zip(a.outputs, b.outputs, strict=False):
+    for t, u in pairs.ends():
         if not _corresponds(pairs, t, u):
             found.append({"node": None, "input": None, "before": a.label(t), "after": b.label(u), "folded": False})
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from graphprune.verdict.diff.flat import NOTHING, Flat
@@ -43,6 +44,16 @@ class Pairs:
                 return False
         self.of_a[i], self.of_b[j], self.how[i] = j, i, how
         return True
+
+    def ends(self) -> Iterator[tuple[int, int]]:
+        """Outputs of the graphs that are the same one: by name, the rest by place where as many are left."""
+        one, other = (
+            dict(zip((o.name for o in flat.model.graph.output), flat.outputs, strict=True)) for flat in (self.a, self.b)
+        )
+        left, right = [n for n in one if n not in other], [n for n in other if n not in one]
+        yield from ((one[name], other[name]) for name in one if name in other)
+        if len(left) == len(right):
+            yield from ((one[n], other[m]) for n, m in zip(left, right, strict=True))
 
     def consistent(self) -> None:
         """Part the nodes of bodies whose holders turned out not to be the same."""

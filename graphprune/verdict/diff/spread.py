@@ -58,14 +58,15 @@ class Spread:
 
     def _ends(self) -> None:
         """What the models take and give, by name, and where names differ by place; functions by their name."""
-        for inputs in (True, False):
-            one, other = ((f.inputs if inputs else f.outputs) for f in self.flats)
-            names = {self.pairs.b.label(t): t for t in other}
-            left = [t for t in one if not self._pair(t, names.get(self.pairs.a.label(t), NOTHING))]
-            if len(one) == len(other):
-                for t, u in zip(one, other, strict=True):
-                    if t in left:
-                        self._pair(t, u)
+        one, other = (f.inputs for f in self.flats)
+        names = {self.pairs.b.label(t): t for t in other}
+        left = [t for t in one if not self._pair(t, names.get(self.pairs.a.label(t), NOTHING))]
+        if len(one) == len(other):
+            for t, u in zip(one, other, strict=True):
+                if t in left:
+                    self._pair(t, u)
+        for t, u in self.pairs.ends():
+            self._pair(t, u)
         for name, (taken, given) in self.pairs.a.functions.items():
             for mine, theirs in zip((taken, given), self.pairs.b.functions.get(name, ([], [])), strict=True):
                 for t, u in zip(mine, theirs, strict=False):
@@ -115,12 +116,12 @@ class Spread:
         return [(node, slot) for node, slot in self.flats[side].readers[tensor] if taken[node] == NOTHING]
 
     def _keyed(self, side: int, readers: list[tuple[int, int]], tier: int) -> dict[Hashable, list[int]]:
-        found: dict[Hashable, list[int]] = {}
+        found: dict[Hashable, dict[int, None]] = {}  # a node may read a tensor twice
         for node, slot in readers:
             key = self._key(side, node, slot, tier)
-            if key is not None and node not in found.setdefault(key, []):
-                found[key].append(node)
-        return found
+            if key is not None:
+                found.setdefault(key, {})[node] = None
+        return {key: list(nodes) for key, nodes in found.items()}
 
     def _meet(self, one: dict[Hashable, list[int]], other: dict[Hashable, list[int]], tier: int) -> None:
         for key, nodes in one.items():

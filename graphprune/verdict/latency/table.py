@@ -191,12 +191,15 @@ def _grid(entry: Mapping[str, Any], label: str) -> tuple[tuple[IntArray, ...], F
         where = f"{label}: axis {axis['axis']} of {axis['tensor']!r}"
         if "widths" not in axis:
             raise InputError(f"{where}: 'widths' is missing; only a layer with 'like' has none")
-        widths.append(np.asarray(axis["widths"], np.int64))
+        try:
+            widths.append(np.asarray(axis["widths"], np.int64))
+        except OverflowError as error:
+            raise InputError(f"{where}: 'widths' has a number that no width can be") from error
         if (np.diff(widths[-1]) <= 0).any():
             raise InputError(f"{where}: 'widths' must ascend, and are {axis['widths']}")
     try:
         seconds = np.asarray(entry["seconds"], float)
-    except ValueError:  # lists of different lengths
+    except (ValueError, TypeError):  # lists of different lengths, or what is no number
         seconds = np.zeros((0, 0))
     wanted = tuple(map(len, widths))
     if seconds.shape != wanted or not np.isfinite(seconds).all() or (seconds < 0).any():

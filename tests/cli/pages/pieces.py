@@ -165,7 +165,19 @@ def diff(name: str = HOSTILE) -> dict[str, Any]:
     }  # fmt: skip
 
 
-ALL = (result, verdict, bench, profile, sensitivity, sweep, diff, inspection, sparsity)
+def plan(name: str = HOSTILE) -> dict[str, Any]:
+    """A plan, which holds much of what the result says."""
+    shown = result(name)
+    group = {"id": f"{name}:1", "kind": "channel", "size": 16, "statistical": False, "removed": [0, 1]}
+    distilled = {"steps": 20, "best": 10, "before": 0.5, "after": 0.25, "weights": [name]}
+    return {
+        "format": "graphprune-plan/1", "model": {"file": name, "sha256": "0" * 64, "witness": {}}, "groups": [group],
+        "slices": [], "distilled": distilled, "blocks": [{"id": name, "kind": "branch", "output": name, "by": name,
+        "exit": name}], **{key: shown[key] for key in ("proof", "choices", "compensated")},
+    }  # fmt: skip
+
+
+ALL = (plan, result, verdict, bench, profile, sensitivity, sweep, diff, inspection, sparsity)
 SECTIONS = {
     "result": [
         "costs",
@@ -179,6 +191,7 @@ SECTIONS = {
         "sparsity",
         "recipe",
     ],
+    "plan": ["costs", "blocks", "layers", "proof", "fits", "distillation", "choices", "recipe"],
     "verdict": ["verdict"],
     "diff": ["differences"],
     "bench": ["latency"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import pytest
 import graphprune
 import models
 from graphprune.analysis import cost
+from graphprune.cli.harmless import harmless
 from graphprune.cli.layers import layers_data
 from graphprune.cli.pages import documents, page
-from graphprune.cli.pages.tree import fit
+from graphprune.cli.pages.subjects import subjects
 from graphprune.errors import InputError
 from graphprune.rewrite.removal import Removal
 from models.small import residual
@@ -58,7 +59,7 @@ def built(*data: dict[str, Any]) -> str:
 def test_every_section_is_there(make: Callable[[], dict[str, Any]]) -> None:
     read = Read(built(make()))
     ids = [value for tag, name, value in read.attributes if tag == "section" and name == "id"]
-    assert ids == pieces.SECTIONS[make.__name__] or sorted(ids) == sorted(pieces.SECTIONS[make.__name__])
+    assert ids == pieces.SECTIONS[make.__name__]
     links = [value for tag, name, value in read.attributes if tag == "a" and name == "href"]
     assert {f"#{id}" for id in ids} <= set(links)
     for tag in ("main", "nav", "header", "footer", "h1"):
@@ -73,7 +74,7 @@ def test_no_name_becomes_markup(make: Callable[[str], dict[str, Any]]) -> None:
     names = [sorted((tag, name) for tag, name, _ in one.attributes) for one in (hostile, tame)]
     assert names[0] == names[1] and not any(name.startswith("on") for _, name in names[0])
     assert hostile.tags["img"] == 0
-    assert fit(pieces.HOSTILE) in "".join(hostile.texts)
+    assert harmless(pieces.HOSTILE) in "".join(hostile.texts)
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
@@ -92,7 +93,7 @@ def test_data_stands_in_the_page() -> None:
     text = built(pieces.result())
     held = re.findall(r'<script type="application/json">(.*?)</script>', text, flags=re.S)
     rows = json.loads(held[0])["rows"]
-    assert rows[0][:4] == [f"{fit(pieces.HOSTILE)}0", "Conv", 16, 8] and rows[0][10] == -1 and rows[1][10] == 0
+    assert rows[0][:4] == [f"{harmless(pieces.HOSTILE)}0", "Conv", 16, 8] and rows[0][10] == -1 and rows[1][10] == 0
     assert not any(sign in one for one in held for sign in "<>&")
 
 
@@ -114,6 +115,41 @@ def test_what_is_about_one_model_stands_together() -> None:
     assert Read(built(run)).tags["h1"] == 1
 
 
+def told(*data: tuple[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Subjects of some documents: what they are called, and kinds of what is about them."""
+    read = [one for where, own in data for one in documents.read(json.loads(json.dumps(own)), where)]
+    return [(one.model, [own.kind for own in one.documents]) for one in subjects(read)]
+
+
+def test_what_is_about_another_model_stands_apart() -> None:
+    plan = pieces.plan("m.onnx")
+    mine, other = pieces.verdict("small.onnx"), pieces.verdict("other.onnx")
+    assert told(("small.plan.json", plan), ("ov.json", other)) == [("m.onnx", ["plan"]), ("other.onnx", ["verdict"])]
+    assert told(("v.json", mine), ("small.plan.json", plan)) == [("m.onnx", ["verdict", "plan"])]
+    result = pieces.result("m.onnx")
+    both = [{**result, "error": None, "file": f"{folder}/m.onnx"} for folder in "AB"]
+    assert told(("run.json", {"format": "graphprune-run/1", "models": both})) == [
+        ("A/m.onnx", ["result"]),
+        ("B/m.onnx", ["result"]),
+    ]
+    changed = {**plan, "model": {**plan["model"], "sha256": "1" * 64}}
+    assert len(told(("a.plan.json", plan), ("b.plan.json", changed))) == 2
+    assert len(told(("a.plan.json", plan), ("b.json", {**result, "sha256": "0" * 64}))) == 1
+    assert told(("a.plan.json", plan), ("s.json", pieces.sweep("n.onnx")))[0] == ("m.onnx", ["plan", "sweep"])
+
+
+def test_the_worst_verdict_and_its_own_time_are_shown() -> None:
+    result = {**pieces.result("m.onnx"), "output": "s.onnx", "verdict": None}
+    passed, failed = ({**pieces.verdict("s.onnx"), "passed": state} for state in (True, False))
+    text = "".join(Read(built(result, passed, failed)).texts)
+    assert "Validation failed" in text and "Validation passed" not in text
+    text = "".join(Read(built(result, {**passed, "model": "m.onnx"})).texts)
+    assert "Validation passed" not in text, "the original's"
+    bench = pieces.bench("m.onnx")  # of which the other model is m.onnx.pruned
+    for output, there in (("s.onnx", False), ("m.onnx.pruned", True), (None, True)):
+        assert ("1.50\u00d7" in built({**result, "output": output}, bench)) is there
+
+
 def test_what_is_no_json_of_ours_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = {**pieces.verdict("m"), "levels": [{"name": "comparison"}]}
     files = {"list": [], "other": {"a": 1}, "next": {"format": "graphprune-plan/9"}, "broken": broken}
@@ -128,6 +164,63 @@ def test_what_is_no_json_of_ours_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "r.html").exists()
     with pytest.raises(InputError, match="nothing to report"):
         page.build([])
+
+
+def spots(data: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in JSON: of a list the first entry alone."""
+    inside = data.items() if isinstance(data, dict) else list(enumerate(data))[:1] if isinstance(data, list) else ()
+    for key, value in inside:
+        yield (*path, key)
+        yield from spots(value, *path, key)
+
+
+@pytest.mark.parametrize("make", pieces.ALL, ids=lambda make: make.__name__)
+def test_what_is_written_wrongly_is_bad_input(
+    make: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands anywhere in place of what should: a page or an InputError, and no other error."""
+    monkeypatch.setattr(page, "_read", lambda name: "")
+    data = json.loads(json.dumps(make("m")))
+    refused = 0
+    for *path, last in list(spots(data)):
+        holder = data
+        for key in path:
+            holder = holder[key]
+        kept = holder[last]
+        for value in (None, 0, "x", [None]):
+            holder[last] = value
+            try:
+                page.build(list(documents.read(data, "a.json")))
+            except InputError:
+                refused += 1
+        holder[last] = kept
+    assert refused
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 3000 + "]" * 3000, "too deep"),
+        ('{"a":' * 900 + "1" + "}" * 900, "too deep"),
+        ('{"model": "m", "before": 1e999}', "no finite number"),
+        ('{"model": "m", "before": -Infinity}', "no finite number"),
+        ('{"format": "graphprune-run/1", "models": 5}', "'models'"),
+        ('{"format": "graphprune-run/1", "models": [5]}', "'models'"),
+    ],
+)
+def test_numbers_that_are_none_and_depths_are_bad_input(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=told):
+        documents.load(tmp_path / "a.json")
+
+
+def test_a_proof_has_the_worst_that_is_known() -> None:
+    plan = pieces.plan("m")
+    plan["proof"]["outputs"] = [
+        {"name": name, "max_abs": rel, "max_rel": rel} for name, rel in (("a", None), ("b", 0.5))
+    ]
+    del plan["proof"]["worst"]
+    assert documents.of_plan(plan)["proof"]["worst"] == 0.5
 
 
 def test_commands_write_pages(

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import few, plural, share
+from graphprune.cli.words import few, plural, share
 
 _COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "latency"}
 
@@ -32,7 +33,11 @@ def _heading(made: Data, several: bool) -> str:
     cost, whole = _COSTS.get(made["cost"], made["cost"]), made["whole"] or 1.0
     start = f"Round {made['round']}: chosen" if several else "Chosen"
     worth = made.get("worth")
-    told = f"; a per cent of them was worth a loss of {few(worth * whole / made['limit'] / 100)}" if worth else ""
+    told = (
+        f"; a per cent of them was worth a loss of {few(worth * whole / made['limit'] / 100)}"
+        if worth and made["limit"]
+        else ""
+    )
     return (
         f"{start} by {made['criterion']}: {share(made['left'] / whole)} of the {cost} left, of at most "
         f"{share(made['limit'] / whole)}{told}."

@@ -8,10 +8,11 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, Inside, code, make, table
-from graphprune.cli.pages.words import change, few, plural, time
+from graphprune.cli.words import few, plural, set_change, time
 
 _COSTS = (("parameters", "Parameters", ""), ("macs", "MACs", ""), ("bytes", "File", "B"))
 
@@ -54,7 +55,7 @@ def _tile(title: str, before: float, after: float, told: str, much: str | None =
     return make(
         "div",
         make("p", title, class_="what"),
-        make("p", much or change(before, after) or "as before", class_="much"),
+        make("p", much or set_change(before, after) or "as before", class_="much"),
         bar,
         make("p", told, class_="told"),
         class_="tile",
@@ -65,8 +66,8 @@ def speed(result: Data, subject: Subject) -> tuple[float, float, Data] | None:
     """Seconds before and after, and how many times as fast with its interval; None where it was not timed."""
     for bench in subject.all("bench"):
         names = [one["model"] for one in bench["timings"]]
-        wanted = Path(result.get("output") or "").name
-        place = names.index(wanted, 1) if wanted in names[1:] else len(names) - 1
+        wanted = Path(result["output"]).name if result.get("output") else names[-1]
+        place = names.index(wanted, 1) if wanted in names[1:] else 0
         if place:
             first, other = bench["timings"][0], bench["timings"][place]
             return first["median"], other["median"], bench["ratios"][place - 1]
@@ -79,8 +80,10 @@ def _badges(result: Data, subject: Subject) -> Iterator[Element]:
     proof = result.get("proof")
     if proof is not None:
         found.append((True, f"Proof holds, worst relative error {proof['worst'] or 0:.1e}"))
-    verdicts = [*([result["verdict"]] if result.get("verdict") else []), *subject.all("verdict")]
-    found += [(one["passed"], "Validation passed" if one["passed"] else "Validation failed") for one in verdicts[:1]]
+    verdicts = subject.verdicts(result)
+    if verdicts:
+        passed = all(one["passed"] for one in verdicts)
+        found.append((passed, "Validation passed" if passed else "Validation failed"))
     met = result.get("met")
     if met is not None:
         holds = all(one["holds"] for one in met["targets"])
@@ -100,11 +103,11 @@ def _costs(result: Data) -> Iterator[Element]:
     if "before" in result:
         for key, title, unit in _COSTS:
             before, after = result["before"][key], result["after"][key]
-            rows.append([f"{title}{', bytes' if unit else ''}", f"{before:,}", f"{after:,}", change(before, after)])
+            rows.append([f"{title}{', bytes' if unit else ''}", f"{before:,}", f"{after:,}", set_change(before, after)])
     for kind in result["kinds"]:
         label = f"{kind['kind']} classes in {plural(kind['groups'], 'group', 'groups')}"
         before, after = kind["classes"], kind["kept"]
-        rows.append([label, f"{before:,}", f"{after:,}", change(before, after)])
+        rows.append([label, f"{before:,}", f"{after:,}", set_change(before, after)])
     if rows:
         yield table("Costs before and after", ["cost", "before", "after", "change"], rows)
 
@@ -126,8 +129,8 @@ def _rounds(result: Data) -> Iterator[Element]:
     if len(rounds) > 1 and "before" in result:
         before = result["before"]
         rows: list[list[Cell]] = [
-            [f"round {place}", f"{one['classes']:,}", number(one["macs"]), change(before["macs"], one["macs"]),
-             number(one["parameters"]), change(before["parameters"], one["parameters"])]
+            [f"round {place}", f"{one['classes']:,}", number(one["macs"]), set_change(before["macs"], one["macs"]),
+             number(one["parameters"]), set_change(before["parameters"], one["parameters"])]
             for place, one in enumerate(rounds, 1)
         ]  # fmt: skip
         head = ["round", "classes that went", "MACs left", "change", "parameters left", "their change"]

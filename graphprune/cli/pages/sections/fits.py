@@ -7,10 +7,11 @@ from statistics import median
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import change, few, plural
+from graphprune.cli.words import few, plural, set_change
 
 _DRAWN = 24
 """Operators that are drawn."""
@@ -42,7 +43,7 @@ def _fits(result: Data, limit: int) -> Section:
     caption = f"Relative error of what each operator gives, on held-out inputs: before its fit and after.{shown}"
     own = figure("pairs", label, {"rows": pairs, "unit": "relative error", "log": True}, picture, caption)
     rows: list[list[Cell]] = [
-        [code(one["node"]), few(one["before"]), few(one["after"]), change(one["before"] or 0, one["after"] or 0)]
+        [code(one["node"]), few(one["before"]), few(one["after"]), set_change(one["before"] or 0, one["after"] or 0)]
         for one in fits[:limit]
     ]
     numbers = table("Errors of fits", ["operator", "before", "after", "change"], rows, more=len(fits) - len(rows))
@@ -59,7 +60,7 @@ def _abroad(result: Data) -> Iterator[Element]:
 def _distilled(found: Data, limit: int) -> Section:
     points = [(float(step), loss) for step, loss in found.get("looks", ()) if loss is not None]
     best = found["best"] if found.get("kept", True) else None
-    lost = change(found["before"] or 0, found["after"] or 0)
+    lost = set_change(found["before"] or 0, found["after"] or 0)
     state = f"the best was step {found['best']}" if best is not None else "nothing was gained, so all stayed as it was"
     trained = plural(len(found.get("weights", ())), "weight", "weights")
     parts = [

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.overview import OWNED, reason
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.sections.proofs import shapes
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import plural, share
-
-_OWNED = {"exact": "in exact groups", "statistical": "only in statistical ones", "none": "in none"}
+from graphprune.cli.words import plural, share
 
 
 def sections(subject: Subject, limit: int) -> Iterator[Section]:
@@ -44,7 +44,7 @@ def _sparse(found: Data, limit: int) -> Section:
 
 def _inspection(data: Data, limit: int) -> Section:
     total = max(data["parameters"], 1)
-    owned = ", ".join(f"{share(data['owned'].get(key, 0) / total)} {told}" for key, told in _OWNED.items())
+    owned = ", ".join(f"{share(data['owned'].get(key, 0) / total)} {told}" for key, told in OWNED.items())
     lead = make(
         "p",
         f"{number(data['parameters'])} parameters, {number(data['macs'])} MACs at {shapes(data['witness'])}, "
@@ -67,7 +67,7 @@ def _fixed(data: Data, limit: int) -> Iterator[Element]:
     if fixed:
         rows: list[list[Cell]] = [
             [code(one["id"]), f"{one['size']:,}", number(one["parameters"]),
-             one["reasons"][0]["reason"] if one["reasons"] else "it has one class"]
+             reason(one)["reason"]]
             for one in fixed[:limit]
         ]  # fmt: skip
         head = ["group", "classes", "parameters", "why"]

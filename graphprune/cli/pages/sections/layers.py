@@ -9,10 +9,11 @@ from typing import Any
 
 from graphprune.cli.options import number
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import change, pair, plural
+from graphprune.cli.words import pair, plural, set_change
 
 COLOURS = 10
 _ALONE = -1
@@ -77,7 +78,7 @@ def _table(layers: Sequence[Data], limit: int) -> Any:
         [
             code(one["node"]), one["op"], pair(*one["width"]), pair(*one["reads"]),
             pair(*("×".join(map(str, shape)) or "one" for shape in one["shape"])),
-            change(*(prod(shape) for shape in one["shape"])),
+            set_change(*(prod(shape) for shape in one["shape"])),
             pair(*map(number, one["macs"])), code(one["by"]) if one["by"] else "none",
         ]
         for one in layers[:limit]
@@ -97,7 +98,7 @@ def _groups(groups: Sequence[Any], limit: int) -> Section:
         "Above the line: classes before (pale) and after (solid), on a root scale. Below: the share that went. A plan "
         "knows groups, not layers: give the JSON of the run too (--json FILE of prune) to see these."
     )
-    lines: list[list[Cell]] = [[code(id), kind, f"{size:,}", f"{size - gone:,}", change(size, size - gone)]
+    lines: list[list[Cell]] = [[code(id), kind, f"{size:,}", f"{size - gone:,}", set_change(size, size - gone)]
              for id, kind, size, gone in groups[:limit]]  # fmt: skip
     head = ["group", "kind", "classes before", "after", "change"]
     own = table("Groups that lost classes", head, lines, (1,), len(groups) - len(lines))

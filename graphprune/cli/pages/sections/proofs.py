@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section
 from graphprune.cli.pages.sections.costs import badge
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, make, table
 from graphprune.cli.validate import summary
 from graphprune.errors import InputError

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from graphprune.cli.pages.documents import Subject
 from graphprune.cli.pages.figures import Section
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import code, folded, make, table
 
 

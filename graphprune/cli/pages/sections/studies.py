@@ -8,10 +8,10 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
-from graphprune.cli.pages.documents import Subject
 from graphprune.cli.pages.figures import Section, figure
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import change, few
+from graphprune.cli.words import few, set_change
 from graphprune.passes.study import curves, drawing, points, scatter
 from graphprune.passes.study.curves import SORTS, Curve, Sensitivity
 from graphprune.passes.study.points import Point, Sweep
@@ -117,7 +117,7 @@ def _came(found: Sweep, point: Point) -> list[str]:
     if came is None:
         return ["not yet" if point.reason is None else "not to be had", *[""] * 5]
     score = "broken" if came.score is None else f"{came.score:.4f}"
-    costs = [number(came.macs), change(found.macs, came.macs), number(came.parameters), f"{number(came.bytes)}B"]
+    costs = [number(came.macs), set_change(found.macs, came.macs), number(came.parameters), f"{number(came.bytes)}B"]
     return [*costs, score, "" if drop is None else f"{drop:.4f}"]
 
 

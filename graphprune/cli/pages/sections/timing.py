@@ -10,11 +10,12 @@ from xml.etree.ElementTree import Element
 
 from graphprune.cli.options import number
 from graphprune.cli.pages import drawn
-from graphprune.cli.pages.documents import Data, Subject
+from graphprune.cli.pages.documents import Data
 from graphprune.cli.pages.figures import Section, figure
 from graphprune.cli.pages.sections.proofs import shapes
+from graphprune.cli.pages.subjects import Subject
 from graphprune.cli.pages.tree import Cell, code, folded, make, table
-from graphprune.cli.pages.words import change, plural, share, time
+from graphprune.cli.words import plural, set_change, share, time
 from graphprune.verdict.latency import table as profiles
 
 _OPERATORS = 10
@@ -95,7 +96,7 @@ def _operators(before: dict[str, float], after: dict[str, float], operators: dic
         for name, seconds in own.items():
             found[operators[name]][place] += seconds
     ranked = sorted(found.items(), key=lambda one: -max(one[1]))[:_OPERATORS]
-    rows = [[kind, time(b), time(a) if after else "", change(b, a) if after else ""] for kind, (b, a) in ranked]
+    rows = [[kind, time(b), time(a) if after else "", set_change(b, a) if after else ""] for kind, (b, a) in ranked]
     return table("Time by operator", ["operator", "before", "after", "change"], rows, more=len(found) - len(rows))
 
 

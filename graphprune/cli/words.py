@@ -16,11 +16,14 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def change(before: float, after: float) -> str:
-    """By how many per cent something became less or more, with a real minus sign."""
-    if not before:
-        return ""
-    found = f"{100 * (after / before - 1):+.1f} %".replace("-", "−")
-    return "±0 %" if found in ("+0.0 %", "−0.0 %") else found
+    """By how many per cent something became less or more: ``-38.0 %``."""
+    return "" if not before else f"{100 * (after / before - 1):+.1f} %"
+
+
+def set_change(before: float, after: float) -> str:
+    """The same as a page sets it: with a real minus sign, and ``±0 %``."""
+    found = change(before, after).replace("-", "\N{MINUS SIGN}")
+    return "±0 %" if found[1:] == "0.0 %" else found
 
 
 def pair(before: object, after: object) -> str:

@@ -26,7 +26,7 @@ from onnx import ValueInfoProto
 from graphprune.errors import BackendError, InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
-from graphprune.run.reading import asked, filling, spectra
+from graphprune.run.reading import asked, exported, filling, spectra
 from graphprune.run.reading.asked import Settings
 from graphprune.run.reading.configs import Config
 
@@ -109,8 +109,9 @@ def from_config(config: Config) -> dict[str, Any]:
 
 def from_metadata(model: Model) -> dict[str, Any]:
     """The rate that an exporter has written into a model."""
-    said = {one.key: one.value for one in model.source.proto.metadata_props}
-    return next(({"rate": int(said[key])} for key in _RATES if said.get(key, "").isdecimal() and int(said[key])), {})
+    said = exported.said(model)
+    rates = (exported.count(said.get(key, "")) for key in _RATES)
+    return next(({"rate": rate} for rate in rates if rate is not None), {})
 
 
 def settle(

@@ -7,14 +7,13 @@ into the model (``ultralytics/engine/exporter.py``) and its ``LetterBox``; of Pa
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
-from contextlib import suppress
 from math import floor
 from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.model import Model
+from graphprune.run.reading import exported
 from graphprune.run.reading.asked import numbers, whole
 from graphprune.run.reading.configs import Config
 
@@ -186,17 +185,17 @@ def _paddle(config: Config, operators: list[Any]) -> dict[str, Any]:
 
 def from_metadata(model: Model) -> dict[str, Any]:
     """What an exporter has written into a model; empty where that is nothing of images."""
-    said = {one.key: one.value for one in model.source.proto.metadata_props}
+    said = exported.said(model)
     if "stride" not in said or not said.keys() & {"imgsz", "names"}:
         return {}
-    found: dict[str, Any] = {"size": [640, 640]}  # what YOLOv5, which does not say it, is exported at
-    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        size = ast.literal_eval(said["imgsz"])
-        sides = [int(one) for one in size] if isinstance(size, list | tuple) else [int(size)] * 2
-        if len(sides) == 2 and min(sides) > 0:
-            found["size"] = sides
-    if said.get("task") == "classify":  # torchvision's centre crop
-        side = found["size"]
-        return {"fit": "shortest", "size": min(side), "crop": side, "interpolation": "bilinear"}
-    stride = int(said["stride"]) if said["stride"].isdecimal() else 32
-    return {**found, "fit": "letterbox", "pad": 114, "stride": stride, "interpolation": "opencv"}
+    size = exported.literal(said.get("imgsz"))
+    read = [exported.count(one) for one in (size if isinstance(size, list | tuple) else [size, size])]
+    sides = [one for one in read if one is not None]
+    if len(sides) != 2 or len(read) != 2:
+        sides = [640, 640]  # what YOLOv5, which does not say it, is exported at
+    if said.get("task") == "classify":  # torchvision's centre crop; Resize to two numbers stretches
+        if sides[0] != sides[1]:
+            return {"fit": "stretch", "size": sides, "interpolation": "bilinear"}
+        return {"fit": "shortest", "size": sides[0], "crop": sides, "interpolation": "bilinear"}
+    stride = exported.count(said["stride"]) or 32
+    return {"size": sides, "fit": "letterbox", "pad": 114, "stride": stride, "interpolation": "opencv"}

@@ -59,6 +59,7 @@ def test_the_rate_is_that_of_the_metadata_or_the_user(tmp_path: Path) -> None:
     spectrum = np.abs(np.fft.rfft(found[0]["x"][0]))
     assert np.argmax(spectrum) == 220  # 440 Hz still, in half a second
     assert read(tmp_path, wave("n", "t", sample_rate="16000"), rate="8000")[0][0]["x"].shape == (1, 4000)
+    assert "16000 Hz" in read(tmp_path, wave("n", "t", sample_rate="9" * 5000, sampling_rate="16000"))[1]
     tone(tmp_path / "b.wav", 0.5, 16000)
     with pytest.raises(InputError, match=r"b\.wav: has 16000 samples a second, others 44100"):
         read(tmp_path, wave("n", "t"))

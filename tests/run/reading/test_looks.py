@@ -88,6 +88,31 @@ def test_letterbox_by_metadata_as_opencv_and_ultralytics_do_it(size: tuple[int, 
         assert difference.max() < 1.001  # OpenCV rounds in whole numbers
 
 
+YOLOV5 = {"stride": "32", "names": "{0: 'a'}"}
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ({}, "640 x 640"),
+        ({"imgsz": "[64, 96]"}, "64 x 96"),
+        ({"imgsz": "64"}, "64 x 64"),
+        ({"imgsz": "[[1], 2]"}, "640 x 640"),
+        ({"imgsz": "{[]: 1}"}, "640 x 640"),
+        ({"imgsz": "1e999"}, "640 x 640"),
+        ({"imgsz": "(" * 999}, "640 x 640"),
+        ({"imgsz": "1" * 99999}, "640 x 640"),
+        ({"stride": "9" * 5000}, "640 x 640"),
+        ({"stride": "often"}, "640 x 640"),
+    ],
+)
+def test_metadata_may_say_anything(said: dict[str, str], size: str, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 8, 8)
+    model = load(pictured(*FREE, **(YOLOV5 | said)))
+    words = f"images: letterbox to {size}, RGB, / 255 (from the metadata of the model)"
+    assert samples.settled(tmp_path, model).told == words
+
+
 def test_metadata_of_a_classifier_is_a_centre_crop(tmp_path: Path) -> None:
     model = pictured(*FREE, imgsz="[32, 32]", stride="1", task="classify", names="{}")
     assert seen(folder(tmp_path), model)[1].startswith(

@@ -120,7 +120,7 @@ def test_what_agrees_is_one_and_what_does_not_is_counted() -> None:
 
 def test_as_many_boxes_count_on_either_side() -> None:
     corners = np.arange(own.MOST + 50.0)[:, None] * 10 + np.zeros(4)
-    many = own.ranked(corners + [0, 0, 5, 5], np.linspace(0.99, 0.5, len(corners)), np.zeros(len(corners)))
+    many = own.ranked(corners + np.array([0, 0, 5, 5]), np.linspace(0.99, 0.5, len(corners)), np.zeros(len(corners)))
     same = agreement([many], [many])
     assert (same.map, same.boxes, same.lost, same.new) == (1, own.MOST, 0, 0)
 

@@ -190,7 +190,10 @@ def _samples(key: str, value: Any, rate: int) -> int:
     if isinstance(value, str) and value.endswith("s"):
         if not rate:
             raise InputError(f"{key} is {value!r}: seconds ask for a rate too, by --preprocess rate")
-        return max(1, round(asked.number(key, value[:-1]) * rate))
+        samples = asked.number(key, value[:-1]) * rate
+        if not 0 < samples <= _MOST:
+            raise InputError(f"{key} is {asked.shown(value)}, and must be from a sample to {_MOST:,} of them")
+        return max(1, round(samples))
     return asked.whole(key, value)
 
 

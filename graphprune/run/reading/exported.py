@@ -13,8 +13,8 @@ from graphprune.model import Model
 
 LONGEST = 1 << 16
 """Characters of a literal that are read: the names of the 1,000 classes of ImageNet take half of them."""
-_DIGITS = 9
-"""Digits of a number that is read."""
+MOST = 10**9 - 1
+"""The largest whole number that is read."""
 
 
 def said(model: Model) -> dict[str, str]:
@@ -35,7 +35,7 @@ def literal(text: str | None) -> object:
 
 
 def count(value: object) -> int | None:
-    """A whole number from 1 up, as it is or as a text; None where it is none, or has more than nine digits."""
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
+    """A whole number from 1 to :data:`MOST`, as it is or as a text; None where it is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
-    return value if isinstance(value, int) and value is not True and 0 < value < 10**_DIGITS else None
+    return value if isinstance(value, int) and value is not True and 1 <= value <= MOST else None

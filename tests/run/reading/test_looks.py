@@ -217,7 +217,7 @@ def test_axes_that_say_nothing(tmp_path: Path) -> None:
         ({"scale": "1/0"}, "--preprocess scale is '1/0', and must be a number"),
         ({"mean": "1,2"}, "--preprocess mean is '1,2', and must be a number, or 3"),
         ({"std": 0}, "--preprocess std is 0"),
-        ({"size": 1000000}, "--preprocess size is 1000000, more than"),
+        ({"size": 1000000}, "--preprocess size comes to 1000000 x 1000000, more than"),
         ({"fit": "shortest", "size": 100000}, "would become 100000 high and"),
         ({"config": "nowhere.json"}, "nowhere.json: no such file"),
     ],
@@ -252,3 +252,14 @@ def test_what_the_model_does_not_take(given: dict[str, Any], words: str, tmp_pat
 def test_files_that_ask_for_too_much(config: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"preprocessor_config\.json: .*{words}"):
         seen(folder(tmp_path, **config), pictured(*FREE))
+
+
+def test_a_crop_that_is_no_square_is_filled(tmp_path: Path) -> None:
+    """A file speaks of squares, and the model takes 320 by 640: both sides are covered, whatever a picture is."""
+    pillow = importlib.import_module("PIL.Image")
+    for number, size in enumerate(((100, 100), (60, 200), (200, 60))):
+        pillow.fromarray(np.full((*size, 3), 255, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 256}, "crop_size": 224}')
+    found, told = seen(tmp_path, pictured("n", 3, 320, 640))
+    assert told.startswith("images: as small as covers 366 x 732, centre crop of 320 x 640")
+    assert all(one.shape == (1, 3, 320, 640) and (one == 1).all() for one in found)

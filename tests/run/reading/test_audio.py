@@ -44,7 +44,12 @@ def test_waves_are_one_channel_cut_or_filled(tmp_path: Path) -> None:
     assert np.array_equal(found[0]["x"], [long[:2000], np.pad(short, (0, 400))])
     assert [f["x"].shape for f in read(tmp_path, wave("n", 1, "t"))[0]] == [(1, 1, 4000), (1, 1, 1600)]
     assert [f["x"].shape for f in read(tmp_path, wave(2000))[0]] == [(2000,)] * 2
-    assert [f["x"].shape for f in read(tmp_path, wave(3, 2000), take="all")[0]] == [(3, 2000)]
+    parts, told = read(tmp_path, wave(2, 2000), take="all")
+    assert [f["x"].shape for f in parts] == [(2, 2000)] and told.endswith("; what makes no batch of 2 left out")
+    with pytest.raises(InputError, match="holds 3 sounds, fewer than the batch of 4 that"):
+        read(tmp_path, wave(4, 2000), take="all")
+    with pytest.raises(InputError, match="holds 2 sounds, fewer than the batch of 3 that"):
+        read(tmp_path, wave(3, 2000))
     parts, told = read(tmp_path, wave("n", "t"), length="0.1s", take="all", rate=16000)
     assert "0.1 s each, all parts" in told and parts[0]["x"].shape == (4, 1600)
     assert np.array_equal(parts[0]["x"][:3].reshape(-1)[:4000], long)

@@ -16,6 +16,8 @@ from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.relation import Values
 from graphprune.run import samples
+from graphprune.run.reading.pictured import Pictured
+from models.small import Net
 from tests.run.reading.helpers import net, picture, pictured
 
 pytest.importorskip("PIL.Image")
@@ -191,6 +193,14 @@ def test_the_model_s_size_goes_before_that_of_files(tmp_path: Path) -> None:
     assert [one.shape for one in seen(tmp_path, pictured("n", 56, 56, 3))[0]] == [(1, 56, 56, 3)] * 3
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 90}}')
     assert seen(tmp_path, pictured("n", 3, 64, 64))[1].startswith("images: letterbox to 64 x 64")
+
+
+@pytest.mark.parametrize(("wanted", "group"), [(1, 1), (3, 1), (3, 3)])
+def test_the_first_layer_says_how_many_channels_there_are(wanted: int, group: int) -> None:
+    build = Net()
+    x = build.input("x", ["n", "channels", "h", "w"])
+    model = load(build.model(build.conv(x, wanted, 6, group=group)))
+    assert Pictured.of(Path("in"), model, {}).channels == wanted
 
 
 def test_axes_that_say_nothing(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ from graphprune.relation import Values
 from graphprune.run import samples
 from graphprune.run.reading.pictured import Pictured
 from models.small import Net
+from tests.run.reading.as_transformers import PROCESSORS, SIZES, cases, some
 from tests.run.reading.helpers import net, picture, pictured
 
 pytest.importorskip("PIL.Image")
 FREE = ("n", 3, "h", "w")
-SIZES = ((97, 150), (200, 60), (40, 40))
-"""Height and width of the pictures."""
 
 
 def seen(folder: Path, model: ModelProto, **settings: Any) -> tuple[list[Values], str]:
@@ -42,33 +41,14 @@ def folder(path: Path, **config: Any) -> Path:
     return path
 
 
-PROCESSORS = [
-    ("vit", "ViTImageProcessorPil", {"size": {"height": 48, "width": 64}}),
-    ("convnext", "ConvNextImageProcessorPil", {"size": {"shortest_edge": 56}}),
-    ("convnext", "ConvNextImageProcessorPil", {"size": {"shortest_edge": 384}}),
-    ("clip", "CLIPImageProcessorPil", {"size": {"shortest_edge": 40}, "crop_size": {"height": 48, "width": 44}}),
-    ("levit", "LevitImageProcessorPil", {}),
-    ("mobilevit", "MobileViTImageProcessorPil", {}),
-    ("efficientnet", "EfficientNetImageProcessorPil", {"rescale_offset": True, "rescale_factor": 1 / 127.5}),
-    ("detr", "DetrImageProcessorPil", {"size": {"shortest_edge": 80, "longest_edge": 133}}),
-    ("sam", "SamImageProcessorPil", {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}),
-]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize(("module", "name", "options"), PROCESSORS)
-def test_as_transformers_does_it(module: str, name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    home = pytest.importorskip(f"transformers.models.{module}.image_processing_pil_{module}")
-    pillow = importlib.import_module("PIL.Image")
-    processor = getattr(home, name)(**options)
-    folder(tmp_path)
-    processor.save_pretrained(tmp_path)
-    found, told = seen(tmp_path, pictured(*FREE))
+@pytest.mark.parametrize("number", range(len(PROCESSORS)))
+def test_as_transformers_does_it(number: int, tmp_path: Path) -> None:
+    case = cases("images")[number]
+    found, told = seen(folder(tmp_path, **case["config"]), pictured(*FREE))
     assert told.endswith("(from preprocessor_config.json)")
-    for number, one in enumerate(found):
-        with pillow.open(tmp_path / f"{number}.png") as opened:
-            wanted = np.asarray(processor(opened, return_tensors="np")["pixel_values"])
-        assert one.shape == wanted.shape and np.abs(one - wanted).max() < 1e-6
+    for one, wanted in zip(found, case["made"], strict=True):
+        assert list(one.shape) == wanted["shape"]
+        assert np.abs(np.subtract(some(one), wanted["some"])).max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64)])

@@ -110,7 +110,7 @@ def load(
     if place is None:
         return _fitted(((_MEMORY, one) for one in _held(source, model, batch, labels)), model, _MEMORY, finite, labels)
     path = Path(place)
-    paths.reads("the inputs that are read", path)
+    paths.reads(kinds.INPUTS, path)
     if path.exists():
         read = folders.read(source, model, batch, input_shapes)
         parts = _files(path, model, batch, labels) if read is None else ((str(path), one) for one in read)

@@ -118,6 +118,13 @@ def test_what_agrees_is_one_and_what_does_not_is_counted() -> None:
     assert np.isnan(agreement([first[0].above(2)], [first[0]]).map)
 
 
+def test_as_many_boxes_count_on_either_side() -> None:
+    corners = np.arange(own.MOST + 50.0)[:, None] * 10 + np.zeros(4)
+    many = own.ranked(corners + np.array([0, 0, 5, 5]), np.linspace(0.99, 0.5, len(corners)), np.zeros(len(corners)))
+    same = agreement([many], [many])
+    assert (same.map, same.boxes, same.lost, same.new) == (1, own.MOST, 0, 0)
+
+
 def model(outputs: dict[str, tuple[int, ...]], said: dict[str, str] | None = None) -> Model:
     """A file with such outputs; only its names and its metadata are looked at."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
@@ -197,6 +204,8 @@ def test_what_cannot_be_told_is_one_line() -> None:
         find(model({"y": (1, 60, 8)}, {"task": "obb"}), [[np.zeros((1, 60, 8), np.float32)]])
     with pytest.raises(InputError, match="detections:lists asks for corners"):
         find(model({"output0": rows.shape}), [[rows]], "lists")
+    odd = {"names": "{[]: 1}", "args": "{" * 999, "end2end": "True" + " " * 99999}  # no one says anything
+    assert find(model({"y": (1, 60, 6)}, odd), [[encoded("final")["output0"]]]).classes == 0
     with pytest.raises(InputError, match="no such form; there are scores"):
         find(model({"output0": rows.shape}), [[rows]], "boxes")
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from graphprune.errors import InputError
+from graphprune.run.reading import exported
 
 FROM = "from"
 CONFIG = "config"
@@ -68,6 +70,15 @@ def named(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def shown(value: Any) -> str:
+    """A value in a message: what is long or deep is cut."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
 def check_keys(given: Settings, keys: Collection[str], what: str) -> None:
     """Raise InputError where a setting is none of those there are."""
     for key in given:
@@ -78,29 +89,38 @@ def check_keys(given: Settings, keys: Collection[str], what: str) -> None:
 
 
 def whole(key: str, value: Any) -> int:
-    """A whole number from 1 up."""
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{key} is {value!r}, and must be a whole number from 1 up")
-    return value
+    """A whole number from 1 to :data:`MOST`."""
+    found = exported.count(value)
+    if found is None:
+        raise InputError(f"{key} is {shown(value)}, and must be a whole number from 1 to {exported.MOST:,}")
+    return found
 
 
-def size(key: str, value: Any) -> Size:
-    """Height and width: ``640``, ``480x640`` or two numbers."""
+def size(key: str, value: Any, partly: bool = False) -> Size:
+    """Height and width: ``640``, ``480x640`` or two numbers, of which, ``partly``, one may be 0."""
     parts = re.split("[x,]", value) if isinstance(value, str) else value
     parts = parts if isinstance(parts, list | tuple) else [parts]
+    open_ended = partly and isinstance(value, list | tuple) and len(parts) == 2
     try:
-        height, width = (whole(key, part) for part in (parts if len(parts) == 2 else [*parts, *parts]))
+        height, width = (
+            0 if open_ended and part == 0 else whole(key, part) for part in (parts if len(parts) == 2 else parts * 2)
+        )
     except (ValueError, InputError):
-        raise InputError(f"{key} is {value!r}, and must be a number of pixels as 640, or HEIGHTxWIDTH") from None
+        raise InputError(f"{key} is {shown(value)}, and must be a number of pixels as 640, or HEIGHTxWIDTH") from None
     return height, width
 
 
 def number(key: str, value: Any) -> float:
     """A number; ``1/255`` is one too."""
-    found = numbers(key, value, 1)
-    return found[0]
+    return numbers(key, value, 1)[0]
+
+
+def share(key: str, value: Any) -> float:
+    """A number from 0.01 up, which sizes are divided by."""
+    found = number(key, value)
+    if found < 0.01:
+        raise InputError(f"{key} is {shown(value)}, and must be a number from 0.01 up")
+    return found
 
 
 def numbers(key: str, value: Any, most: int) -> tuple[float, ...]:
@@ -110,7 +130,7 @@ def numbers(key: str, value: Any, most: int) -> tuple[float, ...]:
     found = [_number(part) for part in parts]
     if len(found) not in (1, most) or not all(isfinite(one) for one in found):
         wanted = "a number" if most == 1 else f"a number, or {most} of them"
-        raise InputError(f"{key} is {value!r}, and must be {wanted}")
+        raise InputError(f"{key} is {shown(value)}, and must be {wanted}")
     return tuple(found)
 
 
@@ -120,7 +140,7 @@ def _number(part: Any) -> float:
             above, below = map(float, part.split("/"))
             return above / below
         return float(part)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return float("nan")
 
 
@@ -128,7 +148,7 @@ def word(key: str, value: Any, choices: Collection[str]) -> str:
     """One of some words."""
     found = value.lower() if isinstance(value, str) else value
     if found not in choices:
-        raise InputError(f"{key} is {value!r}, and must be one of {', '.join(choices)}")
+        raise InputError(f"{key} is {shown(value)}, and must be one of {', '.join(choices)}")
     return str(found)
 
 
@@ -136,5 +156,5 @@ def yes(key: str, value: Any) -> bool:
     """Yes or no."""
     found = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(str(value).lower())
     if found is None:
-        raise InputError(f"{key} is {value!r}, and must be true or false")
+        raise InputError(f"{key} is {shown(value)}, and must be true or false")
     return found

@@ -26,7 +26,7 @@ from onnx import ValueInfoProto
 from graphprune.errors import BackendError, InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
-from graphprune.run.reading import asked, filling, spectra
+from graphprune.run.reading import asked, batches, exported, filling, kinds, spectra
 from graphprune.run.reading.asked import Settings
 from graphprune.run.reading.configs import Config
 
@@ -109,8 +109,9 @@ def from_config(config: Config) -> dict[str, Any]:
 
 def from_metadata(model: Model) -> dict[str, Any]:
     """The rate that an exporter has written into a model."""
-    said = {one.key: one.value for one in model.source.proto.metadata_props}
-    return next(({"rate": int(said[key])} for key in _RATES if said.get(key, "").isdecimal() and int(said[key])), {})
+    said = exported.said(model)
+    rates = (exported.count(said.get(key, "")) for key in _RATES)
+    return next(({"rate": rate} for rate in rates if rate is not None), {})
 
 
 def settle(
@@ -189,7 +190,10 @@ def _samples(key: str, value: Any, rate: int) -> int:
     if isinstance(value, str) and value.endswith("s"):
         if not rate:
             raise InputError(f"{key} is {value!r}: seconds ask for a rate too, by --preprocess rate")
-        return max(1, round(asked.number(key, value[:-1]) * rate))
+        samples = asked.number(key, value[:-1]) * rate
+        if not 0 < samples <= _MOST:
+            raise InputError(f"{key} is {asked.shown(value)}, and must be from a sample to {_MOST:,} of them")
+        return max(1, round(samples))
     return asked.whole(key, value)
 
 
@@ -205,7 +209,7 @@ def read(files: Sequence[Path], sound: Sound, model: Model, place: Path, most: i
     even = bool(sound.length) or sound.features != _WAVE
     count = 1 if len(declared) == 1 else declared[0] or (most if even else 1)
     batch: list[tuple[Values, int]] = []
-    rate = sound.rate
+    rate, fed = sound.rate, False
     for path in files:
         wave, own = _opened(path, sound)
         if rate not in (0, own):
@@ -217,9 +221,25 @@ def read(files: Sequence[Path], sound: Sound, model: Model, place: Path, most: i
                 raise InputError(f"{path}: is {len(wave)} samples long, and others are not; give --preprocess length")
             if len(batch) == count:
                 yield _fed(batch, value, model, own, place)
-                batch = []
+                batch, fed = [], True
     if batch and not declared[0]:
         yield _fed(batch, value, model, rate, place)
+    elif batch and not fed:
+        raise batches.short(place, kinds.AUDIO, len(batch), count, model)
+
+
+def left_over(files: Sequence[Path], sound: Sound, model: Model, place: Path) -> str:
+    """How many sounds are left over where the model takes a fixed number of them, in words.
+
+    Raises:
+        InputError: they do not make one batch.
+    """
+    declared = filling.dims(_main(model, place))
+    if len(declared) == 1 or not declared[0]:
+        return ""
+    if sound.whole:  # how many parts there are is seen when they are read
+        return f"what makes no batch of {declared[0]} left out" if declared[0] > 1 else ""
+    return batches.told(place, kinds.AUDIO, len(files), declared[0], model)
 
 
 def _parts(wave: Values, sound: Sound) -> Iterator[tuple[Values, int]]:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import Model
+from graphprune.model import Model, paths
 from graphprune.run.reading.asked import CONFIG, Settings
 
 TRANSFORMERS = ("preprocessor_config.json", "processor_config.json")
-NAMES = (*TRANSFORMERS, "config.json", "inference.yml")
+TIMM = "config.json"
+NAMES = (*TRANSFORMERS, TIMM, "inference.yml")
+SETTINGS = "a file of settings"
+"""What such files are called in messages."""
 _PARTS = ("image_processor", "feature_extractor")
 """What a ``processor_config.json`` holds the settings of images and sounds in."""
 
@@ -41,11 +44,20 @@ def beside(model: Model) -> list[Path]:
     return [own, own.parent] if own.name == "onnx" else [own]
 
 
-def found(given: Settings, place: Path, model: Model) -> Iterator[Config]:
+def found(given: Settings, place: Path, model: Model, unread: list[str]) -> Iterator[Config]:
     """Files that may say it: the one that is named, or those in the folder of inputs and beside the model.
 
+    What nobody named and cannot be read stops nothing: it may be of something else. A ``config.json``, which is what
+    many call their own, counts where it is timm's.
+
+    Args:
+        given: settings of the user.
+        place: where inputs come from.
+        model: the model.
+        unread: is told in words of files that lie there and cannot be read.
+
     Raises:
-        InputError: one cannot be read.
+        InputError: the one that is named cannot be read.
     """
     if CONFIG in given:
         yield read(Path(str(given[CONFIG])))
@@ -53,16 +65,30 @@ def found(given: Settings, place: Path, model: Model) -> Iterator[Config]:
     own = [place / name for name in TRANSFORMERS] if place.is_dir() else []
     for path in [*own, *(folder / name for folder in beside(model) for name in NAMES)]:
         if path.is_file():
-            yield read(path)
+            try:
+                config = _read(path)
+            except InputError:
+                unread.append(f"{path.name} cannot be read")
+            except BackendError:
+                unread.append(f"{path.name} is read with pip install 'graphprune[images]'")
+            else:
+                if path.name != TIMM or "pretrained_cfg" in config.data:
+                    paths.reads(SETTINGS, path)
+                    yield config
 
 
 def read(path: Path) -> Config:
     """A file of settings.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or is to be written, too.
         BackendError: it is YAML, and no reader for it is installed.
     """
+    paths.reads(SETTINGS, path)
+    return _read(path)
+
+
+def _read(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
         data = _yaml(path, text) if path.suffix in (".yml", ".yaml") else json.loads(text)

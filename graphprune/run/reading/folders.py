@@ -12,7 +12,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
 from graphprune.run import synthetic, usercode
-from graphprune.run.reading import asked, audio, configs, images, kinds, looks, pixels, text
+from graphprune.run.reading import asked, audio, batches, configs, images, kinds, looks, pixels, text
 from graphprune.run.reading.asked import CONFIG, FROM, Settings
 from graphprune.run.reading.pictured import Pictured
 from graphprune.run.runtime import RefusedError
@@ -55,8 +55,8 @@ def settle(source: Any, model: Model, input_shapes: Mapping[str, Shape] | None =
         _check_none(given, source)
         return Settled(found if asked.is_asked(source) else source)
     asked.check_keys({k: v for k, v in given.items() if k != _BY}, (*_KEYS[kind], CONFIG), kind)
-    plain, words, by = _full(kind, files, path, given, model, input_shapes or {})
-    where = f"{words} ({by})" if by else words
+    plain, words, by, left = _full(kind, files, path, given, model, input_shapes or {})
+    where = "; ".join([f"{words} ({by})" if by else words, *([left] if left else [])])
     names = {k: Path(str(plain[k])).name for k in asked.FILES if k in plain}  # plans lead to no place of a machine
     data = {"kind": kind, **plain, **names, FROM: path.name, "told": f"{kind}: {where}"}
     return Settled({FROM: str(path), **plain, _BY: by}, f"{kind}: {where}", data)
@@ -70,43 +70,46 @@ def _check_none(given: Settings, source: Any) -> None:
 
 def _full(
     kind: str, files: list[Path], path: Path, given: Settings, model: Model, shapes: Mapping[str, Shape]
-) -> tuple[dict[str, Any], str, str]:
-    """All settings, what they are in words, and who said them."""
+) -> tuple[dict[str, Any], str, str, str]:
+    """All settings, what they are in words, who said them, and how many samples are left over."""
     own = {k: v for k, v in given.items() if k not in (CONFIG, _BY)}
     if kind == kinds.TEXT:
         texts = text.settle(own, model, path, shapes)
-        return texts.plain(), texts.told(), ""
+        return texts.plain(), texts.told(), "", text.left_over(files, texts, model, path)
     if kind == kinds.AUDIO:
         audio.library()  # what is missing is told before anything is computed
-        said, who = _said(audio, given, path, model)
+        said, who, unread = _said(audio, given, path, model)
         sound = audio.settle(own, said, model, path, shapes, f"from {who}")
-        return sound.plain(), sound.told(), _by(given, who)
+        return sound.plain(), sound.told(), _by(given, who, unread), audio.left_over(files, sound, model, path)
     pixels.library()
-    said, who = _said(looks, given, path, model)
+    said, who, unread = _said(looks, given, path, model)
     form = Pictured.of(path, model, shapes, own.get("layout"))
     look = images.settle(own, said, form, f"from {who}")
-    return look.plain(form), look.told(form), _by(given, who)
+    left = batches.told(path, kinds.IMAGES, len(files), form.batch, model)
+    return look.plain(form), look.told(form), _by(given, who, unread), left
 
 
-def _said(kind: Any, given: Settings, path: Path, model: Model) -> tuple[dict[str, Any], str]:
-    """What others say, and who they are; nothing where all is said."""
+def _said(kind: Any, given: Settings, path: Path, model: Model) -> tuple[dict[str, Any], str, list[str]]:
+    """What others say, who they are, and in words which of their files cannot be read; nothing where all is said."""
+    unread: list[str] = []
     if _BY in given:
-        return {}, ""
-    for config in configs.found(given, path, model):
+        return {}, "", unread
+    for config in configs.found(given, path, model, unread):
         if said := kind.from_config(config):
-            return said, config.path.name
+            return said, config.path.name, unread
         if CONFIG in given:
             raise InputError(f"--preprocess {config.path}: says nothing that is known of such inputs")
     said = kind.from_metadata(model)
-    return said, "the metadata of the model" if said else ""
+    return said, "the metadata of the model" if said else "", unread
 
 
-def _by(given: Settings, who: str) -> str:
+def _by(given: Settings, who: str, unread: list[str]) -> str:
     """Who says how inputs are read, in words."""
     if _BY in given:
         return str(given[_BY])
     all_of_them = [*(["--preprocess"] if given.keys() - {CONFIG} else []), *([who] if who else [])]
-    return f"from {' and '.join(all_of_them)}" if all_of_them else "nothing says otherwise; --preprocess does"
+    said = f"from {' and '.join(all_of_them)}" if all_of_them else "nothing says otherwise; --preprocess does"
+    return "; ".join([said, *unread])
 
 
 def check(settled: Settled, model: Model, input_shapes: Mapping[str, Shape] | None, most: int | None = None) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ KEYS = (
 _MOST = 1 << 28
 """Pixels of the largest picture that is made."""
 _BOXES = ("stretch", "letterbox")
+_SIZED = ("letterbox", "shortest", "longest")
+"""Fits for which both sides are said."""
 _FITS = (*_BOXES, "shortest", "longest", "keep")
 
 
@@ -98,8 +101,8 @@ class Look:
         first = {
             "stretch": f"resized to {to}" if any(self.size) else "their own size",
             "letterbox": f"letterbox to {to}",
-            "shortest": f"shortest edge to {height}",
-            "longest": f"longest edge to {height}",
+            "shortest": f"shortest edge to {height}" if height == width else f"as small as covers {to}",
+            "longest": f"longest edge to {height}" if height == width else f"as large as goes into {to}",
             "keep": "their own size",
         }[self.fit]
         if self.stride > 1:
@@ -156,7 +159,7 @@ def settle(given: Settings, said: Settings, form: Pictured, by: str = "") -> Loo
         return f"--preprocess {key}" if key in given else f"{key} {by}"
 
     both = {**_still(said, given), **given}
-    size = asked.size(asks("size"), both["size"]) if _sides(both.get("size")) else _partly(both.get("size"))
+    size = asked.size(asks("size"), both["size"], partly=True) if both.get("size") is not None else None
     crop = asked.size(asks("crop"), both["crop"]) if "crop" in both else None
     fit = asked.word(asks("fit"), both.get("fit", "shortest" if crop is not None and size else "stretch"), _FITS)
     grey = form.channels == 1
@@ -180,11 +183,16 @@ def settle(given: Settings, said: Settings, form: Pictured, by: str = "") -> Loo
         mean=mean,
         std=std,
     )
-    if any(height * width > _MOST for height, width in (look.size if fit in _BOXES else (0, 0), look.crop or (0, 0))):
-        raise InputError(f"{asks('size')} is {both.get('size')!r}, more than {_MOST:,} pixels")
     if not all(look.std):
         raise InputError(f"{asks('std')} is 0, by which nothing can be divided")
-    return _taken(look, form, given)
+    taken = _taken(look, form, given)
+    for key, (height, width) in (
+        ("size", taken.size if taken.fit in _BOXES else (0, 0)),
+        ("crop", taken.crop or (0, 0)),
+    ):
+        if height * width > _MOST:
+            raise InputError(f"{asks(key)} comes to {height} x {width}, more than {_MOST:,} pixels")
+    return taken
 
 
 def _still(said: Settings, given: Settings) -> Settings:
@@ -204,15 +212,6 @@ def _channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return numbers
 
 
-def _sides(size: Any) -> bool:
-    return size is not None and not (isinstance(size, list | tuple) and 0 in size)
-
-
-def _partly(size: Any) -> Size | None:
-    """A size of which a side is left as it is."""
-    return None if size is None else (int(size[0]), int(size[1]))
-
-
 def _taken(look: Look, form: Pictured, given: Settings) -> Look:
     """The same, at the size that the model takes: it says more than others do, but not than the user does."""
     wanted = form.size
@@ -220,8 +219,10 @@ def _taken(look: Look, form: Pictured, given: Settings) -> Look:
         crop = (wanted[0] or look.crop[0], wanted[1] or look.crop[1])
         if crop != look.crop:
             _refuse("crop", given, look.crop, form)
-            edges = [round(s * new / old) for s, new, old in zip(look.size, crop, look.crop, strict=True)]
-            look = replace(look, crop=crop, size=(edges[0], edges[1]))
+            shares = [new / old for new, old in zip(crop, look.crop, strict=True)]
+            height, width = (ceil(side * share - 1e-9) for side, share in zip(look.size, shares, strict=True))
+            longest = None if look.longest is None else ceil(look.longest * max(shares))
+            look = replace(look, crop=crop, size=(height, width), longest=longest)
     elif any(wanted) and look.fit in _BOXES:
         size = (wanted[0] or look.size[0], wanted[1] or look.size[1])
         if size != look.size:
@@ -230,8 +231,8 @@ def _taken(look: Look, form: Pictured, given: Settings) -> Look:
     elif all(wanted):
         _refuse("fit", given, (0, 0), form)
         look = replace(look, fit="letterbox" if look.fit == "longest" else "stretch", size=wanted, longest=None)
-    if look.fit == "letterbox" and not all(look.size):
-        raise InputError(f"images: letterbox wants a size: give --preprocess size, or {form.remedy}")
+    if look.fit in _SIZED and not all(look.size):
+        raise InputError(f"images: {look.fit} wants a size: give --preprocess size, or {form.remedy}")
     one_size = look.fit in _BOXES and all(look.size)
     if one_size and not any(wanted):
         height, width = (-(-side // look.stride) * look.stride for side in look.size)

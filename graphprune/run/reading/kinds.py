@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from graphprune.errors import InputError
+from graphprune.model import paths
 
+INPUTS = "the inputs that are read"
+"""What files of inputs are called in messages."""
 ARRAYS, IMAGES, AUDIO, TEXT = "arrays", "images", "sounds", "texts"
 _SUFFIXES = {
     ARRAYS: (".npy", ".npz"),
@@ -15,7 +18,7 @@ _SUFFIXES = {
 }
 
 
-def kind(path: Path) -> str | None:
+def _kind(path: Path) -> str | None:
     """What a file holds; None where its name does not say it."""
     suffix = path.suffix.lower()
     return next((name for name, own in _SUFFIXES.items() if suffix in own), None)
@@ -24,17 +27,24 @@ def kind(path: Path) -> str | None:
 def held(path: Path) -> tuple[str, list[Path]]:
     """What a file or folder holds, and its files by name; those of folders within it, where it has none of its own.
 
-    Text beside other files is taken for notes on them.
+    Text beside other files is taken for notes on them. All that is found is declared as read.
 
     Raises:
-        InputError: a folder holds several kinds, or none.
+        InputError: a folder holds several kinds, or none; or one of its files is to be written, too.
     """
+    kind, files = _held(path)
+    for file in files:
+        paths.reads(INPUTS, file)
+    return kind, files
+
+
+def _held(path: Path) -> tuple[str, list[Path]]:
     if path.is_file():
-        return kind(path) or ARRAYS, [path]
+        return _kind(path) or ARRAYS, [path]
     for files in (path.iterdir(), path.rglob("*")):
         found: dict[str, list[Path]] = {}
         for file in sorted(f for f in files if not f.name.startswith(".")):
-            if (name := kind(file)) is not None and file.is_file():
+            if (name := _kind(file)) is not None and file.is_file():
                 found.setdefault(name, []).append(file)
         if len(found) > 1:
             found.pop(TEXT, None)

@@ -14,8 +14,11 @@ from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
 from graphprune.run.reading.asked import Size, word
+from graphprune.run.runtime import run, session, upto
 
 LAYOUTS = ("nchw", "nhwc")
+_SIDE = 64
+"""Height and width at which a first layer is tried."""
 BESIDE = ("pixel_mask", "orig_target_sizes", "im_shape", "scale_factor")
 """Inputs of detectors: which pixels are a picture's and no pad's (all of them), its width and height, its height and
 width, and by how much it was resized (here by 1, so that boxes are those of what the model sees)."""
@@ -110,12 +113,28 @@ def _channels(model: Model, value: ValueInfoProto, dims: Sequence[int], layout: 
     if found is not None or dims[axes[0]] != 0:
         return found
     named = value.type.tensor_type.shape.dim[axes[0]].dim_param
-    for use in model.uses.get(value.name, ()):  # the first layer says it where the input does not
-        node = model.nodes[use.node]
-        weight = model.initializers.get(node.input[1]) if node.op_type == "Conv" else None
-        if weight is not None and weight.dims[1] in (1, 3) and axes[0] == 1:
-            return 1, weight.dims[1]
+    taken = [number for number in (1, 3) if _takes(model.runnable, value, axes[0], number)]
+    if len(taken) == 1:  # the first layer says it where the input does not
+        return axes[0], taken[0]
     return (axes[0], 3) if "channel" in named or layout is not None else None
+
+
+def _takes(model: Model, value: ValueInfoProto, axis: int, channels: int) -> bool:
+    """Whether what reads an input runs on so many channels."""
+    first = upto(
+        model, [name for use in model.uses.get(value.name, ()) for name in model.nodes[use.node].output if name]
+    )
+    del first.proto.graph.input[:]
+    first.proto.graph.input.append(value)
+    declared = [max(d.dim_value, 0) for d in value.type.tensor_type.shape.dim]
+    free = (1, channels, _SIDE, _SIDE) if axis == 1 else (1, _SIDE, _SIDE, channels)
+    shape = [d or f for d, f in zip(declared, free, strict=True)]
+    try:
+        with session(first) as active:
+            run(active, {value.name: np.zeros(shape, _kind(value.type.tensor_type.elem_type))})
+    except InputError:
+        return False
+    return True
 
 
 def _described(model: Model) -> str:

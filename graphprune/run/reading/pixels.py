@@ -75,8 +75,9 @@ def fitted(size: Size, fit: str, wanted: Size, longest: int | None = None) -> Si
 
     Args:
         size: of the picture.
-        fit: ``stretch`` to the size wanted (0 leaves a side as it is); ``shortest`` or ``longest`` edge to its first
-            number; ``letterbox``, as large as goes into it; ``keep``.
+        fit: ``stretch`` to the size wanted (0 leaves a side as it is); ``letterbox``, as large as goes into it;
+            ``shortest`` or ``longest`` edge to it, and where its sides differ, as small as covers it, or as large as
+            goes into it; ``keep``.
         wanted: a size.
         longest: what the longest edge may be at most, for ``shortest``.
     """
@@ -88,14 +89,14 @@ def fitted(size: Size, fit: str, wanted: Size, longest: int | None = None) -> Si
     if fit == "letterbox":
         share = min(wanted[0] / height, wanted[1] / width)
         return max(1, round(height * share)), max(1, round(width * share))
-    short, long = min(size), max(size)
-    if fit == "longest":
-        new_long, new_short = wanted[0], max(1, round(short * wanted[0] / long))
-    else:  # cut, not rounded, as torchvision and transformers do it
-        new_short, new_long = wanted[0], int(wanted[0] * long / short)
-        if longest is not None and new_long > longest:
-            new_short, new_long = int(longest * new_short / new_long), longest
-    return (new_short, new_long) if height <= width else (new_long, new_short)
+    shares = wanted[0] / height, wanted[1] / width
+    lead = shares.index(max(shares) if fit == "shortest" else min(shares))
+    own, other, edge = size[lead], size[1 - lead], wanted[lead]
+    # cut, not rounded, as torchvision and transformers do it
+    new = max(1, round(other * edge / own)) if fit == "longest" else max(1, int(edge * other / own))
+    if longest is not None and fit == "shortest" and new > longest:
+        edge, new = max(1, int(longest * edge / new)), longest
+    return (edge, new) if lead == 0 else (new, edge)
 
 
 def resized(pixels: Values, size: Size, interpolation: str) -> Values:

@@ -24,9 +24,9 @@ import numpy as np
 from onnx import ValueInfoProto
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import Model
+from graphprune.model import Model, paths
 from graphprune.relation import Shape, Values
-from graphprune.run.reading import asked, configs, filling
+from graphprune.run.reading import asked, batches, configs, filling, kinds
 from graphprune.run.reading.asked import Settings
 
 KEYS = ("tokenizer", "length", "field")
@@ -91,8 +91,12 @@ def _tokenizer(given: Settings, model: Model, place: Path) -> Path:
 
 def _declared(tokenizer: Path) -> int:
     """The length that a model of transformers takes at most; 0 where nothing near the tokenizer says it."""
+    path = tokenizer.parent / "tokenizer_config.json"
+    if not path.is_file():
+        return 0
+    paths.reads(configs.SETTINGS, path)
     with suppress(InputError):
-        most = configs.read(tokenizer.parent / "tokenizer_config.json").data.get("model_max_length")
+        most = configs.read(path).data.get("model_max_length")
         if isinstance(most, int) and 0 < most < 1 << 20:  # what is larger stands for none
             return most
     return 0
@@ -107,6 +111,7 @@ def _opened(path: Path) -> Any:
         ) from error
     if not path.is_file():
         raise InputError(f"--tokenizer {path}: no such file")
+    paths.reads("the tokenizer", path)
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # it raises nothing more special
@@ -177,6 +182,19 @@ def _padding(tokenizer: Any) -> tuple[int, bool]:
         return tokenizer.padding["pad_id"], tokenizer.padding["direction"] == "left"
     ids = (tokenizer.token_to_id(token) for token in _PADS)
     return next((one for one in ids if one is not None), 0), False
+
+
+def left_over(files: Sequence[Path], text: Text, model: Model, place: Path) -> str:
+    """How many texts are left over where the model takes a fixed number of them, in words.
+
+    Raises:
+        InputError: they do not make one batch, or a file is none.
+    """
+    sizes = filling.dims(_main(model, place))
+    if len(sizes) == 1 or not sizes[0]:
+        return ""
+    count = sum(1 for path in files for _ in _lines(path, text.field))
+    return batches.told(place, kinds.TEXT, count, sizes[0], model)
 
 
 def _lines(path: Path, field: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from graphprune.verdict.detections.boxes import Found
+from graphprune.verdict.detections.boxes import MOST, Found
 from graphprune.verdict.detections.precision import average_precisions, matched
 
 SCORE = 0.25
@@ -44,10 +44,11 @@ def agreement(original: Sequence[Found], other: Sequence[Found]) -> Agreement:
     """How far what another model finds is what the original finds; 1 where it is the same.
 
     Args:
-        original, other: by image what each finds (see ``forms``).
+        original, other: by image what each finds, ranked (see ``forms``). Of each image the first
+            :data:`~graphprune.verdict.detections.boxes.MOST` count, on both sides.
     """
-    truth = [one.above(SCORE) for one in original]
-    boxes, sure = sum(map(len, truth)), [one.above(SCORE) for one in other]
+    truth, sure = ([one.above(SCORE).at(slice(MOST)) for one in side] for side in (original, other))
+    boxes = sum(map(len, truth))
     hits = int(matched(truth, sure)[:, 0].sum())
     found = average_precisions(truth, other) if boxes else np.full((1, 10), np.nan)
     return Agreement(

@@ -7,7 +7,6 @@ says which.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Values
+from graphprune.run.reading import exported
 from graphprune.verdict.detections import reading
 from graphprune.verdict.detections.boxes import Found
 
@@ -31,8 +31,6 @@ FORMS: Mapping[str, str] = {
 """What there is, in words."""
 _TASKS = ("detect", "segment", "pose")
 """Tasks whose boxes are upright."""
-_WIDEST = 4096
-"""Bytes of metadata that are read as names."""
 
 
 class Unclear(InputError):
@@ -56,19 +54,10 @@ class Said:
 
 def said(model: Model) -> Said:
     """What the metadata of a file says of its task; what cannot be read says nothing."""
-    data = {p.key: p.value for p in model.proto.metadata_props}
-    names, options = _literal(data.get("names", "")), _literal(data.get("args", ""))
-    chosen = _literal(data.get("end2end", "")) is True or (isinstance(options, dict) and options.get("nms") is True)
+    data = exported.said(model)
+    names, options = exported.literal(data.get("names")), exported.literal(data.get("args"))
+    chosen = exported.literal(data.get("end2end")) is True or (isinstance(options, dict) and options.get("nms") is True)
     return Said(data.get("task", ""), len(names) if isinstance(names, dict | list) else 0, chosen)
-
-
-def _literal(text: str) -> object:
-    if not text or len(text) > 16 * _WIDEST:
-        return None
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
 
 
 def announced(model: Model) -> bool:

@@ -42,3 +42,12 @@ def picture(path: Path, height: int, width: int) -> Values:
     soft = pillow.fromarray(blots).resize((width, height), pillow.Resampling.BICUBIC)
     soft.save(path)
     return np.asarray(soft)
+
+
+def tone(path: Path, seconds: float = 0.25, rate: int = 16000, channels: int = 1) -> Values:
+    """A tone of 440 Hz with some noise, as a file; gives what a reader gets of it."""
+    soundfile = __import__("soundfile")
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal((len(time), channels))
+    soundfile.write(path, 0.4 * np.sin(2 * np.pi * 440 * time)[:, None] + 0.02 * noise, rate)
+    return np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0]).mean(1)

@@ -59,7 +59,9 @@ def test_what_was_done_is_said_and_stands_in_result_and_plan(place: Path, capsys
     assert plan["calibration"]["told"] == TOLD and plan["calibration"]["from"] == "in"
     assert load_plan("o.plan.json").calibration == plan["calibration"]
     assert plan["calibration"]["pad"] == [114.0] and str(place) not in json.dumps(plan["calibration"])
-    status, out, _ = command(capsys, *how, "--preprocess", "fit=stretch", "--preprocess", "channels=bgr", "--json")
+    status, out, _ = command(
+        capsys, *how, "--preprocess", "fit=stretch", "--preprocess", "channels=bgr", "--json", "--force"
+    )
     assert status == 0 and json.loads(out)["calibration"]["told"] == BY_HAND
     assert json.loads(out)["calibration"]["channels"] == "bgr"
 
@@ -76,11 +78,11 @@ COMMANDS = {
 @pytest.mark.parametrize("case", COMMANDS)
 def test_every_command_takes_it(case: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     how = "--preprocess", "fit=stretch", "--preprocess", "channels=bgr"
+    status, _, err = command(capsys, *COMMANDS[case], "--preprocess", "fitt=stretch", "-q")
+    assert status == 2 and err.count("\n") == 1 and "fitt: is no setting for images; did you mean fit?" in err
     status, out, err = command(capsys, *COMMANDS[case], *how)
     assert status == 0, err
     assert BY_HAND in " ".join(out.split())
-    status, _, err = command(capsys, *COMMANDS[case], "--preprocess", "fitt=stretch", "-q")
-    assert status == 2 and err.count("\n") == 1 and "fitt: is no setting for images; did you mean fit?" in err
 
 
 def test_a_recipe_holds_it_and_its_paths_lead_from_the_recipe(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,10 @@ from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.relation import Values
 from graphprune.run import samples
-from tests.run.reading.helpers import INT64, net
+from tests.run.reading.as_transformers import cases, some
+from tests.run.reading.helpers import INT64, net, tone
 
 soundfile = pytest.importorskip("soundfile")
-
-
-def tone(path: Path, seconds: float = 0.25, rate: int = 16000, channels: int = 1) -> Values:
-    """A tone of 440 Hz with some noise, as a file; gives what a reader gets of it."""
-    time = np.arange(int(seconds * rate)) / rate
-    noise = np.random.default_rng(0).standard_normal((len(time), channels))
-    soundfile.write(path, 0.4 * np.sin(2 * np.pi * 440 * time)[:, None] + 0.02 * noise, rate)
-    return np.asarray(soundfile.read(path, dtype="float32", always_2d=True)[0]).mean(1)
 
 
 def read(folder: Path, model: ModelProto, **settings: Any) -> tuple[list[dict[str, Values]], str]:
@@ -44,7 +38,12 @@ def test_waves_are_one_channel_cut_or_filled(tmp_path: Path) -> None:
     assert np.array_equal(found[0]["x"], [long[:2000], np.pad(short, (0, 400))])
     assert [f["x"].shape for f in read(tmp_path, wave("n", 1, "t"))[0]] == [(1, 1, 4000), (1, 1, 1600)]
     assert [f["x"].shape for f in read(tmp_path, wave(2000))[0]] == [(2000,)] * 2
-    assert [f["x"].shape for f in read(tmp_path, wave(3, 2000), take="all")[0]] == [(3, 2000)]
+    parts, told = read(tmp_path, wave(2, 2000), take="all")
+    assert [f["x"].shape for f in parts] == [(2, 2000)] and told.endswith("; what makes no batch of 2 left out")
+    with pytest.raises(InputError, match="holds 3 sounds, fewer than the batch of 4 that"):
+        read(tmp_path, wave(4, 2000), take="all")
+    with pytest.raises(InputError, match="holds 2 sounds, fewer than the batch of 3 that"):
+        read(tmp_path, wave(3, 2000))
     parts, told = read(tmp_path, wave("n", "t"), length="0.1s", take="all", rate=16000)
     assert "0.1 s each, all parts" in told and parts[0]["x"].shape == (4, 1600)
     assert np.array_equal(parts[0]["x"][:3].reshape(-1)[:4000], long)
@@ -59,6 +58,7 @@ def test_the_rate_is_that_of_the_metadata_or_the_user(tmp_path: Path) -> None:
     spectrum = np.abs(np.fft.rfft(found[0]["x"][0]))
     assert np.argmax(spectrum) == 220  # 440 Hz still, in half a second
     assert read(tmp_path, wave("n", "t", sample_rate="16000"), rate="8000")[0][0]["x"].shape == (1, 4000)
+    assert "16000 Hz" in read(tmp_path, wave("n", "t", sample_rate="9" * 5000, sampling_rate="16000"))[1]
     tone(tmp_path / "b.wav", 0.5, 16000)
     with pytest.raises(InputError, match=r"b\.wav: has 16000 samples a second, others 44100"):
         read(tmp_path, wave("n", "t"))
@@ -78,28 +78,21 @@ def test_what_a_model_wants_beside_the_sound(tmp_path: Path) -> None:
         read(tmp_path, net({"input": (1, ("n", 2000)), "speaker": (INT64, ("n",))}))
 
 
-EXTRACTORS: list[tuple[str, dict[str, Any], tuple[int | str, ...]]] = [
-    ("Wav2Vec2", {}, ("n", "t")),
-    ("Whisper", {"chunk_length": 2}, ("n", 80, 200)),
-    ("Whisper", {"chunk_length": 1, "feature_size": 128}, ("n", 128, "frames")),
-    ("AST", {"max_length": 40}, ("n", 40, 128)),
-    ("AST", {"max_length": 16, "num_mel_bins": 64}, ("n", "frames", "mels")),
-]
+SHAPES: list[tuple[int | str, ...]] = [
+    ("n", "t"), ("n", 80, 200), ("n", 128, "frames"), ("n", 40, 128), ("n", "frames", "mels")
+]  # fmt: skip
 
 
-@pytest.mark.torch
-@pytest.mark.filterwarnings("ignore:At least one mel filter")
-@pytest.mark.parametrize(("name", "options", "shape"), EXTRACTORS)
-def test_features_as_transformers_has_them(
-    name: str, options: dict[str, Any], shape: tuple[int | str, ...], tmp_path: Path
-) -> None:
-    transformers = pytest.importorskip("transformers")
-    extractor = getattr(transformers, f"{name}FeatureExtractor")(**options)
-    extractor.save_pretrained(tmp_path)
-    heard = tone(tmp_path / "a.flac", 0.5)
-    (wanted,) = extractor(heard, sampling_rate=16000, return_tensors="np").values()
-    (found,) = read(tmp_path, wave(*shape))[0]
-    assert found["x"].shape == wanted.shape and np.abs(found["x"] - wanted).max() < 1e-4
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+def test_features_as_transformers_has_them(number: int, tmp_path: Path) -> None:
+    case = cases("sounds")[number]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(case["config"]))
+    tone(tmp_path / "a.flac", 0.5)
+    (found,) = read(tmp_path, wave(*SHAPES[number]))[0]
+    (wanted,) = case["made"]
+    assert (
+        list(found["x"].shape) == wanted["shape"] and np.abs(np.subtract(some(found["x"]), wanted["some"])).max() < 1e-4
+    )
 
 
 def test_log_mel_finds_a_tone(tmp_path: Path) -> None:

@@ -70,9 +70,36 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"b\.png: not an image"):
         list(samples.load(tmp_path, load(net("n", 3, 4, 6))))
-    (tmp_path / "preprocessor_config.json").write_text("[")
-    with pytest.raises(InputError, match="not a JSON file"):
-        list(samples.load(tmp_path, load(net("n", 3, 4, 6))))
+
+
+def test_what_nobody_named_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in", "a.png")
+    onnx.save(net("n", 3, "h", "w"), tmp_path / "m.onnx")
+    model, own = load(tmp_path / "m.onnx"), tmp_path / "config.json"
+    own.write_text('// of another program\n{"size": "big"}')
+    told = samples.settled({"from": tmp_path / "in", "size": 4}, model).told
+    assert told == "images: resized to 4 x 4, RGB, / 255 (from --preprocess; config.json cannot be read)"
+    with pytest.raises(InputError, match=r"config\.json: not a JSON file"):
+        samples.settled({"from": tmp_path / "in", "config": str(own)}, model)
+    own.write_text('{"size": "big"}')
+    assert samples.settled(tmp_path / "in", model).told.endswith("(nothing says otherwise; --preprocess does)")
+
+
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in/cats").mkdir(parents=True)
+    save(Path("in/cats"), "a.png")
+    onnx.save(net("n", 3, "h", "w"), "m.onnx")
+    for name in ("p.json", "preprocessor_config.json"):
+        Path(name).write_text('{"size": {"height": 4, "width": 6}}')
+    for how in (["--preprocess", "p.json", "--json", "p.json"], ["--json", "preprocessor_config.json"]):
+        status, _, err = command(capsys, "validate", "m.onnx", "--inputs", "in", *how)
+        assert status == 2 and f"{how[-1]}: is a file of settings itself" in err and "size" in Path(how[-1]).read_text()
+    status, _, err = command(capsys, "validate", "m.onnx", "--inputs", "in", "--json", "in/cats/a.png")
+    assert status == 2 and "in/cats/a.png: is the inputs that are read itself" in err
 
 
 def test_a_model_is_fitted_on_images(tmp_path: Path) -> None:
@@ -113,6 +140,10 @@ def test_a_fixed_batch_is_filled_with_images(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path, name)
     assert [f["x"].shape for f in samples.load(tmp_path, load(net(2, 3, "h", "w")))] == [(2, 3, 4, 6)]
+    told = samples.settled(tmp_path, load(net(2, 3, "h", "w"))).told
+    assert told.endswith("; 1 of 3 left out, since 2 make a batch")
+    with pytest.raises(InputError, match="holds 3 images, fewer than the batch of 16 that small takes at a time"):
+        samples.settled(tmp_path, load(net(16, 3, "h", "w")))
     save(tmp_path, "b.png", (10, 20))
     with pytest.raises(InputError, match=r"b\.png: is 20 high and 10 wide.* another size; give the size"):
         list(samples.load(tmp_path, load(net(2, 3, "h", "w"))))

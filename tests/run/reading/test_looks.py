@@ -16,12 +16,13 @@ from graphprune.errors import InputError
 from graphprune.model import load
 from graphprune.relation import Values
 from graphprune.run import samples
+from graphprune.run.reading.pictured import Pictured
+from models.small import Net
+from tests.run.reading.as_transformers import PROCESSORS, SIZES, cases, some
 from tests.run.reading.helpers import net, picture, pictured
 
 pytest.importorskip("PIL.Image")
 FREE = ("n", 3, "h", "w")
-SIZES = ((97, 150), (200, 60), (40, 40))
-"""Height and width of the pictures."""
 
 
 def seen(folder: Path, model: ModelProto, **settings: Any) -> tuple[list[Values], str]:
@@ -40,33 +41,14 @@ def folder(path: Path, **config: Any) -> Path:
     return path
 
 
-PROCESSORS = [
-    ("vit", "ViTImageProcessorPil", {"size": {"height": 48, "width": 64}}),
-    ("convnext", "ConvNextImageProcessorPil", {"size": {"shortest_edge": 56}}),
-    ("convnext", "ConvNextImageProcessorPil", {"size": {"shortest_edge": 384}}),
-    ("clip", "CLIPImageProcessorPil", {"size": {"shortest_edge": 40}, "crop_size": {"height": 48, "width": 44}}),
-    ("levit", "LevitImageProcessorPil", {}),
-    ("mobilevit", "MobileViTImageProcessorPil", {}),
-    ("efficientnet", "EfficientNetImageProcessorPil", {"rescale_offset": True, "rescale_factor": 1 / 127.5}),
-    ("detr", "DetrImageProcessorPil", {"size": {"shortest_edge": 80, "longest_edge": 133}}),
-    ("sam", "SamImageProcessorPil", {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}),
-]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize(("module", "name", "options"), PROCESSORS)
-def test_as_transformers_does_it(module: str, name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    home = pytest.importorskip(f"transformers.models.{module}.image_processing_pil_{module}")
-    pillow = importlib.import_module("PIL.Image")
-    processor = getattr(home, name)(**options)
-    folder(tmp_path)
-    processor.save_pretrained(tmp_path)
-    found, told = seen(tmp_path, pictured(*FREE))
+@pytest.mark.parametrize("number", range(len(PROCESSORS)))
+def test_as_transformers_does_it(number: int, tmp_path: Path) -> None:
+    case = cases("images")[number]
+    found, told = seen(folder(tmp_path, **case["config"]), pictured(*FREE))
     assert told.endswith("(from preprocessor_config.json)")
-    for number, one in enumerate(found):
-        with pillow.open(tmp_path / f"{number}.png") as opened:
-            wanted = np.asarray(processor(opened, return_tensors="np")["pixel_values"])
-        assert one.shape == wanted.shape and np.abs(one - wanted).max() < 1e-6
+    for one, wanted in zip(found, case["made"], strict=True):
+        assert list(one.shape) == wanted["shape"]
+        assert np.abs(np.subtract(some(one), wanted["some"])).max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 64)])
@@ -86,6 +68,31 @@ def test_letterbox_by_metadata_as_opencv_and_ultralytics_do_it(size: tuple[int, 
         assert one.shape == (1, 3, *size)
         difference = np.abs(one[0] * 255 - wanted[..., ::-1].transpose(2, 0, 1).astype(float))
         assert difference.max() < 1.001  # OpenCV rounds in whole numbers
+
+
+YOLOV5 = {"stride": "32", "names": "{0: 'a'}"}
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ({}, "640 x 640"),
+        ({"imgsz": "[64, 96]"}, "64 x 96"),
+        ({"imgsz": "64"}, "64 x 64"),
+        ({"imgsz": "[[1], 2]"}, "640 x 640"),
+        ({"imgsz": "{[]: 1}"}, "640 x 640"),
+        ({"imgsz": "1e999"}, "640 x 640"),
+        ({"imgsz": "(" * 999}, "640 x 640"),
+        ({"imgsz": "1" * 99999}, "640 x 640"),
+        ({"stride": "9" * 5000}, "640 x 640"),
+        ({"stride": "often"}, "640 x 640"),
+    ],
+)
+def test_metadata_may_say_anything(said: dict[str, str], size: str, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 8, 8)
+    model = load(pictured(*FREE, **(YOLOV5 | said)))
+    words = f"images: letterbox to {size}, RGB, / 255 (from the metadata of the model)"
+    assert samples.settled(tmp_path, model).told == words
 
 
 def test_metadata_of_a_classifier_is_a_centre_crop(tmp_path: Path) -> None:
@@ -168,6 +175,14 @@ def test_the_model_s_size_goes_before_that_of_files(tmp_path: Path) -> None:
     assert seen(tmp_path, pictured("n", 3, 64, 64))[1].startswith("images: letterbox to 64 x 64")
 
 
+@pytest.mark.parametrize(("wanted", "group"), [(1, 1), (3, 1), (3, 3)])
+def test_the_first_layer_says_how_many_channels_there_are(wanted: int, group: int) -> None:
+    build = Net()
+    x = build.input("x", ["n", "channels", "h", "w"])
+    model = load(build.model(build.conv(x, wanted, 6, group=group)))
+    assert Pictured.of(Path("in"), model, {}).channels == wanted
+
+
 def test_axes_that_say_nothing(tmp_path: Path) -> None:
     assert seen(folder(tmp_path), pictured("n", "num_channels", "h", "w"))[0][0].shape == (1, 3, 97, 150)
     assert seen(tmp_path, pictured("n", "a", "b", "c"), layout="nhwc")[0][0].shape == (1, 97, 150, 3)
@@ -192,7 +207,7 @@ def test_axes_that_say_nothing(tmp_path: Path) -> None:
         ({"scale": "1/0"}, "--preprocess scale is '1/0', and must be a number"),
         ({"mean": "1,2"}, "--preprocess mean is '1,2', and must be a number, or 3"),
         ({"std": 0}, "--preprocess std is 0"),
-        ({"size": 1000000}, "--preprocess size is 1000000, more than"),
+        ({"size": 1000000}, "--preprocess size comes to 1000000 x 1000000, more than"),
         ({"fit": "shortest", "size": 100000}, "would become 100000 high and"),
         ({"config": "nowhere.json"}, "nowhere.json: no such file"),
     ],
@@ -227,3 +242,14 @@ def test_what_the_model_does_not_take(given: dict[str, Any], words: str, tmp_pat
 def test_files_that_ask_for_too_much(config: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"preprocessor_config\.json: .*{words}"):
         seen(folder(tmp_path, **config), pictured(*FREE))
+
+
+def test_a_crop_that_is_no_square_is_filled(tmp_path: Path) -> None:
+    """A file speaks of squares, and the model takes 320 by 640: both sides are covered, whatever a picture is."""
+    pillow = importlib.import_module("PIL.Image")
+    for number, size in enumerate(((100, 100), (60, 200), (200, 60))):
+        pillow.fromarray(np.full((*size, 3), 255, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 256}, "crop_size": 224}')
+    found, told = seen(tmp_path, pictured("n", 3, 320, 640))
+    assert told.startswith("images: as small as covers 366 x 732, centre crop of 320 x 640")
+    assert all(one.shape == (1, 3, 320, 640) and (one == 1).all() for one in found)

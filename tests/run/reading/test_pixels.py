@@ -90,7 +90,7 @@ def test_crops_and_pads() -> None:
 SIDES = st.integers(1, 70)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(SIDES, SIDES), wanted=st.tuples(SIDES, SIDES), kind=st.sampled_from((*pixels.FILTERS, pixels.OPENCV))
 )
@@ -104,5 +104,5 @@ def test_every_picture_comes_to_the_size_that_is_wanted(
     boxed = pixels.padded(pixels.resized(picture, inner, kind), wanted, (114,), corner=False)
     assert boxed.shape == (*wanted, 3) and (boxed == 200).all(2).sum() == inner[0] * inner[1]
     short = pixels.fitted(size, "shortest", wanted)
-    assert min(short) == wanted[0] and (short[0] - short[1]) * (size[0] - size[1]) >= 0
-    assert pixels.cropped(pixels.resized(picture, short, kind), wanted).shape == (*wanted, 3)
+    assert all(new >= least for new, least in zip(short, wanted, strict=True)) and any(np.equal(short, wanted))
+    assert (pixels.cropped(pixels.resized(picture, short, kind), wanted) == np.full((*wanted, 3), 200)).all()

@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto
 
 from graphprune.errors import InputError
-from graphprune.model import load
+from graphprune.model import load, paths
 from graphprune.relation import Values
 from graphprune.run import samples
 from tests.run.reading.helpers import INT64, net
@@ -129,5 +129,17 @@ def test_what_is_wrong_is_said(texts: Path, tmp_path: Path) -> None:
 
 
 def test_fixed_batches_are_whole(texts: Path) -> None:
-    found, _ = read(texts, encoder("t", "attention_mask", batch=2))
+    found, told = read(texts, encoder("t", "attention_mask", batch=2))
     assert [np.shape(f["input_ids"]) for f in found] == [(2, 6)]
+    assert told == "texts: at most 512 tokens by tokenizer.json; 1 of 3 left out, since 2 make a batch"
+    with pytest.raises(InputError, match="holds 3 texts, fewer than the batch of 4 that"):
+        read(texts, encoder("t", batch=4))
+
+
+def test_a_tokenizer_is_not_written_over(texts: Path) -> None:
+    (texts / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    for name, what in (("tokenizer.json", "the tokenizer"), ("tokenizer_config.json", "a file of settings")):
+        with paths.run():
+            paths.writes("the JSON", texts / name)
+            with pytest.raises(InputError, match=f"{name}: is {what} itself, which writing the JSON would overwrite"):
+                read(texts, encoder())

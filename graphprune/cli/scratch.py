@@ -32,11 +32,12 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def scratch() -> Iterator[None]:
-    """Temporary files of this process, and of those that it starts, go to one folder, which is removed at the end.
+    """Temporary files of this process go to one folder, which is removed at the end.
 
-    It is locked as long as the process lives: folders that are not were left by ones that were killed, and go too.
+    Workers that it starts keep to theirs: they may outlive one command, and work for the next one. The folder is locked
+    as long as the process lives: folders that are not were left by ones that were killed, and go too.
     """
-    where, setting = tempfile.tempdir, os.environ.get("TMPDIR")
+    where = tempfile.tempdir
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     handle = os.open(folder / f"{_MARK}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     if fcntl is not None:
@@ -44,12 +45,11 @@ def scratch() -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (folder / f"{_MARK}.new").rename(folder / _MARK)  # from here on others see it, and that it is locked
         _clear(folder.parent, folder)
-    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = str(folder)
     try:
         yield
     finally:
         tempfile.tempdir = where
-        os.environ.pop("TMPDIR") if setting is None else os.environ.update(TMPDIR=setting)
         os.close(handle)  # before the folder goes: where there are no locks, open files stay
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -23,7 +23,9 @@ from graphprune.rewrite.statedict import Narrowed
 from models.small import chain
 from tests.helpers import command, constants
 
-TEXT = st.text() | st.sampled_from(['"""\nraise SystemExit\n"""', "'''\nraise SystemExit\n", "C:\\users", "$TABLES", '\\"'])
+TEXT = st.text() | st.sampled_from(
+    ['"""\nraise SystemExit\n"""', "'''\nraise SystemExit\n", "C:\\users", "$TABLES", '\\"']
+)
 NUMBERS = st.floats() | st.integers() | st.booleans() | st.none()
 
 
@@ -38,7 +40,9 @@ def held(text: str) -> dict[str, Any]:
 
 @given(title=TEXT, names=st.lists(TEXT, min_size=1, unique=True), kind=TEXT, config=st.dictionaries(TEXT, NUMBERS),
        factor=st.floats(), gone=st.sets(st.integers(0, 300), min_size=1))  # fmt: skip
-@example("a\\", ["\ud800", "\x00", "\u2028", "\U0001f600'\\'\""], "'", {"eps": math.inf, "low": -math.inf}, math.nan, {1})
+@example(
+    "a\\", ["\ud800", "\x00", "\u2028", "\U0001f600'\\'\""], "'", {"eps": math.inf, "low": -math.inf}, math.nan, {1}
+)
 @settings(deadline=None, max_examples=60)
 def test_any_names_and_numbers_are_read_back(
     title: str, names: list[str], kind: str, config: dict[str, Any], factor: float, gone: set[int]

@@ -126,7 +126,7 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
 
 def pages() -> list[Page]:
     """All pages but what installers and caches leave."""
-    found = [ROOT / name for name in ("README.md", "SECURITY.md") if (ROOT / name).is_file()]
+    found = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md") if (ROOT / name).is_file()]
     for folder in ("graphprune", "passes", "models", "tests"):
         found += sorted((ROOT / folder).rglob("*.md"))
     return [Page(path) for path in found]

@@ -39,7 +39,7 @@ TESTED_ELSEWHERE = {"graphprune/integrations/README.md"}
 FOREIGN = {"--no-deps", "--help-all", "--tb"}
 """Options of other programs that pages name."""
 STAND_INS = {
-    "NODE|GROUP|BLOCK": "features",
+    "NODE|GROUP|BLOCK|MODULE": "features",
     "GROUP|NODE|TENSOR": "encoder/0/Conv_12_out:1",
 }
 SHORT = [
@@ -193,8 +193,8 @@ def own(tmp_path: Path) -> Iterator[None]:
 def _run(words: list[str], where: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A command line does what it says: exit status 0."""
     if words[0] == "python":
-        if Path(words[1]).is_file():
-            subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{where}: {' '.join(words)} exits with {done.returncode}\n{done.stderr}"
         return
     arguments = [STAND_INS.get(word, word) for word in words[1:]]
     text = "\x1f".join(arguments)

@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SHELL = ("", "bash", "sh", "console")
 _SKIP = re.compile(r"<!-- not run: (.+?) -->\s*$")
-_FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
+_FENCE = re.compile(r"^(`{3,})(\w*)(?: [^`]*)?$")
+"""Behind the language may stand what a block is for."""
 _COMMAND = re.compile(r"^(?:\$ )?((?:graphprune|python) .*)$")
 _FILE = re.compile(r"^# (?:--\w+ )?([\w./-]+\.(?:py|toml|json|txt|yml))$")
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")

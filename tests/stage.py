@@ -96,13 +96,14 @@ def lay_pictures(folder: Path) -> None:
 
 
 def lay_results(folder: Path) -> None:
-    """What the page of pages speaks of: what commands told of a run."""
+    """What pages on the results of commands speak of: what commands told of a run."""
     lay_pictures(folder)
     model, small = folder / "model.onnx", folder / "small.onnx"
     for name, *words in (
         ("prune", model, "-o", small, "--force", "--ratio", "0.3"),
         ("validate", small, "--against", model),
         ("bench", model, small, "--rounds", "3", "--warmup", "1"),
+        ("sensitivity", model, "--levels", "0.5", "--calibration", folder / "inputs.npz"),
         ("sweep", model, "--targets", "macs=0.5", "--calibration", folder / "inputs.npz"),
     ):
         assert boundary.run([name, *map(str, words), "--json", str(folder / f"{name}.json"), "-q"]) == 0
@@ -174,6 +175,7 @@ COMES_TO = {"graphprune/gradients/README.md": gradients_are_right}
 STAGES = {
     "graphprune/gradients/README.md": lay_gradients,
     "graphprune/rewrite/README.md": lay_decoder,
+    "graphprune/cli/README.md": lay_results,
     "graphprune/cli/pages/README.md": lay_results,
     "passes/vocabulary/README.md": lay_words,
 }

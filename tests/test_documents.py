@@ -38,7 +38,7 @@ PAGES = {page.name: page for page in pages()}
 TESTED_ELSEWHERE = {"graphprune/integrations/README.md"}
 """Their examples need packages of others; what they name is looked at here all the same."""
 RUNNERS = {f"--graphprune-{name}" for name in ("masked", "original", "plan", "model")}
-FOREIGN = {"--no-deps", "--help-all", "--tb", *RUNNERS}
+FOREIGN = {"--no-deps", "--help-all", "--tb", "--onnxrt", *RUNNERS}
 """Options of other programs that pages name."""
 STAND_INS = {
     "NODE|GROUP|BLOCK|MODULE": "features",

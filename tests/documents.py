@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SHELL = ("", "bash", "sh", "console")
 _SKIP = re.compile(r"<!-- not run: (.+?) -->\s*$")
-_FENCE = re.compile(r"^(`{3,})(\w*)\s*$")
+_FENCE = re.compile(r"^(`{3,})(\w*)(?: [^`]*)?$")
+"""Behind the language may stand what a block is for."""
 _COMMAND = re.compile(r"^(?:\$ )?((?:graphprune|python) .*)$")
 _FILE = re.compile(r"^# (?:--\w+ )?([\w./-]+\.(?:py|toml|json|txt|yml))$")
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
@@ -126,7 +127,7 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
 
 def pages() -> list[Page]:
     """All pages but what installers and caches leave."""
-    found = [ROOT / name for name in ("README.md", "SECURITY.md") if (ROOT / name).is_file()]
+    found = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md") if (ROOT / name).is_file()]
     for folder in ("graphprune", "passes", "models", "tests"):
         found += sorted((ROOT / folder).rglob("*.md"))
     return [Page(path) for path in found]

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from PIL import Image
 
 import graphprune
 import models
+from graphprune.cli import boundary
 from graphprune.gradients import vjp
 from models.small import Net
 from tests.gradients.checking import evaluate
@@ -82,11 +84,29 @@ def lay_pictures(folder: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file(weights, folder / "weights.safetensors")
+    (folder / "config.json").write_text('{"hidden_size": 64}')
+    (folder / "photos").mkdir()
+    for number, picture in enumerate(rng.integers(0, 256, (8, 24, 40, 3), np.uint8)):
+        Image.fromarray(picture).save(folder / "photos" / f"{number}.png")
     for name, text in MODULES.items():
         (folder / name).write_text(text)
     recipe = 'format = "graphprune-recipe/1"\n[[passes]]\nuse = "select"\nratio = 0.3\n[[passes]]\nuse = "cut"\n'
     for name in ("recipe", "plain", "distilled"):
         (folder / f"{name}.toml").write_text(recipe)
+
+
+def lay_results(folder: Path) -> None:
+    """What pages on the results of commands speak of: what commands told of a run."""
+    lay_pictures(folder)
+    model, small = folder / "model.onnx", folder / "small.onnx"
+    for name, *words in (
+        ("prune", model, "-o", small, "--force", "--ratio", "0.3"),
+        ("validate", small, "--against", model),
+        ("bench", model, small, "--rounds", "3", "--warmup", "1"),
+        ("sensitivity", model, "--levels", "0.5", "--calibration", folder / "inputs.npz"),
+        ("sweep", model, "--targets", "macs=0.5", "--calibration", folder / "inputs.npz"),
+    ):
+        assert boundary.run([name, *map(str, words), "--json", str(folder / f"{name}.json"), "-q"]) == 0
 
 
 def lay_words(folder: Path) -> None:
@@ -155,6 +175,8 @@ COMES_TO = {"graphprune/gradients/README.md": gradients_are_right}
 STAGES = {
     "graphprune/gradients/README.md": lay_gradients,
     "graphprune/rewrite/README.md": lay_decoder,
+    "graphprune/cli/README.md": lay_results,
+    "graphprune/cli/pages/README.md": lay_results,
     "passes/vocabulary/README.md": lay_words,
 }
 """Who lays out what a page speaks of; ``lay_pictures`` for all others."""

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,10 +37,11 @@ from tests.stage import COMES_TO, STAGES, lay_pictures
 PAGES = {page.name: page for page in pages()}
 TESTED_ELSEWHERE = {"graphprune/integrations/README.md"}
 """Their examples need packages of others; what they name is looked at here all the same."""
-FOREIGN = {"--no-deps", "--help-all", "--tb"}
+RUNNERS = {f"--graphprune-{name}" for name in ("masked", "original", "plan", "model")}
+FOREIGN = {"--no-deps", "--help-all", "--tb", "--onnxrt", *RUNNERS}
 """Options of other programs that pages name."""
 STAND_INS = {
-    "NODE|GROUP|BLOCK": "features",
+    "NODE|GROUP|BLOCK|MODULE": "features",
     "GROUP|NODE|TENSOR": "encoder/0/Conv_12_out:1",
 }
 SHORT = [
@@ -49,6 +51,7 @@ SHORT = [
     (r"^distill (?!.*--steps)", "distill --steps 2 "),
     (r"--steps \d+", "--steps 2"),
     (r"=1x3x\d+x\d+", "=1x3x32x32"),
+    (r"size=640", "size=32"),
     (r"^bench ", "bench --rounds 3 --warmup 1 "),
     (r"^profile ", "profile --levels 1,0.5 --rounds 1 "),
     (r"^sensitivity ", "sensitivity --levels 0.5 "),
@@ -66,11 +69,13 @@ def _command(name: str) -> click.Command:
     return found
 
 
+@cache
 def _options(name: str) -> set[str]:
     given = {option for p in _command(name).params for option in (*p.opts, *p.secondary_opts)}
     return {"-h", "--help", *given}
 
 
+@cache
 def _all_options() -> set[str]:
     with click.Context(cli) as context:
         return {option for name in cli.list_commands(context) for option in _options(name)} | {"--version"}
@@ -193,8 +198,8 @@ def own(tmp_path: Path) -> Iterator[None]:
 def _run(words: list[str], where: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A command line does what it says: exit status 0."""
     if words[0] == "python":
-        if Path(words[1]).is_file():
-            subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, *words[1:]], check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{where}: {' '.join(words)} exits with {done.returncode}\n{done.stderr}"
         return
     arguments = [STAND_INS.get(word, word) for word in words[1:]]
     text = "\x1f".join(arguments)

@@ -16,11 +16,12 @@ from graphprune.cli import report
 from graphprune.cli.choosing import choice_data, words
 from graphprune.cli.watching import watched
 from graphprune.errors import InputError
-from graphprune.model import load, naming, node_name
+from graphprune.model import naming, node_name
 from graphprune.passes.choose import choices
 from graphprune.passes.choose.choices import Choices
 from graphprune.relation import Shape
 from graphprune.rewrite import plan
+from graphprune.rewrite.original import look
 from graphprune.rewrite.plan import Plan
 
 _SILENT = "the plan does not tell why: it was made by a version that kept no choices, or not by a selection"
@@ -70,7 +71,7 @@ def answer(path: Path, name: str, model: Path | None, input_shapes: Mapping[str,
     if model is None and (what == "block" or (found and what == "group")):
         return Answer({**data, "what": what, "groups": [_told(read, made, id) for id in found]}, made)
     with watched(quiet, "analyze"):
-        analysis = _analysis(path, read, model, input_shapes)
+        analysis = _analysis(read, model, input_shapes)
     if analysis is not None:
         found, what = _by_model(analysis, name) or (found, what)
     if not what:
@@ -147,17 +148,13 @@ def _holding(analysis: Analysis, vertices: set[int]) -> list[str]:
     return [g.id for g in (*analysis.groups, *fixed) if vertices & g.labels.keys()]
 
 
-def _analysis(path: Path, read: Plan, model: Path | None, input_shapes: Mapping[str, Shape]) -> Analysis | None:
+def _analysis(read: Plan, model: Path | None, input_shapes: Mapping[str, Shape]) -> Analysis | None:
     """The analysis of the plan's model; None where it was not given and is not found.
 
     Raises:
         InputError: what was given is another model.
     """
-    name, digest = read.model["file"], read.model["sha256"]
-    places = [folder / name for folder in (path.parent, Path())] if model is None else [model]
-    original = next((own for own in (load(p) for p in places if model or p.is_file()) if own.sha256 == digest), None)
-    if original is None and model is not None:
-        raise InputError(f"{model}: {path} was made for another file: {name}, sha256 {digest[:12]}...; give that one")
+    original = look(read, model)
     if original is None:
         return None
     shapes = {n: tuple(shape) for n, shape in read.model["witness"].items()}

@@ -84,7 +84,7 @@ def _data(output: Path, found: Narrowed, said: Changed | None) -> dict[str, Any]
         "unexplained": [] if said is None else said.unexplained,
         "unmatched": found.unmatched,
         "missing": found.missing,
-        "notes": found.notes,
+        "notes": [*found.notes, *([] if said is None else said.notes)],
     }
 
 

@@ -1,12 +1,10 @@
-"""The original of a plan, and the same with what was removed set to zero, as other tools can run them."""
+"""The original of a plan with what was removed set to zero, as other tools can run it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from graphprune.analysis import analyze
 from graphprune.errors import InputError
-from graphprune.model import Model, interchange, load
+from graphprune.model import Model, interchange
 from graphprune.proof.masking import mask
 from graphprune.rewrite import replay
 from graphprune.rewrite.plan import Plan
@@ -23,26 +21,6 @@ _MORE = {
     "vocabulary": "ids went",
 }
 """Parts of a plan that change what the model computes beyond what a mask does, or its interface."""
-
-
-def find_original(plan: Plan, model: str | Path | None = None) -> Model:
-    """The model that a plan was made for.
-
-    Args:
-        plan: read from a file.
-        model: its file; by default it is looked for beside the plan and in the working directory.
-
-    Raises:
-        InputError: it is not there, or another one.
-    """
-    name, digest = str(plan.model["file"]), plan.model["sha256"]
-    places = [Path(model)] if model is not None else [Path(plan.where).parent / name, Path(name)]
-    for place in places:
-        if (model is not None or place.is_file()) and (found := load(place)).sha256 == digest:
-            return found
-    if model is not None:
-        raise InputError(f"{model}: {plan.where} was made for another file: {name}, sha256 {digest[:12]}...")
-    raise InputError(f"{plan.where}: its original, {name}, is not beside it; give it by --graphprune-model")
 
 
 def masked(plan: Plan, original: Model) -> bytes:

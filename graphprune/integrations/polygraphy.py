@@ -24,6 +24,7 @@ from polygraphy.tools.script import Script, make_invocable
 from graphprune.errors import GraphpruneError
 
 if TYPE_CHECKING:  # every run of Polygraphy imports this module, most without a need for the rest
+    from graphprune.model import Model
     from graphprune.rewrite.plan import Plan
     from graphprune.run.calibration import Source
     from graphprune.run.runtime import Feeds
@@ -83,11 +84,20 @@ class PlanArgs(BaseArgs):  # type: ignore[misc]  # Polygraphy has no type inform
         """Make a loader of the original; returns its name in the script."""
         plan = self.plan
         if plan is None:
-            beside = Path(self.arg_groups[ModelArgs].path)
-            plan = str(beside.with_name(f"{beside.name.removesuffix('.onnx')}.plan.json"))
+            plan = _plan_beside(self.arg_groups[ModelArgs].path)
         script.add_import(imports=[loader], frm=__name__)
         name: str = script.add_loader(make_invocable(loader, plan, self.model), f"load_{loader.lower()}")
         return name
+
+
+def _plan_beside(model: str | None) -> str:
+    """Where ``prune`` puts the plan of a model."""
+    from graphprune.model import files
+
+    place = None if model is None else files.plan_place(Path(model))
+    if place is None:  # G_LOGGER.critical ends Polygraphy
+        G_LOGGER.critical("graphprune: no file of a model whose plan could lie beside it; give it by --graphprune-plan")
+    return str(place)
 
 
 class _RunnerArgs(BaseRunnerArgs):  # type: ignore[misc]
@@ -149,15 +159,19 @@ class Original(BaseLoader):  # type: ignore[misc]
             raise
 
     def _found(self, plan: Plan) -> str | bytes:
-        from graphprune.integrations.originals import find_original
-
-        return str(find_original(plan, self.model).path)
+        return str(_original(plan, self.model).path)
 
 
 class Masked(Original):
     """Makes the original with what a plan removed set to zero; serialised, so that it must be below 2 GB."""
 
     def _found(self, plan: Plan) -> str | bytes:
-        from graphprune.integrations.originals import find_original, masked
+        from graphprune.integrations.originals import masked
 
-        return masked(plan, find_original(plan, self.model))
+        return masked(plan, _original(plan, self.model))
+
+
+def _original(plan: Plan, model: str | Path | None) -> Model:
+    from graphprune.rewrite.original import original
+
+    return original(plan, model, option="--graphprune-model")

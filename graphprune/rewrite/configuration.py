@@ -6,16 +6,18 @@ projections are joined) and as quotients (``hidden_size / num_attention_heads`` 
 tensor in the state dict, and each group of heads, is an equation between fields before, and is one after. Of all new
 values that sizes before and after offer for the fields, those are taken that explain the most: first axes that
 changed, then axes that did not, then heads; of these those by which a size is most often one field; and of these the
-fewest changes. Nothing knows which model it is; of the names of fields only this is read: whether they are about sizes
-at all, and whether they count heads or their elements.
+fewest changes. Fields of one size and one part in these equations cannot be told apart: they change together, and where
+that leaves a size unexplained it is said. Nothing knows which model it is; of the names of fields only this is read:
+whether they are about sizes at all, and whether they count heads or their elements.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, permutations, product
+from itertools import permutations, product
+from math import prod
 from typing import Any
 
 from graphprune.relation import Shape
@@ -29,7 +31,9 @@ _SIZE = re.compile(r"hidden|inter|inner|embd|embed|ffn|dim|head|width|channels|m
 _OTHER = re.compile(r"layers?$|vocab|position|token|patch|image|kernel|type|stride|_ids?$|labels|seq|max|window|depth")
 _ELEMENTS = re.compile(r"head.*(dim|size|width)|(dim|size)_head|_kv$")
 """How many elements a head has."""
-_TRIES = 200_000
+_TRIES = 20_000
+"""So many combinations of new values are tried at most, for fields that hang together."""
+_SHOWN = 5
 _TIMES = 1, 2, 3
 """How many projections are joined in one tensor."""
 
@@ -74,11 +78,13 @@ class Changed:
         fields: by dotted name the value before and after, of those that change.
         values: the fields at the top that change, whole.
         unexplained: sizes that changed and that no field says, each a line.
+        notes: where sizes do not say enough, each a line.
     """
 
     fields: dict[str, tuple[float, float]]
     values: dict[str, Any]
     unexplained: list[str]
+    notes: list[str]
 
 
 def changed(config: Mapping[str, Any], found: Narrowed, counts: Sequence[Count], numbers: Sequence[Number]) -> Changed:
@@ -96,6 +102,7 @@ def changed(config: Mapping[str, Any], found: Narrowed, counts: Sequence[Count],
     best = problem.best()
     changes: dict[Path, float] = {path: value for path, value in best.items() if value != known[path]}
     left = [str(pair) for pair in problem.unexplained(best)]
+    notes = [*problem.ambiguous(best), *problem.notes]
     for path, value in _leaves(config):
         afters = {n.after for n in numbers if type(value) is float and _near(n.before, value)}
         if len(afters) == 1:
@@ -110,6 +117,7 @@ def changed(config: Mapping[str, Any], found: Narrowed, counts: Sequence[Count],
         {_dotted(path): (before[path], new) for path, new in changes.items()},
         {str(path[0]): values[str(path[0])] for path in changes},
         left,
+        notes,
     )
 
 
@@ -120,6 +128,7 @@ class _Problem:
         self, known: dict[Path, int], sizes: dict[Path, int], axes: list[Pair], heads: list[tuple[Pair, bool]]
     ) -> None:
         self.known, self.sizes = known, sizes
+        self.notes: list[str] = []
         changed, same = ([p for p in axes if (p.before != p.after) == wanted] for wanted in (True, False))
         self.changed = [(p, self._terms(p.before)) for p in changed]
         self.same = [(p, terms) for p in same if (terms := self._terms(p.before, False))]
@@ -129,13 +138,68 @@ class _Problem:
     def best(self) -> dict[Path, int]:
         """The new values."""
         offers = self._offers()
-        free = sorted(offers, key=lambda path: list(self.sizes).index(path))
-        found, least = self.known, self._cost(self.known)
-        for values in islice(product(*(offers[f] for f in free)), _TRIES):
-            tried = {**self.known, **dict(zip(free, values, strict=True))}
-            cost = self._cost(tried)
+        values = dict(self.known)
+        for sets in self._apart([own for own in self._alike() if own[0] in offers]):
+            choices = [offers[own[0]] for own in sets]
+            if prod(map(len, choices)) <= _TRIES:
+                values = self._least(values, sets, product(*choices))
+                continue
+            names = ", ".join(_dotted(path) for own in sets for path in own)
+            self.notes.append(
+                f"{names} hang together in {prod(map(len, choices))} ways, of which not all were tried: see whether "
+                "these fields are right; --uniform-widths leaves fewer"
+            )
+            before = None
+            while before != values:  # one after the other, as long as that explains more
+                before = values
+                for own, offered in zip(sets, choices, strict=True):
+                    values = self._least(values, [own], ((value,) for value in offered))
+        return values
+
+    def ambiguous(self, values: Mapping[Path, int]) -> list[str]:
+        """What is to be said of fields that cannot be told apart, where one value for all does not say every size."""
+        left: dict[int, set[int]] = {}
+        for pair in self.unexplained(values):
+            left.setdefault(pair.before, set()).add(pair.after)
+        found = []
+        for own in self._alike():
+            others = sorted(left.get(self.sizes[own[0]], ()))
+            if len(own) > 1 and others:
+                shown = [*map(str, others[:_SHOWN]), *["..."] * (len(others) > _SHOWN)]
+                found.append(
+                    f"{', '.join(map(_dotted, own))} were all {self.sizes[own[0]]} and get {values[own[0]]}; some of "
+                    f"that size are {', '.join(shown)} now: which is which, sizes do not say"
+                )
+        return found
+
+    def _alike(self) -> list[list[Path]]:
+        """Fields of one size that every equation has in the same places."""
+        found: dict[tuple[int, bool, bool], list[Path]] = {}
+        for path, size in self.sizes.items():
+            found.setdefault((size, _counts(path), _ELEMENTS.search(_name(path)) is not None), []).append(path)
+        return list(found.values())
+
+    def _apart(self, sets: list[list[Path]]) -> list[list[list[Path]]]:
+        """Sets of fields, in parts that no equation joins: each is chosen for itself."""
+        parts = [([own], {*own}) for own in sets]
+        for _, terms in (*self.changed, *self.same, *self.heads):
+            fields = {path for term in terms for path in term.fields}
+            met = [part for part in parts if part[1] & fields]
+            if len(met) > 1:
+                joined = [own for part in met for own in part[0]], {path for part in met for path in part[1]}
+                parts = [joined, *(part for part in parts if part not in met)]
+        return [part for part, _ in parts]
+
+    def _least(
+        self, values: dict[Path, int], sets: list[list[Path]], tried: Iterable[tuple[int, ...]]
+    ) -> dict[Path, int]:
+        """The values with those of some sets of fields that cost least; as they are where none costs less."""
+        found, least = values, self._cost(values)
+        for new in tried:
+            other = {**values, **{path: n for own, n in zip(sets, new, strict=True) for path in own}}
+            cost = self._cost(other)
             if cost < least:
-                found, least = tried, cost
+                found, least = other, cost
         return found
 
     def unexplained(self, values: Mapping[Path, int]) -> list[Pair]:

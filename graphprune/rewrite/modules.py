@@ -11,7 +11,9 @@ import keyword
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import count
+from math import isfinite
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -53,11 +55,11 @@ def snippet(
     if config is not None:
         tables += ["# Fields of the configuration that change: Config.from_pretrained(folder, **CONFIG).",
                    f"CONFIG = {_literal(dict(config))}"]  # fmt: skip
-    text = _TEMPLATE.read_text()
     module = name if name.isidentifier() and not keyword.iskeyword(name) else "small_modules"
-    for key, value in (("$TITLE", title), ("$NAME", module), ("$TABLES", "\n".join(tables))):
-        text = text.replace(key, value)
-    return text
+    # All keys in one pass: names of a stranger may hold keys too. The title stands within the file's docstring.
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        TITLE=_quoted(title)[1:-1], NAME=module, TABLES="\n".join(tables)
+    )
 
 
 def _tables(found: Narrowed) -> tuple[dict[str, int], dict[str, tuple[tuple[int, ...], dict[int, int]]]]:
@@ -87,8 +89,8 @@ def _text(text: str) -> str:
     """A string literal, over several lines where it is long."""
     lines = textwrap.wrap(text, _WIDTH - 12)
     if len(lines) < 2:
-        return f'"{text}"'
-    own = [f'        "{line} "\n' for line in lines]
+        return _quoted(text)
+    own = [f"        {_quoted(f'{line} ')}\n" for line in lines]
     return "(\n" + "".join(own) + "    )"
 
 
@@ -102,9 +104,9 @@ def _count(one: Count) -> str:
 
 
 def _literal(value: object) -> str:
-    """A Python literal, strings in double quotes."""
+    """A Python literal, strings in double quotes; of numbers that are not finite a call."""
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return _quoted(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple | list):
@@ -112,4 +114,12 @@ def _literal(value: object) -> str:
         if isinstance(value, list):
             return f"[{inner}]"
         return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, float):
+        return repr(float(value)) if isfinite(value) else f'float("{float(value)}")'
     return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A string literal in double quotes, on one line and in characters that print: no text can end it."""
+    body = repr(text + '"')[1:-2]  # with a double quote in it, Python puts single ones around
+    return '"' + body.replace("\\'", "'").replace('"', '\\"') + '"'

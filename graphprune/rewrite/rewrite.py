@@ -5,6 +5,7 @@ Slices and reorders constants, refits attributes and shape operands, and leaves 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -28,6 +29,8 @@ from graphprune.rewrite.verify import verify
 
 Cuts = dict[int, IntArray]
 """Elements by axis: those that are removed, or those that stay in their new order."""
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
+"""What no name of a file holds in a plan: a model that was given in memory goes by the name of its graph."""
 
 
 @dataclass
@@ -100,7 +103,7 @@ def resized(analysis: Analysis, selection: Selection) -> Refit:
 def described(analysis: Analysis) -> dict[str, Any]:
     """What a plan says of the model that it is for."""
     return {
-        "file": analysis.model.name,
+        "file": _NO_NAME.sub("_", analysis.model.name),
         "sha256": analysis.model.sha256,
         "witness": {n: list(s) for n, s in analysis.witness.inputs.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 
 import graphprune
 from graphprune.errors import InputError
-from graphprune.integrations.originals import find_original, masked
+from graphprune.integrations.originals import masked
+from graphprune.rewrite.original import original as find_original
 from graphprune.rewrite.plan import load
 from models.small import Net, chain
-from tests.helpers import relative, run
+from tests.helpers import command, constants, relative, run
 
 
 def _constants() -> onnx.ModelProto:
@@ -52,13 +54,39 @@ def test_what_cannot_be_masked_is_told(tmp_path: Path) -> None:
         masked(plan, find_original(plan))
 
 
-def test_another_model_is_not_taken_for_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_is_not_taken_for_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by its name alone: one beside the plan that was exported anew does not hide the right one here."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "far").mkdir()
     onnx.save(chain(), "model.onnx")
-    graphprune.prune("model.onnx", "small.onnx", ratio=0.5, align=1)
-    plan = load("small.plan.json")
-    with pytest.raises(InputError, match=r"^small\.onnx: small\.plan\.json was made for another file: model\.onnx"):
-        find_original(plan, "small.onnx")
+    graphprune.prune("model.onnx", "far/small.onnx", ratio=0.5, align=1)
+    plan = load("far/small.plan.json")
+    with pytest.raises(InputError, match=r"^far/small\.onnx: far/.* was made for another file: model\.onnx"):
+        find_original(plan, "far/small.onnx")
+    shutil.copy("far/small.onnx", "far/model.onnx")
+    assert find_original(plan).path == Path("model.onnx")
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file(constants(onnx.load("model.onnx")), "w.safetensors")
+    given = "far/small.plan.json", "w.safetensors", "-o", "narrow.safetensors", "--force"
+    assert command(capsys, "state-dict", *given)[0] == 0
     Path("model.onnx").unlink()
-    with pytest.raises(InputError, match=r"model\.onnx, is not beside it; give it by --graphprune-model"):
-        find_original(plan)
+    status, _, said = command(capsys, "state-dict", *given)
+    assert status == 2 and "made for another model.onnx (sha256" in said and "by --model" in said
+    Path("far/model.onnx").unlink()
+    with pytest.raises(
+        InputError, match=r"'model\.onnx', is neither beside it nor here; give it by --graphprune-model"
+    ):
+        find_original(plan, option="--graphprune-model")
+
+
+def test_polygraphy_without_a_file_is_told_what_to_give() -> None:
+    pytest.importorskip("polygraphy")
+    from polygraphy.exception import PolygraphyException
+
+    from graphprune.integrations.polygraphy import _plan_beside
+
+    assert _plan_beside("a/small.onnx") == str(Path("a/small.plan.json"))
+    with pytest.raises(PolygraphyException, match="give it by --graphprune-plan"):
+        _plan_beside(None)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphprune.rewrite import configuration
 from graphprune.rewrite.configuration import changed
 from graphprune.rewrite.settings import Count, Number
 from graphprune.rewrite.statedict import Narrowed
@@ -69,3 +70,34 @@ def test_what_no_field_says_is_listed() -> None:
     assert found.unexplained[1] in ("axis 0 of norm.weight stays 32", "axis 1 of q.weight stays 32")
     numbers.append(Number(float(np.float32(1e-5)), 3e-5, ("b",)))
     assert "eps is 2e-05 or 3e-05 now, was 1e-05" in changed(config, narrowed(shapes), [], numbers).unexplained
+
+
+def test_fields_that_sizes_do_not_tell_apart_change_together_and_it_is_said() -> None:
+    config = {"d_model": 64, "embed_dim": 64, "proj_dim": 64, "d_ff": 96}
+    shapes: Shapes = {"a": ((64, 96), (48, 80)), "b": ((64,), (48,))}
+    found = changed(config, narrowed(shapes), [], [])
+    assert found.values == {"d_model": 48, "embed_dim": 48, "proj_dim": 48, "d_ff": 80} and not found.notes
+    found = changed(config, narrowed({**shapes, "c": ((64,), (40,)), "d": ((64,), (64,))}), [], [])
+    assert len({found.values[name] for name in ("d_model", "embed_dim", "proj_dim")}) == 1
+    (line,) = found.notes
+    assert line.startswith("d_model, embed_dim, proj_dim were all 64 and get 48; some of that size are 40, 64 now")
+
+
+def test_a_search_that_was_cut_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one field after the other comes to is right all the same, where each is said by an axis."""
+    config, shapes, counts = GROUPED, JOINED, [Count("head", 2, 1, ()), Count("head", 4, 4, ())]
+    monkeypatch.setattr(configuration, "_TRIES", 1)
+    found = changed(config, narrowed(shapes), counts, [])
+    assert found.values["intermediate_size"] == 48 and "of which not all were tried" in found.notes[0]
+    uneven: Shapes = {
+        f"{k}.{name}": ((size, 4096), (size - 64 * k - 64, 4096 - 32 * k - 32))
+        for k in range(12) for name, size in (("q", 4096), ("kv", 1024), ("up", 11008))
+    }  # fmt: skip
+    monkeypatch.undo()
+    sizes = {"d_model": 4096, "embed_dim": 4096, "num_heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 11008}
+    tried: list[object] = []
+    cost = configuration._Problem._cost
+    monkeypatch.setattr(configuration._Problem, "_cost", lambda self, values: tried.append(0) or cost(self, values))
+    light = Narrowed({n: np.broadcast_to(np.float32(0), after) for n, (_, after) in uneven.items()}, shapes=uneven)
+    found = changed(sizes, light, [Count("head", 32, 20, ()), Count("head_dim", 128, 96, ())], [])
+    assert len(tried) <= 2 * configuration._TRIES and found.notes

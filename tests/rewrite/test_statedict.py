@@ -239,7 +239,7 @@ def test_the_command_writes_both_files(tmp_path: Path, pruned: Any, capsys: pyte
     table = json.loads((tmp_path / "n.safetensors.widths.json").read_text())
     assert table["layers"]["a"]["weight"]["to"] == [12, 6] and table["groups"][0]["to"] == 12
     (tmp_path / "m.onnx").unlink()
-    lost = command(capsys, "state-dict", tmp_path / "p.plan.json", tmp_path / "w.safetensors", "-o", out)
+    lost = command(capsys, "state-dict", tmp_path / "p.plan.json", tmp_path / "w.safetensors", "-o", out, "--force")
     assert lost[0] == 2 and "give it by --model" in lost[2]
     bad = command(
         capsys,

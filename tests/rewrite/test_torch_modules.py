@@ -55,10 +55,10 @@ def cut(
     """Export, prune, and cut the module: the file, its hints, and what the pruned model gives."""
     if not (folder / "m.onnx").exists():
         export(module, feeds, folder / "m.onnx")
-    done = command(capsys, "prune", folder / "m.onnx", "-o", folder / "s.onnx", "--align", "1", *options)
+    done = command(capsys, "prune", folder / "m.onnx", "-o", folder / "s.onnx", "--align", "1", "--force", *options)
     assert done[0] == 0, done[2]
     given = folder / "s.plan.json", folder / "m.pt"
-    code, told, said = command(capsys, "torch-modules", *given, "-o", folder / "s_modules.py")
+    code, told, said = command(capsys, "torch-modules", *given, "-o", folder / "s_modules.py", "--force")
     assert code == 0 and "import it, and call its narrow(module)" in told, said
     made = written(folder / "s_modules.py")
     (wanted,) = ort.InferenceSession(folder / "s.onnx", providers=["CPUExecutionProvider"]).run(None, feeds)
@@ -177,8 +177,8 @@ def test_what_torch_cannot_express_is_said(tmp_path: Path, capsys: pytest.Captur
 
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 6, 32), np.float32)}
     with pytest.raises(ValueError, match=r"attention: nn\.MultiheadAttention has heads as wide in all as its input"):
-        cut(capsys, tmp_path, drawn(Block()), feeds, "--ratio", "0.5")
-    module = drawn(Block())
+        cut(capsys, tmp_path, module := drawn(Block()), feeds, "--ratio", "0.5")
+    assert module.wide.weight.shape == (48, 32)  # nothing of it was cut
     _, hints, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "0.5", "--exclude", "*attention*")
     assert module.wide.out_features == module.narrow.in_features == 24 and not hints
     assert relative(wanted, given(module, feeds)) < 1e-5
@@ -203,3 +203,39 @@ def test_recurrent_layers_and_tied_weights(tmp_path: Path, capsys: pytest.Captur
     _, _, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "0.5")
     assert module.head.weight is module.table.weight and module.states.hidden_size == 8
     assert relative(wanted, given(module, feeds)) < 1e-5
+
+
+def test_a_module_in_two_places_is_cut_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And a module that the file does not fit stays as it is."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Norm(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(16)), 1e-3
+
+        def forward(self, x: Any) -> Any:
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+    class Twice(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.norm, self.last = nn.Linear(12, 16), Norm(), nn.Linear(16, 5)
+            self.a = self.b = nn.Conv1d(16, 16, 1)
+            self.again = self.norm
+
+        def forward(self, x: Any) -> Any:
+            x = self.norm(self.wide(x))
+            return self.last(self.again(self.b(torch.relu(self.a(x.transpose(1, 2)))).transpose(1, 2)))
+
+    module, other = drawn(Twice()), drawn(Twice())
+    other.last.weight = nn.Parameter(torch.ones(5, 15))
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 6, 12), np.float32)}
+    made, _, wanted = cut(capsys, tmp_path, module, feeds, "--ratio", "0.5", "--no-compensate")
+    assert {"a.weight", "b.weight", "norm.weight", "again.weight"} <= made.SLICES.keys()
+    assert (module.a.in_channels, module.a.out_channels) == (8, 8) and module.a is module.b
+    assert relative(wanted, given(module, feeds)) < 1e-5
+    with pytest.raises(ValueError, match=r"last\.weight is"):
+        made.narrow(other)
+    assert other.wide.out_features == 16 and other.wide.weight.shape == (16, 12)

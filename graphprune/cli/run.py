@@ -14,7 +14,7 @@ from rich.text import Text
 
 from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
-from graphprune.cli.pages.asking import report_option
+from graphprune.cli.pages.asking import report_option, unasked
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import dry_run_option, force_option, place
@@ -82,6 +82,8 @@ def command(
         "status": status,
         "models": [_data(one) for one in outcomes],
     }
+    if all(one.result is None for one in outcomes):
+        unasked()  # a page would show nothing, and hide why
     show(data, json_to, quiet, lambda out: _print(out, outcomes, verbose))
     for one in outcomes:
         if one.error is not None:

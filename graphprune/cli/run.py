@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.options import change, number, output_options, shape_options, show, time_options
 from graphprune.cli.pages.asking import report_option, unasked
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import dry_run_option, force_option, place
@@ -43,7 +44,8 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @dry_run_option
 @force_option
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs, for the recipe's.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs, for the recipe's.")
+@preparing_options("calibration")
 @click.option("--target", "targets", multiple=True, metavar="KIND=VALUE", help="What it is to come to.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Recipes of the package.")
 @shape_options
@@ -55,7 +57,7 @@ def command(
     models: tuple[Path, ...],
     output: Path | None,
     dry_run: bool,
-    calibration: str | None,
+    calibration: str | Mapping[str, Any] | None,
     targets: tuple[str, ...],
     input_shapes: dict[str, Shape],
     seconds: float | None,

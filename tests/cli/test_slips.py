@@ -49,3 +49,31 @@ def test_a_page_of_nothing_hides_no_error(folder: Path, capsys: pytest.CaptureFi
     assert plain[0] == 2 and "bad.onnx" in plain[2]
     assert run(capsys, "run", "r.toml", "bad.onnx", "--dry-run", "--report", "r.html") == plain
     assert not Path("r.html").exists()
+
+
+def test_run_says_how_inputs_are_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.toml").write_text('format = "graphprune-recipe/1"\n[[passes]]\nuse = "select"\nratio = 0.5\n[[passes]]\nuse = "cut"\n')
+    image = pytest.importorskip("PIL.Image")
+    Path("photos").mkdir()
+    for k in range(4):
+        image.new("RGB", (20, 10), (60 * k, 0, 0)).save(f"photos/{k}.png")
+    words = ("run", "r.toml", "m.onnx", "--dry-run", "-q", "--calibration", "photos")
+    assert run(capsys, *words, "--preprocess", "fit=letterbox") == (0, "", "")
+    status, _, err = run(capsys, *words, "--preprocess", "fti=letterbox")
+    assert status == 2 and "did you mean fit?" in err
+
+
+@pytest.mark.parametrize("words", [("validate", "small.onnx"), ("bench", "m.onnx", "small.onnx")])
+def test_a_size_for_no_input_is_refused(
+    words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, *words, "--input-shape", "y=1x3x8x8")
+    assert (status, out) == (2, "") and "--input-shape names 'y', but its inputs are x" in err
+
+
+def test_gates_are_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for gate in ("cosine", "map"):
+        status, out, err = run(capsys, "validate", "small.onnx", "--against", "m.onnx", f"--min-{gate}", "95")
+        assert (status, out) == (2, "") and f"min-{gate} 95: is a share, of at most 1: 0.95" in err
+    assert run(capsys, "prune", "m.onnx", "--ratio", "50%", "-o", "same.onnx", "-q") == (0, "", "")
+    assert Path("same.onnx").read_bytes() == Path("small.onnx").read_bytes()

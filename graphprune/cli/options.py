@@ -177,7 +177,9 @@ def _no_model(place: str) -> None:
         with suppress(OSError), path.open("rb") as file:
             if file.read(64).lstrip()[:1] in (b"", b"{"):
                 return
-    raise InputError(f"--json {place}: is no place for JSON; write --json FILE.json, or --json alone, behind the models")
+    raise InputError(
+        f"--json {place}: is no place for JSON; write --json FILE.json, or --json alone, behind the models"
+    )
 
 
 def seed_option(function: F) -> F:

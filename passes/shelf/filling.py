@@ -13,9 +13,7 @@ from graphprune.passes.recipe import Recipe
 from graphprune.run import synthetic
 
 
-def filled(
-    recipe: Recipe, calibration: str | Mapping[str, Any] | None = None, targets: Sequence[str] = ()
-) -> Recipe:
+def filled(recipe: Recipe, calibration: str | Mapping[str, Any] | None = None, targets: Sequence[str] = ()) -> Recipe:
     """A recipe with what a run says in place of it.
 
     Args:

@@ -52,7 +52,9 @@ def test_a_page_of_nothing_hides_no_error(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_run_says_how_inputs_are_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("r.toml").write_text('format = "graphprune-recipe/1"\n[[passes]]\nuse = "select"\nratio = 0.5\n[[passes]]\nuse = "cut"\n')
+    Path("r.toml").write_text(
+        'format = "graphprune-recipe/1"\n[[passes]]\nuse = "select"\nratio = 0.5\n[[passes]]\nuse = "cut"\n'
+    )
     image = pytest.importorskip("PIL.Image")
     Path("photos").mkdir()
     for k in range(4):
@@ -77,3 +79,10 @@ def test_gates_are_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert (status, out) == (2, "") and f"min-{gate} 95: is a share, of at most 1: 0.95" in err
     assert run(capsys, "prune", "m.onnx", "--ratio", "50%", "-o", "same.onnx", "-q") == (0, "", "")
     assert Path("same.onnx").read_bytes() == Path("small.onnx").read_bytes()
+
+
+def test_a_verdict_is_about_the_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("prune", "m.onnx", "--ratio", "0.5", "--validate", "-o", "new.onnx", "--json", "new.json")
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and "\nnew.onnx\nlevel" in out and "\nm.onnx\n" not in out
+    assert json.loads(Path("new.json").read_text())["verdict"]["model"] == "new.onnx"

@@ -19,6 +19,7 @@ from graphprune.cli.pages.asking import asked
 from graphprune.cli.tables import Column, listing
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
+from graphprune.cli.writing import told
 from graphprune.errors import InputError
 from graphprune.model import AnyModel
 from graphprune.passes.results import Result
@@ -113,7 +114,10 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
     out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
-    out.print(Text(f"written: {result.output}" if result.output else "nothing written (--dry-run)"))
+    if result.output is None:
+        out.print(Text("no model written (--dry-run)"))
+    if written := told():
+        out.print(Text(written), soft_wrap=True)
 
 
 def _print_untouched(out: Console, result: Result, verbose: bool) -> None:

@@ -18,7 +18,7 @@ from graphprune.cli.pages.asking import report_option, unasked
 from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
-from graphprune.cli.writing import dry_run_option, force_option, place
+from graphprune.cli.writing import dry_run_option, force_option, place, told
 from graphprune.passes import several, toml
 from graphprune.passes.shelf import shelf
 from graphprune.passes.shelf.filling import filled
@@ -123,3 +123,5 @@ def _print(out: Console, outcomes: list[several.Outcome], verbose: bool) -> None
             ),
             soft_wrap=True,
         )
+    if written := told([one.result.output for one in outcomes if one.result and one.result.output]):
+        out.print(Text(written), soft_wrap=True)

@@ -136,7 +136,8 @@ def bench(
         layers: time each node too, by the profile of ONNX Runtime (see ``graphprune.verdict.by_node``).
 
     Raises:
-        InputError: no model, too few rounds, a size for an input that is not there, or one that does not run at the sizes of the first.
+        InputError: no model, too few rounds, a size for an input that is not there, or a model that does not run at the
+            sizes of the first.
         BackendError: TensorRT or the GPU that it needs is not there.
     """
     if not models or rounds < 2:

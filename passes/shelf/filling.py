@@ -18,7 +18,8 @@ def filled(recipe: Recipe, calibration: str | Mapping[str, Any] | None = None, t
 
     Args:
         recipe: the recipe.
-        calibration: inputs, or a table that says how they are read too (``graphprune.run.reading.asked``); its passes ``validate`` look at them too where they name none. None leaves what it says.
+        calibration: inputs, or a table that says how they are read too (``graphprune.run.reading.asked``); its passes
+            ``validate`` look at them too where they name none. None leaves what it says.
         targets: what the result is to come to, for its pass ``meet``; empty leaves what it says.
 
     Raises:

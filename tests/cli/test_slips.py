@@ -86,3 +86,14 @@ def test_a_verdict_is_about_the_result(folder: Path, capsys: pytest.CaptureFixtu
     status, out, _ = run(capsys, *words)
     assert status == 0 and "\nnew.onnx\nlevel" in out and "\nm.onnx\n" not in out
     assert json.loads(Path("new.json").read_text())["verdict"]["model"] == "new.onnx"
+
+
+def test_all_that_is_written_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("prune", "m.onnx", "--ratio", "0.5", "-o", "new.onnx", "--json", "new.json", "--report", "new.html")
+    assert "\nwritten: new.onnx, new.plan.json, new.html, new.json\n" in run(capsys, *words)[1]
+    status, out, _ = run(capsys, "prune", "m.onnx", "--ratio", "0.5", "--dry-run", "--json", "dry.json")
+    assert status == 0 and "\nno model written (--dry-run)\nwritten: dry.json\n" in out
+    assert "\nwritten: d.html\n" in run(capsys, "diff", "m.onnx", "small.onnx", "--report", "d.html")[1]
+    pytest.importorskip("graphviz")
+    assert run(capsys, "graph", "m.onnx", "-o", "m.dot") == (0, "written: m.dot\n", "")
+    assert run(capsys, "graph", "m.onnx", "-q", "-o", "m.dot", "--force") == (0, "", "")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import graphprune
+import models
 from models.small import chain
 from tests.helpers import command as run
 
@@ -97,3 +98,29 @@ def test_all_that_is_written_is_named(folder: Path, capsys: pytest.CaptureFixtur
     pytest.importorskip("graphviz")
     assert run(capsys, "graph", "m.onnx", "-o", "m.dot") == (0, "written: m.dot\n", "")
     assert run(capsys, "graph", "m.onnx", "-q", "-o", "m.dot", "--force") == (0, "", "")
+
+
+SAID = {
+    ("prun", "m.onnx"): "no such command 'prun'; did you mean prune",
+    ("prune", "m.onnx", "--calibration", "nothing"): "holds no samples: files that end in what says their kind (arrays",
+    ("inspect", "small.plan.json"): "small.plan.json: is a plan of graphprune, and no model",
+    ("inspect", "r.toml"): "r.toml: is a recipe of graphprune, and no model",
+    ("run", "m.onnx", "small.onnx"): "m.onnx: is no recipe, which is text: it comes first",
+    ("apply", "m.onnx", "small.onnx"): "m.onnx: is no plan, which is JSON",
+}
+
+
+@pytest.mark.parametrize("words", SAID, ids=" ".join)
+def test_what_was_meant_is_said(words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("nothing").mkdir()
+    Path("nothing/notes.md").touch()
+    Path("r.toml").write_text('format = "graphprune-recipe/1"\n[[passes]]\nuse = "cut"\n')
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "") and SAID[words] in err and err.count("\n") == 1
+
+
+def test_reasons_that_differ_by_a_name_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("prune", models.trained("digits-cnn"), "--ratio", "0.5", "--keep-last", "5", "--dry-run", "--no-proof")
+    shown = [line for line in run(capsys, *words)[1].splitlines() if line.startswith("untouched:")]
+    assert len(shown) == 1 and "groups: --keep-last 5: it cuts the layer" in shown[0] and "-v lists all" in shown[0]
+    assert run(capsys, *words, "-v")[1].count("untouched:") > 1

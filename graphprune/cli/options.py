@@ -112,7 +112,7 @@ def check_options(function: F) -> F:
             metavar="[FORM]",
             type=click.Choice([AUTO, *FORMS]),
             help="Compare boxes: of detectors that say so it is done in any case. "
-            f"FORM: {', '.join(FORMS)}.",
+            f"FORM: {AUTO} if not given, {', '.join(FORMS)}.",
         ),
         click.option("--min-cosine", type=float, help="Fail where an output's cosine with the original's is smaller."),
         click.option("--max-abs", type=float, help="Fail where an output differs by more than this."),

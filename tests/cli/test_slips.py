@@ -11,6 +11,8 @@ import pytest
 
 import graphprune
 import models
+from graphprune.cli import helping
+from graphprune.verdict.detections import AUTO
 from models.small import chain
 from tests.helpers import command as run
 
@@ -124,3 +126,12 @@ def test_reasons_that_differ_by_a_name_are_one_line(folder: Path, capsys: pytest
     shown = [line for line in run(capsys, *words)[1].splitlines() if line.startswith("untouched:")]
     assert len(shown) == 1 and "groups: --keep-last 5: it cuts the layer" in shown[0] and "-v lists all" in shown[0]
     assert run(capsys, *words, "-v")[1].count("untouched:") > 1
+
+
+def test_help_puts_what_inputs_need_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("validate", "bench"):
+        shown = run(capsys, name, "--help")[1]
+        assert shown.index("How it is judged:") < shown.index("--inputs") < shown.index("--preprocess")
+        assert "By what it is chosen" not in shown
+    assert all(len(f"  {line}") <= 80 for line in helping.EXAMPLES.values())
+    assert f"FORM: {AUTO} if not given" in " ".join(run(capsys, "validate", "--help")[1].split())

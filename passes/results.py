@@ -179,7 +179,7 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         [] if chosen is None else chosen.untouched,
         None if outputs.model is None else Path(outputs.model),
         clock.seconds,
-        state.found(Verdict),
+        _verdict(state, outputs),
         state.found(Shallower),
         [] if fits is None else fits.fits,
         sparse,
@@ -194,6 +194,12 @@ def conclude(state: State, outputs: Outputs, clock: Clock) -> Result:
         state.found(Rotated),
         list((state.found(Abroad) or Abroad()).places),
     )
+
+
+def _verdict(state: State, outputs: Outputs) -> Verdict | None:
+    """What validation found, of the result: it was judged before it had a name of its own."""
+    found = state.found(Verdict)
+    return found and replace(found, model="the result" if outputs.model is None else Path(outputs.model).name)
 
 
 def _placed(state: State, outputs: Outputs) -> tuple[Path, bytes] | None:

@@ -68,7 +68,9 @@ def load(path: str | os.PathLike[str]) -> Recipe:
         line = getattr(error, "line", None)
         said = " ".join(str(error).split())
         raise InputError(f"{file}{f':{line}' if line else ''}: not TOML: {said}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is no recipe, which is text: it comes first, and models behind it") from error
+    except OSError as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
     problems = list(jsonschema.Draft202012Validator(_outline()).iter_errors(data))
     for problem in problems:  # a key that is not known first: it may be the slip that another one is missing by

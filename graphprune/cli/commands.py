@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import import_module
 from typing import Any
 
@@ -59,6 +60,15 @@ class _Commands(click.Group):
         home = _HOMES.get(cmd_name, cmd_name.replace("-", "_"))
         found: click.Command = import_module(f"graphprune.cli.{home}").command
         return grouped(found)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], _COMMANDS, 2)
+            hint = f"did you mean {' or '.join(close)}?" if close else "'graphprune --help' lists all"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         others = [name for name in _COMMANDS if all(name not in names for names in _SECTIONS.values())]

@@ -16,6 +16,7 @@ from graphprune.cli.options import number, output_options, shape_options, show
 from graphprune.cli.pages.asking import report_option
 from graphprune.cli.watching import watched
 from graphprune.cli.words import change
+from graphprune.cli.writing import told
 from graphprune.model import paths
 from graphprune.relation import Shape
 from graphprune.verdict.diff import diff
@@ -51,7 +52,13 @@ def command(
     with watched(quiet, "compare"):
         found = diff(before, after, input_shapes, run=not no_run)
     data = found.to_json()
-    show(data, json_to, quiet, lambda out: print_diff(out, data, verbose))
+
+    def printed(out: Console) -> None:
+        print_diff(out, data, verbose)
+        if written := told():
+            out.print(Text(written), soft_wrap=True)
+
+    show(data, json_to, quiet, printed)
     if exit_code and not found.same:
         click.get_current_context().exit(1)
 

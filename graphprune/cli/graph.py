@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from graphprune.analysis import Analysis, analyze, blocks
-from graphprune.cli.boundary import printing
+from graphprune.cli.boundary import harmless, printing
 from graphprune.cli.options import model_argument, shape_options
 from graphprune.cli.pictures import drawing, explorer
 from graphprune.cli.pictures.cut import Cut, cut
@@ -16,7 +16,7 @@ from graphprune.cli.pictures.drawing import Picture
 from graphprune.cli.pictures.group import group_picture
 from graphprune.cli.pictures.whole import block_picture, overview
 from graphprune.cli.watching import watched
-from graphprune.cli.writing import force_option
+from graphprune.cli.writing import force_option, told
 from graphprune.errors import InputError
 from graphprune.model import files, naming, paths
 from graphprune.relation import Shape
@@ -94,9 +94,12 @@ def command(
         if picture is not None and output is not None:
             drawing.draw(picture, output)
         paths.commit()
-    if picture is not None and output is None:
-        with printing():
+        written = told()
+    with printing():
+        if picture is not None and output is None:
             click.echo(drawing.source(picture))
+        elif written and not quiet:
+            click.echo(harmless(written))
 
 
 def _picture(taken: Cut, of_group: str | None, of_block: str | None) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from graphprune.model import files
 from graphprune.passes.aim.meet import Meet
 from graphprune.passes.results import Result
 from graphprune.relation import Shape
-from graphprune.run import synthetic
+from graphprune.run import sizing, synthetic
 from graphprune.run.calibration import Source
 from graphprune.run.reading import asked
 
@@ -64,7 +64,8 @@ def _commands(
     """What each is for, and the command."""
     sizes = [f"--input-shape={name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()]
     if calibration == synthetic.NAME:
-        arrays = ", ".join(_told(name, shape) for name, shape in result.analysis.witness.inputs.items())
+        free = {**sizing.free_dims(result.analysis.model), **shapes}
+        arrays = ", ".join(_told(name, dims) for name, dims in free.items())
         again = [] if result.output is None else ["--force"]
         yield (
             f"with inputs in inputs.npz ({arrays}), or a folder of images",
@@ -81,29 +82,33 @@ def _commands(
         ]
         yield (
             "half of it, trained towards the original",
-            _line("prune", model, *_inputs(calibration), *deeper, *sizes),
+            _line("prune", model, *_inputs("--calibration", calibration), *deeper, *sizes),
         )
     if result.output is None:
         return
-    yield "is it right, and like the original", _line("validate", result.output, "--against", model, *sizes)
+    like = [] if calibration == synthetic.NAME else _inputs("--inputs", calibration)
+    yield "is it right, and like the original", _line("validate", result.output, "--against", model, *like, *sizes)
     yield "is it faster", _line("bench", model, result.output, *sizes)
     plan, cut = files.plan_place(result.output), [g for g in result.plan.groups if g.removed]
     if plan is not None and cut:
         most = max(cut, key=lambda group: len(group.removed) / group.size)
         yield "why did a group lose so much", _line("explain", plan, most.id)
     if plan is not None:
-        yield "all of it as a page", _line("report", plan, "-o", plan.with_suffix(".html"))
+        page = plan.with_suffix(".html")
+        yield "all of it as a page", _line("report", plan, "-o", page, *["--force"] * page.exists())
     yield "what else could go, and what stays", _line("inspect", model, *sizes)
 
 
-def _inputs(calibration: Source | None) -> list[str]:
-    """The options that say where inputs are, and how they are read."""
+def _inputs(option: str, calibration: Source | None) -> list[str]:
+    """The options, the first of this name, that say where inputs are, and how they are read."""
     said = (word for key, value in asked.settings(calibration).items() for word in ("--preprocess", f"{key}={value}"))
-    return ["--calibration", str(asked.place(calibration)), *said]
+    return [option, str(asked.place(calibration)), *said]
 
 
-def _told(name: str, shape: Shape) -> str:
-    return f"{name}: {' x '.join(['samples', *map(str, shape[1:])])}"
+def _told(name: str, dims: Sequence[int | str]) -> str:
+    """An input's array: free sizes by their names, or as ``any`` where they have none."""
+    sizes = ("any" if dim == f"{name}.{axis}" else str(dim) for axis, dim in enumerate(dims) if axis)
+    return f"{name}: {' x '.join(['samples', *sizes])}"
 
 
 def _line(*words: str | Path) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from rich.segment import Segment
 from graphprune.cli.boundary import printing
 from graphprune.cli.harmless import harmless
 from graphprune.cli.pages import asking
+from graphprune.errors import InputError
 from graphprune.model import files, limits, paths
 from graphprune.passes import budget
 from graphprune.relation import Shape
@@ -111,7 +113,7 @@ def check_options(function: F) -> F:
             metavar="[FORM]",
             type=click.Choice([AUTO, *FORMS]),
             help="Compare boxes: of detectors that say so it is done in any case. "
-            f"FORM: {', '.join(FORMS)}.",
+            f"FORM: {AUTO} if not given, {', '.join(FORMS)}.",
         ),
         click.option("--min-cosine", type=float, help="Fail where an output's cosine with the original's is smaller."),
         click.option("--max-abs", type=float, help="Fail where an output differs by more than this."),
@@ -139,6 +141,8 @@ def output_options(function: F) -> F:
     def within(*arguments: Any, json_to: str | None, force: bool = True, **others: Any) -> Any:
         if json_to is not None and paths.descriptor(json_to) == 1:
             json_to = "-"
+        if json_to not in (None, "-"):
+            _no_model(str(json_to))
         with paths.run():
             paths.writes("the JSON", None if json_to == "-" else json_to)
             if not force:  # of those commands that take it; behind the JSON, which is written over
@@ -159,6 +163,24 @@ def output_options(function: F) -> F:
     ):
         within = option(within)
     return within  # type: ignore[return-value]
+
+
+def _no_model(place: str) -> None:
+    """Refuse to write JSON over what is none: an option whose value may be left out takes the next word for it.
+
+    Raises:
+        InputError: the place is called a model, or something else than JSON is there.
+    """
+    path = Path(place)
+    if path.suffix.lower() != ".onnx":
+        if path.suffix.lower() == ".json" or paths.is_stream(path) or not path.is_file():
+            return
+        with suppress(OSError), path.open("rb") as file:
+            if file.read(64).lstrip()[:1] in (b"", b"{"):
+                return
+    raise InputError(
+        f"--json {place}: is no place for JSON; write --json FILE.json, or --json alone, behind the models"
+    )
 
 
 def seed_option(function: F) -> F:

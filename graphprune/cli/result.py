@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
@@ -20,12 +21,15 @@ from graphprune.cli.tables import Column, listing
 from graphprune.cli.targets import print_targets
 from graphprune.cli.validate import print_verdict
 from graphprune.cli.words import change
+from graphprune.cli.writing import told
 from graphprune.errors import InputError
 from graphprune.model import AnyModel
 from graphprune.passes.results import Result
 from graphprune.proof.proof import Rounded
 from graphprune.verdict.timing import bench
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""A name within a reason: what differs by it alone is of one kind."""
 _REASONS = 6
 _WEIGHTS = 3
 _LEAST, _ROUNDS, _SECONDS = 5, 20, 5.0
@@ -114,7 +118,10 @@ def print_result(out: Console, result: Result, verbose: bool) -> None:
         print_verdict(out, result.verdict, verbose)
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.seconds.items())
     out.print(Text(f"time: {sum(result.seconds.values()):.2f} s ({times})"))
-    out.print(Text(f"written: {result.output}" if result.output else "nothing written (--dry-run)"))
+    if result.output is None:
+        out.print(Text("no model written (--dry-run)"))
+    if written := told():
+        out.print(Text(written), soft_wrap=True)
 
 
 def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
@@ -122,8 +129,12 @@ def _print_untouched(out: Console, result: Result, verbose: bool) -> None:
         for entry in result.untouched:
             out.print(Text(f"untouched: {entry.group}: {entry}"))
         return
-    for reason, count in Counter(str(u) for u in result.untouched).items():
-        out.print(Text(f"untouched: {count} {'group' if count == 1 else 'groups'}: {reason}"))
+    alike: dict[str, list[str]] = {}
+    for reason in map(str, result.untouched):
+        alike.setdefault(_QUOTED.sub("", reason), []).append(reason)
+    for own in alike.values():
+        more = "" if len(set(own)) == 1 else "; others alike (-v lists all)"
+        out.print(Text(f"untouched: {len(own)} {'group' if len(own) == 1 else 'groups'}: {own[0]}{more}"))
 
 
 def _print_rounds(out: Console, result: Result) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from rich.text import Text
 from graphprune.cli import report
 from graphprune.cli.harmless import on_one_line
 from graphprune.cli.options import number, output_options, shape_options, show, time_options
-from graphprune.cli.pages.asking import report_option
+from graphprune.cli.pages.asking import report_option, unasked
+from graphprune.cli.preparing import CALIBRATION, preparing_options
 from graphprune.cli.result import print_result
 from graphprune.cli.watching import watched
 from graphprune.cli.words import change
-from graphprune.cli.writing import dry_run_option, force_option, place
+from graphprune.cli.writing import dry_run_option, force_option, place, told
 from graphprune.passes import several, toml
 from graphprune.passes.shelf import shelf
 from graphprune.passes.shelf.filling import filled
@@ -45,7 +46,8 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @dry_run_option
 @force_option
-@click.option("--calibration", metavar="FILE.npz|FOLDER|MODULE:FUNCTION|generated", help="Inputs, for the recipe's.")
+@click.option("--calibration", metavar=CALIBRATION, help="Inputs, for the recipe's.")
+@preparing_options("calibration")
 @click.option("--target", "targets", multiple=True, metavar="KIND=VALUE", help="What it is to come to.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Recipes of the package.")
 @shape_options
@@ -57,7 +59,7 @@ def command(
     models: tuple[Path, ...],
     output: Path | None,
     dry_run: bool,
-    calibration: str | None,
+    calibration: str | Mapping[str, Any] | None,
     targets: tuple[str, ...],
     input_shapes: dict[str, Shape],
     seconds: float | None,
@@ -84,6 +86,8 @@ def command(
         "status": status,
         "models": [_data(one) for one in outcomes],
     }
+    if all(one.result is None for one in outcomes):
+        unasked()  # a page would show nothing, and hide why
     show(data, json_to, quiet, lambda out: _print(out, outcomes, verbose))
     for one in outcomes:
         if one.error is not None:
@@ -121,3 +125,5 @@ def _print(out: Console, outcomes: list[several.Outcome], verbose: bool) -> None
             ),
             soft_wrap=True,
         )
+    if written := told([one.result.output for one in outcomes if one.result and one.result.output]):
+        out.print(Text(written), soft_wrap=True)

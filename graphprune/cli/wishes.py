@@ -76,10 +76,10 @@ def _limits(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict
 
 
 def _shared(text: str) -> tuple[str | None, float]:
-    """``GLOB=SHARE``, or a share alone."""
+    """``GLOB=SHARE``, or a share alone; ``30%`` is 0.3."""
     glob, equals, share = text.rpartition("=")
     try:
-        return (glob if equals else None), float(share)
+        return (glob if equals else None), float(share[:-1]) / 100 if share.endswith("%") else float(share)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a share, as 0.3, nor GLOB=0.3") from None
 

@@ -57,6 +57,16 @@ def result_options(kind: str, argument: str = "model", also: Sequence[str] = ())
     return decorated
 
 
+def told(but: Sequence[Path] = ()) -> str:
+    """One line that names what has been written and was not told of yet; empty where there is nothing.
+
+    Args:
+        but: what is told otherwise.
+    """
+    found = list(dict.fromkeys(str(path) for path in paths.appeared() if path not in but))
+    return f"written: {', '.join(found)}" if found else ""
+
+
 def place(model: Path, kind: str) -> Path:
     """Where a result goes that nobody named: beside its model, where the plan finds that again.
 

@@ -38,12 +38,14 @@ class _Run:
         writes: path and role of each file that is to be written.
         staged: finished files and their places.
         keeps: whether what is there already is not to be written over.
+        appeared: files that are in their places, and were not told of yet.
     """
 
     reads: dict[_Identity, str] = field(default_factory=dict)
     writes: dict[_Identity, tuple[Path, str]] = field(default_factory=dict)
     staged: list[tuple[Path, Path]] = field(default_factory=list)
     keeps: bool = False
+    appeared: list[Path] = field(default_factory=list)
 
 
 _active: ContextVar[_Run | None] = ContextVar("run", default=None)
@@ -222,7 +224,16 @@ def commit() -> None:
     active = _known()
     staged, active.staged = active.staged, []
     last = {key for key, (_, what) in active.writes.items() if what == OUTPUT}
+    told = [path for _, path in sorted(staged, key=lambda pair: _identity(pair[1]) not in last)]
     _move(sorted(staged, key=lambda pair: _identity(pair[1]) in last))
+    active.appeared += [path for path in told if not is_stream(path)]
+
+
+def appeared() -> list[Path]:
+    """The files that have appeared since this was asked before, the output first."""
+    active = _known()
+    found, active.appeared = active.appeared, []
+    return found
 
 
 def _move(staged: list[tuple[Path, Path]]) -> None:

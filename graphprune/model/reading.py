@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from graphprune.errors import InputError
 
 _UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
 """What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
+
+
+_HEAD = 4096
 
 
 def parsed(data: bytes) -> ModelProto:
@@ -33,7 +37,20 @@ def read(path: Path) -> ModelProto:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _UNREADABLE as error:
+        if (kind := _other(path)) is not None:
+            raise InputError(f"{path}: is a {kind} of graphprune, and no model; see 'graphprune --help'") from error
         raise InputError(f"{path}: not an ONNX model, or truncated ({_reason(error)})") from error
+
+
+def _other(path: Path) -> str | None:
+    """What else of this program a file is, as ``plan``, by the format that its head names; None where it is nothing."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).decode(errors="strict")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r"\bformat\"?\s*[:=]\s*\"graphprune-(\w+)/", head)
+    return found and found[1]
 
 
 def _reason(error: BaseException) -> str:

@@ -207,6 +207,8 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
         data = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no plan, which is JSON: *.plan.json beside a result is one") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
     found = from_json(data, str(path))

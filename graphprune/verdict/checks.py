@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphprune.errors import InputError
 from graphprune.relation import Shape
 from graphprune.verdict.trt import CAPABILITIES
 
@@ -42,6 +43,14 @@ class Checks:
     profile: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
     timeout: float = 600
     inputs: str | os.PathLike[str] | Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError where a gate could never be passed: a cosine and an mAP are at most 1, never per cent."""
+        for name in ("min_cosine", "min_map"):
+            value = getattr(self, name)
+            if value is not None and not value <= 1:
+                meant = f"{value / 100:g}" if 1 < value <= 100 else "0.8"
+                raise InputError(f"{name.replace('_', '-')} {value:g}: is a share, of at most 1: {meant}, for example")
 
     @property
     def compares(self) -> list[str]:

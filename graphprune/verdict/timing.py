@@ -136,13 +136,15 @@ def bench(
         layers: time each node too, by the profile of ONNX Runtime (see ``graphprune.verdict.by_node``).
 
     Raises:
-        InputError: no model, too few rounds, or one that does not run at the sizes of the first.
+        InputError: no model, too few rounds, a size for an input that is not there, or a model that does not run at the
+            sizes of the first.
         BackendError: TensorRT or the GPU that it needs is not there.
     """
     if not models or rounds < 2:
         raise InputError("a benchmark needs at least one model and two rounds")
     reads("the inputs that are read", asked.place(inputs))
     loaded = [load(m) for m in models]
+    sizing.check_given(loaded[0], sizing.free_dims(loaded[0]), dict(input_shapes or {}))
     if inputs is not None:
         settled = samples.settled(inputs, loaded[0], input_shapes, 1)
         feeds = next(samples.load(settled.source, loaded[0], input_shapes=input_shapes))

@@ -79,7 +79,7 @@ def validate(
         progress: is told after each level how many of how many are judged.
 
     Raises:
-        InputError: a file that is no model at all, inputs that do not fit it, or checks that need an original.
+        InputError: a file that is no model at all, inputs or sizes that do not fit it, or checks that need an original.
         BackendError: TensorRT is asked for and not installed.
     """
     asked = checks or Checks()
@@ -93,6 +93,7 @@ def validate(
             on_disk(model, stack), None if against is None else on_disk(against, stack), asked,
             dict(input_shapes or {}), seed,
         )  # fmt: skip
+        sizing.check_given(job.model, sizing.free_dims(job.model), job.given)
         levels = list(job.wanted())
         for number, (name, judge, needs) in enumerate(levels, 1):
             job.level(name, judge, needs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphprune.errors import InputError
 from graphprune.passes.aim.meet import Meet
@@ -12,12 +13,13 @@ from graphprune.passes.recipe import Recipe
 from graphprune.run import synthetic
 
 
-def filled(recipe: Recipe, calibration: str | None = None, targets: Sequence[str] = ()) -> Recipe:
+def filled(recipe: Recipe, calibration: str | Mapping[str, Any] | None = None, targets: Sequence[str] = ()) -> Recipe:
     """A recipe with what a run says in place of it.
 
     Args:
         recipe: the recipe.
-        calibration: inputs; its passes ``validate`` look at them too where they name none. None leaves what it says.
+        calibration: inputs, or a table that says how they are read too (``graphprune.run.reading.asked``); its passes
+            ``validate`` look at them too where they name none. None leaves what it says.
         targets: what the result is to come to, for its pass ``meet``; empty leaves what it says.
 
     Raises:

@@ -41,6 +41,27 @@ def test_what_it_says_to_try_next_works(
     assert status == 0 and not suggested(out)  # who knows what to ask for needs no lesson
 
 
+def test_what_it_says_to_try_next_is_about_these_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = chain()
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim, ("n", None, "", "wide"), strict=True):
+        if name is not None:
+            dim.Clear()
+            dim.dim_param = name
+    onnx.save(model, "m.onnx")
+    np.savez("inputs.npz", x=np.random.default_rng(0).random((8, 3, 8, 8), np.float32))
+    assert "(x: samples x 3 x any x wide)" in run(capsys, "prune", "m.onnx")[1]  # no sizes that only stood in
+    Path("m.pruned.plan.html").touch()
+    status, out, err = run(capsys, "prune", "m.onnx", "--calibration", "inputs.npz", "--force")
+    assert status == 0, err
+    commands = {words[0]: words for words in suggested(out)}
+    assert commands["validate"][-2:] == ["--inputs", "inputs.npz"]
+    status, _, err = run(capsys, *commands["report"])
+    assert status == 0, err
+
+
 def test_little_goes_that_a_model_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,11 @@ def ask(path: Path) -> None:
     context.meta[_KEY] = path
 
 
+def unasked() -> None:
+    """Let this command write no page after all: there is nothing to show."""
+    click.get_current_context().meta.pop(_KEY, None)
+
+
 def asked() -> Path | None:
     """Where the page of this command goes; None where none is asked for."""
     context = click.get_current_context(silent=True)

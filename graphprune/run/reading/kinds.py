@@ -53,4 +53,5 @@ def _held(path: Path) -> tuple[str, list[Path]]:
             raise InputError(f"{path}: holds several kinds of inputs ({counts}); give a folder of one kind")
         if found:
             return next(iter(found.items()))
-    raise InputError(f"{path}: holds no samples")
+    known = "; ".join(f"{name}: {', '.join(own)}" for name, own in _SUFFIXES.items())
+    raise InputError(f"{path}: holds no samples: files that end in what says their kind ({known})")

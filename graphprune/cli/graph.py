@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from graphprune.analysis import Analysis, analyze, blocks
-from graphprune.cli.boundary import harmless, printing
+from graphprune.cli.boundary import printing
+from graphprune.cli.harmless import harmless
 from graphprune.cli.options import model_argument, shape_options
 from graphprune.cli.pictures import drawing, explorer
 from graphprune.cli.pictures.cut import Cut, cut

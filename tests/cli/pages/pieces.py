@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x00\ud800&amp;\"'"
@@ -170,8 +171,9 @@ def plan(name: str = HOSTILE) -> dict[str, Any]:
     shown = result(name)
     group = {"id": f"{name}:1", "kind": "channel", "size": 16, "statistical": False, "removed": [0, 1]}
     distilled = {"steps": 20, "best": 10, "before": 0.5, "after": 0.25, "weights": [name]}
+    file = re.sub(r"[\x00-\x1f\x7f-\x9f/\\]", "_", name)  # of a file plans take no path
     return {
-        "format": "graphprune-plan/1", "model": {"file": name, "sha256": "0" * 64, "witness": {}}, "groups": [group],
+        "format": "graphprune-plan/1", "model": {"file": file, "sha256": "0" * 64, "witness": {}}, "groups": [group],
         "slices": [], "distilled": distilled, "blocks": [{"id": name, "kind": "branch", "output": name, "by": name,
         "exit": name}], **{key: shown[key] for key in ("proof", "choices", "compensated")},
     }  # fmt: skip

@@ -49,7 +49,7 @@ class Checks:
         for name in ("min_cosine", "min_map"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not value <= 1:  # of another type it is refused where it is used
-                meant = f"{value / 100:g}" if 1 < value <= 100 else "0.8"
+                meant = f"{value / 100:g}" if 10 < value <= 100 else "0.8"
                 raise InputError(f"{name.replace('_', '-')} {value:g}: is a share, of at most 1: {meant}, for example")
 
     @property

@@ -48,8 +48,8 @@ class Checks:
         """Raises InputError where a gate could never be passed: a cosine and an mAP are at most 1, never per cent."""
         for name in ("min_cosine", "min_map"):
             value = getattr(self, name)
-            if value is not None and not value <= 1:
-                meant = f"{value / 100:g}" if 1 < value <= 100 else "0.8"
+            if isinstance(value, int | float) and not value <= 1:  # of another type it is refused where it is used
+                meant = f"{value / 100:g}" if 10 < value <= 100 else "0.8"
                 raise InputError(f"{name.replace('_', '-')} {value:g}: is a share, of at most 1: {meant}, for example")
 
     @property

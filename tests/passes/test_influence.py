@@ -37,7 +37,7 @@ def feeds(model: ModelProto, count: int = 2) -> list[dict[str, np.ndarray]]:
 def test_what_does_little_scores_low(score: str) -> None:
     model = stack((1.0, 0.01, 0.5, 0.1))
     analysis = analyze(model)
-    every = influence.units(blocks.find_blocks(analysis).blocks)
+    every = influence.units(analysis, blocks.find_blocks(analysis).blocks)
     values = influence.score_all(analysis, every, score, feeds(model))
     assert np.argsort(values).tolist() == [1, 3, 2, 0]
 
@@ -45,7 +45,7 @@ def test_what_does_little_scores_low(score: str) -> None:
 def test_influence_is_one_minus_the_cosine_along_features() -> None:
     model = stack((0.7,))
     analysis = analyze(model)
-    (block,) = influence.units(blocks.find_blocks(analysis).blocks)
+    (block,) = influence.units(analysis, blocks.find_blocks(analysis).blocks)
     (given,) = feeds(model, 1)
     with session(exposing(analysis.model, [block.by, block.output])) as active:
         before, after = run(active, given, [block.by, block.output])
@@ -72,7 +72,7 @@ def test_two_blocks_at_once() -> None:
     """One behind the other, and side by side: what is left is what both removals leave."""
     model = stack((1.0, 0.4, 0.5, 0.3))
     analysis = analyze(model)
-    every = influence.units(blocks.find_blocks(analysis).blocks)
+    every = influence.units(analysis, blocks.find_blocks(analysis).blocks)
     (given,) = feeds(model, 1)
     (expected,) = helpers.run(model, given)
     pairs = list(combinations(every, 2))
@@ -85,7 +85,7 @@ def test_two_blocks_at_once() -> None:
 def test_runs_are_shared_and_cut_where_they_grow_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     model = stack((1.0, 0.01, 0.5, 0.1))
     analysis = analyze(model)
-    every = influence.units(blocks.find_blocks(analysis).blocks)
+    every = influence.units(analysis, blocks.find_blocks(analysis).blocks)
     assert len(list(influence._chunks(analysis.model, [[block] for block in every]))) == 1
     whole = influence.effect(analysis, every, feeds(model))
     monkeypatch.setattr(influence, "_MOST_NODES", 10)
@@ -104,7 +104,7 @@ def test_blocks_are_scored_again_after_each() -> None:
         weights[b].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[a]), b))
     analysis = analyze(model)
     taken = choose(analysis, Request(count=2, score="influence"))
-    every = influence.units(blocks.find_blocks(analysis).blocks)
+    every = influence.units(analysis, blocks.find_blocks(analysis).blocks)
     before = dict(
         zip((b.output for b in every), influence.score_all(analysis, every, "influence", feeds(model)), strict=True)
     )
@@ -120,10 +120,13 @@ def test_features_are_found_by_the_weights() -> None:
 
 
 def test_what_can_be_chosen_from() -> None:
-    every = blocks.find_blocks(analyze(models.export("vit-ts16"))).blocks
-    assert {b.kind for b in influence.units(every)} == {"branch"} and len(influence.units(every)) == 4
-    assert [len(b.parts) for b in influence.units(every, ["layer:*"])] == [2, 2]
-    assert len(influence.units(every, ["*layers.0*"])) == 2
+    analysis = analyze(models.export("vit-ts16"))
+    every = blocks.find_blocks(analysis).blocks
+    assert {b.kind for b in influence.units(analysis, every)} == {"branch"} and len(
+        influence.units(analysis, every)
+    ) == 4
+    assert [len(b.parts) for b in influence.units(analysis, every, ["layer:*"])] == [2, 2]
+    assert len(influence.units(analysis, every, ["*layers.0*"])) == 2
 
 
 def test_requests_that_cannot_be_met() -> None:

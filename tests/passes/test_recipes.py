@@ -263,7 +263,7 @@ def test_one_recipe_over_three_models(
     status, out, error = command(capsys, "run", "r.toml", "a.onnx", "b.onnx", "c.onnx", "-o", "made")
     assert status == 2 and "made/a.onnx: is there already; --force" in error
     status, out, error = command(capsys, "run", "r.toml", "a.onnx", "b.onnx", "c.onnx", "-o", "made", "--force")
-    assert status == 2 and [line.split(":")[0] for line in out.splitlines()] == ["a.onnx", "c.onnx"]
+    assert status == 2 and [line.split(":")[0] for line in out.splitlines()] == ["a.onnx", "c.onnx", "written"]
     assert [line for line in error.splitlines() if "b.onnx" in line][-1].startswith("graphprune: error: ")
 
 

@@ -250,6 +250,7 @@ def test_the_command_writes_both_files(tmp_path: Path, pruned: Any, capsys: pyte
         out,
         "--model",
         tmp_path / "p.onnx",
+        "--force",
     )
     assert bad[0] == 2 and "not a safetensors file" in bad[2]
 

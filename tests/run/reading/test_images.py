@@ -99,7 +99,7 @@ def test_what_is_read_is_not_written_over(
         status, _, err = command(capsys, "validate", "m.onnx", "--inputs", "in", *how)
         assert status == 2 and f"{how[-1]}: is a file of settings itself" in err and "size" in Path(how[-1]).read_text()
     status, _, err = command(capsys, "validate", "m.onnx", "--inputs", "in", "--json", "in/cats/a.png")
-    assert status == 2 and "in/cats/a.png: is the inputs that are read itself" in err
+    assert status == 2 and "in/cats/a.png: is no place for JSON" in err
 
 
 def test_a_model_is_fitted_on_images(tmp_path: Path) -> None:

@@ -58,23 +58,12 @@ def _clear(where: Path, own: Path) -> None:
     """Remove the folders of this user's processes that are no more."""
     with suppress(OSError):
         for folder in sorted(where.glob(f"{_PREFIX}*")):
-            if folder != own and not folder.is_symlink() and folder.stat().st_uid == os.getuid() and _left(folder):
+            if folder == own or folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            from graphprune.model.commit import unlocked  # imports onnx, which help that is quick does without
+
+            if unlocked(folder / _MARK):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _left(folder: Path) -> bool:
-    """Whether a folder is one of ours, and its process has ended; where nothing can be locked, none has."""
-    try:
-        handle = os.open(folder / _MARK, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return True
 
 
 @contextmanager

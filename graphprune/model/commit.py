@@ -180,10 +180,15 @@ def _recover(folder: Path) -> None:
 
 def _dead(left: Path) -> bool:
     """Whether no process holds a file that waits; names to bring something back by are held by none."""
-    if left.name.endswith(_OLD):
-        return True
+    return left.name.endswith(_OLD) or unlocked(left)
+
+
+def unlocked(path: Path) -> bool:
+    """Whether a file is there, and no process holds its lock; where there are no locks, none is known to be free."""
+    if fcntl is None:
+        return False
     try:
-        handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

@@ -81,7 +81,7 @@ class Group:
         return self.size > self.least and bool((~self.pinned).any())
 
 
-@dataclass
+@dataclass(eq=False)
 class Analysis:
     """Everything that is known of a model before anything is chosen.
 
@@ -101,6 +101,8 @@ class Analysis:
     fixed: list[Group]
     notes: list[Reason] = field(default_factory=list)
     _widths: dict[str, frozenset[int]] = field(default_factory=dict, init=False, repr=False)
+    _weights: dict[str, list[tuple[Use, int]]] = field(default_factory=dict, init=False, repr=False)
+    _roots: dict[Use, str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def rulings(self) -> Rulings:
@@ -129,11 +131,12 @@ class Analysis:
 
     def weights(self, group: Group) -> list[tuple[Use, int]]:
         """Uses of constants whose axes belong to a group, with the axis; in order of the nodes."""
-        found = []
-        for vertex in sorted(v for v in group.labels if v < self.web.axes):
-            tensor, axis = self.web.tensor_of[vertex]
-            if isinstance(tensor, Use):
-                found.append((tensor, axis))
+        found = self._weights.get(group.id)
+        if found is None:
+            tensors, axes = self.web.tensor_of, self.web.axes
+            held = (tensors[v] for v in sorted(v for v in group.labels if v < axes))
+            found = [(tensor, axis) for tensor, axis in held if isinstance(tensor, Use)]
+            self._weights[group.id] = found
         return found
 
     def widths(self, group: Group) -> frozenset[int]:
@@ -144,7 +147,10 @@ class Analysis:
 
     def root(self, use: Use) -> str:
         """Name of the constant behind a use."""
-        return self.model.root(self.model.nodes[use.node].input[use.input])
+        found = self._roots.get(use)
+        if found is None:
+            found = self._roots[use] = self.model.root(self.model.nodes[use.node].input[use.input])
+        return found
 
     def chain(self, group: Group, reason: Traced) -> list[str]:
         """Names of the nodes on a shortest way from a weight of a group to a reason."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -175,9 +177,22 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
-    loaded = canonicalize(load(model))
-    witness = shapes.find_witness(loaded, input_shapes)
-    return grouped(loaded, witness, web.build(loaded, witness, allow_io))
+    with _uncollected():
+        loaded = canonicalize(load(model))
+        witness = shapes.find_witness(loaded, input_shapes)
+        return grouped(loaded, witness, web.build(loaded, witness, allow_io))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage: of what an analysis makes nearly all stays, and would be gone through again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def grouped(model: Model, witness: shapes.Witness, net: web.Web) -> Analysis:

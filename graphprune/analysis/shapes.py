@@ -171,6 +171,7 @@ class _Pass:
         self.facts = Facts(inputs)
         self.recorded = recorded or {}
         self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
+        self.schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
         self.opset_imports = list(model.proto.opset_import)
 
     def run(self) -> Facts:
@@ -206,7 +207,11 @@ class _Pass:
     def node(self, index: int) -> None:
         facts, node = self.facts, self.model.nodes[index]
         value = None
-        if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
+        if (
+            node.op_type in shape_values.EVALUATORS
+            and node.domain in ("", "ai.onnx")
+            and len([o for o in node.output if o]) == 1
+        ):
             value = shape_values.evaluate(
                 node.op_type,
                 [facts.values.get(n) if n else None for n in node.input],
@@ -241,15 +246,14 @@ class _Pass:
         facts = self.facts
         missing = [n for n in node.input if n and facts.shapes.get(n) is None]
         domain = "" if node.domain == "ai.onnx" else node.domain
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self.model.opsets.get(domain, 1), domain)
-        except onnx.defs.SchemaError:
+        schema = self._schema(node.op_type, domain)
+        if schema is None:
             facts.holes[index] = f"operator {node.domain}:{node.op_type} is unknown to shape inference"
             return
         if missing:
             facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
             return
-        key = self._key(node)
+        key = self._key(index, node)
         if key not in self.memo:
             self.memo[key] = self._ask(index, node, schema)
         for position, (kind, shape) in self.memo[key].items():
@@ -262,10 +266,18 @@ class _Pass:
         if any(out and out not in facts.shapes for out in node.output):
             facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
 
-    def _key(self, node: NodeProto) -> bytes:
+    def _schema(self, op: str, domain: str) -> onnx.defs.OpSchema | None:
+        if (op, domain) not in self.schemas:
+            try:
+                found = onnx.defs.get_schema(op, self.model.opsets.get(domain, 1), domain)
+            except onnx.defs.SchemaError:
+                found = None
+            self.schemas[op, domain] = found
+        return self.schemas[op, domain]
+
+    def _key(self, index: int, node: NodeProto) -> bytes:
         facts = self.facts
-        parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
-        parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
+        parts = [self.model.signatures[index]]
         for name in node.input:
             parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
             if name in facts.values:

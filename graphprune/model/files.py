@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,7 +129,26 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
 
 def _outside(model: Model) -> bool:
     """Whether weights of a model are kept outside of its file: they are already, or no file could hold them."""
-    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer) or size(model) > _INSIDE
+    if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
+        return True
+    return _at_most(model) > _INSIDE and size(model) > _INSIDE
+
+
+def _at_most(model: Model) -> int:
+    """A number of bytes that a model does not exceed, read off shapes: to count them is to serialise every weight."""
+    graph, rest = GraphProto(), ModelProto()
+    copy_all_but(model.graph, graph, {"initializer"})
+    copy_all_but(model.proto, rest, {"graph"})
+    tensors = model.graph.initializer
+    named = sum(len(t.name) + 100 + (10 * len(t.dims)) for t in tensors)
+    if any(t.HasField("doc_string") or len(t.metadata_props) or t.data_type == TensorProto.STRING for t in tensors):
+        return sys.maxsize
+    elements = sum(prod(t.dims) * (4 if t.data_type == TensorProto.FLOAT else _WIDEST) for t in tensors)
+    return graph.ByteSize() + rest.ByteSize() + named + elements
+
+
+_WIDEST = 16
+"""Bytes of an element at most: a complex number, or a negative one as a varint, which takes 10."""
 
 
 def deflated(model: Model) -> int:

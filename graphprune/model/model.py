@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -52,8 +53,7 @@ class Source:
     node: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """One input of one node."""
 
     node: int
@@ -130,6 +130,21 @@ class Model:
         return found
 
     @cached_property
+    def signatures(self) -> list[bytes]:
+        """For each node what it does, whatever it reads: operator, attributes, and which outputs it has."""
+        return [
+            b"\0".join(
+                (
+                    node.domain.encode(),
+                    node.op_type.encode(),
+                    bytes(map(bool, node.output)),
+                    *(a.SerializeToString(deterministic=True) for a in node.attribute),
+                )
+            )
+            for node in self.nodes
+        ]
+
+    @cached_property
     def producer(self) -> dict[str, int]:
         """Index of the node that makes each tensor."""
         return {out: i for i, n in enumerate(self.nodes) for out in n.output if out}
@@ -153,6 +168,11 @@ class Model:
             if names:
                 found[i] = names
         return found
+
+    @cached_property
+    def read_outside(self) -> frozenset[str]:
+        """Tensors that others than nodes of the main graph read: its caller, and the subgraphs of nodes."""
+        return frozenset({*self.output_names, *(name for names in self.captured.values() for name in names)})
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:

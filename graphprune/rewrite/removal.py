@@ -164,16 +164,18 @@ def verify(analysis: Analysis, removal: Removal) -> None:
         InputError: an axis would be left empty, or a node tells places apart that change.
         AssertionError: the labelling of a group is not closed: an error of this program.
     """
-    net = analysis.web
+    net, gone = analysis.web, removal.gone
     seen: set[int] = set()
-    empty = {key for key, gone in {id(gone): gone for gone in removal.gone.values()}.items() if gone.all()}
-    for vertex in sorted(removal.gone):
-        if vertex < net.axes and id(removal.gone[vertex]) in empty:
+    empty = {key for key, marks in {id(marks): marks for marks in gone.values()}.items() if marks.all()}
+    for vertex in sorted(gone):
+        if vertex < net.axes and id(gone[vertex]) in empty:
             raise InputError(
                 f"{analysis.model.name}: this selection would leave nothing of {net.label(vertex, analysis.model)}; "
                 "keep at least one class of each group on it"
             )
         for edge in net.edges[vertex]:
+            if edge.map.lookup is None and len(edge.dims) == 1 and gone.get(edge.dims[0]) is gone.get(edge.axis):
+                continue
             if id(edge) not in seen:
                 seen.add(id(edge))
                 _verify_edge(analysis, removal, edge)
@@ -188,8 +190,6 @@ def verify(analysis: Analysis, removal: Removal) -> None:
 def _verify_edge(analysis: Analysis, removal: Removal, edge: Edge) -> None:
     net = analysis.web
     dims = edge.dims
-    if len(dims) == 1 and edge.map.lookup is None and removal.gone.get(dims[0]) is removal.gone.get(edge.axis):
-        return
     sizes = [net.sizes[d] for d in dims]
     expected = np.zeros(net.sizes[edge.axis], bool)
     for which, d in enumerate(dims):

@@ -105,7 +105,8 @@ def together(analysis: Analysis, groups: Sequence[Group], share: float) -> list[
         groups: the groups.
         share: of the classes that will go.
     """
-    asked, known = (share, *(g.id for g in groups)), _KNOWN.setdefault(analysis, {})
+    asked: tuple[float | str, ...] = (share, *(g.id for g in groups))
+    known = _KNOWN.setdefault(analysis, {})
     if asked not in known:
         if len(known) == _KEPT:
             del known[next(iter(known))]
@@ -145,8 +146,7 @@ class _Cuts:
         for tensor in analysis.web.axis_of:
             if isinstance(tensor, Use):
                 self.uses.setdefault(analysis.root(tensor), set()).add(tensor)
-        model = analysis.model
-        self.read_outside = {n for names in model.captured.values() for n in names} | set(model.output_names)
+        self.read_outside = analysis.model.read_outside
         self.cuts: dict[str, dict[_Cut, set[Use]]] = {}
         self.owners: dict[_Cut, dict[str, set[Use]]] = {}
         for group in groups:

@@ -41,7 +41,7 @@ class Unit:
         """That of the first group."""
         return self.sets[0].id
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of classes of each group."""
         return lcm(*(one.size for one in self.sets))
@@ -50,12 +50,12 @@ class Unit:
         """How much one class of a set counts."""
         return self.size // one.size
 
-    @property
+    @cached_property
     def stride(self) -> int:
         """What numbers are a multiple of, for whole classes to go of every set."""
         return lcm(*map(self.step, self.sets))
 
-    @property
+    @cached_property
     def most(self) -> int:
         """How many classes may go, whatever else is asked for (see ``Together.most``)."""
         return min(one.most * self.step(one) for one in self.sets)
@@ -102,7 +102,7 @@ class Widths:
                 if key not in known:
                     known[key] = self._remaining(np.ones(whole, bool), number, places)
                 self._counts[vertex] = known[key]
-            elif (sum((places < _NEVER).astype(np.int64) for places in own.values()) <= 1).all():
+            elif np.all(np.add.reduce([(places < _NEVER).astype(np.int64) for places in own.values()]) <= 1):
                 self._left[vertex] = whole
                 for number, places in own.items():
                     self._gone[number][vertex] = whole - self._remaining(np.ones(whole, bool), number, places)

@@ -19,7 +19,7 @@ import numpy as np
 
 from graphprune.analysis.classes import Classes
 from graphprune.analysis.reasons import Reason
-from graphprune.analysis.web import MANY, Edge, Web
+from graphprune.analysis.web import Edge, Web
 from graphprune.model import Use
 from graphprune.relation import Choice, IntArray, constant_along_others, push
 
@@ -137,7 +137,7 @@ class _Attempt:
         while True:
             while self.queue and not self.collapsed:
                 vertex = self.queue.popleft()
-                for edge in self._edges(vertex):
+                for edge in self.web.reached(vertex, self.labels[vertex]):
                     if vertex == edge.axis:
                         self._down(vertex, edge)
                     else:
@@ -148,11 +148,6 @@ class _Attempt:
                 self._down(vertex, edge)
             if not self.queue:
                 return next(((v, e) for (v, _), e in self.stuck.items()), None)
-
-    def _edges(self, vertex: int) -> list[Edge]:
-        """Where labels of a vertex go on."""
-        edges = self.web.edges[vertex]
-        return edges if len(edges) < MANY else self.web.reached(vertex, np.flatnonzero(self.labels[vertex] >= 0))
 
     def _up(self, vertex: int, edge: Edge) -> None:
         """From a dim to an axis."""

@@ -79,39 +79,34 @@ class Web:
     interface: dict[int, str] = field(default_factory=dict)
     shapes: dict[Tensor, Shape] = field(default_factory=dict)
     tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
-    _lookups: dict[int, tuple[IntArray, IntArray, list[Edge]]] = field(default_factory=dict, repr=False)
-    _rest: dict[int, list[int]] = field(default_factory=dict, repr=False)
+    _lookups: dict[int, tuple[list[int], list[list[int]]]] = field(default_factory=dict, repr=False)
     _stretches: dict[int, list[int]] = field(default_factory=dict, repr=False)
 
-    def reached(self, vertex: int, held: IntArray) -> list[Edge]:
+    def reached(self, vertex: int, labels: IntArray) -> list[Edge]:
         """The edges of a vertex to which some of its elements lead, in their order; all where there are few.
 
         Args:
             vertex: the vertex.
-            held: its elements; a dim that is joined from many axes has lookups of which few hold them.
+            labels: of its elements, -1 where there is none; a dim that is joined from many axes has lookups of which
+                few hold those with one.
         """
         edges = self.edges[vertex]
-        if len(edges) < MANY:
+        if len(edges) < _MANY:
             return edges
         if vertex not in self._lookups:
-            sought = [k for k, e in enumerate(edges) if e.axis != vertex and e.map.lookup is not None]
-            owners = [np.full(len(self._elements(edges[k])), k) for k in sought]
-            elements = [self._elements(edges[k]) for k in sought]
-            rest = sorted(set(range(len(edges))) - set(sought))
-            where = np.concatenate([np.zeros(0, np.int64), *elements])
-            order = np.argsort(where, kind="stable")
-            starts = np.searchsorted(where[order], np.arange(self.sizes[vertex] + 1))
-            self._lookups[vertex] = starts, np.concatenate([np.zeros(0, np.int64), *owners])[order], edges
-            self._rest[vertex] = rest
-        starts, owners_of, edges = self._lookups[vertex]
-        found = {int(k) for e in held for k in owners_of[starts[e] : starts[e + 1]]}
-        return [edges[k] for k in sorted(found.union(self._rest[vertex]))]
-
-    @staticmethod
-    def _elements(edge: Edge) -> IntArray:
-        lookup = edge.map.lookup
-        assert lookup is not None
-        return lookup[lookup >= 0]
+            by_element: list[list[int]] = [[] for _ in range(self.sizes[vertex])]
+            always = []
+            for k, edge in enumerate(edges):
+                lookup = edge.map.lookup
+                if edge.axis == vertex or lookup is None:
+                    always.append(k)
+                    continue
+                for element in np.unique(lookup[lookup >= 0]):
+                    by_element[element].append(k)
+            self._lookups[vertex] = always, by_element
+        always, by_element = self._lookups[vertex]
+        found = {k for element in np.flatnonzero(labels >= 0) for k in by_element[element]}
+        return [edges[k] for k in sorted(found.union(always))]
 
     def stretches(self, vertex: int) -> list[int]:
         """What a dim is cut into, or joined from: axes that hold some of its elements each."""
@@ -147,7 +142,7 @@ class Web:
         return f"{tensor}:{axis}"
 
 
-MANY = 32
+_MANY = 32
 """Edges of a vertex from which on it is looked up which of them elements lead to."""
 
 

@@ -22,7 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import limits, reading, storage
-from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
+from graphprune.model.bodies import free_names, signature, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.model.functions import check_functions
@@ -131,18 +131,8 @@ class Model:
 
     @cached_property
     def signatures(self) -> list[bytes]:
-        """For each node what it does, whatever it reads: operator, attributes, and which outputs it has."""
-        return [
-            b"\0".join(
-                (
-                    node.domain.encode(),
-                    node.op_type.encode(),
-                    bytes(map(bool, node.output)),
-                    *(a.SerializeToString(deterministic=True) for a in node.attribute),
-                )
-            )
-            for node in self.nodes
-        ]
+        """For each node what it does, whatever it reads."""
+        return [signature(node) for node in self.nodes]
 
     @cached_property
     def producer(self) -> dict[str, int]:
@@ -172,7 +162,7 @@ class Model:
     @cached_property
     def read_outside(self) -> frozenset[str]:
         """Tensors that others than nodes of the main graph read: its caller, and the subgraphs of nodes."""
-        return frozenset({*self.output_names, *(name for names in self.captured.values() for name in names)})
+        return frozenset(self.output_names).union(*self.captured.values())
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:

@@ -41,8 +41,10 @@ def _one(shape: str, nodes: int) -> dict[str, float]:
     class Clock(Progress):
         """Processor time by phase."""
 
-        found: dict[str, float] = {}
-        last = 0.0
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: dict[str, float] = {}
+            self.last = time.process_time()
 
         def end(self, phase: str) -> None:
             now = time.process_time()
@@ -57,7 +59,6 @@ def _one(shape: str, nodes: int) -> dict[str, float]:
         onnx.save(onnx.load(path), out)
         copied = time.process_time() - begun
         clock = Clock()
-        clock.last = time.process_time()
         graphprune.prune(path, out, ratio=0.3, prove=False, progress=clock)
         return {"nodes": len(onnx.load(path).graph.node), "copy": copied, **clock.found}
 

@@ -61,11 +61,8 @@ def test_pruning_is_linear_in_nodes_in_every_phase(shape: str, tmp_path: Any) ->
 def test_channels_change_places_in_linear_work(shape: str, tmp_path: Any) -> None:
     def done(nodes: int) -> dict[str, int]:
         model, seen = long.LONG[shape](nodes), Counted()
-        return seen.count(
-            lambda: graphprune.sparsify(
-                model, tmp_path / "s.onnx", permute=True, also=["*"], prove=False, progress=seen
-            )
-        )
+        options = {"permute": True, "also": ["*"], "prove": False, "progress": seen}
+        return seen.count(lambda: graphprune.sparsify(model, tmp_path / "s.onnx", **options))
 
     done(24)
     once, twice = done(96), done(192)

@@ -98,7 +98,9 @@ BOUND = {name: {"ids": (2, 12)} for name in models.known("lstm-wide-dynamo18", "
 TOOLS = (simplified, slimmed, optimised, pruned)
 
 
-@pytest.mark.parametrize(("name", "tool"), rotation.pairs(rotation.some(models.zoo()), TOOLS), ids=lambda v: getattr(v, "__name__", v))
+@pytest.mark.parametrize(
+    ("name", "tool"), rotation.pairs(rotation.some(models.zoo()), TOOLS), ids=lambda v: getattr(v, "__name__", v)
+)
 def test_after_other_tools(name: str, tool: Callable[[ModelProto, Path], ModelProto], tmp_path: Path) -> None:
     """What they fuse and fold loses as much as before, with the same proof; so does what was pruned already."""
     if (tool.__name__, name) in REFUSED:

@@ -112,7 +112,7 @@ def test_blocks_go_from_every_form(form: str, name: str, tmp_path: Path) -> None
     assert found
 
 
-@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), NAMES, 5))
+@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), NAMES, 3))
 def test_every_form_is_pruned_with_a_proof(form: str, name: str, tmp_path: Path) -> None:
     convert, least = FORMS[form]
     if (form, name) in TOOL_FAILS:

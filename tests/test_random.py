@@ -18,8 +18,8 @@ from tests.random_graphs import convolutional
 from tests.random_sequences import sequential
 
 NOTHING = ("nothing is prunable", "nothing can be removed", "removes nothing", "would not make it smaller")
-BATCHES, SIZE = 8, int(os.environ.get("GRAPHPRUNE_RANDOM_GRAPHS", "1000")) // 16
-"""In all 1,000 graphs, in batches that run side by side; the environment asks for more."""
+BATCHES, SIZE = 8, int(os.environ.get("GRAPHPRUNE_RANDOM_GRAPHS", "800")) // 16
+"""In all 800 graphs, in batches that run side by side; the environment asks for more."""
 QUIET = settings(max_examples=SIZE, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 

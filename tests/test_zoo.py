@@ -55,7 +55,7 @@ def test_pruned_by_three_tenths(name: str) -> None:
     helpers.check(result.model.proto) if result.analysis.model.opsets[""] < 28 else None
 
 
-@pytest.mark.parametrize("name", rotation.some(models.zoo()))
+@pytest.mark.parametrize("name", rotation.some(models.zoo(), 3))
 def test_statistical_groups_too(name: str) -> None:
     """Where a mean is taken off, the proof holds as well, and the error that is left is reported."""
     result = graphprune.prune(models.export(name), ratio=0.3, allow_statistical=True)

@@ -212,6 +212,10 @@ class Model:
             tensor = constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
+        if min(source.shape, default=0) < 0:
+            raise InputError(
+                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}"
+            )
         if (told := limits.too_large(source.shape, source.dtype)) is not None:
             raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
         return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])

@@ -5,8 +5,7 @@ The masked model is made from the plan alone, so that a wrong rewrite cannot hid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,11 +18,12 @@ from graphprune.model import Model, control, node_name
 from graphprune.proof import steady
 from graphprune.proof.difference import OutputError, check_repeatable, compare, difference, says_nothing
 from graphprune.proof.masking import mask
+from graphprune.proof.runs import Run, provable, run_masked
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.removal import Removal
-from graphprune.run.portions import run_all, several
-from graphprune.run.runtime import RefusedError, exposing, generate, switches
+from graphprune.run.portions import run_all
+from graphprune.run.runtime import exposing
 
 
 @dataclass
@@ -118,7 +118,7 @@ def prove(
     masked, pruned = map(taken, rounded)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
-    inputs, runs = _run_masked(original, masked, shapes, seed, edges)
+    inputs, runs = run_masked(original, masked, shapes, seed, edges)
     failed: tuple[str, str, dict[str, Values]] | None = None
     rounds = taken.rounds or _writes_halves(original, rounded[1], plan)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
@@ -162,7 +162,7 @@ def _rounded(
     steps = [s for s in taken.steps if s in masked.producer and s in pruned.producer]
     found = Rounded(not taken.rounds, 0, [OutputError(name, 0.0, 0.0) for name in names])
     asked = [*names, *steps]
-    with _provable():  # first: what it refuses is no fault of the pruned model
+    with provable():  # first: what it refuses is no fault of the pruned model
         wanted = run_all(exposing(masked, steps), feeds, asked)
     results = _run_pruned(exposing(pruned, steps), [_fed(removal, f) for f in feeds], asked)
     for ours, theirs in zip(wanted, results, strict=True):
@@ -181,80 +181,6 @@ def _rounded(
 def _fed(removal: Removal, feeds: Mapping[str, Values]) -> dict[str, Values]:
     """Inputs of the pruned model: where its interface has shrunk, what stays of the original's."""
     return {name: restrict(value, name, removal) for name, value in feeds.items()}
-
-
-@contextmanager
-def _provable() -> Iterator[None]:
-    try:
-        yield
-    except RefusedError as error:
-        raise InputError(f"{error}; without ONNX Runtime there is no proof: --no-proof goes on without one") from error
-
-
-Run = tuple[dict[str, Values], list[Any]]
-
-
-@dataclass(frozen=True)
-class Given:
-    """Inputs that are generated: from which seed, at which shapes, and which booleans are false."""
-
-    seed: int
-    shapes: Mapping[str, Shape]
-    off: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the plan."""
-        found: dict[str, Any] = {"seed": self.seed, "shapes": {n: list(s) for n, s in self.shapes.items()}}
-        return found | ({"off": list(self.off)} if self.off else {})
-
-
-def _run_masked(
-    original: Model,
-    masked: Model,
-    shapes: Sequence[Mapping[str, Shape]],
-    seed: int,
-    edges: Sequence[Mapping[str, Shape]] = (),
-) -> tuple[list[dict[str, Any]], list[Run]]:
-    """Inputs and outputs of the masked original: at two shapes that it accepts, at edges, and by other branches."""
-    inputs: list[dict[str, Any]] = []
-    runs: list[Run] = []
-    refused: InputError | None = None
-    with _provable(), several(masked) as run:
-
-        def accepts(tried: Sequence[Given]) -> InputError | None:
-            """Run what was not refused; returns the first refusal."""
-            feeds = [generate(original, one.shapes, one.seed, one.off) for one in tried]
-            found = list(zip(tried, feeds, run(feeds, None), strict=True))
-            runs.extend((own, result) for _, own, result in found if not isinstance(result, InputError))
-            inputs.extend(one.to_json() for one, _, result in found if not isinstance(result, InputError))
-            return next((result for _, _, result in found if isinstance(result, InputError)), None)
-
-        left = [Given(seed + k, chosen) for k, chosen in enumerate(shapes)]
-        while left and len(runs) < 2:
-            tried, left = left[: 2 - len(runs)], left[2 - len(runs) :]
-            error = accepts(tried)
-            refused = refused or error
-        if runs:
-            taken = {n: tuple(s) for n, s in inputs[0]["shapes"].items()}
-            further = [Given(seed + len(shapes) + k, chosen) for k, chosen in enumerate(edges)]
-            further += [Given(seed, taken, (name,)) for name in switches(original)]
-            if further:
-                accepts(further)
-    if runs and not any(_finite(np.asarray(value)) for _, outputs in runs for value in outputs):
-        raise InputError(
-            f"{original.name}: its outputs are not finite on generated inputs, so that comparing them proves nothing; "
-            "look for NaN in its weights with 'graphprune validate', or go on with --no-proof"
-        )
-    if not runs:
-        if refused is not None:
-            raise InputError(f"{original.name}: {refused}; give sizes that it accepts by --input-shape")
-        raise InputError(f"{original.name}: no input shape to run the proof at")
-    return inputs, runs
-
-
-def _finite(value: Values) -> bool:
-    """Whether there is anything in an output that a comparison could be about."""
-    return value.dtype.kind not in "fc" or value.size == 0 or bool(np.isfinite(value).any())
 
 
 def _run_pruned(

@@ -13,18 +13,19 @@ import re
 from collections.abc import Iterable
 
 import onnx
-import onnxruntime as ort
-import onnxruntime.capi.onnxruntime_pybind11_state as runtime
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from graphprune.errors import InputError
 from graphprune.model.checked import tensors
+from graphprune.model.checked.asking import refusal
 from graphprune.model.messages import copy_all_but
 
 _SMALL = 1024
 """Bytes of a constant that stays: shapes, axes and repeats are read by inference."""
 _WHOLE = 1 << 26
 """Bytes of weights up to which ONNX Runtime is also asked about the whole model: some kernels want constant weights."""
+_LONGEST = 200
+"""Characters of what ONNX Runtime says."""
 _PLAIN = (
     (r"No Op registered for (\S+) with domain_version of (-?\d+)", r"no such operator in ONNX's set \2"),
     (r"Op registered for (\S+) is deprecated in domain_version of (\d+)", r"ONNX's set \2 has this operator no more"),
@@ -53,8 +54,12 @@ def see(proto: ModelProto, nodes: Iterable[NodeProto], name: str) -> None:
     """
     bare = _bare(proto, nodes)
     complaint = _checker(bare)
-    if complaint and (_refused(bare) and _refused(proto if _small(proto) else bare)):
-        raise InputError(f"{name}: {_told(complaint, bare)}; ONNX Runtime refuses it too: export the model again")
+    if not complaint or not (reason := refusal(bare)):
+        return
+    if not _small(proto) or (reason := refusal(proto)):
+        told = _told(complaint, bare)
+        too = "" if told.startswith("node ") else f" ({reason[:_LONGEST]})"  # what names no place may be another fault
+        raise InputError(f"{name}: {told}; ONNX Runtime refuses it too{too}: export the model again")
 
 
 def _checker(bare: ModelProto) -> str:
@@ -63,20 +68,6 @@ def _checker(bare: ModelProto) -> str:
     except Exception as error:  # checker and shape inference raise errors of several kinds
         return str(error) or type(error).__name__
     return ""
-
-
-def _refused(proto: ModelProto) -> bool:
-    """Whether ONNX Runtime says that this is no model, other than that it lacks what would run it."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except runtime.NotImplemented:
-        return False
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        return "is not a registered function/op" not in str(error)
-    return False
 
 
 def _small(proto: ModelProto) -> bool:

@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graphprune.analysis import Analysis
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, node_name, reread
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 from graphprune.proof import steady
 from graphprune.proof.difference import TOLERANCE, OutputError, check_repeatable, compare, says_nothing
 from graphprune.proof.proof import Proof

@@ -67,6 +67,11 @@ class Case:
     steps: list[str] = field(default_factory=list)
     command: tuple[str, ...] = ()
 
+    @property
+    def heavy(self) -> bool:
+        """Whether it starts from a model of the usual kind, which takes many times what small ones take."""
+        return self.base.startswith(("zoo", "packaged"))
+
     def random(self, *about: object) -> Random:
         """The chance of one part of the case."""
         return Random("/".join(map(str, (self.seed, self.number, *about))))

@@ -31,7 +31,7 @@ def test_faults_of_the_program(fault: Exception) -> None:
 
 
 def test_what_is_told_stays() -> None:
-    with pytest.raises(InputError, match="^told$"), blamed(impossible()):
+    with pytest.raises(InputError, match=r"^told$"), blamed(impossible()):
         raise InputError("told")
 
 

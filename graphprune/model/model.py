@@ -20,7 +20,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import limits, reading, storage
+from graphprune.model import limits, reading, skeleton, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
@@ -235,11 +235,13 @@ class Model:
         return np.frombuffer(whole, dtype, count, offset).reshape(tuple(tensor.dims))
 
     def external(self, tensor: TensorProto) -> tuple[Path, int, int]:
-        """File, offset and length in bytes of a tensor's external data."""
+        """File, offset and length in bytes of the data of a tensor that lies outside, or in the model's own file."""
         entries = {e.key: e.value for e in tensor.external_data}
         folder = (self.path.parent if self.path else Path()).resolve()
         path = (folder / entries.get("location", "")).resolve()
-        if not path.is_relative_to(folder):
+        if self.path is not None and skeleton.own(tensor, self.path):
+            path = self.path
+        elif not path.is_relative_to(folder):
             raise InputError(f"{self.name}: tensor {tensor.name!r} points outside the model's folder")
         if not path.is_file():
             raise InputError(f"{self.name}: external data {path.name!r} of tensor {tensor.name!r} is missing")

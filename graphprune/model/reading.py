@@ -12,6 +12,7 @@ from google.protobuf import json_format, message, text_format
 from onnx import ModelProto, TensorProto, helper
 
 from graphprune.errors import InputError
+from graphprune.model import skeleton
 
 _UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
 """What the parsers of ONNX's formats raise, binary, JSON and text; the suffix of a file says which one reads it."""
@@ -29,8 +30,15 @@ def parsed(data: bytes) -> ModelProto:
 
 
 def read(path: Path) -> ModelProto:
-    """A model from a file, binary, JSON or text as its suffix says; external data stays where it is."""
+    """A model from a file, binary, JSON or text as its suffix says.
+
+    External data stays where it is, and so do weights of a large binary file.
+    """
     try:
+        if onnx.serialization.registry.get_format_from_file_extension(path.suffix) in (None, "protobuf"):
+            found = skeleton.read(path)
+            if found is not None:
+                return found
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The onnxtxt format is experimental")
             return onnx.load(path, load_external_data=False)

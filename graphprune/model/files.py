@@ -8,17 +8,17 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from graphprune.errors import FaultError, InputError
 from graphprune.model import Model, commit, paths, skeleton, storage
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.checked import tensors
 from graphprune.model.external import sources
+from graphprune.model.messages import copy_all_but
 
 _ALIGNMENT = 4096
 _SMALL = 1024
@@ -213,34 +213,29 @@ def _around(tensor: TensorProto) -> tuple[bytes, int, bytes]:
     before, after = TensorProto(), TensorProto()
     copy_all_but(tensor, before, {"data_location", "external_data", *_DATA, *_BEHIND})
     copy_all_but(tensor, after, {field.name for field in tensor.DESCRIPTOR.fields} - _BEHIND)
-    return before.SerializeToString(deterministic=True), _length(tensor), after.SerializeToString(deterministic=True)
-
-
-def _length(tensor: TensorProto) -> int:
-    """Bytes that the elements of a tensor take."""
-    count = prod(tensor.dims)
-    if tensor.data_type in _PACKED:
-        return (count + 1) // 2
-    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return (
+        before.SerializeToString(deterministic=True),
+        tensors.size(tensor),
+        after.SerializeToString(deterministic=True),
+    )
 
 
 def _put_data(model: Model, tensor: TensorProto, file: BinaryIO) -> None:
     """Write the data of a tensor that does not hold it: as it lies in a file, or as it is made now."""
     if tensor.name not in model.lazy:
         source, start, length = model.external(tensor)
-        if length == _length(tensor):
-            with open(source, "rb") as old:
-                old.seek(start)
-                _copy(old, file, length)
-            return
+        with open(source, "rb") as old:
+            old.seek(start)
+            _copy(old, file, length)
+        return
     value = model.tensor_array(tensor)
     data: bytes | memoryview
     if tensor.data_type in _PACKED:
         data = numpy_helper.from_array(value).raw_data
     else:
         data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-    if len(data) != _length(tensor):
-        raise FaultError(f"{model.name}: tensor {tensor.name!r} is of {len(data)} bytes, not {_length(tensor)}")
+    if len(data) != tensors.size(tensor):
+        raise FaultError(f"{model.name}: tensor {tensor.name!r} is of {len(data)} bytes, not {tensors.size(tensor)}")
     file.write(data)
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 
 from google.protobuf import message
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto
 
+from graphprune.model.checked import tensors
 from graphprune.model.storage import varint
 
-LARGE = 32 << 20
+LARGE = 64 << 20
 """Bytes of a file from which on its weights stay in it."""
 LEAST = 1 << 16
 """Bytes of a weight that does."""
@@ -97,20 +97,18 @@ def _tensor(data: mmap.mmap, start: int, end: int, name: str) -> bytes | None:
         return None
     _, begin, inside, after = raw[0]
     tensor = TensorProto.FromString(data[start:begin] + data[after:end])
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data or _length(tensor) != after - inside:
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data or not _plain(tensor):
+        return None
+    if any(d < 0 for d in tensor.dims) or tensors.size(tensor) != after - inside:
         return None
     place(tensor, name, inside, after - inside)
     return tensor.SerializeToString(deterministic=True)
 
 
-def _length(tensor: TensorProto) -> int | None:
-    """Bytes that the elements of a tensor take; None where they do not have whole ones."""
-    if tensor.data_type > TensorProto.FLOAT8E5M2FNUZ or tensor.data_type == TensorProto.STRING:
-        return None
-    try:
-        return prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:
-        return None
+def _plain(tensor: TensorProto) -> bool:
+    """Whether a tensor is of numbers that take whole bytes each."""
+    kind = tensor.data_type
+    return tensors.known(kind) and kind != TensorProto.STRING and tensors.width(kind) % 8 == 0
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import Model, interchange, subgraphs
+from graphprune.model.checked.asking import said
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
 
@@ -121,7 +121,7 @@ def started(
     try:
         return ort.InferenceSession(source or str(path), options, providers=_exact(provider))
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {said(error)}") from error
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -198,7 +198,7 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
     try:
         return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
     except Exception as error:  # as above
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {said(error)}") from error
 
 
 def _array(value: Any) -> Values:
@@ -363,13 +363,3 @@ def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
 
 def _shapes(feeds: Mapping[str, Values]) -> str:
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
-
-
-def _first_line(error: BaseException) -> str:
-    """What ONNX Runtime says, without where in its code it says so."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _PLACE.sub("", line)[:500]
-
-
-_PLACE = re.compile(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
-"""``/onnxruntime_src/x/y.h:46 void n::f(const std::string&, int) ``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from graphprune.interruption import undisturbed
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -20,6 +23,10 @@ except ImportError:  # Windows
 _PREFIX = ".graphprune-scratch-"
 _MARK = ".in-use-by-graphprune"
 """A file in each folder of this kind, which holds the lock: what has none is not ours, whatever it is called."""
+
+
+_own: set[tuple[int, Path]] = set()
+"""Folders that are there, each with the process that made it."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,21 +44,47 @@ def scratch() -> Iterator[None]:
     Workers that it starts keep to theirs: they may outlive one command, and work for the next one. The folder is locked
     as long as the process lives: folders that are not were left by ones that were killed, and go too.
     """
-    where = tempfile.tempdir
+    where, made = tempfile.tempdir, list[tuple[Path, int]]()
+    try:
+        with undisturbed():
+            made.append(_made())
+            tempfile.tempdir = str(made[0][0])
+        yield
+    finally:
+        with undisturbed():
+            tempfile.tempdir = where
+            for folder, handle in made:
+                os.close(handle)  # before the folder goes: where there are no locks, open files stay
+                _remove(folder)
+
+
+def _made() -> tuple[Path, int]:
+    """A folder, and the descriptor that holds its lock."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    _own.add((os.getpid(), folder))
     handle = os.open(folder / f"{_MARK}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     if fcntl is not None:
         with suppress(OSError):  # file systems without locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         (folder / f"{_MARK}.new").rename(folder / _MARK)  # from here on others see it, and that it is locked
         _clear(folder.parent, folder)
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = where
-        os.close(handle)  # before the folder goes: where there are no locks, open files stay
-        shutil.rmtree(folder, ignore_errors=True)
+    return folder, handle
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        _own.discard((os.getpid(), folder))
+
+
+def _remove_all() -> None:
+    """What an interruption at the wrong moment has left; copies of the process have no part in it."""
+    for process, folder in list(_own):
+        if process == os.getpid():
+            _remove(folder)
+
+
+atexit.register(_remove_all)
 
 
 def _clear(where: Path, own: Path) -> None:
@@ -60,7 +93,7 @@ def _clear(where: Path, own: Path) -> None:
         for folder in sorted(where.glob(f"{_PREFIX}*")):
             if folder == own or folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
-            from graphprune.model.commit import unlocked  # imports onnx, which help that is quick does without
+            from graphprune.model.locks import unlocked  # imports onnx, which help that is quick does without
 
             if unlocked(folder / _MARK):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graphprune.errors import InputError
 from graphprune.model import limits, reading, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
+from graphprune.model.commit import settle
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.model.functions import check_functions
@@ -300,6 +301,7 @@ def load(model: AnyModel) -> Model:
         path = Path(model)
         if not path.is_file():
             raise InputError(f"{path}: no such file")
+        settle(Path(os.path.realpath(path)).parent)
         loaded = Model(reading.read(path), path)
     declare(loaded.proto, loaded.path)
     storage.lay_out(loaded)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphprune.errors import InputError
+from graphprune.model.parsing import parsed
 from graphprune.passes.kept import hashed, put
 from graphprune.progress import Steps, unseen
 from graphprune.run.runtime import threads_of_sessions
@@ -83,7 +85,7 @@ class Place:
     def read(self, task: Task) -> Found | None:
         """The result of a task; None where there is none, or it is damaged."""
         try:
-            held = json.loads(self.of(task).read_bytes())
+            held = parsed(self.of(task).read_bytes().decode())
             whole = held["format"] == FORMAT and held["sha256"] == _digest(task, held["result"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -163,7 +165,7 @@ def _computed(tasks: Sequence[Task], work: Work, jobs: int | None, folder: Path)
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     try:
         with threadpool_limits():  # where workers are threads of this process, it is left as it was
-            yield from parallel(delayed(_alone)(work, task) for task in tasks)
+            yield from parallel(delayed(_alone)(work, task, tempfile.gettempdir()) for task in tasks)
     except BrokenProcessPool as error:
         raise InputError(
             "a worker ended before its work did, most likely for want of memory: give fewer --jobs; what was done is "
@@ -171,12 +173,24 @@ def _computed(tasks: Sequence[Task], work: Work, jobs: int | None, folder: Path)
         ) from error
 
 
-def _alone(work: Work, task: Task) -> tuple[Task, Found]:
-    """A task and its result, computed with one thread."""
+def _alone(work: Work, task: Task, aside: str) -> tuple[Task, Found]:
+    """A task and its result, computed with one thread; what is put aside lies where it does of whoever asks."""
     from threadpoolctl import threadpool_limits
 
-    with threads_of_sessions(1), threadpool_limits(1):
+    with threads_of_sessions(1), threadpool_limits(1), _aside(aside):
         return task, work(task)
+
+
+@contextmanager
+def _aside(folder: str) -> Iterator[None]:
+    """Temporary files go to a folder, where this machine has it: it is cleared away, and workers may be killed."""
+    before = tempfile.tempdir
+    if tempfile.gettempdir() != folder and Path(folder).is_dir():
+        tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _digest(task: Task, result: Found) -> str:

@@ -25,9 +25,8 @@ from graphprune.model.locks import ARE_THERE, alone_in, hold, unlocked
 
 _SHOWN = 24
 """Characters of a name that one of what waits for it shows: names have at most 255 bytes, on some systems 143."""
-_held: dict[Path, int | None] = {}
-"""By file that waits, the descriptor that holds its lock."""
-_process = os.getpid()
+_held: dict[Path, tuple[int, int | None]] = {}
+"""By file that waits, the process that made it, and the descriptor that holds its lock."""
 _cleared: set[tuple[int, int]] = set()
 """Folders in which this process has looked for what others left: it is a long look where there are many files."""
 
@@ -62,7 +61,7 @@ def waiting(folder: Path | None, name: str) -> tuple[int, Path]:
     """
     with _alone_in([] if folder is None else [folder]):
         handle, made = tempfile.mkstemp(WAITING, f".{name[:_SHOWN]}.", folder)
-        _held[Path(made)] = hold(handle)
+        _held[Path(made)] = os.getpid(), hold(handle)
     return handle, Path(made)
 
 
@@ -74,14 +73,15 @@ def forget(temporary: Path) -> None:
 
 
 def _release(temporary: Path) -> None:
-    if (held := _held.pop(temporary, None)) is not None:
+    _, held = _held.pop(temporary, (0, None))
+    if held is not None:
         os.close(held)
 
 
 def _forget_all() -> None:
     """What still waits at the end of the process will never be finished; copies of the process have no part in it."""
-    if os.getpid() == _process:
-        for temporary in list(_held):
+    for temporary, (process, _) in list(_held.items()):
+        if process == os.getpid():
             forget(temporary)
 
 

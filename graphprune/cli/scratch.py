@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -21,6 +22,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".graphprune-scratch-"
+_NAME = re.compile(rf"{re.escape(_PREFIX)}\w{{8}}")
 _MARK = ".in-use-by-graphprune"
 """A file in each folder of this kind, which holds the lock: what has none is not ours, whatever it is called."""
 
@@ -49,6 +51,8 @@ def scratch() -> Iterator[None]:
         with undisturbed():
             made.append(_made())
             tempfile.tempdir = str(made[0][0])
+            if fcntl is not None:
+                _clear(made[0][0].parent, made[0][0])
         yield
     finally:
         with undisturbed():
@@ -60,15 +64,29 @@ def scratch() -> Iterator[None]:
 
 def _made() -> tuple[Path, int]:
     """A folder, and the descriptor that holds its lock."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    _own.add((os.getpid(), folder))
-    handle = os.open(folder / f"{_MARK}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    if fcntl is not None:
-        with suppress(OSError):  # file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        (folder / f"{_MARK}.new").rename(folder / _MARK)  # from here on others see it, and that it is locked
-        _clear(folder.parent, folder)
-    return folder, handle
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        _own.add((os.getpid(), folder))
+        with suppress(FileNotFoundError, BlockingIOError):  # another takes it for one that was left, until it is locked
+            return folder, _marked(folder)
+
+
+def _marked(folder: Path) -> int:
+    new = folder / f"{_MARK}.new"
+    handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:  # file systems without locks
+                pass
+            new.rename(folder / _MARK)  # from here on others see it, and that it is locked
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _remove(folder: Path) -> None:
@@ -91,11 +109,24 @@ def _clear(where: Path, own: Path) -> None:
     """Remove the folders of this user's processes that are no more."""
     with suppress(OSError):
         for folder in sorted(where.glob(f"{_PREFIX}*")):
-            if folder == own or folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            if folder == own or not _NAME.fullmatch(folder.name):
                 continue
-            from graphprune.model.locks import unlocked  # imports onnx, which help that is quick does without
+            with suppress(OSError):
+                if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                    _clear_one(folder)
 
-            if unlocked(folder / _MARK):
+
+def _clear_one(folder: Path) -> None:
+    """Remove a folder that no process holds; one without any mark only where nothing is in it."""
+    from graphprune.model.locks import free  # imports onnx, which help that is quick does without
+
+    if fcntl is not None:
+        with suppress(OSError):
+            folder.rmdir()  # its process was killed before it could mark it
+            return
+    for name in (_MARK, f"{_MARK}.new"):
+        with free(folder / name) as is_free:
+            if is_free:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

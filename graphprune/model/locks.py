@@ -117,18 +117,25 @@ def hold(handle: int) -> int | None:
 
 def unlocked(path: Path) -> bool:
     """Whether a file is there, and no process holds its lock; where there are no locks, none is known to be free."""
-    if fcntl is None:
-        return False
+    with free(path) as found:
+        return found
+
+
+@contextmanager
+def free(path: Path) -> Iterator[bool]:
+    """Whether a file is there that no process holds, as :func:`unlocked`, which stays so for a while."""
+    with ExitStack() as stack:
+        yield fcntl is not None and _shared(path, stack)
+
+
+def _shared(path: Path, stack: ExitStack) -> bool:
+    """Take a lock on a file that keeps others from holding it; whether that was to be had."""
     try:
         handle = os.open(path, os.O_RDONLY | _ANY)
-    except OSError:
-        return False
-    try:
+        stack.callback(os.close, handle)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return False
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
-    finally:
-        os.close(handle)
     return True

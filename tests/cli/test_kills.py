@@ -1,4 +1,4 @@
-"""A run that is killed or interrupted at any moment leaves nothing half done, and nothing behind once another was there.
+"""A run that is killed or interrupted at any moment leaves nothing half done, and the next one nothing behind.
 
 A few random moments by default. ``GRAPHPRUNE_KILLS=200`` tries as many kills, and a quarter as many signals;
 ``GRAPHPRUNE_SEED`` repeats the moments of a run that failed (the machine's own speed decides what they hit).

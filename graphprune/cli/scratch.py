@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from graphprune.interruption import undisturbed
 
@@ -27,6 +31,10 @@ _MARK = ".in-use-by-graphprune"
 """A file in each folder of this kind, which holds the lock: what has none is not ours, whatever it is called."""
 
 
+_PAUSE = 3.0
+"""Seconds in which a second signal is taken for the first, while all is cleaned up."""
+_AGAIN = 0.05
+"""Seconds after which a signal comes again that was lost."""
 _own: set[tuple[int, Path]] = set()
 """Folders that are there, each with the process that made it."""
 
@@ -130,20 +138,43 @@ def _clear_one(folder: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Ending:
+    """What a signal does that asks the program to end: an exception, once; who is impatient does not stop cleaning."""
+
+    def __init__(self) -> None:
+        self.last = -_PAUSE
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self.last >= _PAUSE:
+            self.last = now
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    def lost(self, caught: Any) -> None:
+        """It was raised where Python goes on all the same, as within a destructor: it comes again."""
+        if not isinstance(caught.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(caught)
+            return
+        number = getattr(caught.exc_value, "exit_status", 128 + signal.SIGINT) - 128
+        self.last = -_PAUSE
+        again = threading.Timer(_AGAIN, _thread.interrupt_main, (number,))
+        again.daemon = True
+        again.start()
+
+
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end what runs as SIGINT does, so that all that is cleaned up at an end is cleaned up."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise Terminated(number)
-
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
-    asked = [s for name in ("SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
-    before = {s: signal.signal(s, end) for s in asked if signal.getsignal(s) is signal.SIG_DFL}
+    asked = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None)) is not None]
+    usual, end, hook = (signal.SIG_DFL, signal.default_int_handler), _Ending(), sys.unraisablehook
+    before = {s: signal.signal(s, end) for s in asked if signal.getsignal(s) in usual}
+    sys.unraisablehook = end.lost
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

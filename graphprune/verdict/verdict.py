@@ -233,6 +233,8 @@ class _Validation:
         sizes = [pair for name in own if name in other for pair in zip(own[name], other[name], strict=False)]
         if set(own) != set(other) or any(a and b and a != b for a, b in sizes):
             raise _Failed("its inputs are not those of the original, so that their outputs cannot be compared")
+        if len(self.model.output_names) != len(self.original.output_names):
+            raise _Failed("it has another number of outputs than the original, so that they cannot be compared")
         expected, found = self._outputs(self.original), self._outputs(self.model)
         try:
             level.details["outputs"] = worst = self._compared(expected, found)

@@ -17,10 +17,12 @@ from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, nump
 
 from graphprune.errors import InputError
 from graphprune.model import Model, control, limits, node_name
+from graphprune.model.apart import KilledError
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
 from graphprune.rules.control import DOMAIN
-from graphprune.run.runtime import RefusedError, record_shapes
+from graphprune.run.first import owe, record_shapes
+from graphprune.run.runtime import RefusedError
 from graphprune.run.sizing import InputShapes, candidates, check_given, free_dims
 
 
@@ -97,6 +99,8 @@ def find_witness(model: Model, given: Mapping[str, Shape] | None = None) -> Witn
         except WitnessError as error:
             first_error = first_error or error
             continue
+        if model.source.untried:  # nothing had to be recorded
+            owe(model, first.inputs)
         return Witness(first, _vary(model, first, two, dims, given))
     wanted = " ".join(
         f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)
@@ -156,6 +160,8 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     except RefusedError as error:
         facts.holes = {i: f"{why}, and {error}" for i, why in facts.holes.items()}
         return facts
+    except KilledError:
+        raise  # each further size would take as long
     except InputError as error:
         raise WitnessError(str(error)) from error
     return _Pass(model, inputs, recorded).run()

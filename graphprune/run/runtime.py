@@ -16,9 +16,11 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, interchange, subgraphs
+from graphprune.model import Model, apart, interchange, limits, subgraphs
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
+from graphprune.run import owed
+from graphprune.run.guard import guarded
 
 _THROUGH_FILE = 1 << 28
 """Bytes of weights above which a model goes to ONNX Runtime through a file, from which these are mapped: else it would
@@ -48,6 +50,11 @@ def threads_of_sessions(count: int) -> Iterator[None]:
         yield
     finally:
         _threads.reset(token)
+
+
+def threads() -> int:
+    """What :func:`threads_of_sessions` says."""
+    return _threads.get()
 
 
 @contextmanager
@@ -80,20 +87,26 @@ def session(
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    owed.settle()
+    with source(model) as given:
+        try:
+            active = ort.InferenceSession(given, options, providers=_exact(provider))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {first_line(error)}") from error
+        yield active
+
+
+@contextmanager
+def source(model: Model) -> Iterator[bytes | Path]:
+    """What a session is made of: the bytes of a model as it runs, or a file, where its weights are many."""
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
-        source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
-            source = str(Path(folder) / "model.onnx")
-            save(model, Path(source), external=True)
+            save(model, Path(folder) / "model.onnx", external=True)
+            yield Path(folder) / "model.onnx"
         else:
-            source = (interchange.stored(model) if model.stored else model.proto).SerializeToString()
-        try:
-            active = ort.InferenceSession(source, options, providers=_exact(provider))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
-        yield active
+            yield (interchange.stored(model) if model.stored else model.proto).SerializeToString()
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -159,10 +172,18 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
     Raises:
         InputError: ONNX Runtime fails on these inputs.
     """
+    names = list(outputs) if outputs is not None else None
     try:
-        return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
+        with guarded(memory=_CUDA not in active.get_providers()) as one:
+            return [_array(v) for v in active.run(names, dict(feeds), one.options)]
     except Exception as error:  # as above
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+        if one.late:
+            told = f"took more than {one.seconds:.3g} s; --run-time allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        if apart.no_room(error):
+            told = f"wants more memory than the {limits.told(limits.room())} that it may take; --memory allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {first_line(error)}") from error
 
 
 def _array(value: Any) -> Values:
@@ -265,22 +286,6 @@ def index_limits(model: Model) -> dict[str, int]:
 _PASSING = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Expand", "Transpose")
 
 
-def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, Values]:
-    """Run the model once and return the named tensors.
-
-    Raises:
-        RefusedError: ONNX Runtime refuses the model.
-        InputError: ONNX Runtime fails at these shapes.
-    """
-    runnable = model.runnable
-    names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
-    if not names:
-        return {}
-    with session(exposing(runnable, names)) as active:
-        found = run(active, generate(model, shapes), names)
-    return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
-
-
 def upto(model: Model, names: Sequence[str]) -> Model:
     """The part of a model that makes some tensors, which are its outputs; inputs are all kept."""
     wanted, needed = set(names), []
@@ -325,11 +330,12 @@ def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
         return dict(zip(names, run(active, {}, names), strict=True))
 
 
-def _shapes(feeds: Mapping[str, Values]) -> str:
+def told_sizes(feeds: Mapping[str, Values]) -> str:
+    """Inputs of a run as words."""
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """What ONNX Runtime says, without where in its code it says so."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return _PLACE.sub("", line)[:500]

@@ -17,7 +17,6 @@ from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, nump
 
 from graphprune.errors import InputError
 from graphprune.model import Model, control, limits, node_name
-from graphprune.model.apart import KilledError
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
 from graphprune.rules.control import DOMAIN
@@ -160,8 +159,6 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     except RefusedError as error:
         facts.holes = {i: f"{why}, and {error}" for i, why in facts.holes.items()}
         return facts
-    except KilledError:
-        raise  # each further size would take as long
     except InputError as error:
         raise WitnessError(str(error)) from error
     return _Pass(model, inputs, recorded).run()

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx import TensorProto
-
 from graphprune.errors import InputError
 from graphprune.model import Model, apart, limits
-from graphprune.model.apart import KilledError
 from graphprune.relation import Shape
 from graphprune.run import owed
+from graphprune.run.portions import HEAVY, weight
 from graphprune.run.runtime import (
     Feeds,
     RefusedError,
     exposing,
     first_line,
     generate,
-    source,
+    serialised,
     threads,
     told_sizes,
+    widened,
+    written,
 )
 
 
@@ -52,8 +52,6 @@ def attempt(model: Model, feeds: Feeds) -> InputError | None:
     """
     try:
         _made(model.runnable, feeds, None)
-    except KilledError:
-        raise
     except InputError as error:
         return error
     model.source.untried = False
@@ -80,12 +78,15 @@ def owe(model: Model, shapes: Mapping[str, Shape]) -> None:
             return
         tried(model, feeds)
 
-    owed.owe(model, trial)
+    if weight(model) <= HEAVY:
+        owed.owe(model, trial)
 
 
 def _made(model: Model, feeds: Feeds, names: Sequence[str] | None) -> list[apart.Made | None]:
-    weights = _weights(model)
-    with source(model) as given:
+    weights = weight(model)
+    model = widened(model)
+    with written(model) as path:
+        given = path or serialised(model)
         room = limits.limit() + 2 * weights
         job = apart.Job(given, feeds, names, False, limits.seconds(weights), room, threads())
         answer = apart.ask(job)
@@ -95,14 +96,3 @@ def _made(model: Model, feeds: Feeds, names: Sequence[str] | None) -> list[apart
     if answer.made is None:
         raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {first_line(answer.failed)}")
     return answer.made
-
-
-def _weights(model: Model) -> int:
-    """Bytes of weights, about."""
-    found = 0
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            found += int(next((e.value for e in tensor.external_data if e.key == "length"), "0"))
-        else:
-            found += tensor.ByteSize()
-    return found

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,33 +81,66 @@ def session(
     Raises:
         RefusedError: ONNX Runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
+    options = quiet(level)
     options.intra_op_num_threads = threads or _threads.get()
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    owed.settle()
-    with source(model) as given:
-        try:
-            active = ort.InferenceSession(given, options, providers=_exact(provider))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {first_line(error)}") from error
-        yield active
+    model = widened(model)
+    with written(model) as path:
+        yield started(model, options, provider, path)
 
 
 @contextmanager
-def source(model: Model) -> Iterator[bytes | Path]:
-    """What a session is made of: the bytes of a model as it runs, or a file, where its weights are many."""
-    model = widened(model)
+def written(model: Model) -> Iterator[Path | None]:
+    """The file through which a model goes to ONNX Runtime, where its weights are many or lie outside; else None."""
     with tempfile.TemporaryDirectory() as folder:
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
             save(model, Path(folder) / "model.onnx", external=True)
             yield Path(folder) / "model.onnx"
         else:
-            yield (interchange.stored(model) if model.stored else model.proto).SerializeToString()
+            yield None
+
+
+def quiet(
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, *, packed: bool = True
+) -> ort.SessionOptions:
+    """Options of a session that prints nothing.
+
+    Args:
+        level: of optimisation.
+        packed: whether weights may be packed for many runs, and memory be held between them.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    if not packed:
+        options.intra_op_num_threads = _threads.get()
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def started(
+    model: Model, options: ort.SessionOptions, provider: str = "CPUExecutionProvider", path: Path | None = None
+) -> ort.InferenceSession:
+    """A session of a model as it is, or as it was written to a file.
+
+    Raises:
+        RefusedError: ONNX Runtime refuses the model.
+        KilledError: its first run, which is made before this process runs it, ends the process that runs it.
+    """
+    owed.settle()
+    try:
+        return ort.InferenceSession(path or serialised(model), options, providers=_exact(provider))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {first_line(error)}") from error
+
+
+def serialised(model: Model) -> bytes:
+    """The bytes of a model, with what its file stores sparse."""
+    return (interchange.stored(model) if model.stored else model.proto).SerializeToString()
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -139,20 +173,28 @@ def widened(model: Model) -> Model:
         v.type.tensor_type.elem_type == half for g in graphs for v in g.input
     ):
         return model
-    proto = ModelProto()
+    proto, lazy = ModelProto(), dict(model.lazy)
     proto.CopyFrom(model.proto)
     for graph in _graphs(proto.graph):
         for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
-            if tensor.data_type == half:
-                value = model.tensor_array(tensor).astype(np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            if tensor.data_type != half:
+                continue
+            if tensor.data_location == TensorProto.EXTERNAL and tensor.name in model.initializers:
+                lazy[tensor.name] = partial(_single, model, model.initializers[tensor.name])
+                tensor.data_type = single
+            else:
+                tensor.CopyFrom(numpy_helper.from_array(_single(model, tensor), tensor.name))
         for declared in (graph.input, graph.output, graph.value_info):
             for item in declared:
                 if item.type.tensor_type.elem_type == half:
                     item.type.tensor_type.elem_type = single
         for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
             attribute.i = single
-    return Model(proto, model.path)
+    return Model(proto, model.path, lazy=lazy)
+
+
+def _single(model: Model, tensor: TensorProto) -> Values:
+    return model.tensor_array(tensor).astype(np.float32)
 
 
 _TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")

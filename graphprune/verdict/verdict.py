@@ -176,7 +176,7 @@ class _Validation:
         try:
             for feeds in tries:
                 first.tried(self.model, feeds)
-        except InputError as error:
+        except GraphpruneError as error:
             raise _Failed(str(error)) from error
 
     def _given(self, level: Level) -> Iterator[Feeds]:

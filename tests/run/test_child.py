@@ -21,7 +21,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import graphprune
-from graphprune.errors import InputError
+from graphprune.errors import InputError, KilledError
 from graphprune.model import Model, apart, limits, load
 from graphprune.model.apart import asking, worker
 from graphprune.relation import Values
@@ -104,7 +104,7 @@ def crashing() -> ModelProto:
     ],
 )
 def test_from_python(make: Callable[[], ModelProto], told: str) -> None:
-    with limits.memory(400 << 20), pytest.raises(InputError) as caught:
+    with limits.memory(400 << 20), pytest.raises(KilledError) as caught:
         graphprune.prune(make(), ratio=0.5)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from graphprune.errors import InputError
+from graphprune.errors import KilledError
 from graphprune.model import limits
 from graphprune.model.apart.asking import Answer, Job
-
-
-class KilledError(InputError):
-    """A model that crashes ONNX Runtime, does not end, or fills the memory: no other size is tried."""
 
 
 def see(answer: Answer, job: Job, name: str, where: str = "") -> None:

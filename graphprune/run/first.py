@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from graphprune.errors import InputError
 from graphprune.model import Model, apart, limits
+from graphprune.model.checked.asking import said
 from graphprune.relation import Shape
 from graphprune.run import owed
 from graphprune.run.portions import HEAVY, weight
@@ -17,7 +18,6 @@ from graphprune.run.runtime import (
     Feeds,
     RefusedError,
     exposing,
-    first_line,
     generate,
     serialised,
     threads,
@@ -92,7 +92,9 @@ def _made(model: Model, feeds: Feeds, names: Sequence[str] | None) -> list[apart
         answer = apart.ask(job)
     apart.see(answer, job, model.name, f" at {told_sizes(feeds)}" if feeds else "")
     if answer.refused:
-        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {first_line(answer.refused)}")
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {said(RuntimeError(answer.refused))}")
     if answer.made is None:
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {first_line(answer.failed)}")
+        raise InputError(
+            f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {said(RuntimeError(answer.failed))}"
+        )
     return answer.made

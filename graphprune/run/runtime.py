@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import Model, apart, interchange, limits, subgraphs
+from graphprune.model.checked.asking import said
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
 from graphprune.run import owed
@@ -135,7 +135,7 @@ def started(
     try:
         return ort.InferenceSession(path or serialised(model), options, providers=_exact(provider))
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {first_line(error)}") from error
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {said(error)}") from error
 
 
 def serialised(model: Model) -> bytes:
@@ -225,7 +225,7 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
         if apart.no_room(error):
             told = f"wants more memory than the {limits.told(limits.room())} that it may take; --memory allows more"
             raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {first_line(error)}") from error
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {said(error)}") from error
 
 
 def _array(value: Any) -> Values:
@@ -375,13 +375,3 @@ def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
 def told_sizes(feeds: Mapping[str, Values]) -> str:
     """Inputs of a run as words."""
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
-
-
-def first_line(error: BaseException | str) -> str:
-    """What ONNX Runtime says, without where in its code it says so."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _PLACE.sub("", line)[:500]
-
-
-_PLACE = re.compile(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
-"""``/onnxruntime_src/x/y.h:46 void n::f(const std::string&, int) ``."""

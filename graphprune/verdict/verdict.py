@@ -242,6 +242,9 @@ class _Validation:
         sizes = [pair for name in own if name in other for pair in zip(own[name], other[name], strict=False)]
         if set(own) != set(other) or any(a and b and a != b for a, b in sizes):
             raise _Failed("its inputs are not those of the original, so that their outputs cannot be compared")
+        counts = len(self.model.output_names), len(self.original.output_names)
+        if counts[0] != counts[1]:
+            raise _Failed(f"it has {counts[0]} outputs and the original {counts[1]}, so that they cannot be compared")
         expected, found = self._outputs(self.original), self._outputs(self.model)
         try:
             level.details["outputs"] = worst = self._compared(expected, found)

@@ -23,6 +23,8 @@ from graphprune.model.messages import copy_all_but
 from graphprune.rules.control import DOMAIN
 
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
+_MOST_COPIES = 16
+"""Of computed constants, for each node of the model."""
 
 
 def canonicalize(model: Model) -> Model:
@@ -89,14 +91,21 @@ def _flatten(model: Model) -> Model:
 
 
 def _split(model: Model) -> Model:
-    """Give every reader of a computed constant its own copy of the nodes that compute it."""
+    """Give every reader of a computed constant its own copy of the nodes that compute it.
+
+    From the last of them on: what a node reads that is copied has another reader then. Where that doubles at every step
+    of a chain, what is left when there are too many copies stays shared.
+    """
     made: dict[int, list[NodeProto]] = {}
     copies: dict[str, str] = {}
     taken = names.of(model.graph)
     extra: dict[str, list[tuple[NodeProto, int]]] = {}  # readers among the copies, by what they read
     redirected: dict[tuple[int, int], str] = {}
+    most = _MOST_COPIES * (len(model.nodes) + _MOST_COPIES)
     for index in reversed(list(_computed(model))):
         node = model.nodes[index]
+        if len(copies) + len(model.uses.get(node.output[0], [])) + len(extra.get(node.output[0], [])) > most:
+            break
         name = node.output[0]
         readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
         kept = name in model.output_names or any(name in outer for outer in model.captured.values())

@@ -73,6 +73,7 @@ class Model:
         layout: how control flow was laid open.
         copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
             output of the node that it is a copy of.
+        untried: whether it came from elsewhere and has not run yet (see ``graphprune.run.first``).
     """
 
     proto: ModelProto
@@ -83,6 +84,7 @@ class Model:
     runs_as: Model | None = None
     layout: Layout | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    untried: bool = False
 
     @property
     def source(self) -> Model:
@@ -211,6 +213,10 @@ class Model:
             tensor = constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
+        if min(source.shape, default=0) < 0:
+            raise InputError(
+                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}"
+            )
         if (told := limits.too_large(source.shape, source.dtype)) is not None:
             raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
         return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
@@ -294,6 +300,7 @@ def load(model: AnyModel) -> Model:
         loaded = Model(reading.read(path), path)
     check(loaded)
     declare(loaded.proto, loaded.path)
+    loaded.untried = True
     return loaded
 
 

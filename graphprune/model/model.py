@@ -74,6 +74,7 @@ class Model:
         layout: how control flow was laid open.
         copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
             output of the node that it is a copy of.
+        untried: whether it came from elsewhere and has not run yet (see ``graphprune.run.first``).
     """
 
     proto: ModelProto
@@ -84,6 +85,7 @@ class Model:
     runs_as: Model | None = None
     layout: Layout | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    untried: bool = False
 
     @property
     def source(self) -> Model:
@@ -300,6 +302,7 @@ def load(model: AnyModel) -> Model:
         loaded = Model(reading.read(path), path)
     check(loaded)
     declare(loaded.proto, loaded.path)
+    loaded.untried = True
     return loaded
 
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,7 +40,8 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        temporary.chmod(0o666 & ~_umask())
+        with suppress(PermissionError):  # not every file system has rights
+            temporary.chmod(0o666 & ~_umask())
         size = temporary.stat().st_size
         paths.finished(temporary, path)
     except BaseException as error:
@@ -63,7 +65,7 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
     path = Path(output)
     paths.writes(paths.OUTPUT, path)
     if _outside(model) and not paths.is_stream(path):
-        paths.writes("the external data of the output", data_place(path))
+        paths.writes(paths.DATA, data_place(path))
     paths.writes("the plan", plan_place(path, plan))
 
 
@@ -112,7 +114,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     data = data_place(path)
-    paths.apart("the external data of the output", data, read)
+    paths.apart(paths.DATA, data, read)
 
     def write(file: BinaryIO) -> None:
         for tensor in proto.graph.initializer:

@@ -23,6 +23,7 @@ from graphprune.errors import InputError
 from graphprune.model import limits, reading, skeleton, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.checked import structure, tensors, verdict
+from graphprune.model.commit import settle
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.relation import Shape, Values
@@ -73,6 +74,7 @@ class Model:
         layout: how control flow was laid open.
         copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
             output of the node that it is a copy of.
+        untried: whether it came from elsewhere and has not run yet (see ``graphprune.run.first``).
     """
 
     proto: ModelProto
@@ -83,6 +85,7 @@ class Model:
     runs_as: Model | None = None
     layout: Layout | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    untried: bool = False
 
     @property
     def source(self) -> Model:
@@ -296,9 +299,11 @@ def load(model: AnyModel) -> Model:
         if not path.is_file():
             told = "a folder; give the .onnx file in it" if path.is_dir() else "no file, but a device or a pipe"
             raise InputError(f"{path}: is {told}" if path.exists() else f"{path}: no such file")
+        settle(Path(os.path.realpath(path)).parent)
         loaded = Model(reading.read(path), path)
     check(loaded)
     declare(loaded.proto, loaded.path)
+    loaded.untried = True
     return loaded
 
 

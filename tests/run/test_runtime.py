@@ -5,7 +5,8 @@ from onnx import TensorProto
 import models
 from graphprune.errors import InputError
 from graphprune.model import Model, load
-from graphprune.run.runtime import RefusedError, generate, index_limits, record_shapes, run, session
+from graphprune.run.first import record_shapes
+from graphprune.run.runtime import RefusedError, generate, index_limits, run, session
 from models.small import Net, chain
 
 

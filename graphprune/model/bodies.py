@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import AttributeProto, GraphProto, NodeProto
 
@@ -25,6 +25,15 @@ def signature(node: NodeProto) -> bytes:
     """What a node does, whatever it reads: operator, which outputs it has, and attributes."""
     attributes = (a.SerializeToString(deterministic=True) for a in node.attribute)
     return b"\0".join((node.domain.encode(), node.op_type.encode(), bytes(map(bool, node.output)), *attributes))
+
+
+def every(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs that they hold."""
+    waiting = [nodes]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting.extend(body.node for body in subgraphs(node))
 
 
 def free_names(graph: GraphProto) -> set[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
-from graphprune.run.runtime import generate, run, session
+from graphprune.run.first import attempt
+from graphprune.run.runtime import RefusedError, generate
 
 InputShapes = dict[str, Shape]
 _BATCH = ((3, 5), (5, 7), (7, 11), (11, 13))
@@ -59,16 +60,16 @@ def accepted(model: Model, given: Mapping[str, Shape] | None = None, seed: int =
     """
     refused: InputError | None = None
     found = False
-    with session(model.runnable) as active:
-        for number, sizes in enumerate(alternatives(model, given)):
-            feeds = generate(model, sizes, seed + number)
-            try:
-                run(active, feeds)
-            except InputError as error:
-                refused = refused or error
-                continue
-            found = True
-            yield feeds
+    for number, sizes in enumerate(alternatives(model, given)):
+        feeds = generate(model, sizes, seed + number)
+        error = attempt(model, feeds)
+        if isinstance(error, RefusedError):
+            raise error
+        if error is not None:
+            refused = refused or error
+            continue
+        found = True
+        yield feeds
     if not found:
         raise InputError(f"{model.name}: {refused}; give sizes that it accepts by --input-shape")
 
@@ -149,7 +150,7 @@ def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator
             sizes = [(h, h2), (w, w2)][-len(spatial) :]
             plan.update(zip(spatial, sizes, strict=False))
         plans.append(plan)
-    plans.append(dict.fromkeys(names, (1, 1)))
+    plans.append(dict.fromkeys(names, (1, 2)))
     for plan in plans:
         whole = _summed({**fixed, **plan}, composed)
         yield _laid(dims, given, whole, 0), _laid(dims, given, whole, 1)

@@ -215,5 +215,6 @@ def _value(model: Model, name: str) -> Values:
         proto.graph.input.append(helper.make_tensor_value_info(read, kind, value.shape))
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # the same bits on every machine
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.ascontiguousarray(session.run([name], feeds)[0])

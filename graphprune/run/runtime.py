@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model, interchange, subgraphs
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
+from graphprune.run.threads import set_threads
 
 _THROUGH_FILE = 1 << 28
 """Bytes of weights above which a model goes to ONNX Runtime through a file, from which these are mapped: else it would
@@ -33,29 +33,12 @@ class RefusedError(InputError):
     """ONNX Runtime does not load the model at all, whatever its inputs."""
 
 
-_threads: ContextVar[int] = ContextVar("threads", default=0)
-
-
-@contextmanager
-def threads_of_sessions(count: int) -> Iterator[None]:
-    """Let sessions that do not say otherwise have so many threads: where several processes share a machine, one each.
-
-    Args:
-        count: threads within one operator; 0 leaves it to ONNX Runtime.
-    """
-    token = _threads.set(count)
-    try:
-        yield
-    finally:
-        _threads.reset(token)
-
-
 @contextmanager
 def session(
     model: Model,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     *,
-    threads: int = 0,
+    threads: int | None = None,
     provider: str = "CPUExecutionProvider",
     planned: bool = True,
     profile: Path | None = None,
@@ -65,7 +48,8 @@ def session(
     Args:
         model: the model; external data is found beside its path.
         level: of optimisation, by default basic ones only.
-        threads: within one operator; 0 leaves it to :func:`threads_of_sessions`, and else to ONNX Runtime.
+        threads: within one operator; 0 leaves it to ONNX Runtime. None are as many as ``threads`` says, on all machines
+            the same: other numbers give other last bits.
         provider: that executes it.
         planned: whether memory is laid out before a run; then what is needed at different times shares less of it.
         profile: where the runtime's own profile begins; ``end_profiling`` gives the file's whole name.
@@ -76,7 +60,7 @@ def session(
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = level
-    options.intra_op_num_threads = threads or _threads.get()
+    set_threads(options, threads)
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)

@@ -26,7 +26,7 @@ from typing import Any
 from graphprune.errors import InputError
 from graphprune.passes.kept import hashed, put
 from graphprune.progress import Steps, unseen
-from graphprune.run.runtime import threads_of_sessions
+from graphprune.run import threads
 
 FORMAT = "graphprune-task/1"
 FOLDER = "--folder"
@@ -173,9 +173,7 @@ def _computed(tasks: Sequence[Task], work: Work, jobs: int | None, folder: Path)
 
 def _alone(work: Work, task: Task) -> tuple[Task, Found]:
     """A task and its result, computed with one thread."""
-    from threadpoolctl import threadpool_limits
-
-    with threads_of_sessions(1), threadpool_limits(1):
+    with threads.of_sessions(1), threads.steady():
         return task, work(task)
 
 

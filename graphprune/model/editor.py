@@ -10,7 +10,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.model import Model, control, free_names, names, subgraphs
-from graphprune.model.canonical import copy_all_but, merge
+from graphprune.model.canonical import merge
+from graphprune.model.messages import copy_all_but
 from graphprune.relation import IntArray, Values
 from graphprune.rules.control import DOMAIN
 
@@ -66,6 +67,19 @@ class Editor:
             self.initializers[name] = tensor
         else:
             self.insert(helper.make_node("Constant", [], [name], value=tensor), before)
+        return name
+
+    def later(self, base: str, value: Callable[[], Values]) -> str:
+        """Add a constant of the type and shape of another, whose value is made when it is asked for; returns its name.
+
+        Args:
+            base: a weight outside of the file.
+            value: makes the value.
+        """
+        name, tensor = self.name(base), TensorProto()
+        tensor.CopyFrom(self.model.initializers[base])
+        tensor.name = name
+        self.initializers[name], self.lazy[name] = tensor, value
         return name
 
     def renew(self, name: str, value: Values, readers: int = 1) -> bool:

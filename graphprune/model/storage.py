@@ -249,7 +249,7 @@ def decode(sparse: SparseTensorProto, read: Callable[[TensorProto], Values]) -> 
         places = np.asarray(np.ravel_multi_index(tuple(places.T), shape), np.int64).reshape(-1)
     if places.shape != (count,):
         raise ValueError(f"it has {count} values, and places of shape {places.shape}")
-    if count and (places[0] < 0 or places[-1] >= room or (np.diff(places) <= 0).any()):
+    if count and (places[0] < 0 or places[-1] >= room or (places[1:] <= places[:-1]).any()):
         raise ValueError(f"its places do not ascend, each once, from 0 to below {room}")
     found = np.zeros(room, values.dtype)
     found[places] = values

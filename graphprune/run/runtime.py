@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, interchange, subgraphs
+from graphprune.model import Model, apart, interchange, limits, subgraphs
+from graphprune.model.checked.asking import said
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
+from graphprune.run import owed
+from graphprune.run.guard import guarded
 from graphprune.run.threads import set_threads
 
 _THROUGH_FILE = 1 << 28
@@ -57,27 +60,66 @@ def session(
     Raises:
         RefusedError: ONNX Runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
+    options = quiet(level)
     set_threads(options, threads)
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     model = widened(model)
+    with written(model) as path:
+        yield started(model, options, provider, path)
+
+
+@contextmanager
+def written(model: Model) -> Iterator[Path | None]:
+    """The file through which a model goes to ONNX Runtime, where its weights are many or lie outside; else None."""
     with tempfile.TemporaryDirectory() as folder:
-        source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
-            source = str(Path(folder) / "model.onnx")
-            save(model, Path(source), external=True)
+            save(model, Path(folder) / "model.onnx", external=True)
+            yield Path(folder) / "model.onnx"
         else:
-            source = (interchange.stored(model) if model.stored else model.proto).SerializeToString()
-        try:
-            active = ort.InferenceSession(source, options, providers=_exact(provider))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
-        yield active
+            yield None
+
+
+def quiet(
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, *, packed: bool = True
+) -> ort.SessionOptions:
+    """Options of a session that prints nothing.
+
+    Args:
+        level: of optimisation.
+        packed: whether weights may be packed for many runs, and memory be held between them.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    if not packed:
+        set_threads(options, None)
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def started(
+    model: Model, options: ort.SessionOptions, provider: str = "CPUExecutionProvider", path: Path | None = None
+) -> ort.InferenceSession:
+    """A session of a model as it is, or as it was written to a file.
+
+    Raises:
+        RefusedError: ONNX Runtime refuses the model.
+        KilledError: its first run, which is made before this process runs it, ends the process that runs it.
+    """
+    owed.settle()
+    try:
+        return ort.InferenceSession(path or serialised(model), options, providers=_exact(provider))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {said(error)}") from error
+
+
+def serialised(model: Model) -> bytes:
+    """The bytes of a model, with what its file stores sparse."""
+    return (interchange.stored(model) if model.stored else model.proto).SerializeToString()
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -110,20 +152,28 @@ def widened(model: Model) -> Model:
         v.type.tensor_type.elem_type == half for g in graphs for v in g.input
     ):
         return model
-    proto = ModelProto()
+    proto, lazy = ModelProto(), dict(model.lazy)
     proto.CopyFrom(model.proto)
     for graph in _graphs(proto.graph):
         for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
-            if tensor.data_type == half:
-                value = model.tensor_array(tensor).astype(np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            if tensor.data_type != half:
+                continue
+            if tensor.data_location == TensorProto.EXTERNAL and tensor.name in model.initializers:
+                lazy[tensor.name] = partial(_single, model, model.initializers[tensor.name])
+                tensor.data_type = single
+            else:
+                tensor.CopyFrom(numpy_helper.from_array(_single(model, tensor), tensor.name))
         for declared in (graph.input, graph.output, graph.value_info):
             for item in declared:
                 if item.type.tensor_type.elem_type == half:
                     item.type.tensor_type.elem_type = single
         for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
             attribute.i = single
-    return Model(proto, model.path)
+    return Model(proto, model.path, lazy=lazy)
+
+
+def _single(model: Model, tensor: TensorProto) -> Values:
+    return model.tensor_array(tensor).astype(np.float32)
 
 
 _TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")
@@ -143,10 +193,18 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
     Raises:
         InputError: ONNX Runtime fails on these inputs.
     """
+    names = list(outputs) if outputs is not None else None
     try:
-        return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
+        with guarded(memory=_CUDA not in active.get_providers()) as one:
+            return [_array(v) for v in active.run(names, dict(feeds), one.options)]
     except Exception as error:  # as above
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+        if one.late:
+            told = f"took more than {one.seconds:.3g} s; --run-time allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        if apart.no_room(error):
+            told = f"wants more memory than the {limits.told(limits.room())} that it may take; --memory allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {said(error)}") from error
 
 
 def _array(value: Any) -> Values:
@@ -249,22 +307,6 @@ def index_limits(model: Model) -> dict[str, int]:
 _PASSING = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Expand", "Transpose")
 
 
-def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, Values]:
-    """Run the model once and return the named tensors.
-
-    Raises:
-        RefusedError: ONNX Runtime refuses the model.
-        InputError: ONNX Runtime fails at these shapes.
-    """
-    runnable = model.runnable
-    names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
-    if not names:
-        return {}
-    with session(exposing(runnable, names)) as active:
-        found = run(active, generate(model, shapes), names)
-    return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
-
-
 def upto(model: Model, names: Sequence[str]) -> Model:
     """The part of a model that makes some tensors, which are its outputs; inputs are all kept."""
     wanted, needed = set(names), []
@@ -309,15 +351,6 @@ def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
         return dict(zip(names, run(active, {}, names), strict=True))
 
 
-def _shapes(feeds: Mapping[str, Values]) -> str:
+def told_sizes(feeds: Mapping[str, Values]) -> str:
+    """Inputs of a run as words."""
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
-
-
-def _first_line(error: BaseException) -> str:
-    """What ONNX Runtime says, without where in its code it says so."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _PLACE.sub("", line)[:500]
-
-
-_PLACE = re.compile(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
-"""``/onnxruntime_src/x/y.h:46 void n::f(const std::string&, int) ``."""

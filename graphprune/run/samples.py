@@ -22,7 +22,9 @@ samples (its rank is one less than the array's), one at a time.
 
 from __future__ import annotations
 
+import lzma
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -204,8 +206,14 @@ def _file(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:
         yield from ((str(path), one) for one in found)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a NumPy file ({error})") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not a NumPy file ({' '.join(map(str, error.args))})") from error
+
+
+_UNREADABLE = (
+    *(ValueError, EOFError, SyntaxError, tokenize.TokenError),  # of numpy, which parses heads as Python
+    *(KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),  # of archives
+)
 
 
 def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
@@ -215,6 +223,8 @@ def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
             f"{path}: the model has {len(model.inputs)} inputs ({names}); give .npz files with all of them"
         )
     value = np.load(path, mmap_mode="r")
+    if not isinstance(value, np.ndarray):
+        raise ValueError("it holds several arrays: call it .npz")
     name = model.inputs[0].name
     rank = len(model.inputs[0].type.tensor_type.shape.dim)
     yield {name: value[None] if value.ndim == rank - 1 else value}

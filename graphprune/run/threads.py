@@ -32,6 +32,11 @@ def of_sessions(count: int) -> Iterator[None]:
         _sessions.reset(token)
 
 
+def sessions() -> int:
+    """How many threads sessions have that do not say otherwise."""
+    return _sessions.get()
+
+
 @contextmanager
 def steady() -> Iterator[None]:
     """Compute with one thread of BLAS, whatever the machine has and the environment says."""
@@ -48,6 +53,6 @@ def set_threads(options: ort.SessionOptions, count: int | None) -> None:
         options: of the session.
         count: threads within one operator; 0 leaves it to ONNX Runtime, None to :func:`of_sessions`.
     """
-    options.intra_op_num_threads = _sessions.get() if count is None else count
+    options.intra_op_num_threads = sessions() if count is None else count
     if count is None:  # threads that wait do so asleep: there may be more of them than cores
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

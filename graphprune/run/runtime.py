@@ -96,7 +96,7 @@ def quiet(
     options.graph_optimization_level = level
     if not packed:
         set_threads(options, None)
-        options.enable_cpu_mem_arena = False
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 

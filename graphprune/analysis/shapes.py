@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
+from graphprune.analysis import room, trips
 from graphprune.errors import InputError
 from graphprune.model import Model, control, limits, node_name
 from graphprune.relation import Shape, Values
@@ -26,6 +27,10 @@ from graphprune.run.sizing import InputShapes, candidates, check_given, free_dim
 
 class WitnessError(Exception):
     """The model does not accept these input shapes; the message says at which node."""
+
+
+class NoRoomError(WitnessError):
+    """At these input shapes the model asks for more than is allowed; the message says at which node."""
 
 
 @dataclass
@@ -97,42 +102,46 @@ def find_witness(model: Model, given: Mapping[str, Shape] | None = None) -> Witn
         except WitnessError as error:
             first_error = first_error or error
             continue
-        return Witness(first, _vary(model, first, two, dims, given))
+        return Witness(first, _vary(model, first, two, dims))
     wanted = " ".join(
         f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)
         for n, ds in dims.items()
         if any(isinstance(d, str) for d in ds)
     )
+    if isinstance(first_error, NoRoomError) and not wanted:
+        raise InputError(f"{model.name}: {first_error}")
     hint = f"give sizes that it accepts, as {wanted} with a number for each N" if wanted else "its sizes are all fixed"
     raise InputError(f"{model.name}: runs at none of the sizes tried ({first_error}); {hint}")
 
 
-def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]], given: InputShapes) -> Facts:
-    """A second witness: all free sizes changed if that runs, else as many as run."""
-    attempts = [two] + [
-        {
+def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]]) -> Facts:
+    """A second witness: all free sizes changed if that runs, else as many as run, found by halving."""
+    names = list(dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str)))
+    best, pending = first, [names]
+    for _ in range(_TRIES):
+        if not pending:
+            break
+        changed = pending.pop()
+        some, whole = {*changed}, changed is names
+        merged = {
             n: tuple(
-                two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n] or shape, shape, strict=True))
+                t if t != s and (whole or d in some) else b
+                for d, t, s, b in zip(dims[n] or shape, two[n], shape, best.inputs[n], strict=True)
             )
             for n, shape in first.inputs.items()
-        }
-        for name in dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str))
-    ]
-    best = first
-    for shapes in attempts:
-        merged = {
-            n: tuple(s if s != o else b for s, o, b in zip(shapes[n], first.inputs[n], best.inputs[n], strict=True))
-            for n in shapes
         }
         if merged == best.inputs:
             continue
         try:
             best = infer(model, merged)
         except WitnessError:
-            continue
-        if shapes is two:
-            break
+            half = len(changed) // 2
+            pending += [changed[half:], changed[:half]] if half else []
     return best
+
+
+_TRIES = 32
+"""How often a second witness is looked for."""
 
 
 # --- one pass -------------------------------------------------------------------------------------------------------
@@ -170,6 +179,7 @@ class _Pass:
         self.model = model
         self.facts = Facts(inputs)
         self.recorded = recorded or {}
+        self.followed = 0
         self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
         self.opset_imports = list(model.proto.opset_import)
 
@@ -189,19 +199,28 @@ class _Pass:
             self.node(i)
             for out in node.output:
                 self.fits(out, f"node {node_name(model, i)!r} ({node.op_type}) makes")
+        told = trips.too_many(model, facts.shapes, facts.values) or room.lacking(model, facts.shapes, facts.types)
+        if told is not None:
+            raise NoRoomError(told)
         return facts
 
     def fits(self, name: str, what: str) -> None:
         """See before it is run that a tensor has room."""
         shape, kind = self.facts.shapes.get(name), self.facts.types.get(name)
         if shape is not None and kind is not None and (told := limits.too_large(shape, kind)) is not None:
-            raise WitnessError(f"{what} {told}")
+            raise NoRoomError(f"{what} {told}")
 
     def source(self, name: str) -> None:
         source, facts = self.model.sources[name], self.facts
         facts.shapes[name], facts.types[name] = source.shape, source.dtype
         if np.prod(source.shape, dtype=float) <= _small(source.dtype):
-            facts.values[name] = self.model.array(name)
+            self.follow(name, self.model.array(name))
+
+    def follow(self, name: str, value: Values) -> None:
+        """Keep a value: short ones in any case, longer ones as long as they are not too many."""
+        self.followed += value.size
+        if value.size <= _SHORT or self.followed <= _FOLLOWED:
+            self.facts.values[name] = value
 
     def node(self, index: int) -> None:
         facts, node = self.facts, self.model.nodes[index]
@@ -214,7 +233,7 @@ class _Pass:
                 [facts.shapes.get(n, shape_values.UNKNOWN) if n else None for n in node.input],
             )
         if value is not None:
-            facts.values[node.output[0]] = value
+            self.follow(node.output[0], value)
             facts.shapes[node.output[0]] = value.shape
             facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
             return
@@ -230,7 +249,9 @@ class _Pass:
 
     def _control(self, index: int, node: NodeProto) -> None:
         facts = self.facts
-        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values).items():
+        often = trips.of_loop(self.model, node, facts.values) if node.op_type == "Loop" else None
+        sure = None if often is None or often > limits.TRIPS else int(often)
+        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values, sure).items():
             facts.types[name] = kind
             if shape is not None:
                 facts.shapes[name] = shape
@@ -266,7 +287,9 @@ class _Pass:
         facts = self.facts
         parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
         parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
-        for name in node.input:
+        own = {name: place for place, name in enumerate(dict.fromkeys(node.input))}
+        parts.append(str([own[name] for name in node.input]).encode())
+        for name in own:
             parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
             if name in facts.values:
                 parts.append(facts.values[name].tobytes())
@@ -339,6 +362,10 @@ def _read(type_: TypeProto) -> tuple[int, Shape | None]:
     if any(not d.HasField("dim_value") for d in tensor.shape.dim):
         return tensor.elem_type, None
     return tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
+
+
+_SHORT, _FOLLOWED = 64, 1 << 24
+"""Elements of a value that is followed whatever there is beside it, and of all that are."""
 
 
 def _small(dtype: int) -> int:

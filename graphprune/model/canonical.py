@@ -21,6 +21,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from graphprune.model import Model, Use, assembled, control, names
 from graphprune.rules.control import DOMAIN
 
+_COPIES = 10_000
+"""Copies of nodes that compute constants, beside as many as there are nodes; what would take more stays shared."""
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 
@@ -93,11 +95,15 @@ def _split(model: Model) -> Model:
     taken = names.of(model.graph)
     extra: dict[str, list[tuple[NodeProto, int]]] = {}  # readers among the copies, by what they read
     redirected: dict[tuple[int, int], str] = {}
+    room = _COPIES + len(model.nodes)
     for index in reversed(list(_computed(model))):
         node = model.nodes[index]
         name = node.output[0]
         readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
         kept = name in model.output_names or any(name in outer for outer in model.captured.values())
+        room -= len(readers) - (not kept)
+        if room < 0:
+            break  # what is read twice by what is read twice, and so on, would never end
         for reader in readers if kept else readers[1:]:
             copy = NodeProto()
             copy.CopyFrom(node)

@@ -12,6 +12,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import networkx as nx
@@ -176,9 +177,23 @@ class Model:
                 if tensor is not None:
                     found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
             elif node.op_type == "ConstantOfShape" and node.input[0] in found:
-                shape = tuple(int(d) for d in self._read(found[node.input[0]]))
+                shape = self._dims(found[node.input[0]], i)
                 found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
         return found
+
+    def _dims(self, source: Source, index: int) -> Shape:
+        """A constant as the shape of what a node fills.
+
+        Raises:
+            InputError: it is no shape that a tensor can have.
+        """
+        if len(source.shape) > 1 or prod(source.shape) > limits.RANK:
+            asked = f"a tensor of {limits.shown(source.shape)} axes" if source.shape else "no tensor"
+            raise InputError(
+                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
+                f"{limits.RANK} are known"
+            )
+        return tuple(int(d) for d in self._read(source).reshape(-1))
 
     @cached_property
     def _roots(self) -> dict[str, str]:
@@ -221,10 +236,13 @@ class Model:
         if tensor.name in self.lazy:
             return self.lazy[tensor.name]()
         if tensor.data_location != TensorProto.EXTERNAL:
-            return numpy_helper.to_array(tensor)
+            try:
+                return numpy_helper.to_array(tensor)
+            except ValueError as error:
+                raise InputError(f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}") from error
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        count = int(np.prod(tensor.dims, dtype=np.int64))
+        count = prod(tensor.dims)
         if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) or dtype.itemsize * count != length:
             loaded = TensorProto()
             loaded.CopyFrom(tensor)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf import json_format, message, text_format
 from onnx import ModelProto, TensorProto, helper
@@ -70,7 +70,7 @@ def complete(tensor: TensorProto) -> bool:
         size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
         return False
-    count = int(np.prod(tensor.dims, dtype=np.int64))
+    count = prod(tensor.dims)
     packed = tensor.data_type in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
     expected = (count + 1) // 2 if packed else count * size
     return tensor.data_type > TensorProto.FLOAT4E2M1 or _raw_length(tensor, expected) == expected

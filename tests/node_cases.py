@@ -184,7 +184,7 @@ def attempt(name: str, form: str) -> Outcome:
 
 
 def chosen(whole: bool) -> list[tuple[str, str]]:
-    """The runs, each a case and a form: all there are, or two cases of each operator and some written out in parts."""
+    """The runs, each a case and a form: all there are, or one case of each operator and some written out in parts."""
     if whole:
         return [(name, form) for name in cases() for form in FORMS]
     rng = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def chosen(whole: bool) -> list[tuple[str, str]]:
         apart = "_expanded" in name
         groups.setdefault("in parts" if apart else case.model.graph.node[0].op_type, []).append(name)
     parts = groups.pop("in parts", [])
-    picked = [(groups[op], 2) for op in sorted(groups)] + [(parts, 60)]
+    picked = [(groups[op], 1) for op in sorted(groups)] + [(parts, 40)]
     names = [str(n) for group, count in picked for n in rng.choice(group, min(count, len(group)), replace=False)]
     return [(name, FORMS[2 + k % 2]) for k, name in enumerate(names)]
 

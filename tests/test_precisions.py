@@ -104,14 +104,15 @@ def test_blocks_go_from_every_form(form: str, name: str, tmp_path: Path) -> None
     """Quantisers and casts between do not hide them, and the proof is not of what optimisation makes of the rest."""
     model = FORMS[form][0](models.export(name), tmp_path)
     analysis = graphprune.analyze(model)
-    for block in found_blocks(analysis).blocks:
+    found = found_blocks(analysis).blocks
+    for block in found if rotation.ALL else found[:: max(1, len(found) // 3)]:
         result = graphprune.prune(model, blocks=Request([block.id]))
         assert result.without is not None and result.without.proof is not None
         assert result.without.proof.worst < 1e-2
-    assert found_blocks(analysis).blocks
+    assert found
 
 
-@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), NAMES, 5))
+@pytest.mark.parametrize(("form", "name"), rotation.pairs(list(FORMS), NAMES, 3))
 def test_every_form_is_pruned_with_a_proof(form: str, name: str, tmp_path: Path) -> None:
     convert, least = FORMS[form]
     if (form, name) in TOOL_FAILS:

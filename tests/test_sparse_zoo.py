@@ -44,7 +44,7 @@ def untouched(before: ModelProto, after: ModelProto, names: set[str]) -> None:
     assert left[0] == left[1]
 
 
-@pytest.mark.parametrize("name", [*rotation.some(models.zoo()), *PACKAGED])
+@pytest.mark.parametrize("name", [*rotation.some(models.zoo(), 3), *PACKAGED])
 def test_every_weight_that_is_eligible_is_sparse(name: str) -> None:
     source = models.packaged(name) if name in PACKAGED else models.export(name)
     before = load(source).proto
@@ -96,7 +96,7 @@ def test_polygraphy_says_so_too(name: str) -> None:
     assert direct and direct <= pruner.sparse_tensors
 
 
-@pytest.mark.parametrize("name", ["bert-ts11", "mobilenet-v2-ts10", "ppocr-v4-rec", "swin-ts14", "yolo-ts12"])
+@pytest.mark.parametrize("name", ["bert-ts11", "ppocr-v4-rec", "yolo-ts12"])
 def test_tensorrt_builds_it_with_sparse_weights_on(name: str, tmp_path: Path) -> None:
     try:
         trt.backend()

@@ -55,7 +55,7 @@ def test_pruned_by_three_tenths(name: str) -> None:
     helpers.check(result.model.proto) if result.analysis.model.opsets[""] < 28 else None
 
 
-@pytest.mark.parametrize("name", rotation.some(models.zoo()))
+@pytest.mark.parametrize("name", rotation.some(models.zoo(), 3))
 def test_statistical_groups_too(name: str) -> None:
     """Where a mean is taken off, the proof holds as well, and the error that is left is reported."""
     result = graphprune.prune(models.export(name), ratio=0.3, allow_statistical=True)
@@ -98,7 +98,9 @@ BOUND = {name: {"ids": (2, 12)} for name in models.known("lstm-wide-dynamo18", "
 TOOLS = (simplified, slimmed, optimised, pruned)
 
 
-@pytest.mark.parametrize(("name", "tool"), rotation.pairs(models.zoo(), TOOLS), ids=lambda v: getattr(v, "__name__", v))
+@pytest.mark.parametrize(
+    ("name", "tool"), rotation.pairs(rotation.some(models.zoo()), TOOLS), ids=lambda v: getattr(v, "__name__", v)
+)
 def test_after_other_tools(name: str, tool: Callable[[ModelProto, Path], ModelProto], tmp_path: Path) -> None:
     """What they fuse and fold loses as much as before, with the same proof; so does what was pruned already."""
     if (tool.__name__, name) in REFUSED:

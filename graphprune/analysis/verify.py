@@ -156,13 +156,29 @@ def _agrees(net: Web, group: Group, edge: Edge, free: np.ndarray) -> bool:
 
 @_states("no two groups tell the same elements apart")
 def _disjoint(analysis: Analysis) -> Iterator[str]:
-    """They may meet on an axis (heads and head dims do), but classes of single elements are of one group alone."""
-    home: dict[int, str] = {}
+    """They may meet on an axis (heads and head dims do), but classes of single elements are of one group alone.
+
+    A diagonal of a composite axis (the elements 1 and 2 of two by two) is no counterexample: two groups each tell its
+    elements apart, and cross elsewhere.
+    """
+    home: dict[int, Group] = {}
     for group in analysis.groups:
         alone = {id(a) for a in _distinct(group) if len(a) == group.size and len(np.unique(a[a >= 0])) == group.size}
         for vertex, labels in group.labels.items():
-            if id(labels) in alone and home.setdefault(vertex, group.id) != group.id:
-                yield f"{analysis.web.label(vertex, analysis.model)} is of groups {home[vertex]!r} and {group.id!r}"
+            if id(labels) in alone and home.setdefault(vertex, group) is not group and not _cross(home[vertex], group):
+                other = home[vertex].id
+                yield f"{analysis.web.label(vertex, analysis.model)} is of groups {other!r} and {group.id!r}"
+
+
+def _cross(one: Group, other: Group) -> bool:
+    """Whether some axis has elements that the one group tells apart and the other does not, and the other way round."""
+    for vertex in one.labels.keys() & other.labels.keys():
+        a, b = one.labels[vertex], other.labels[vertex]
+        held = (a >= 0) & (b >= 0)
+        pairs = len(np.unique(a[held] * other.size + b[held]))
+        if pairs > len(np.unique(a[held])) and pairs > len(np.unique(b[held])):
+            return True
+    return False
 
 
 @_states("what is pinned has a reason, and a reason pins")

@@ -68,6 +68,19 @@ class Editor:
             self.insert(helper.make_node("Constant", [], [name], value=tensor), before)
         return name
 
+    def later(self, base: str, value: Callable[[], Values]) -> str:
+        """Add a constant of the type and shape of another, whose value is made when it is asked for; returns its name.
+
+        Args:
+            base: a weight outside of the file.
+            value: makes the value.
+        """
+        name, tensor = self.name(base), TensorProto()
+        tensor.CopyFrom(self.model.initializers[base])
+        tensor.name = name
+        self.initializers[name], self.lazy[name] = tensor, value
+        return name
+
     def renew(self, name: str, value: Values, readers: int = 1) -> bool:
         """Give a constant another value in its place; False where more inputs read it than are meant to."""
         captured = any(name in names for names in self.model.captured.values())

@@ -11,7 +11,8 @@ import numpy as np
 from graphprune.errors import InputError
 from graphprune.model import Model, node_name
 from graphprune.relation import Values
-from graphprune.run.runtime import exposing, run, session
+from graphprune.run.portions import run_all
+from graphprune.run.runtime import exposing
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 """Largest relative error by type: rounding of sums taken in another order, nothing more."""
@@ -89,13 +90,11 @@ def difference(expected: Values, found: Values, rounds: bool = False, least: flo
 
 def check_repeatable(masked: Model, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> None:
     """Raise InputError where a second run of the same model on the same inputs gives something else."""
-    with session(masked) as active:  # twice in one session: those that start alike draw alike
-        pairs = list(zip(*(run(active, feeds, outputs) for _ in range(2)), strict=True))
+    pairs = list(zip(*run_all(masked, [feeds, feeds], outputs), strict=True))  # in one session: else they draw alike
     if not any(_apart(a, b) for a, b in pairs):
         return
     names = [o for n in masked.nodes for o in n.output if o]
-    with session(exposing(masked, names)) as active:
-        one, two = (dict(zip(names, run(active, feeds, names), strict=True)) for _ in range(2))
+    one, two = (dict(zip(names, made, strict=True)) for made in run_all(exposing(masked, names), [feeds, feeds], names))
     first = next((n for n in names if _apart(one[n], two[n])), None)
     if first is None:
         return

@@ -7,6 +7,7 @@ the zero point, which may be held by another operator behind it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from graphprune.model import Model
 from graphprune.model.editor import Editor
 from graphprune.proof import fill
 from graphprune.relation import Values
-from graphprune.rewrite.plan import Plan
+from graphprune.rewrite.plan import Plan, Slice
 from graphprune.rewrite.removal import Removal
 
 
@@ -40,19 +41,26 @@ def mask(model: Model, plan: Plan, removal: Removal | None = None, filled: bool 
             continue
         key = (entry.source, repr(sorted(entry.removed.items())), np.asarray(neutral).tobytes())
         if key not in made:
-            value = np.array(model.array(entry.source))
-            if value.dtype.kind in "OUS":
-                neutral = ""  # of text
-            for axis, gone in entry.removed.items():
-                place = (slice(None),) * int(axis) + (gone,)
-                value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]
-            made[key] = editor.constant(entry.source, value, 0)
+            value = partial(_masked, model, entry, neutral)
+            later = editor.outside(entry.source) and model.proto.ir_version >= 4
+            made[key] = editor.later(entry.source, value) if later else editor.constant(entry.source, value(), 0)
         editor.redirect(node, entry.input, made[key])
     if removal is not None:
         fill.never_chosen(editor, removal, [g.id for g in plan.groups if g.removed])
     if filled and removal is not None:
         fill.apply(editor, removal, [g.id for g in plan.groups if g.statistical and g.removed])
     return editor.finish()
+
+
+def _masked(model: Model, entry: Slice, neutral: Any) -> Values:
+    """A constant with what is removed set to what stands for zero."""
+    value = np.array(model.array(entry.source))
+    if value.dtype.kind in "OUS":
+        neutral = ""  # of text
+    for axis, gone in entry.removed.items():
+        place = (slice(None),) * int(axis) + (gone,)
+        value[place] = neutral if np.ndim(neutral) == 0 else np.broadcast_to(neutral, value.shape)[place]
+    return value
 
 
 def _neutral(removal: Removal, node: int, position: int) -> Any:

@@ -5,13 +5,11 @@ The masked model is made from the plan alone, so that a wrong rewrite cannot hid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto
 
 from graphprune.analysis.web import Positions
@@ -20,10 +18,12 @@ from graphprune.model import Model, control, node_name
 from graphprune.proof import steady
 from graphprune.proof.difference import OutputError, check_repeatable, compare, difference, says_nothing
 from graphprune.proof.masking import mask
+from graphprune.proof.runs import Run, provable, run_masked
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.removal import Removal
-from graphprune.run.runtime import RefusedError, exposing, generate, run, session, switches
+from graphprune.run.portions import run_all
+from graphprune.run.runtime import exposing
 
 
 @dataclass
@@ -118,7 +118,7 @@ def prove(
     masked, pruned = map(taken, rounded)
     names = original.output_names
     errors = {name: OutputError(name, 0.0, 0.0) for name in names}
-    inputs, runs = _run_masked(original, masked, shapes, seed, edges)
+    inputs, runs = run_masked(original, masked, shapes, seed, edges)
     failed: tuple[str, str, dict[str, Values]] | None = None
     rounds = taken.rounds or _writes_halves(original, rounded[1], plan)
     results = _run_pruned(pruned, [_fed(removal, feeds) for feeds, _ in runs])
@@ -147,10 +147,10 @@ def _plain_errors(
 ) -> list[OutputError]:
     """How far the pruned model is from the plainly masked original, whose statistics run over the masked zeros too."""
     errors = {name: OutputError(name, 0.0, 0.0) for name in removal.analysis.model.output_names}
-    with session(masked) as active:
-        for (feeds, _), found in zip(runs, results, strict=True):
-            for name, a, b in zip(errors, run(active, feeds), found, strict=True):
-                compare(errors[name], restrict(np.asarray(a), name, removal), np.asarray(b))
+    plain = run_all(masked, [feeds for feeds, _ in runs])
+    for expected, found in zip(plain, results, strict=True):
+        for name, a, b in zip(errors, expected, found, strict=True):
+            compare(errors[name], restrict(np.asarray(a), name, removal), np.asarray(b))
     return list(errors.values())
 
 
@@ -162,8 +162,8 @@ def _rounded(
     steps = [s for s in taken.steps if s in masked.producer and s in pruned.producer]
     found = Rounded(not taken.rounds, 0, [OutputError(name, 0.0, 0.0) for name in names])
     asked = [*names, *steps]
-    with _provable(exposing(masked, steps)) as active:  # first: what it refuses is no fault of the pruned model
-        wanted = [run(active, given, asked) for given in feeds]
+    with provable():  # first: what it refuses is no fault of the pruned model
+        wanted = run_all(exposing(masked, steps), feeds, asked)
     results = _run_pruned(exposing(pruned, steps), [_fed(removal, f) for f in feeds], asked)
     for ours, theirs in zip(wanted, results, strict=True):
         pairs = [
@@ -183,75 +183,11 @@ def _fed(removal: Removal, feeds: Mapping[str, Values]) -> dict[str, Values]:
     return {name: restrict(value, name, removal) for name, value in feeds.items()}
 
 
-@contextmanager
-def _provable(masked: Model) -> Iterator[ort.InferenceSession]:
-    try:
-        with session(masked) as active:
-            yield active
-    except RefusedError as error:
-        raise InputError(f"{error}; without ONNX Runtime there is no proof: --no-proof goes on without one") from error
-
-
-Run = tuple[dict[str, Values], list[Any]]
-
-
-def _run_masked(
-    original: Model,
-    masked: Model,
-    shapes: Sequence[Mapping[str, Shape]],
-    seed: int,
-    edges: Sequence[Mapping[str, Shape]] = (),
-) -> tuple[list[dict[str, Any]], list[Run]]:
-    """Inputs and outputs of the masked original: at two shapes that it accepts, at edges, and by other branches."""
-    inputs: list[dict[str, Any]] = []
-    runs: list[Run] = []
-    refused: InputError | None = None
-    with _provable(masked) as active:
-
-        def accepts(chosen: Mapping[str, Shape], own: int, off: Sequence[str] = ()) -> InputError | None:
-            feeds = generate(original, chosen, own, off)
-            try:
-                runs.append((feeds, run(active, feeds)))
-            except InputError as error:
-                return error
-            inputs.append({"seed": own, "shapes": {n: list(s) for n, s in chosen.items()}})
-            inputs[-1] |= {"off": list(off)} if off else {}
-            return None
-
-        taken: list[Mapping[str, Shape]] = []
-        for k, chosen in enumerate(shapes):
-            error = accepts(chosen, seed + k)
-            refused = refused or error
-            taken += [chosen] if error is None else []
-            if len(taken) == 2:
-                break
-        for k, chosen in enumerate(edges if taken else ()):
-            accepts(chosen, seed + len(shapes) + k)
-        for name in switches(original) if taken else ():
-            accepts(taken[0], seed, [name])
-    if runs and not any(_finite(np.asarray(value)) for _, outputs in runs for value in outputs):
-        raise InputError(
-            f"{original.name}: its outputs are not finite on generated inputs, so that comparing them proves nothing; "
-            "look for NaN in its weights with 'graphprune validate', or go on with --no-proof"
-        )
-    if not runs:
-        if refused is not None:
-            raise InputError(f"{original.name}: {refused}; give sizes that it accepts by --input-shape")
-        raise InputError(f"{original.name}: no input shape to run the proof at")
-    return inputs, runs
-
-
-def _finite(value: Values) -> bool:
-    """Whether there is anything in an output that a comparison could be about."""
-    return value.dtype.kind not in "fc" or value.size == 0 or bool(np.isfinite(value).any())
-
-
 def _run_pruned(
     pruned: Model, feeds: Sequence[Mapping[str, Values]], names: Sequence[str] | None = None
 ) -> list[list[Any]]:
     try:
-        with session(pruned) as active:
-            return [run(active, f, names) for f in feeds]
+        return run_all(pruned, feeds, names)
     except InputError as error:
         raise ProofError(
             f"{error} (this is the pruned model; the masked original runs on the same inputs). Nothing was written."
@@ -287,8 +223,8 @@ def _compare_before(
     if names in ([], [total.name]) or any(name not in m.producer for name in names for m in (masked, pruned)):
         total.constant = True if trouble is None else None
         return trouble
-    with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
-        results = list(zip(names, run(left, feeds, names), run(right, fed, names), strict=True))
+    (left,), (right,) = run_all(exposing(masked, names), [feeds], names), run_all(exposing(pruned, names), [fed], names)
+    results = list(zip(names, left, right, strict=True))
     at_tail = OutputError(total.name, total.max_abs, 0.0, ", ".join(names))
     for name, a, b in results:
         wrong = compare(at_tail, restrict(np.asarray(a), name, removal), np.asarray(b), rounds)
@@ -306,8 +242,10 @@ def _resolved(model: Model, feeds: Mapping[str, Values]) -> Model:
     while conditions := control.conditions(model.graph):
         taken = {n: bool(model.array(model.root(n))) for n in conditions if model.root(n) in model.sources}
         computed = [n for n in conditions if n in model.producer and n not in taken]
-        with session(exposing(model, computed)) as active:
-            taken.update(zip(computed, map(bool, run(active, feeds, computed) if computed else []), strict=True))
+        if computed:
+            taken.update(
+                zip(computed, map(bool, run_all(exposing(model, computed), [feeds], computed)[0]), strict=True)
+            )
         model = Model(control.inline_branches(model.proto, taken), model.path, lazy=model.lazy)
     return model
 
@@ -369,9 +307,9 @@ def first_difference(
     sizes = removal.analysis.witness.first.values  # may differ, as shapes do
     names = [t for t in net.axis_of if isinstance(t, str) and t in there and t in masked.producer and t not in sizes]
     try:
-        with session(exposing(masked, names)) as left, session(exposing(pruned, names)) as right:
-            pairs = zip(run(left, feeds, names), run(right, _fed(removal, feeds), names), strict=True)
-            results = dict(zip(names, pairs, strict=True))
+        (left,) = run_all(exposing(masked, names), [feeds], names)
+        (right,) = run_all(exposing(pruned, names), [_fed(removal, feeds)], names)
+        results = dict(zip(names, zip(left, right, strict=True), strict=True))
     except InputError as error:
         return f"and the tensors inside cannot be compared ({error})"
     for index, node in enumerate(removal.analysis.model.nodes):

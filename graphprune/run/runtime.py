@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +74,54 @@ def session(
     Raises:
         RefusedError: ONNX Runtime refuses the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
+    options = quiet(level)
     options.intra_op_num_threads = threads or _threads.get()
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     model = widened(model)
     with tempfile.TemporaryDirectory() as folder:
-        source: str | bytes
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
-            source = str(Path(folder) / "model.onnx")
-            save(model, Path(source), external=True)
+            path = Path(folder) / "model.onnx"
+            save(model, path, external=True)
+            yield started(model, options, provider, path)
         else:
-            source = (interchange.stored(model) if model.stored else model.proto).SerializeToString()
-        try:
-            active = ort.InferenceSession(source, options, providers=_exact(provider))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
-        yield active
+            yield started(model, options, provider)
+
+
+def quiet(
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, *, packed: bool = True
+) -> ort.SessionOptions:
+    """Options of a session that prints nothing.
+
+    Args:
+        level: of optimisation.
+        packed: whether weights may be packed for many runs, and memory be held between them.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    if not packed:
+        options.intra_op_num_threads = _threads.get()
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def started(
+    model: Model, options: ort.SessionOptions, provider: str = "CPUExecutionProvider", path: Path | None = None
+) -> ort.InferenceSession:
+    """A session of a model as it is, or as it was written to a file.
+
+    Raises:
+        RefusedError: ONNX Runtime refuses the model.
+    """
+    source = (interchange.stored(model) if model.stored else model.proto).SerializeToString() if path is None else None
+    try:
+        return ort.InferenceSession(source or str(path), options, providers=_exact(provider))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -126,20 +154,28 @@ def widened(model: Model) -> Model:
         v.type.tensor_type.elem_type == half for g in graphs for v in g.input
     ):
         return model
-    proto = ModelProto()
+    proto, lazy = ModelProto(), dict(model.lazy)
     proto.CopyFrom(model.proto)
     for graph in _graphs(proto.graph):
         for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
-            if tensor.data_type == half:
-                value = model.tensor_array(tensor).astype(np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+            if tensor.data_type != half:
+                continue
+            if tensor.data_location == TensorProto.EXTERNAL and tensor.name in model.initializers:
+                lazy[tensor.name] = partial(_single, model, model.initializers[tensor.name])
+                tensor.data_type = single
+            else:
+                tensor.CopyFrom(numpy_helper.from_array(_single(model, tensor), tensor.name))
         for declared in (graph.input, graph.output, graph.value_info):
             for item in declared:
                 if item.type.tensor_type.elem_type == half:
                     item.type.tensor_type.elem_type = single
         for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
             attribute.i = single
-    return Model(proto, model.path)
+    return Model(proto, model.path, lazy=lazy)
+
+
+def _single(model: Model, tensor: TensorProto) -> Values:
+    return model.tensor_array(tensor).astype(np.float32)
 
 
 _TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")

@@ -88,9 +88,11 @@ KNOWN = {
     "lstm-tagger-ts9": {("layer", 0): 1},
     "squeezenet-ts9": {},
 }
+TWICE = ("vit-b16-ts", "bert-base-ts", "resnet50-dynamo", "gpt2-small-dynamo")
+"""Of full size, and known by another exporter's or a smaller one."""
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [n for n in KNOWN if rotation.ALL or n not in TWICE])
 def test_what_is_found_is_what_there_is(name: str) -> None:
     assert counts(name) == KNOWN[name]
 
@@ -161,7 +163,7 @@ def test_depth_parts_and_likeness() -> None:
 
 
 def test_ids_are_unique_everywhere() -> None:
-    for name in models.zoo():
+    for name in rotation.some(models.zoo(), 3):
         ids = [b.id for b in found(name).blocks]
         assert len(ids) == len(set(ids)), name
         assert all(part in ids for b in found(name).blocks for part in b.parts), name
@@ -182,7 +184,7 @@ def taken(analysis: Analysis, chosen: list[Block], states: dict[str, str] | None
     return done.model.proto
 
 
-@pytest.mark.parametrize("name", rotation.some(models.zoo(), 4))
+@pytest.mark.parametrize("name", rotation.some(models.zoo(), 7))
 def test_each_alone_pairs_and_half_of_all(name: str) -> None:
     analysis, every = analysed(name), found(name).blocks
     rng = random.Random(name)
@@ -204,7 +206,7 @@ def test_each_alone_pairs_and_half_of_all(name: str) -> None:
         assert [i.name for i in proto.graph.input] == [i.name for i in analysis.model.source.graph.input]
 
 
-@pytest.mark.parametrize("name", ["ppocr-v4-det", "ppocr-v4-rec", "ppocr-v4-cls", "ppocr-v5-rec"])
+@pytest.mark.parametrize("name", rotation.some(["ppocr-v4-rec", "ppocr-v4-det", "ppocr-v4-cls", "ppocr-v5-rec"]))
 def test_real_models(name: str) -> None:
     analysis, every = analysed(name), found(name).blocks
     assert len(every) > 10

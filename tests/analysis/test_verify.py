@@ -17,7 +17,7 @@ from graphprune.model import Use
 from graphprune.rewrite import verify as of_plan
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.rewrite import rewrite
-from models.small import attention, chain, residual
+from models.small import Net, attention, chain, residual
 
 
 def _axis(analysis: Analysis) -> int:
@@ -195,6 +195,19 @@ def test_an_analysis_is_looked_at_as_it_is_made(monkeypatch: pytest.MonkeyPatch)
         graphprune.analyze(chain())
     monkeypatch.setattr(verify, "always", False)
     graphprune.analyze(chain())
+
+
+def test_two_groups_may_tell_a_diagonal_apart() -> None:
+    """Channels are two by two, and 1 and 2 of them are sliced: both factors tell these apart, and neither all four."""
+    net = Net()
+    x = net.conv(net.input("x", ["batch", 3, 4, 4]), 3, 4)
+    pairs = net.op("Reshape", x, net.ints(0, 2, 2, 16))
+    net.op("Reshape", net.op("Mul", pairs, net.weight(2, 1)), net.ints(0, 4, 4, 4))
+    x = net.conv(x, 4, 4, group=4)
+    some = net.conv(net.op("Slice", x, net.ints(1), net.ints(3), net.ints(1)), 2, 2)
+    analysis = graphprune.analyze(net.model(net.conv(x, 4, 2), some))
+    verify.verify(analysis)
+    assert [group.size for group in analysis.groups] == [2, 2]
 
 
 def test_groups_that_share_an_axis_are_well_formed() -> None:

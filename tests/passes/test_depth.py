@@ -26,7 +26,7 @@ BLOCKLESS = models.known(
 """Nets in which no tensor behind a product has the shape of one before it."""
 
 
-@pytest.mark.parametrize("name", rotation.some(models.zoo(), 4))
+@pytest.mark.parametrize("name", rotation.some(models.zoo(), 8))
 def test_blocks_and_ratio_in_one_run(name: str) -> None:
     model = models.export(name)
     every = blocks.find_blocks(analyze(model)).blocks

@@ -1,6 +1,6 @@
 """ONNX's own cases of operators end in a proof, or in a line that says what stands against it; nothing else.
 
-By default two cases of each operator and some written out in parts, chosen by a fixed seed. All of them, in all forms,
+By default one case of each operator and some written out in parts, chosen by a fixed seed. All of them, in all forms,
 take some minutes: ``GRAPHPRUNE_NODE_CASES=whole pytest tests/rules/test_node_cases.py``.
 """
 

@@ -21,6 +21,7 @@ from graphprune.verdict import trt
 from graphprune.verdict.checks import Checks
 from graphprune.verdict.verdict import validate
 from models.small import Net, chain, residual
+from tests import rotation
 
 SUBSET = ["vgg-dynamo18s", "resnext-ts9", "yolo-dynamo18", "vit-ts16", "bert-classifier-ts17", "llama-dynamo18"]
 SUBSET += ["diffusion-unet-dynamo21", "lstm-tagger-ts9"]
@@ -155,7 +156,7 @@ def test_tensorrt_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, cap
     assert status == 3 and "pip install graphprune[trt]" in err
 
 
-@pytest.mark.parametrize("name", SUBSET)
+@pytest.mark.parametrize("name", rotation.some(SUBSET))
 def test_tensorrt_builds_what_it_built_before(name: str) -> None:
     pytest.importorskip("tensorrt_rtx")
     model = models.export(name)

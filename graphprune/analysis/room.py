@@ -33,19 +33,19 @@ def lacking(
         if name in types and name not in stored:
             sizes[name] = limits.size(shape, types[name])
             if sizes[name] > allowed:
-                return f"{_subject(model, name, 'makes')} {limits.too_large(shape, types[name])}"
+                return f"{_subject(model, name)} {limits.too_large(shape, types[name])}"
         if max(shape, default=0) > longest:
             taken = limits.too_many(_LABELS * max(shape))
-            return f"{_subject(model, name, 'makes')} {limits.shown(shape)}, and labels of such an axis take {taken}"
+            return f"{_subject(model, name)} {limits.shown(shape)}, and labels of such an axis take {taken}"
     return _together(model, sizes, set(kept)) if sum(sizes.values()) > allowed else None
 
 
-def _subject(model: Model, name: str, does: str) -> str:
+def _subject(model: Model, name: str) -> str:
     """A tensor by who makes it, as the beginning of a sentence."""
     if name not in model.producer:
         return f"{'initializer' if name in model.initializers else 'input'} {name!r} is"
     index = model.producer[name]
-    return f"node {node_name(model, index)!r} ({model.nodes[index].op_type}) {does}"
+    return f"node {node_name(model, index)!r} ({model.nodes[index].op_type}) makes"
 
 
 def _together(model: Model, sizes: Mapping[str, int], kept: Set[str]) -> str | None:
@@ -57,7 +57,7 @@ def _together(model: Model, sizes: Mapping[str, int], kept: Set[str]) -> str | N
     alive = sum(sizes[name] for name in always)
     if (told := limits.too_many(alive)) is not None:
         most = max(sorted(always), key=sizes.__getitem__)
-        return f"{_subject(model, most, 'makes one')} of {len(always)} tensors that are alive all the time, in {told}"
+        return f"{_subject(model, most)} one of {len(always)} tensors that are alive all the time, in {told}"
     for index, node in enumerate(model.nodes):
         ends = [sizes[n] for n in reads[index] if n in sizes and last[n] == index and n not in always]
         made = {n: sizes[n] for n in node.output if n in sizes and n not in always}

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from graphprune.analysis import room, trips
+from graphprune.analysis.protos import declared, decoded
 from graphprune.errors import InputError
 from graphprune.model import Model, control, limits, node_name
 from graphprune.relation import Shape, Values
@@ -156,7 +157,7 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     Raises:
         WitnessError: a node refuses its inputs.
     """
-    facts = _Pass(model, inputs).run()
+    facts = follow(model, inputs)
     unknown = [out for i in facts.holes for out in model.nodes[i].output if out and out not in facts.shapes]
     if not unknown:
         return facts
@@ -168,6 +169,15 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     except InputError as error:
         raise WitnessError(str(error)) from error
     return _Pass(model, inputs, recorded).run()
+
+
+def follow(model: Model, inputs: InputShapes) -> Facts:
+    """What :func:`infer` finds without a run in ONNX Runtime.
+
+    Raises:
+        WitnessError: a node refuses its inputs, or (:class:`NoRoomError`) asks for too much.
+    """
+    return _Pass(model, inputs).run()
 
 
 def _downstream(model: Model, facts: Facts) -> list[str]:
@@ -291,11 +301,18 @@ class _Pass:
         parts.append(str([own[name] for name in node.input]).encode())
         for name in own:
             parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
-            if name in facts.values:
-                parts.append(facts.values[name].tobytes())
+            if (value := self._known(name)) is not None:
+                parts.append(value.tobytes())
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             parts.append(node.output[0].encode())
         return b"\0".join(parts)
+
+    def _known(self, name: str) -> Values | None:
+        """A value for shape inference: one that is followed, or a short constant of fractions (scales of a Resize)."""
+        found, source = self.facts.values.get(name), self.model.sources.get(name)
+        if found is None and source is not None and source.dtype == TensorProto.FLOAT and len(source.shape) == 1:
+            return self.model.array(name) if source.shape[0] <= _SCALES else None
+        return found
 
     def _ask(self, index: int, node: NodeProto, schema: onnx.defs.OpSchema) -> dict[int, tuple[int, Shape | None]]:
         facts = self.facts
@@ -305,8 +322,8 @@ class _Pass:
             for n in names
             if facts.shapes.get(n) is not None
         }
-        known = {n: np.asarray(facts.values[n], order="C") for n in names if n in facts.values}
-        data = {n: numpy_helper.from_array(value, n) for n, value in known.items()}
+        known = {n: value for n in names if (value := self._known(n)) is not None}
+        data = {n: numpy_helper.from_array(np.asarray(value, order="C"), n) for n, value in known.items()}
         try:
             found = shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self.opset_imports, ir_version=self.model.proto.ir_version
@@ -325,7 +342,7 @@ class _Pass:
         result: dict[int, tuple[int, Shape | None]] = {}
         for position, out in enumerate(node.output):
             if out in found:
-                result[position] = _read(found[out])
+                result[position] = declared(found[out])
         if any(s is not None and min(s, default=1) < 0 for _, s in result.values()):
             label = f"node {node_name(self.model, index)!r} ({node.op_type})"
             raise WitnessError(f"{label} gets an input that is too small")
@@ -355,15 +372,8 @@ class Constants:
         return Witness(facts, facts)
 
 
-def _read(type_: TypeProto) -> tuple[int, Shape | None]:
-    tensor = type_.tensor_type
-    if not type_.HasField("tensor_type") or not tensor.HasField("shape"):
-        return tensor.elem_type, None
-    if any(not d.HasField("dim_value") for d in tensor.shape.dim):
-        return tensor.elem_type, None
-    return tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
-
-
+_SCALES = 8
+"""Fractions that an operand may have which says how large something is."""
 _SHORT, _FOLLOWED = 64, 1 << 24
 """Elements of a value that is followed whatever there is beside it, and of all that are."""
 
@@ -378,12 +388,3 @@ def _small(dtype: int) -> int:
 def _short(error: BaseException) -> str:
     lines: Iterable[str] = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(lines)[:200]
-
-
-def decoded(node: NodeProto) -> dict[str, Any]:
-    """Attribute values; graphs are left out."""
-    return {
-        a.name: helper.get_attribute_value(a)
-        for a in node.attribute
-        if a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-    }

@@ -38,7 +38,7 @@ def _machine() -> int:
     with suppress(AttributeError, ValueError, OSError):  # else Windows
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415 -- Unix alone has it
+        import resource  # Unix alone has it
 
         own = resource.getrlimit(resource.RLIMIT_AS)[0]
         found += [own] if own != resource.RLIM_INFINITY else []

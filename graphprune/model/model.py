@@ -15,7 +15,6 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -26,6 +25,7 @@ from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.model.functions import check_functions
+from graphprune.model.sorting import in_order
 from graphprune.relation import Shape, Values
 from graphprune.rules import find_rule
 from graphprune.rules.control import DOMAIN
@@ -109,7 +109,7 @@ class Model:
     @cached_property
     def nodes(self) -> list[NodeProto]:
         """Nodes of the main graph, each behind those that it reads; in the file's order where that is so already."""
-        return _sorted(list(self.proto.graph.node), self.name)
+        return in_order(list(self.proto.graph.node), self.name)
 
     @cached_property
     def opsets(self) -> dict[str, int]:
@@ -239,7 +239,9 @@ class Model:
             try:
                 return numpy_helper.to_array(tensor)
             except ValueError as error:
-                raise InputError(f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}") from error
+                raise InputError(
+                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}"
+                ) from error
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         count = prod(tensor.dims)
@@ -367,22 +369,6 @@ def node_name(model: Model, index: int) -> str:
     """What to call a node: its name, or its first output where it has none."""
     node = model.nodes[index]
     return node.name or next((o for o in node.output if o), f"#{index}")
-
-
-def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
-    """Nodes in topological order, as near as possible to the given one: some converters append what they insert."""
-    reads = [{*node.input, *(n for g in subgraphs(node) for n in free_names(g))} for node in nodes]
-    producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
-    late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
-    if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
-        return nodes  # names that are made twice are for check_graph() to find
-    order: nx.DiGraph[int] = nx.DiGraph()
-    order.add_nodes_from(range(len(nodes)))
-    order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)
-    try:
-        return [nodes[i] for i in nx.lexicographical_topological_sort(order, key=lambda i: i)]
-    except nx.NetworkXUnfeasible:
-        raise InputError(f"{name}: its nodes read each other in a circle") from None
 
 
 def _foldable(node: NodeProto) -> bool:

@@ -127,7 +127,10 @@ EVALUATORS: dict[str, Evaluator] = {
 }
 
 _BROADCAST = frozenset(
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Where".split()
+    (
+        *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("Max", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Where"),
+    )
 )
 """Operators whose result may be larger than each of what they are given."""
 

@@ -43,7 +43,7 @@ def shape_options(function: F) -> F:
         "--memory",
         metavar="8G",
         callback=_bytes,
-        help="What one tensor of the model may take; half of what the machine has if not given.",
+        help="What the model and inputs may take at once; half of what the machine has if not given.",
     )(within)
     return click.option(
         "--input-shape",

@@ -13,6 +13,10 @@ class InputError(GraphpruneError):
     """The model, the plan or a request is wrong or cannot be met."""
 
 
+class KilledError(GraphpruneError):
+    """A model crashes ONNX Runtime, does not end, or fills the memory; no other size or way is tried."""
+
+
 class ProofError(GraphpruneError):
     """The pruned model is not what the masked original is. Nothing was written."""
 

@@ -84,7 +84,7 @@ def costs(one: Pass, state: State) -> dict[str, float]:
     return {phase: known.get(phase, 1.0) for phase in one.phases(state)}
 
 
-def seconds(text: str | float) -> float:
+def seconds(text: str | float, option: str = "--time") -> float:
     """A time as ``90``, ``90s``, ``5m``, ``1h30m``.
 
     Raises:
@@ -93,7 +93,7 @@ def seconds(text: str | float) -> float:
     found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
     total = sum(float(n) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True) if n) if found else 0.0
     if not total:
-        raise InputError(f"--time {text}: is no time; give seconds, or something like 90s, 5m or 1h30m")
+        raise InputError(f"{option} {text}: is no time; give seconds, or something like 90s, 5m or 1h30m")
     return total
 
 

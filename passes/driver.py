@@ -21,6 +21,7 @@ from graphprune.progress import Progress, Retitled
 from graphprune.rewrite import replay
 from graphprune.run import usercode
 from graphprune.run.calibration import Batches
+from graphprune.run.refusal import blamed
 
 PROOF = "prove"
 LOG = logging.getLogger("graphprune")
@@ -172,7 +173,7 @@ def _one(one: Pass, state: State, own: Mapping[str, str], clock: Clock) -> State
     """The state behind one pass, whose phases are called otherwise where there are several rounds or tries."""
     if begun := next(iter(one.phases(state)), None):
         state.progress.begin(begun)
-    with _naming(state), _owned(one):
+    with _naming(state), _owned(one), blamed(state.original, state.job.input_shapes):
         after = one.call(state)
         clock.lap(one.name, own.get(one.name))
         after = one.ensures(state, after)

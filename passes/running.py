@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from graphprune.errors import InputError
-from graphprune.model import AnyModel, Model, files, load, paths
+from graphprune.model import AnyModel, Model, apart, files, load, paths
 from graphprune.model.arguments import InputShapes, checked
 from graphprune.passes import driver, toml
 from graphprune.passes.contract import Pass
@@ -69,6 +69,7 @@ def run_recipe(
         recipe = filled(recipe, calibration, targets)
     progress = progress or Progress()
     clock, begun = Clock(progress), monotonic()
+    apart.start()
     loaded = load(model)
     job = recipe.job_for(loaded.name)
     job = replace(job, input_shapes={**job.input_shapes, **(input_shapes or {})})

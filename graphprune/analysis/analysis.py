@@ -20,6 +20,7 @@ from graphprune.model.arguments import InputShapes, checked
 from graphprune.model.canonical import canonicalize
 from graphprune.relation import IntArray
 from graphprune.rules import find_rule
+from graphprune.run.refusal import blamed
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -169,9 +170,11 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
-    loaded = canonicalize(load(model))
-    witness = shapes.find_witness(loaded, input_shapes)
-    return grouped(loaded, witness, web.build(loaded, witness, allow_io))
+    loaded = load(model)
+    with blamed(loaded, input_shapes):
+        canonical = canonicalize(loaded)
+        witness = shapes.find_witness(canonical, input_shapes)
+        return grouped(canonical, witness, web.build(canonical, witness, allow_io))
 
 
 def grouped(model: Model, witness: shapes.Witness, net: web.Web) -> Analysis:

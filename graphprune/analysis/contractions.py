@@ -68,6 +68,11 @@ class Contraction:
         """The class of each row, None where the group has none here."""
         return self.summed.labels(group.labels)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all is a number: activations and weights may overflow, and then their squares say nothing."""
+        return all(bool(np.isfinite(held).all()) for held in (self.mean, self.gram, self.matrix))
+
 
 class _Weighted:
     """A product with a weight."""
@@ -128,7 +133,7 @@ def observe(
     seed: int = 0,
     progress: Steps = unseen,
 ) -> list[Contraction]:
-    """Every contraction over a class of some groups, in the order of the nodes.
+    """Every contraction over a class of some groups whose sums are finite, in the order of the nodes.
 
     Args:
         analysis: of the model.
@@ -155,7 +160,8 @@ def observe(
         for contraction in steps[number]:
             contraction.add(values, seed, run, runs)
     steps.clear()  # what is not held any more makes room for what is made of it
-    return [pending.pop(node).finish(analysis) for node in sorted(pending)]
+    found = (pending.pop(node).finish(analysis) for node in sorted(pending))
+    return [contraction for contraction in found if contraction.finite]
 
 
 def _candidates(analysis: Analysis) -> Iterable[_Weighted | _Paired]:

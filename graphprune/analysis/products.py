@@ -193,7 +193,7 @@ class Product:
         rows = [sizes[n] for n in wanted[0]]
         apart = value.reshape([sizes[n] for n in letters]).transpose([letters.index(n) for p in wanted for n in p])
         found = apart[np.unravel_index(chosen, rows)] if rows else apart[None][chosen]
-        found = found.reshape(len(chosen), prod(sizes[n] for n in wanted[1]), -1)
+        found = found.reshape(len(chosen), *(prod(sizes[n] for n in part) for part in wanted[1:]))
         return np.ascontiguousarray(found.transpose(1, 0, 2), dtype=np.float32)
 
     def added(self, model: Model) -> FloatArray | None:

@@ -22,7 +22,8 @@ from graphprune.model import Model, control, limits, node_name
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
 from graphprune.rules.control import DOMAIN
-from graphprune.run.runtime import RefusedError, record_shapes
+from graphprune.run.first import owe, record_shapes
+from graphprune.run.runtime import RefusedError
 from graphprune.run.sizing import InputShapes, candidates, check_given, free_dims
 
 
@@ -103,6 +104,8 @@ def find_witness(model: Model, given: Mapping[str, Shape] | None = None) -> Witn
         except WitnessError as error:
             first_error = first_error or error
             continue
+        if model.source.untried:  # nothing had to be recorded
+            owe(model, first.inputs)
         return Witness(first, _vary(model, first, two, dims))
     wanted = " ".join(
         f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)

@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -46,7 +47,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         from graphprune.cli.commands import cli
 
-        with ending_on_signals(), scratch():
+        with ending_on_signals(), scratch(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what overflows is told as what is not finite
             status = cli.main(arguments, prog_name="graphprune", standalone_mode=False)
         with printing():
             pass  # what is still to be flushed

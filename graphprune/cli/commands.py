@@ -47,6 +47,8 @@ _SECTIONS = {
     "Do it again": ("init", "run", "apply", "state-dict", "torch-modules"),
 }
 """Commands by what one wants to do."""
+_RUNNING = ("prune", "sparsify", "distill", "sensitivity", "sweep", "validate", "bench", "run", "apply")
+"""Commands that run the model: what that needs is started at once (see ``graphprune.model.apart``)."""
 _WIDEST = max(map(len, _COMMANDS)) + 2
 
 
@@ -64,6 +66,10 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _RUNNING and not {"-h", "--help"} & set(args):
+            from graphprune.model import apart
+
+            apart.start()  # it is there when the rest of this program is
         if args[0] not in _COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], _COMMANDS, 2)
             hint = f"did you mean {' or '.join(close)}?" if close else "'graphprune --help' lists all"

@@ -32,19 +32,25 @@ model_argument = click.argument("model", type=click.Path(path_type=Path))
 
 
 def shape_options(function: F) -> F:
-    """``--input-shape`` and ``--memory``; the function is not told of the latter."""
+    """``--input-shape``, ``--memory`` and ``--run-time``; the function is told of the first alone."""
 
     @functools.wraps(function)
-    def within(*arguments: Any, memory: int | None, **others: Any) -> Any:
-        with limits.memory(memory):
+    def within(*arguments: Any, memory: int | None, run_time: float | None, **others: Any) -> Any:
+        with limits.memory(memory), limits.run_time(run_time):
             return function(*arguments, **others)
 
+    timed = click.option(
+        "--run-time",
+        metavar="10m",
+        callback=_time,
+        help="What the first run of the model may take; 45 seconds, and more for large ones, if not given.",
+    )(within)
     limited = click.option(
         "--memory",
         metavar="8G",
         callback=_bytes,
-        help="What the model and inputs may take at once; half of what the machine has if not given.",
-    )(within)
+        help="What the model and inputs may take at once, beside weights; half of what the machine has if not given.",
+    )(timed)
     return click.option(
         "--input-shape",
         "input_shapes",
@@ -208,8 +214,8 @@ def time_options(function: F) -> F:
     return limit(resume(function))
 
 
-def _time(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else budget.seconds(text)
+def _time(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else budget.seconds(text, parameter.opts[0])
 
 
 def proof_options(function: F) -> F:

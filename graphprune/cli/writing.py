@@ -75,4 +75,6 @@ def place(model: Path, kind: str) -> Path:
     """
     if paths.is_stream(model):
         raise click.UsageError(f"{model} has no folder for the result: say where it goes by -o, or give --dry-run")
+    if not model.name:
+        raise click.UsageError(f"{str(model)!r} is no model, but a folder")
     return model.with_name(f"{model.stem}.{kind}.onnx")

@@ -23,7 +23,7 @@ from graphprune.gradients.table import FLAT, RULES, Back, domain_of
 from graphprune.gradients.terms import Array, Tape, Term
 from graphprune.model import control
 from graphprune.model.bodies import subgraphs
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 
 Body = Callable[[Back], "Sequence[Term] | None"]
 """Outputs of a node as expressions of its inputs (``Back.raw``); None where the node stays, or stays for now since

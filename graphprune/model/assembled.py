@@ -26,10 +26,9 @@ from math import prod
 
 import networkx as nx
 import numpy as np
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
-from graphprune.model import limits
+from graphprune.model import apart, limits
 from graphprune.model.model import Model
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
@@ -46,6 +45,10 @@ class _Kind:
     def weighty(self) -> bool:
         """Whether it is a weight: not sizes, positions or a single number."""
         return self.dtype not in _OPERANDS and any(size > 1 for size in self.shape)
+
+
+class _NotMadeError(Exception):
+    """ONNX Runtime does not compute a constant."""
 
 
 Kinds = dict[str, _Kind]
@@ -213,7 +216,7 @@ def made(model: Model, part: Part) -> list[Made]:
     for name in part.results:
         try:
             value = _value(model, name)
-        except Exception:  # ONNX Runtime's exceptions share no base class
+        except _NotMadeError:
             return []
         if outside:
             tensor = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
@@ -243,7 +246,12 @@ def _value(model: Model, name: str) -> Values:
     for read, value in feeds.items():
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         proto.graph.input.append(helper.make_tensor_value_info(read, kind, value.shape))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.ascontiguousarray(session.run([name], feeds)[0])
+    size = sum(value.nbytes for value in feeds.values())
+    room = limits.limit() + 2 * size
+    job = apart.Job(proto.SerializeToString(), feeds, [name], True, limits.seconds(size), room)
+    answer = apart.ask(job)
+    apart.see(answer, job, model.name)
+    found = answer.made[0] if answer.made else None
+    if found is None or found.value is None:
+        raise _NotMadeError
+    return found.value

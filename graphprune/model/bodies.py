@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import AttributeProto, GraphProto, NodeProto
 
@@ -19,6 +19,15 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 def subgraphs_in(node: NodeProto) -> bool:
     """Whether a node holds a graph."""
     return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
+
+
+def every(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs that they hold."""
+    waiting = [nodes]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            waiting.extend(body.node for body in subgraphs(node))
 
 
 def free_names(graph: GraphProto) -> set[str]:

@@ -15,15 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import onnx.inliner
-from google.protobuf.message import Message
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from graphprune.model import Model, Use, assembled, control, names
+from graphprune.model.checked.functions import called, keys
+from graphprune.model.messages import copy_all_but
 from graphprune.rules.control import DOMAIN
 
-_COPIES = 10_000
-"""Copies of nodes that compute constants, beside as many as there are nodes; what would take more stays shared."""
 _SIZES = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
+_MOST_COPIES = 16
+"""Of computed constants, for each node of the model."""
 
 
 def canonicalize(model: Model) -> Model:
@@ -33,12 +34,13 @@ def canonicalize(model: Model) -> Model:
 
 def inline(model: Model) -> Model:
     """The model with functions of its own laid open where they are called; itself where it calls none."""
-    called = {(n.domain, n.op_type) for n in model.graph.node}
-    if not any((f.domain, f.name) in called for f in model.proto.functions):
+    functions = called(model.proto)
+    if not any(key in functions for key in keys(model.graph.node)):
         return model
     bare = ModelProto()
-    copy_all_but(model.proto, bare, {"graph"})
+    copy_all_but(model.proto, bare, {"graph", "functions"})
     copy_all_but(model.graph, bare.graph, {"initializer"})
+    bare.functions.extend(functions.values())
     proto = onnx.inliner.inline_local_functions(bare)
     proto.graph.initializer.extend(model.graph.initializer)
     return Model(proto, model.path, lazy=model.lazy, original=model.source)
@@ -89,21 +91,24 @@ def _flatten(model: Model) -> Model:
 
 
 def _split(model: Model) -> Model:
-    """Give every reader of a computed constant its own copy of the nodes that compute it."""
+    """Give every reader of a computed constant its own copy of the nodes that compute it.
+
+    From the last of them on: what a node reads that is copied has another reader then. Where that doubles at every step
+    of a chain, what is left when there are too many copies stays shared.
+    """
     made: dict[int, list[NodeProto]] = {}
     copies: dict[str, str] = {}
     taken = names.of(model.graph)
     extra: dict[str, list[tuple[NodeProto, int]]] = {}  # readers among the copies, by what they read
     redirected: dict[tuple[int, int], str] = {}
-    room = _COPIES + len(model.nodes)
+    most = _MOST_COPIES * (len(model.nodes) + _MOST_COPIES)
     for index in reversed(list(_computed(model))):
         node = model.nodes[index]
+        if len(copies) + len(model.uses.get(node.output[0], [])) + len(extra.get(node.output[0], [])) > most:
+            break
         name = node.output[0]
         readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
         kept = name in model.output_names or any(name in outer for outer in model.captured.values())
-        room -= len(readers) - (not kept)
-        if room < 0:
-            break  # what is read twice by what is read twice, and so on, would never end
         for reader in readers if kept else readers[1:]:
             copy = NodeProto()
             copy.CopyFrom(node)
@@ -192,16 +197,3 @@ def merge(nodes: list[NodeProto], copies: Mapping[str, str]) -> list[NodeProto]:
             seen[key] = output
         kept.append(node)
     return kept
-
-
-def copy_all_but(source: Message, target: Message, skip: set[str]) -> None:
-    """Copy every field of a message that is set, but those named; unknown future fields come along."""
-    for field, value in source.ListFields():
-        if field.name in skip:
-            continue
-        if field.label == field.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated:
-            getattr(target, field.name).MergeFrom(value)
-        elif field.message_type is not None:
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)

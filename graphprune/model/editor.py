@@ -10,7 +10,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.model import Model, control, free_names, names, subgraphs
-from graphprune.model.canonical import copy_all_but, merge
+from graphprune.model.canonical import merge
+from graphprune.model.messages import copy_all_but
 from graphprune.relation import IntArray, Values
 from graphprune.rules.control import DOMAIN
 

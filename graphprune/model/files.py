@@ -15,8 +15,8 @@ from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import Model, commit, paths, storage
-from graphprune.model.canonical import copy_all_but
 from graphprune.model.external import sources
+from graphprune.model.messages import copy_all_but
 
 _ALIGNMENT = 4096
 _SMALL = 1024

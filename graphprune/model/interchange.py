@@ -18,8 +18,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from graphprune.errors import BackendError, InputError
 from graphprune.model import storage
 from graphprune.model.bodies import subgraphs
-from graphprune.model.canonical import copy_all_but
-from graphprune.model.model import Model, check_graph
+from graphprune.model.messages import copy_all_but
+from graphprune.model.model import Model, check
 
 PROTO, IR, SURGEON = "onnx.ModelProto", "onnx_ir.Model", "onnx_graphsurgeon.Graph"
 
@@ -56,8 +56,7 @@ class Form:
         if self.form == SURGEON or isinstance(made, _type("onnx_graphsurgeon", "Graph")):
             carry(self.before, proto)
         found = Model(proto, self.model.path)
-        storage.lay_out(found)
-        check_graph(found)
+        check(found)
         return found
 
 

@@ -25,6 +25,11 @@ RANK = 64
 """Axes that a tensor may have: as many as NumPy's have."""
 TRIPS = 1 << 24
 """How often the body of a loop may run, all loops around it taken together: minutes in ONNX Runtime."""
+_patience: ContextVar[float | None] = ContextVar("run_time", default=None)
+_FIRST, _FOR_WEIGHTS = 45.0, 0.45e-6
+"""Seconds for the first run of a model, and beside them for each byte of its weights."""
+_LATER, _TIMES = 1800.0, 10
+"""Seconds for any later one; where the user says what one may take, how many times that."""
 
 
 def limit() -> int:
@@ -48,6 +53,11 @@ def _machine() -> int:
     return min(found)
 
 
+def room() -> int:
+    """Bytes that a run in this process may take beside what it holds."""
+    return max(limit(), _machine() // 2)
+
+
 @contextmanager
 def memory(bytes_: int | None) -> Iterator[None]:
     """Let so many bytes be taken; None is what was allowed before."""
@@ -56,6 +66,31 @@ def memory(bytes_: int | None) -> Iterator[None]:
         yield
     finally:
         _given.reset(token)
+
+
+@contextmanager
+def run_time(seconds: float | None) -> Iterator[None]:
+    """Let one run of a model take so many seconds; None is what was allowed before."""
+    token = _patience.set(seconds or _patience.get())
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+def seconds(weights: int) -> float:
+    """What the first run of a model may take: it is generated, small, and meant to show that the model runs.
+
+    Args:
+        weights: bytes of them.
+    """
+    return _patience.get() or _FIRST + weights * _FOR_WEIGHTS
+
+
+def seconds_later() -> float:
+    """What any further run may take, whose inputs may be many and large."""
+    given = _patience.get()
+    return _LATER if given is None else given * _TIMES
 
 
 def size(shape: Sequence[int], kind: int) -> int:

@@ -22,12 +22,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graphprune.errors import InputError
 from graphprune.model import limits, reading, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
+from graphprune.model.checked import structure, tensors, verdict
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
-from graphprune.model.functions import check_functions
 from graphprune.model.sorting import in_order
 from graphprune.relation import Shape, Values
-from graphprune.rules import find_rule
 from graphprune.rules.control import DOMAIN
 from graphprune.rules.floating import RANDOM
 
@@ -75,6 +74,7 @@ class Model:
         layout: how control flow was laid open.
         copies: nodes that were added so that each reader of a computed constant has its own: by the output of each, the
             output of the node that it is a copy of.
+        untried: whether it came from elsewhere and has not run yet (see ``graphprune.run.first``).
     """
 
     proto: ModelProto
@@ -85,6 +85,7 @@ class Model:
     runs_as: Model | None = None
     layout: Layout | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    untried: bool = False
 
     @property
     def source(self) -> Model:
@@ -214,7 +215,7 @@ class Model:
         """The value of a constant, read now.
 
         Raises:
-            InputError: its external file is missing, too short, or outside the model's folder.
+            InputError: it is a fill of more than is allowed.
         """
         return self._read(self.sources[name])
 
@@ -227,6 +228,10 @@ class Model:
             tensor = constant_tensor(node)
             assert tensor is not None
             return self.tensor_array(tensor)
+        if min(source.shape, default=0) < 0:
+            raise InputError(
+                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}"
+            )
         if (told := limits.too_large(source.shape, source.dtype)) is not None:
             raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
         return np.full(source.shape, numpy_helper.to_array(_fill(node)).reshape(-1)[0])
@@ -245,7 +250,7 @@ class Model:
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         count = prod(tensor.dims)
-        if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) or dtype.itemsize * count != length:
+        if dtype.itemsize * count != length:  # several elements in a byte
             loaded = TensorProto()
             loaded.CopyFrom(tensor)
             onnx.external_data_helper.load_external_data_for_tensor(loaded, str(path.parent))
@@ -258,16 +263,7 @@ class Model:
         """File, offset and length in bytes of a tensor's external data."""
         entries = {e.key: e.value for e in tensor.external_data}
         folder = (self.path.parent if self.path else Path()).resolve()
-        path = (folder / entries.get("location", "")).resolve()
-        if not path.is_relative_to(folder):
-            raise InputError(f"{self.name}: tensor {tensor.name!r} points outside the model's folder")
-        if not path.is_file():
-            raise InputError(f"{self.name}: external data {path.name!r} of tensor {tensor.name!r} is missing")
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", path.stat().st_size - offset))
-        if offset + length > path.stat().st_size:
-            raise InputError(f"{self.name}: external data {path.name!r} ends before tensor {tensor.name!r} does")
-        return path, offset, length
+        return (folder / entries["location"]).resolve(), int(entries.get("offset", 0)), tensors.size(tensor)
 
     @cached_property
     def sha256(self) -> str:
@@ -319,11 +315,12 @@ def load(model: AnyModel) -> Model:
     else:
         path = Path(model)
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            told = "a folder; give the .onnx file in it" if path.is_dir() else "no file, but a device or a pipe"
+            raise InputError(f"{path}: is {told}" if path.exists() else f"{path}: no such file")
         loaded = Model(reading.read(path), path)
+    check(loaded)
     declare(loaded.proto, loaded.path)
-    storage.lay_out(loaded)
-    check_graph(loaded)
+    loaded.untried = True
     return loaded
 
 
@@ -335,34 +332,15 @@ def _proto_of(model: ModelProto | Foreign) -> ModelProto:
     return found
 
 
-def check_graph(model: Model) -> None:
-    """Raise InputError where the main graph is not what the ONNX specification calls a graph."""
-    graph = model.graph
-    if not model.proto.opset_import or not (graph.node or graph.output):
-        raise InputError(f"{model.name}: not an ONNX model (no operator set, or an empty graph)")
-    check_functions(model.proto, model.name)
-    known = {i.name for i in graph.input} | set(model.initializers) | {t.values.name for t in graph.sparse_initializer}
-    functions = {(f.domain, f.name) for f in model.proto.functions}
-    for place, node in enumerate(model.nodes):
-        label = f"{model.name}: node {node_name(model, place)!r} ({node.op_type})"
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if domain not in model.opsets and (node.domain, node.op_type) not in functions:
-            raise InputError(f"{label}: its domain {node.domain or 'ai.onnx'!r} is not among the model's opset imports")
-        if domain == "" and not onnx.defs.has(node.op_type) and find_rule(domain, node.op_type) is None:
-            raise InputError(f"{label}: no such operator in ONNX")
-        for name in [*node.input, *model.captured.get(place, [])]:
-            if name and name not in known:
-                raise InputError(f"{label}: its input {name!r} is made by no node")
-        for name in node.output:
-            if name and name in known and name not in model.initializers:
-                raise InputError(f"{label}: its output {name!r} is already the name of another tensor")
-            known.add(name)
-    for output in model.output_names:
-        if output not in known:
-            raise InputError(f"{model.name}: the graph's output {output!r} is made by no node")
-    for tensor in graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL and not reading.complete(tensor):
-            raise InputError(f"{model.name}: initializer {tensor.name!r} does not hold {tuple(tensor.dims)} elements")
+def check(model: Model) -> None:
+    """Lay out what is sparse in a model, once its structure is seen to be right, and see the rest (``model.checked``).
+
+    Raises:
+        InputError: it is no model; names the place and a remedy.
+    """
+    structure.see(model.proto, model.name, model.path.parent if model.path else Path())
+    storage.lay_out(model)
+    verdict.see(model.proto, model.nodes, model.name)
 
 
 def node_name(model: Model, index: int) -> str:

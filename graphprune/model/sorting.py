@@ -14,8 +14,8 @@ def in_order(nodes: list[NodeProto], name: str) -> list[NodeProto]:
     reads = [{*node.input, *(n for g in subgraphs(node) for n in free_names(g))} for node in nodes]
     producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
     late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
-    if not late or len(producer) < sum(1 for node in nodes for out in node.output if out):
-        return nodes  # names that are made twice are for check_graph() to find
+    if not late:
+        return nodes
     order: nx.DiGraph[int] = nx.DiGraph()
     order.add_nodes_from(range(len(nodes)))
     order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)

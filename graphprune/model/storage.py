@@ -88,8 +88,6 @@ def _check_room(model: Model) -> None:
         if isinstance(part, GraphProto):
             held += [(sparse.values.name, sparse) for sparse in part.sparse_initializer]
         for name, sparse in held:
-            if min(sparse.dims, default=0) < 0:
-                raise InputError(f"{model.name}: sparse tensor {name!r} has a dim below 0; have it written again")
             if (told := limits.too_large(sparse.dims, sparse.values.data_type)) is not None:
                 raise InputError(f"{model.name}: sparse tensor {name!r} is laid out as {told}")
             total += limits.size(sparse.dims, sparse.values.data_type)
@@ -272,7 +270,7 @@ def decode(sparse: SparseTensorProto, read: Callable[[TensorProto], Values]) -> 
         places = np.asarray(np.ravel_multi_index(tuple(places.T), shape), np.int64).reshape(-1)
     if places.shape != (count,):
         raise ValueError(f"it has {count} values, and places of shape {places.shape}")
-    if count and (places[0] < 0 or places[-1] >= room or (np.diff(places) <= 0).any()):
+    if count and (places[0] < 0 or places[-1] >= room or (places[1:] <= places[:-1]).any()):
         raise ValueError(f"its places do not ascend, each once, from 0 to below {room}")
     found = np.zeros(room, values.dtype)
     found[places] = values

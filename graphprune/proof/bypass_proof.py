@@ -1,6 +1,6 @@
 """The proof that blocks were taken out right: the original, made to do without them, gives the same outputs.
 
-For a branch its exit is multiplied by zero where it is read; for a layer what reads its exit reads its entry. Nothing
+For a branch zeros of its shape stand where its exit is read; for a layer what reads its exit reads its entry. Nothing
 is taken out, and nothing is shared with the rewriter but the plan's entries: names of tensors in the model as it runs.
 """
 
@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from graphprune.analysis import Analysis
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, node_name, reread
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 from graphprune.proof import steady
 from graphprune.proof.difference import TOLERANCE, OutputError, check_repeatable, compare, says_nothing
 from graphprune.proof.proof import Proof
@@ -24,6 +24,8 @@ from graphprune.relation import Shape, Values
 from graphprune.rewrite.plan import BlockPlan
 from graphprune.run.runtime import RefusedError, exposing, generate, run, session
 
+_WHERE = 9
+"""Version of ONNX's operators from which there is a Where."""
 _PLAIN = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 """Optimisation merges quantisers that come to stand side by side, and rounds otherwise then."""
 
@@ -41,7 +43,7 @@ def bypassed(model: Model, entries: Sequence[BlockPlan], types: Mapping[str, int
     copy_all_but(model.graph, proto.graph, {"node"})
     layers = {e.output: e.by for e in entries if e.kind == "layer"}
     branches = {e.exit: types[e.exit] for e in entries if e.kind == "branch"}
-    proto.graph.node.extend(_cut(model.nodes, layers, branches))
+    proto.graph.node.extend(_cut(model.nodes, layers, branches, chosen=model.opsets.get("", 1) >= _WHERE))
     for output in proto.graph.output:  # an exit that is an output of the graph has no reader to turn away
         if output.name in layers:
             _rename(proto.graph, output.name, f"{output.name}/cut")
@@ -55,7 +57,9 @@ def _last(layers: Mapping[str, str], name: str) -> str:
     return name
 
 
-def _cut(nodes: Sequence[NodeProto], layers: Mapping[str, str], branches: Mapping[str, int]) -> Iterator[NodeProto]:
+def _cut(
+    nodes: Sequence[NodeProto], layers: Mapping[str, str], branches: Mapping[str, int], chosen: bool
+) -> Iterator[NodeProto]:
     for node in nodes:
         copy = NodeProto()
         copy.CopyFrom(node)
@@ -63,9 +67,19 @@ def _cut(nodes: Sequence[NodeProto], layers: Mapping[str, str], branches: Mappin
         yield copy
         for name in node.output:
             if name in branches:
-                zero = np.zeros((), helper.tensor_dtype_to_np_dtype(branches[name]))
-                yield helper.make_node("Constant", [], [f"{name}/0"], value=numpy_helper.from_array(zero, f"{name}/0"))
-                yield helper.make_node("Mul", [name, f"{name}/0"], [f"{name}/zero"])
+                yield from _zero(name, branches[name], chosen)
+
+
+def _zero(name: str, kind: int, chosen: bool) -> Iterator[NodeProto]:
+    """Nodes that make ``<name>/zero``, of the shape of a tensor, which need not be finite where one may choose."""
+    zero = np.zeros((), helper.tensor_dtype_to_np_dtype(kind))
+    yield helper.make_node("Constant", [], [f"{name}/0"], value=numpy_helper.from_array(zero, f"{name}/0"))
+    if not chosen or kind not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        yield helper.make_node("Mul", [name, f"{name}/0"], [f"{name}/zero"])
+        return
+    never = numpy_helper.from_array(np.zeros((), np.bool_), f"{name}/never")
+    yield helper.make_node("Constant", [], [f"{name}/never"], value=never)
+    yield helper.make_node("Where", [f"{name}/never", name, f"{name}/0"], [f"{name}/zero"])
 
 
 def _rename(graph: GraphProto, old: str, new: str) -> None:

@@ -21,7 +21,7 @@ from graphprune.analysis import Analysis
 from graphprune.analysis.chance import drawn
 from graphprune.analysis.web import view
 from graphprune.model import Model
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 from graphprune.relation import Relation
 from graphprune.rules.floating import FLOATS, STAND_INS, Maker
 from graphprune.rules.node import Unruled

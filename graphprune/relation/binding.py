@@ -43,9 +43,11 @@ def bind(
         attributes: as in :class:`Relation`, but names of dims (``{"K": "blocks size"}`` is a product).
 
     Raises:
-        FitError: no alternative fits the ranks, or a dim has two sizes.
+        FitError: no alternative fits the ranks, or a dim has two sizes, or is known to have none.
         NotationError: the line cannot be read.
     """
+    if (none := next((f"{name} = {size}" for name, size in (sizes or {}).items() if size < 1), None)) is not None:
+        raise FitError(f"{none} is no size")
     whole = Line(line) if isinstance(line, str) else line
     held = attributes or {}
     for left, right in read(whole):

@@ -6,7 +6,9 @@ against what is there, and against the memory that is allowed, before it is read
 
 from __future__ import annotations
 
+import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,7 +25,10 @@ from graphprune.model import limits
 from graphprune.relation import Shape
 
 Arrays = dict[str, npt.NDArray[Any]]
-BROKEN = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+BROKEN = (
+    *(ValueError, EOFError, SyntaxError, tokenize.TokenError),  # of NumPy, which parses heads as Python
+    *(KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),  # of archives
+)
 """What reading a file raises that is no such file, or a broken or encrypted one, beside :exc:`OSError`."""
 _HEADER = 10_000
 """Bytes of the longest header that NumPy reads of a stranger's file."""
@@ -70,6 +75,8 @@ def mapped(path: Path) -> npt.NDArray[Any]:
     Raises:
         ValueError: it is no such file, declares more than is there, or holds objects.
     """
+    if zipfile.is_zipfile(path):
+        raise ValueError("it holds several arrays: call it .npz")
     with path.open("rb") as file:
         shape, _, dtype = header(file)
         check_size(shape, dtype, path.stat().st_size, path.name)

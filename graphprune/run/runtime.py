@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -17,9 +16,12 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, interchange, subgraphs
+from graphprune.model import Model, apart, interchange, limits, subgraphs
+from graphprune.model.checked.asking import said
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
+from graphprune.run import owed
+from graphprune.run.guard import guarded
 
 _THROUGH_FILE = 1 << 28
 """Bytes of weights above which a model goes to ONNX Runtime through a file, from which these are mapped: else it would
@@ -51,6 +53,11 @@ def threads_of_sessions(count: int) -> Iterator[None]:
         _threads.reset(token)
 
 
+def threads() -> int:
+    """What :func:`threads_of_sessions` says."""
+    return _threads.get()
+
+
 @contextmanager
 def session(
     model: Model,
@@ -80,14 +87,20 @@ def session(
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     model = widened(model)
+    with written(model) as path:
+        yield started(model, options, provider, path)
+
+
+@contextmanager
+def written(model: Model) -> Iterator[Path | None]:
+    """The file through which a model goes to ONNX Runtime, where its weights are many or lie outside; else None."""
     with tempfile.TemporaryDirectory() as folder:
         external = any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
         if external or sum(len(t.raw_data) for t in model.graph.initializer) > _THROUGH_FILE:
-            path = Path(folder) / "model.onnx"
-            save(model, path, external=True)
-            yield started(model, options, provider, path)
+            save(model, Path(folder) / "model.onnx", external=True)
+            yield Path(folder) / "model.onnx"
         else:
-            yield started(model, options, provider)
+            yield None
 
 
 def quiet(
@@ -116,12 +129,18 @@ def started(
 
     Raises:
         RefusedError: ONNX Runtime refuses the model.
+        KilledError: its first run, which is made before this process runs it, ends the process that runs it.
     """
-    source = (interchange.stored(model) if model.stored else model.proto).SerializeToString() if path is None else None
+    owed.settle()
     try:
-        return ort.InferenceSession(source or str(path), options, providers=_exact(provider))
+        return ort.InferenceSession(path or serialised(model), options, providers=_exact(provider))
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {_first_line(error)}") from error
+        raise RefusedError(f"{model.name}: ONNX Runtime cannot run it: {said(error)}") from error
+
+
+def serialised(model: Model) -> bytes:
+    """The bytes of a model, with what its file stores sparse."""
+    return (interchange.stored(model) if model.stored else model.proto).SerializeToString()
 
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -195,10 +214,18 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
     Raises:
         InputError: ONNX Runtime fails on these inputs.
     """
+    names = list(outputs) if outputs is not None else None
     try:
-        return [_array(v) for v in active.run(list(outputs) if outputs is not None else None, dict(feeds))]
+        with guarded(memory=_CUDA not in active.get_providers()) as one:
+            return [_array(v) for v in active.run(names, dict(feeds), one.options)]
     except Exception as error:  # as above
-        raise InputError(f"ONNX Runtime fails on inputs of shapes {_shapes(feeds)}: {_first_line(error)}") from error
+        if one.late:
+            told = f"took more than {one.seconds:.3g} s; --run-time allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        if apart.no_room(error):
+            told = f"wants more memory than the {limits.told(limits.room())} that it may take; --memory allows more"
+            raise InputError(f"a run at {told_sizes(feeds)} {told}") from error
+        raise InputError(f"ONNX Runtime fails on inputs of shapes {told_sizes(feeds)}: {said(error)}") from error
 
 
 def _array(value: Any) -> Values:
@@ -301,22 +328,6 @@ def index_limits(model: Model) -> dict[str, int]:
 _PASSING = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Slice", "Expand", "Transpose")
 
 
-def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, Values]:
-    """Run the model once and return the named tensors.
-
-    Raises:
-        RefusedError: ONNX Runtime refuses the model.
-        InputError: ONNX Runtime fails at these shapes.
-    """
-    runnable = model.runnable
-    names = [n for n in names if n in runnable.producer]  # what bodies hold cannot be asked for
-    if not names:
-        return {}
-    with session(exposing(runnable, names)) as active:
-        found = run(active, generate(model, shapes), names)
-    return {n: v for n, v in zip(names, found, strict=True) if isinstance(v, np.ndarray)}
-
-
 def upto(model: Model, names: Sequence[str]) -> Model:
     """The part of a model that makes some tensors, which are its outputs; inputs are all kept."""
     wanted, needed = set(names), []
@@ -361,15 +372,6 @@ def fold_constants(model: Model, names: Sequence[str]) -> dict[str, Values]:
         return dict(zip(names, run(active, {}, names), strict=True))
 
 
-def _shapes(feeds: Mapping[str, Values]) -> str:
+def told_sizes(feeds: Mapping[str, Values]) -> str:
+    """Inputs of a run as words."""
     return ", ".join(f"{n}={'x'.join(map(str, v.shape))}" for n, v in feeds.items())
-
-
-def _first_line(error: BaseException) -> str:
-    """What ONNX Runtime says, without where in its code it says so."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return _PLACE.sub("", line)[:500]
-
-
-_PLACE = re.compile(r"/\S+\.(?:h|hpp|cc|cpp|cu):\d+ [^()]*\([^()]*\)(?: const)? ")
-"""``/onnxruntime_src/x/y.h:46 void n::f(const std::string&, int) ``."""

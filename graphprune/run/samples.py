@@ -204,7 +204,7 @@ def _file(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except arrays.BROKEN as error:
-        raise InputError(f"{path}: not a NumPy file ({error})") from error
+        raise InputError(f"{path}: not a NumPy file ({' '.join(map(str, error.args))})") from error
 
 
 def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:

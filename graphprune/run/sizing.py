@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphprune.errors import InputError
 from graphprune.model import Model
 from graphprune.relation import Shape, Values
-from graphprune.run.runtime import generate, run, session
+from graphprune.run.first import attempt
+from graphprune.run.runtime import RefusedError, generate
 
 InputShapes = dict[str, Shape]
 _BATCH = ((3, 5), (5, 7), (7, 11), (11, 13))
@@ -59,16 +60,16 @@ def accepted(model: Model, given: Mapping[str, Shape] | None = None, seed: int =
     """
     refused: InputError | None = None
     found = False
-    with session(model.runnable) as active:
-        for number, sizes in enumerate(alternatives(model, given)):
-            feeds = generate(model, sizes, seed + number)
-            try:
-                run(active, feeds)
-            except InputError as error:
-                refused = refused or error
-                continue
-            found = True
-            yield feeds
+    for number, sizes in enumerate(alternatives(model, given)):
+        feeds = generate(model, sizes, seed + number)
+        error = attempt(model, feeds)
+        if isinstance(error, RefusedError):
+            raise error
+        if error is not None:
+            refused = refused or error
+            continue
+        found = True
+        yield feeds
     if not found:
         raise InputError(f"{model.name}: {refused}; give sizes that it accepts by --input-shape")
 

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import Model, subgraphs
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 
 
 def rounded(model: Model, types: Mapping[str, int]) -> Model:

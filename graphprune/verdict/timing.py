@@ -26,6 +26,7 @@ from graphprune.model.files import save
 from graphprune.model.paths import reads
 from graphprune.relation import Values
 from graphprune.run import samples, sizing
+from graphprune.run.first import tried
 from graphprune.run.reading import asked
 from graphprune.run.runtime import run, session, widened
 from graphprune.verdict import trt
@@ -151,6 +152,8 @@ def bench(
     else:
         feeds = next(sizing.accepted(loaded[0], input_shapes, seed))
     given = [_for(m, feeds) for m in loaded]
+    for model, own in zip(loaded, given, strict=True):
+        tried(model, own)
     peaks: list[int | None] = [None] * len(loaded)
     nodes: list[list[NodeTime] | None] = [None] * len(loaded)
     with ExitStack() as stack:

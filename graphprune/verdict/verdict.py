@@ -35,7 +35,7 @@ from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.model.canonical import canonicalize
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
-from graphprune.run import samples, sizing
+from graphprune.run import first, samples, sizing
 from graphprune.run.reading import asked as sources
 from graphprune.run.runtime import Feeds, generate, run, session
 from graphprune.verdict import finite, half, kernels, timing, trt
@@ -153,6 +153,7 @@ class _Validation:
         """Every level of optimisation, on the given inputs or at the sizes that the model accepts."""
         given = self.checks.inputs is not None
         tries = list(self._given(level) if given else self._generated())
+        self._tried(tries)
         for name in LEVELS:
             try:
                 with session(self.model, getattr(ort.GraphOptimizationLevel, f"ORT_{name}")) as active:
@@ -169,6 +170,14 @@ class _Validation:
             "inputs": "given" if given else "generated",
             "sizes": [one for k, one in enumerate(sizes) if one not in sizes[:k]],
         }
+
+    def _tried(self, tries: Sequence[Feeds]) -> None:
+        """See in a process of its own that the model does no harm."""
+        try:
+            for feeds in tries:
+                first.tried(self.model, feeds)
+        except GraphpruneError as error:
+            raise _Failed(str(error)) from error
 
     def _given(self, level: Level) -> Iterator[Feeds]:
         assert self.checks.inputs is not None
@@ -233,6 +242,9 @@ class _Validation:
         sizes = [pair for name in own if name in other for pair in zip(own[name], other[name], strict=False)]
         if set(own) != set(other) or any(a and b and a != b for a, b in sizes):
             raise _Failed("its inputs are not those of the original, so that their outputs cannot be compared")
+        counts = len(self.model.output_names), len(self.original.output_names)
+        if counts[0] != counts[1]:
+            raise _Failed(f"it has {counts[0]} outputs and the original {counts[1]}, so that they cannot be compared")
         expected, found = self._outputs(self.original), self._outputs(self.model)
         try:
             level.details["outputs"] = worst = self._compared(expected, found)

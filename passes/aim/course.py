@@ -119,7 +119,8 @@ def _partly(state: State, analysis: Analysis, budget: Budget, rounds: int) -> Bu
     from graphprune.passes.choose.widths import Widths
 
     now = budget.meter(Widths(analysis, [], {})).total
-    return replace(budget, limit=now * min(1.0, budget.limit / now) ** (1 / rounds))
+    share = min(1.0, budget.limit / now) if now else 1.0  # there may be nothing that the budget is of
+    return replace(budget, limit=now * share ** (1 / rounds))
 
 
 def memory(state: State) -> Keeping | None:

@@ -130,7 +130,10 @@ class Meet(Pass):
                 assert course.clock is not None
                 limits[one.kind] = one.value if one.share else one.value / course.clock.seconds
             else:
-                limits[one.kind] = one.limit(measure.COSTS[one.kind][0](state))
+                whole = measure.COSTS[one.kind][0](state)
+                if not whole:
+                    raise InputError(f"{state.original.name} has no {one.kind} that a target of {one} could be about")
+                limits[one.kind] = one.limit(whole)
         lead = "macs" if measure.COSTS["macs"][0](state) else "params"
         return Rules(limits, lead=lead, whole=measure.COSTS[lead][0](state), tries=self.tries)
 

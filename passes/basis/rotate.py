@@ -124,6 +124,9 @@ def _why_not(mixing: Mixing, spaces: Sequence[Copies]) -> Reason | None:
 
 
 def _basis(copies: Copies, forms: moments.Forms) -> tuple[Any, Any]:
+    if not all(np.isfinite(own).all() for own in (forms.left, forms.right, forms.seen)):  # squares that overflow
+        same = np.broadcast_to(np.eye(forms.seen.shape[-1]), forms.seen.shape)
+        return same, same
     if copies.space in copies.mixing.orthogonal:
         return directions.principal(forms.seen)
     return directions.balanced(forms.left, forms.right)

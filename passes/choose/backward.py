@@ -28,7 +28,7 @@ from graphprune.gradients.terms import Tape, Term
 from graphprune.gradients.vjp import PREFIX, differentiate
 from graphprune.gradients.walk import needed, reads
 from graphprune.model import Model
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 from graphprune.relation import Shape, Values
 from graphprune.run import samples
 from graphprune.run.runtime import Feeds, RefusedError, run, session

@@ -171,11 +171,12 @@ def change(contraction: Contraction, rows: IntArray) -> FloatArray:
 
 
 def _solved(matrix: Values, wanted: Values) -> Values:
-    """What a matrix makes into what is wanted, where it is positive definite but for rounding."""
-    try:
+    """What a matrix makes into what is wanted; where rounding leaves it no inverse, the least that comes nearest."""
+    with suppress(np.linalg.LinAlgError):
         return solve(matrix, wanted)
-    except np.linalg.LinAlgError:
+    with suppress(np.linalg.LinAlgError):
         return np.asarray(np.linalg.solve(matrix, wanted))
+    return np.asarray(np.linalg.lstsq(matrix, wanted, rcond=None)[0])
 
 
 def score(group: Group, contractions: Sequence[Contraction], most: float = 1.0) -> FloatArray:

@@ -25,7 +25,7 @@ from graphprune.analysis.blocks import Block, carried, find_blocks
 from graphprune.analysis.called import is_meant
 from graphprune.errors import InputError
 from graphprune.model import Model, naming, reread
-from graphprune.model.canonical import copy_all_but
+from graphprune.model.messages import copy_all_but
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
 from graphprune.rewrite.bypass import remove, resolve

@@ -181,6 +181,8 @@ class LowRank(Pass):
         if total < wanted:
             most = f"{total / max(costs[self.by], 1):.3g} of its {self.by} is the most that lower ranks save"
             raise TargetError(f"{name}: --low-rank {self.share:g} cannot be met: {most}. Nothing was written")
+        if not chosen:
+            raise TargetError(f"{name}: --low-rank {self.share:g}: {_nothing(found, whole)}. Nothing was written")
         return chosen
 
 

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper
 
 import graphprune
 from graphprune.errors import InputError
-from graphprune.model import functions, load
+from graphprune.model import load
 
 
 def nested(calls: dict[str, list[str]], first: str) -> ModelProto:
@@ -37,7 +37,7 @@ def test_what_unfolds_without_end_is_told_before_it_does() -> None:
 
 def test_functions_in_a_long_chain_are_no_recursion_of_ours() -> None:
     chain = {"f0": ["Relu"], **{f"f{i}": [f"f{i - 1}"] for i in range(1, 3000)}}
-    functions.check_functions(nested(chain, "f2999"), "model")
+    assert len(load(nested(chain, "f2999")).nodes) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from onnx import TensorProto
 
 import models
 from graphprune.errors import InputError
-from graphprune.model import load
-from graphprune.run.runtime import RefusedError, generate, index_limits, record_shapes, run, session
+from graphprune.model import Model, load
+from graphprune.run.first import record_shapes
+from graphprune.run.runtime import RefusedError, generate, index_limits, run, session
 from models.small import Net, chain
 
 
@@ -29,7 +30,10 @@ def test_inputs_of_every_type() -> None:
     net = Net()
     names = {"f": TensorProto.FLOAT16, "b": TensorProto.BOOL, "i": TensorProto.INT32, "s": TensorProto.STRING}
     outputs = [net.op("Identity", net.input(name, [2, 3], kind=kind)) for name, kind in names.items()]
-    feeds = generate(load(net.model(*outputs)), dict.fromkeys(names, (2, 3)))
+    proto = net.model(*outputs)
+    for output, kind in zip(proto.graph.output, names.values(), strict=True):
+        output.type.tensor_type.elem_type = kind
+    feeds = generate(load(proto), dict.fromkeys(names, (2, 3)))
     assert feeds["f"].dtype == np.float16 and feeds["b"].all() and set(np.unique(feeds["i"])) <= {0, 1}
     assert feeds["s"].shape == (2, 3)
 
@@ -58,7 +62,7 @@ def test_what_the_runtime_refuses_is_told_from_what_it_fails_at() -> None:
 def test_an_operator_set_that_is_too_new_is_told_whole() -> None:
     model = chain()
     model.opset_import[0].version = 99
-    with pytest.raises(RefusedError, match="Opset 99") as told, session(load(model)):
+    with pytest.raises(RefusedError, match="Opset 99") as told, session(Model(model)):
         pass
     assert "onnxruntime_src" not in str(told.value) and "till opset" in str(told.value)
 

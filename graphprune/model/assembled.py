@@ -248,7 +248,7 @@ def _value(model: Model, name: str) -> Values:
         proto.graph.input.append(helper.make_tensor_value_info(read, kind, value.shape))
     size = sum(value.nbytes for value in feeds.values())
     room = limits.limit() + 2 * size
-    job = apart.Job(proto.SerializeToString(), feeds, [name], True, limits.seconds(size), room)
+    job = apart.Job(proto.SerializeToString(), feeds, [name], True, limits.seconds(size), room, 1)
     answer = apart.ask(job)
     apart.see(answer, job, model.name)
     found = answer.made[0] if answer.made else None

@@ -20,9 +20,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import limits, reading, storage
+from graphprune.model import limits, reading, skeleton, storage
 from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
 from graphprune.model.checked import structure, tensors, verdict
+from graphprune.model.commit import settle
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
 from graphprune.model.sorting import in_order
@@ -260,10 +261,11 @@ class Model:
         return np.frombuffer(whole, dtype, count, offset).reshape(tuple(tensor.dims))
 
     def external(self, tensor: TensorProto) -> tuple[Path, int, int]:
-        """File, offset and length in bytes of a tensor's external data."""
+        """File, offset and length in bytes of the data of a tensor that lies outside, or in the model's own file."""
         entries = {e.key: e.value for e in tensor.external_data}
         folder = (self.path.parent if self.path else Path()).resolve()
-        return (folder / entries["location"]).resolve(), int(entries.get("offset", 0)), tensors.size(tensor)
+        place = self.path if self.path and skeleton.own(tensor, self.path) else (folder / entries["location"]).resolve()
+        return place, int(entries.get("offset", 0)), tensors.size(tensor)
 
     @cached_property
     def sha256(self) -> str:
@@ -317,6 +319,7 @@ def load(model: AnyModel) -> Model:
         if not path.is_file():
             told = "a folder; give the .onnx file in it" if path.is_dir() else "no file, but a device or a pipe"
             raise InputError(f"{path}: is {told}" if path.exists() else f"{path}: no such file")
+        settle(Path(os.path.realpath(path)).parent)
         loaded = Model(reading.read(path), path)
     check(loaded)
     declare(loaded.proto, loaded.path)
@@ -338,7 +341,7 @@ def check(model: Model) -> None:
     Raises:
         InputError: it is no model; names the place and a remedy.
     """
-    structure.see(model.proto, model.name, model.path.parent if model.path else Path())
+    structure.see(model.proto, model.name, model.path)
     storage.lay_out(model)
     verdict.see(model.proto, model.nodes, model.name)
 

@@ -296,7 +296,7 @@ def _read(model: str, name: str, sparse: SparseTensorProto, read: Callable[[Tens
     nameless.values.ClearField("name")  # under it stands what is laid out
     try:
         return decode(nameless, read)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"{model}: sparse tensor {name!r} cannot be read: {error}; have it written again") from error
 
 

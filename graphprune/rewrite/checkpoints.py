@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +78,19 @@ def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
         types = library("ml_dtypes")
         tensors = {n: v.astype(types.bfloat16) if n in like.half else v for n, v in tensors.items()}
     data = numpy.save({n: np.ascontiguousarray(v) for n, v in tensors.items()}, like.metadata)
-    atomically(path, lambda file: file.write(data))
+    head, rest = _ordered(data)
+    atomically(path, lambda file: file.write(head) + file.write(rest))
+
+
+def _ordered(data: bytes) -> tuple[bytes, memoryview]:
+    """The head of a safetensors file with its metadata sorted, and what follows; the library's order is by chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end])
+    if "__metadata__" in head:
+        head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the library aligns it
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
 
 
 def _read_safetensors(path: Path) -> Checkpoint:

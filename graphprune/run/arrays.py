@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -42,6 +43,19 @@ def write(path: Path | IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> Non
                 held = np.asanyarray(value)
                 held = held.astype(np.str_) if held.dtype == object else held
                 np.lib.format.write_array(file, held, allow_pickle=False)
+
+
+def save(path: Path, value: npt.NDArray[Any]) -> None:
+    """Write one array as ``.npy``.
+
+    ``numpy.save`` writes to files by C, and its error does not say what is wrong (a full disk is "3 requested and 0
+    written"); what is no file it writes to in pieces.
+
+    Raises:
+        OSError: with its number.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array(SimpleNamespace(write=file.write), value, allow_pickle=False)
 
 
 def read(path: Path) -> Arrays:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,11 @@ class Kept:
         digest, body = held[:32], held[32:]
         if hashlib.sha256(body).digest() != digest:
             return None
-        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        try:
+            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):  # whole, and something else
+            return None
 
     def write(self, arrays: Arrays, *parts: object) -> None:
         """Keep an entry; it appears whole or not at all.

@@ -243,7 +243,7 @@ def _write(state: State, outputs: Outputs, sparse: Sparse | None, plan: str) -> 
         weights, pattern = [t.target.weight for t in sparse.thinned], sparse.request.pattern
         packed.write(Path(outputs.packed), state.model, weights, pattern, state.job.input_shapes)
     if outputs.model is None:
-        return files.size(state.model) if state.model.stored else int(state.model.proto.ByteSize())
+        return files.size(state.model)
     written = Path(outputs.model)
     size = files.save(state.model, written)
     place = files.plan_place(written, outputs.plan)

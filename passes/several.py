@@ -42,6 +42,8 @@ def run_all(
 ) -> list[Outcome]:
     """Do what a recipe says to several models; one that fails does not stop the others.
 
+    The files of each appear when it is done: what comes behind may fail, or be killed.
+
     Args:
         recipe: the recipe.
         models: files.
@@ -61,7 +63,8 @@ def run_all(
     results: Sequence[Path | None] = places or [None] * len(models)
     for model, output in zip(models, results, strict=True):
         try:
-            result = run_recipe(recipe, model, output, input_shapes=input_shapes, resume=resume, progress=progress)
+            with paths.part():
+                result = run_recipe(recipe, model, output, input_shapes=input_shapes, resume=resume, progress=progress)
         except GraphpruneError as error:
             found.append(Outcome(model, None, str(error), error.exit_status))
         else:

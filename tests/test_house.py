@@ -16,7 +16,7 @@ ROOMS = ("relation", "rules", "model", "run", "gradients", "analysis", "rewrite"
 """From the ground up."""
 OUTSIDE = "integrations"
 """Stands beside ``cli`` on top of all others, and nothing knows of it: other tools import it."""
-OWN = ("__init__.py", "__main__.py", "errors.py", "progress.py", "py.typed", "schema.py")
+OWN = ("__init__.py", "__main__.py", "errors.py", "interruption.py", "progress.py", "py.typed", "schema.py")
 """Files of the package itself: the public names, what all floors read, and the marker of type information."""
 API = {
     "prune", "sparsify", "distill", "apply", "analyze", "sensitivity", "sweep", "validate", "bench",

@@ -89,6 +89,6 @@ def counted(net: Web, sizes: Sequence[int] | None = None) -> int:
 def file_bytes(model: Model) -> int:
     """Size of the model's file and of the external data that it names, or of its proto where there is no file."""
     if model.path is None:
-        return files.size(model) if model.stored else model.proto.ByteSize()
-    outside = sum(model.external(t)[2] for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+        return files.size(model)
+    outside = sum(model.external(t)[2] for t in model.graph.initializer if files.outside(model, t))
     return model.path.stat().st_size + outside

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -25,7 +26,7 @@ from graphprune.errors import FaultError, GraphpruneError, InputError, UserCodeE
 
 _INTERRUPTED = 130
 """As shells say of what SIGINT ended."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Carried(Exception):
@@ -54,6 +55,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             pass  # what is still to be flushed
         return status if isinstance(status, int) else 0
     except (Exception, KeyboardInterrupt) as caught:
+        if arguments is None and callable(signal.getsignal(signal.SIGINT)):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt but saying how it ended
         error = _behind(caught)
         if isinstance(error, BrokenPipeError):
             drop_output()
@@ -99,11 +102,13 @@ def drop_output() -> None:
 def _tell(error: BaseException, verbose: bool) -> int:
     """Say what went wrong; returns the exit status."""
     message, status = _said(error)
+    if sys.stderr is None:  # it was closed before the program began
+        return status
     if verbose and (status == FaultError.exit_status or isinstance(error, UserCodeError)):
         traceback.print_exception(error)
-    if status == _INTERRUPTED and sys.stderr.isatty():
-        print(file=sys.stderr)  # a terminal shows ^C
-    print(f"graphprune: error: {harmless(' '.join(message.split()))}", file=sys.stderr)
+    shown = "\n" if status == _INTERRUPTED and sys.stderr.isatty() else ""  # a terminal shows ^C
+    with suppress(OSError):  # nobody can be told
+        print(f"{shown}graphprune: error: {harmless(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return status
 
 

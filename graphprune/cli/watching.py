@@ -30,7 +30,7 @@ def watched(quiet: bool, *phases: str) -> Iterator[Progress]:
         quiet: show nothing.
         phases: of the job, where it does not plan them itself.
     """
-    if quiet:
+    if quiet or sys.stderr is None:  # it was closed before the program began
         yield Progress()
         return
     with _bar() if sys.stderr.isatty() and not plain() else _lines() as progress:

@@ -8,13 +8,16 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, numpy_helper
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from graphprune.errors import InputError
-from graphprune.model import Model, commit, paths, storage
+from graphprune.errors import FaultError, InputError
+from graphprune.model import Model, commit, paths, skeleton, storage
+from graphprune.model.checked import tensors
 from graphprune.model.external import sources
 from graphprune.model.messages import copy_all_but
 
@@ -37,7 +40,8 @@ def atomically(path: Path, write: Callable[[BinaryIO], object]) -> int:
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        temporary.chmod(0o666 & ~_umask())
+        with suppress(PermissionError):  # not every file system has rights
+            temporary.chmod(0o666 & ~_umask())
         size = temporary.stat().st_size
         paths.finished(temporary, path)
     except BaseException as error:
@@ -61,7 +65,7 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
     path = Path(output)
     paths.writes(paths.OUTPUT, path)
     if _outside(model) and not paths.is_stream(path):
-        paths.writes("the external data of the output", data_place(path))
+        paths.writes(paths.DATA, data_place(path))
     paths.writes("the plan", plan_place(path, plan))
 
 
@@ -110,7 +114,7 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     data = data_place(path)
-    paths.apart("the external data of the output", data, read)
+    paths.apart(paths.DATA, data, read)
 
     def write(file: BinaryIO) -> None:
         for tensor in proto.graph.initializer:
@@ -125,9 +129,14 @@ def save(model: Model, path: Path, external: bool | None = None) -> int:
     return written + atomically(path, lambda file: file.write(proto.SerializeToString(deterministic=True)))
 
 
+def outside(model: Model, tensor: TensorProto) -> bool:
+    """Whether a tensor lies in another file than the model's own, or comes from there."""
+    return tensor.data_location == TensorProto.EXTERNAL and not skeleton.own(tensor, model.path)
+
+
 def _outside(model: Model) -> bool:
     """Whether weights of a model are kept outside of its file: they are already, or no file could hold them."""
-    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer) or size(model) > _INSIDE
+    return any(outside(model, t) for t in model.graph.initializer) or size(model) > _INSIDE
 
 
 def deflated(model: Model) -> int:
@@ -159,9 +168,16 @@ def _write_model(model: Model, file: BinaryIO) -> None:
     length = len(graph) + sum(1 + len(storage.varint(size)) + size for _, size in fields)
     file.write(head + _GRAPH + storage.varint(length) + graph)
     for tensor, size in fields:
-        sparse = tensor.name in model.stored
-        file.write((_SPARSE if sparse else _INITIALIZER) + storage.varint(size))
-        file.write(_inside(model, tensor).SerializeToString(deterministic=True))
+        file.write((_SPARSE if tensor.name in model.stored else _INITIALIZER) + storage.varint(size))
+        if tensor.name in model.stored:
+            file.write(storage.encode(tensor, model.tensor_array(tensor)).SerializeToString(deterministic=True))
+        elif not _apart(model, tensor):
+            file.write(tensor.SerializeToString(deterministic=True))
+        else:
+            before, length, after = _around(tensor)
+            file.write(before + _RAW + storage.varint(length))
+            _put_data(model, tensor, file)
+            file.write(after)
 
 
 def _fields(model: Model) -> tuple[bytes, bytes, list[tuple[TensorProto, int]]]:
@@ -175,38 +191,74 @@ def _fields(model: Model) -> tuple[bytes, bytes, list[tuple[TensorProto, int]]]:
         del head.functions[:]
         head.functions.extend(graph.functions)
         head.ir_version = max(head.ir_version, storage.IR_VERSION)
-    sizes = [(tensor, _inside(model, tensor).ByteSize()) for tensor in proto.graph.initializer]
+    sizes = [(tensor, _inside(model, tensor)) for tensor in proto.graph.initializer]
     return head.SerializeToString(deterministic=True), graph.graph.SerializeToString(deterministic=True), sizes
 
 
-def _inside(model: Model, tensor: TensorProto) -> TensorProto | SparseTensorProto:
-    """A tensor that holds its data, as it is stored."""
+def _apart(model: Model, tensor: TensorProto) -> bool:
+    """Whether the data of a tensor is not in it."""
+    return tensor.data_location == TensorProto.EXTERNAL or tensor.name in model.lazy
+
+
+def _inside(model: Model, tensor: TensorProto) -> int:
+    """Bytes of a tensor that holds its data, as it is stored."""
     if tensor.name in model.stored:
-        return storage.encode(tensor, model.tensor_array(tensor))
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return tensor
-    whole = TensorProto()
-    copy_all_but(tensor, whole, {"data_location", "external_data"})
-    value = numpy_helper.from_array(model.tensor_array(tensor))
-    whole.raw_data = value.raw_data
-    return whole
+        return storage.encode(tensor, model.tensor_array(tensor)).ByteSize()
+    if not _apart(model, tensor):
+        return tensor.ByteSize()
+    before, length, after = _around(tensor)
+    return len(before) + len(_RAW) + len(storage.varint(length)) + length + len(after)
 
 
+def _around(tensor: TensorProto) -> tuple[bytes, int, bytes]:
+    """What stands before the data of a tensor that holds it, the bytes of that, and what stands behind."""
+    before, after = TensorProto(), TensorProto()
+    copy_all_but(tensor, before, {"data_location", "external_data", *_DATA, *_BEHIND})
+    copy_all_but(tensor, after, {field.name for field in tensor.DESCRIPTOR.fields} - _BEHIND)
+    return (
+        before.SerializeToString(deterministic=True),
+        tensors.size(tensor),
+        after.SerializeToString(deterministic=True),
+    )
+
+
+def _put_data(model: Model, tensor: TensorProto, file: BinaryIO) -> None:
+    """Write the data of a tensor that does not hold it: as it lies in a file, or as it is made now."""
+    if tensor.name not in model.lazy:
+        source, start, length = model.external(tensor)
+        with open(source, "rb") as old:
+            old.seek(start)
+            _copy(old, file, length)
+        return
+    value = model.tensor_array(tensor)
+    data: bytes | memoryview
+    if tensor.data_type in _PACKED:
+        data = numpy_helper.from_array(value).raw_data
+    else:
+        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+    if len(data) != tensors.size(tensor):
+        raise FaultError(f"{model.name}: tensor {tensor.name!r} is of {len(data)} bytes, not {tensors.size(tensor)}")
+    file.write(data)
+
+
+_DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+_BEHIND = {"doc_string", "metadata_props"}
+"""Fields of a tensor that stand behind its data."""
+_PACKED = {TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1}
+"""Types of which two elements share a byte."""
+_RAW = bytes([TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number << 3 | 2])
 _GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
 _INITIALIZER = bytes([GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2])
 _SPARSE = bytes([GraphProto.DESCRIPTOR.fields_by_name["sparse_initializer"].number << 3 | 2])
 
 
 def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
-    if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in model.lazy and tensor.ByteSize() < _SMALL:
+    if not _apart(model, tensor) and tensor.ByteSize() < _SMALL:
         return  # small tensors stay inside, where shape inference can read them
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
     offset = file.tell()
-    if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in model.lazy:
-        source, start, length = model.external(tensor)
-        with open(source, "rb") as old:
-            old.seek(start)
-            _copy(old, file, length)
+    if _apart(model, tensor):
+        _put_data(model, tensor, file)
     else:
         value = model.tensor_array(tensor)
         file.write(numpy_helper.from_array(value).raw_data if value.dtype.itemsize < 1 else value.tobytes())
@@ -225,11 +277,9 @@ def _put(tensor: TensorProto, data: bytes, file: BinaryIO, location: str) -> Non
 
 def _point(tensor: TensorProto, location: str, offset: int, length: int) -> None:
     """Let a tensor say where its data lies."""
-    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+    for field in _DATA:
         tensor.ClearField(field)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, entry in (("location", location), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=entry)
+    skeleton.place(tensor, location, offset, length)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:

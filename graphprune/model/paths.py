@@ -13,19 +13,22 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from graphprune.errors import InputError
+from graphprune.interruption import undisturbed
 from graphprune.model import commit as _commit
 
 AnyPath = str | os.PathLike[str]
 _Identity = tuple[int, int] | str
 OUTPUT = "the output"
 """What is written last of all: without the model, the files beside it are nothing."""
+DATA = "the external data of the output"
+"""What the output is nothing without, nor it without the output."""
 _NAMED = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -36,16 +39,22 @@ class _Run:
     Attributes:
         reads: what each file is that is read.
         writes: path and role of each file that is to be written.
+        roles: what each of these is, by absolute path: another run may put another file there meanwhile.
+        fresh: absolute paths of those in whose places nothing may be yet.
         staged: finished files and their places.
         keeps: whether what is there already is not to be written over.
         appeared: files that are in their places, and were not told of yet.
+        behind: what is done once all that is finished is in its place.
     """
 
     reads: dict[_Identity, str] = field(default_factory=dict)
     writes: dict[_Identity, tuple[Path, str]] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
+    fresh: set[str] = field(default_factory=set)
     staged: list[tuple[Path, Path]] = field(default_factory=list)
     keeps: bool = False
     appeared: list[Path] = field(default_factory=list)
+    behind: list[Callable[[], object]] = field(default_factory=list)
 
 
 _active: ContextVar[_Run | None] = ContextVar("run", default=None)
@@ -62,9 +71,32 @@ def run() -> Iterator[None]:
         yield
         commit()
     finally:
-        for temporary, _ in _known().staged:
-            _commit.forget(temporary)
+        _drop(_known())
         _active.reset(token)
+
+
+def _drop(active: _Run) -> None:
+    """Forget what is finished and has not appeared."""
+    _forget(active.staged)
+    active.staged, active.behind = [], []
+
+
+@contextmanager
+def part() -> Iterator[None]:
+    """One of several jobs of a run: its files appear at its end, and after an error of it the run may go on."""
+    active = _active.get()
+    if active is None:
+        with run():
+            yield
+        return
+    before = active.staged, active.behind
+    active.staged, active.behind = [], []
+    try:
+        yield
+        commit()
+    finally:
+        _drop(active)
+        active.staged, active.behind = before
 
 
 @contextmanager
@@ -126,11 +158,18 @@ def writes(what: str, path: AnyPath | None, *, again: bool = False) -> None:
     if path is None:
         return
     place, active = Path(path), _known()
-    if place.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(place.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        is_folder = False
+    except (OSError, ValueError) as error:  # no name that a file could have
+        raise InputError(f"{place}: {what} cannot be written there ({getattr(error, 'strerror', error)})") from error
+    if is_folder:
         raise InputError(f"{place}: is a folder; give a file for {what}")
     key = _identity(place)
     if is_stream(place):
         active.writes[key] = place, what
+        active.roles[_absolute(place)] = what
         return
     folder = _target(place).parent
     if not folder.is_dir():
@@ -139,11 +178,14 @@ def writes(what: str, path: AnyPath | None, *, again: bool = False) -> None:
         raise InputError(f"{place}: its folder cannot be written to; give another place")
     if key in active.reads:
         _refuse(place, what, active.reads[key])
-    if active.keeps and not again and key not in active.writes and place.exists():
-        raise InputError(f"{place}: is there already; --force writes {what} over it, or choose another path")
+    if active.keeps and not again and _absolute(place) not in active.roles:
+        if place.exists():
+            raise InputError(f"{place}: is there already; --force writes {what} over it, or choose another path")
+        active.fresh.add(_absolute(place))
     other = active.writes.setdefault(key, (place, what))[1]
     if other != what:
         raise InputError(f"{place}: would hold {other} and {what} too; choose another path for one of them")
+    active.roles[_absolute(place)] = what
 
 
 def apart(what: str, path: Path, sources: dict[Path, str]) -> None:
@@ -165,6 +207,10 @@ def _identity(path: Path) -> _Identity:
     except OSError:
         return os.path.realpath(path)
     return found.st_dev, found.st_ino
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - links are not followed
 
 
 def _target(path: Path) -> Path:
@@ -213,20 +259,37 @@ def finished(temporary: Path, path: Path) -> None:
     active, key = _known(), _identity(path)
     if key in active.reads:
         _refuse(path, "a result", active.reads[key])
-    if key in active.writes:
+    if _absolute(path) in active.roles:
         active.staged.append((temporary, path))
+    elif closed := _move([(temporary, path)]):
+        raise closed
+
+
+def behind(done: Callable[[], object]) -> None:
+    """Do something once all that the run has finished is in its place; at once, where no run is under way."""
+    active = _active.get()
+    if active is None:
+        done()
     else:
-        _move([(temporary, path)])
+        active.behind.append(done)
 
 
 def commit() -> None:
     """Let all that is finished appear: all of it, or nothing where something cannot be put in its place."""
     active = _known()
     staged, active.staged = active.staged, []
-    last = {key for key, (_, what) in active.writes.items() if what == OUTPUT}
-    told = [path for _, path in sorted(staged, key=lambda pair: _identity(pair[1]) not in last)]
-    _move(sorted(staged, key=lambda pair: _identity(pair[1]) in last))
+    ahead, active.behind = active.behind, []
+    roles = {path: active.roles[_absolute(path)] for _, path in staged}
+    fresh = [_target(path) for path in roles if _absolute(path) in active.fresh]
+    files = sorted(staged, key=lambda pair: roles[pair[1]] == OUTPUT)
+    closed = _move(files, fresh, apart={OUTPUT, DATA} <= set(roles.values()))
+    active.fresh -= {_absolute(path) for path in roles}
+    told = sorted(roles, key=lambda path: roles[path] != OUTPUT)
     active.appeared += [path for path in told if not is_stream(path)]
+    for done in ahead:
+        done()
+    if closed is not None:
+        raise closed
 
 
 def appeared() -> list[Path]:
@@ -236,25 +299,46 @@ def appeared() -> list[Path]:
     return found
 
 
-def _move(staged: list[tuple[Path, Path]]) -> None:
-    files = [(temporary, _target(path)) for temporary, path in staged if not is_stream(path)]
+def _move(staged: list[tuple[Path, Path]], fresh: Collection[Path] = (), apart: bool = False) -> BrokenPipeError | None:
+    """Put finished files in their places, once streams have got theirs: what those have got cannot be taken back.
+
+    Returns:
+        That a reader wanted no more, which is no failure of what else is written.
+    """
+    closed, poured = None, [pair for pair in staged if is_stream(pair[1])]
+    files = [pair for pair in staged if pair not in poured]
     try:
-        _commit.move(files)
+        for temporary, path in poured:
+            closed = _pour(temporary, path) or closed
     except BaseException:
+        _forget(files)
+        raise
+    finally:
+        _forget(poured)
+    _commit.move([(temporary, _target(path)) for temporary, path in files], fresh, apart)
+    return closed
+
+
+def _forget(staged: list[tuple[Path, Path]]) -> None:
+    with undisturbed():
         for temporary, _ in staged:
             _commit.forget(temporary)
-        raise
-    for temporary, path in staged:
-        if is_stream(path):
-            _pour(temporary, path)
 
 
-def _pour(temporary: Path, path: Path) -> None:
-    """Write to a stream."""
+def _pour(temporary: Path, path: Path) -> BrokenPipeError | None:
+    """Write to a stream; gives back that its reader wanted no more.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     number = descriptor(path)
-    sys.stdout.flush()
     try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
         with open(temporary, "rb") as source, open(path if number is None else os.dup(number), "wb") as stream:
             shutil.copyfileobj(source, stream)
-    finally:
-        _commit.forget(temporary)
+    except BrokenPipeError as error:
+        return error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); nothing was") from error
+    return None

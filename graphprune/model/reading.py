@@ -10,6 +10,7 @@ from google.protobuf import json_format, message, text_format
 from onnx import ModelProto
 
 from graphprune.errors import InputError
+from graphprune.model import skeleton
 from graphprune.model.checked import kinds
 
 _UNREADABLE = (message.Error, json_format.Error, text_format.Error, onnx.parser.ParseError, ValueError, TypeError)
@@ -26,8 +27,15 @@ def parsed(data: bytes) -> ModelProto:
 
 
 def read(path: Path) -> ModelProto:
-    """A model from a file, binary, JSON or text as its suffix says; external data stays where it is."""
+    """A model from a file, binary, JSON or text as its suffix says.
+
+    External data stays where it is, and so do weights of a large binary file.
+    """
     try:
+        if onnx.serialization.registry.get_format_from_file_extension(path.suffix) in (None, "protobuf"):
+            found = skeleton.read(path)
+            if found is not None:
+                return found
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The onnxtxt format is experimental")
             found = onnx.load(path, load_external_data=False)

@@ -225,7 +225,9 @@ def _tensor(
     if original is None or original.data_location != TensorProto.EXTERNAL:
         tensor = numpy_helper.from_array(value(), name)
     else:  # kept outside: read, cut and written one at a time
-        tensor = TensorProto(name=name, dims=shape, data_type=dtype, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(name=name, dims=shape, data_type=dtype)
+        tensor.data_location = TensorProto.EXTERNAL  # where it comes from, and no place of its own yet
+        tensor.external_data.extend(entry for entry in original.external_data if entry.key == "location")
         editor.lazy[name] = value
     if original is not None:
         tensor.doc_string = original.doc_string

@@ -27,7 +27,7 @@ from graphprune.run.runtime import Feeds, RefusedError, part, quiet, run, sessio
 
 HEAVY = 64 << 20
 """Bytes of weights from which on a model is run in portions."""
-_MOST, _LEAST = 256 << 20, 32 << 20
+_MOST, _LEAST = 256 << 20, 16 << 20
 """Bytes of weights that a portion holds: a quarter of the model's, within these."""
 _LIGHT = 1 << 16
 """Bytes up to which a constant stays one: sizes, scales, zero points."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from graphprune.relation import Values
+from graphprune.run.arrays import save
 
 MEMORY = 1 << 30
 """Bytes that one shelf holds in memory."""
@@ -41,7 +42,7 @@ class Shelf:
                 own[name] = value
             else:
                 path = self.folder / f"{next(self._numbers)}.npy"
-                np.save(path, value)
+                save(path, value)
                 own[name] = path
 
     def get(self, run: int, names: Iterable[str] | None = None) -> dict[str, Values]:

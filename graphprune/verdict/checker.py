@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from graphprune.model import AnyModel, Model, load
+from graphprune.model.checked.verdict import told
 from graphprune.model.files import save
 
 
@@ -30,20 +31,17 @@ def wrong(model: Model) -> str:
     ONNX's shape inference takes what a sparse initializer holds for no tensor, and few operators read anything else.
     So it looks at such a model as it is when dense.
     """
-    assert model.path is not None
     if model.stored:
         with ExitStack() as stack:
             dense = on_disk(replace(model, stored=frozenset()), stack)
-            return _of_file(model.path, False) or wrong(dense)
-    return _of_file(model.path, True)
+            return _of_file(model, False) or wrong(dense)
+    return _of_file(model, True)
 
 
-def _of_file(path: Path, shapes: bool) -> str:
+def _of_file(model: Model, shapes: bool) -> str:
+    assert model.path is not None
     try:
-        onnx.checker.check_model(path, full_check=shapes)
+        onnx.checker.check_model(model.path, full_check=shapes)
     except Exception as error:  # checker and shape inference raise errors of several kinds
-        text = str(error)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        node = re.search(r"(?:Name|node name): ?([^\s,)]+)", text)
-        return " ".join(lines[:1] or ["no reason given"]) + (f" (node {node[1]!r})" if node else "")
+        return told(str(error), {node.name: node.op_type for node in model.graph.node})
     return ""

@@ -185,7 +185,9 @@ class Distill(Pass):
         untrained = (*subjects.untrained, *stopped)
         done = Distilled(course, sorted(weights), untrained, goal.losses, goal.skipped, course.best > 0)
         if kept is not None:
-            kept.drop()
+            if kept.damaged:
+                state = state.noting(f"{kept.path} was damaged: the training began again")
+            paths.behind(kept.drop)
         return self._after(state, analysis, done, weights)
 
     def _after(self, state: State, analysis: Analysis, done: Distilled, weights: Feeds) -> State:

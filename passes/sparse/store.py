@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from graphprune.analysis.reasons import Reason
 from graphprune.errors import InputError
-from graphprune.model import Model, storage
+from graphprune.model import Model, files, storage
 from graphprune.model.storage import Constant
 from graphprune.passes.contract import Pass
 from graphprune.passes.judge import Validate
@@ -159,7 +159,7 @@ def choose(model: Model, made: frozenset[str], how: str) -> Stored:
         why = next(_bars(model, one, names[one.name]), "") if one.name in made or _large(one) else "small"
         if not why:
             entry, places = _measured(model, one)
-            inside += places if one.tensor.data_location == TensorProto.EXTERNAL else 0
+            inside += places if files.outside(model, one.tensor) else 0
             if how == "auto" and entry.sparse >= entry.dense:
                 why = "as a sparse tensor it would be larger"
             elif inside > _MOST:

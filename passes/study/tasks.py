@@ -15,6 +15,9 @@ import hashlib
 import json
 import os
 import re
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,13 +27,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from graphprune.errors import InputError
+from graphprune.model.parsing import parsed
 from graphprune.passes.kept import hashed, put
 from graphprune.progress import Steps, unseen
-from graphprune.run.runtime import threads_of_sessions
+from graphprune.run import threads
 
 FORMAT = "graphprune-task/1"
 FOLDER = "--folder"
 """The option by which users name the folder."""
+_LOOK = 0.5
+"""Seconds between two looks of a worker at whether anybody still wants its work."""
 Task = Mapping[str, Any]
 """What is to be computed: what JSON can hold."""
 Found = Mapping[str, Any]
@@ -83,7 +89,7 @@ class Place:
     def read(self, task: Task) -> Found | None:
         """The result of a task; None where there is none, or it is damaged."""
         try:
-            held = json.loads(self.of(task).read_bytes())
+            held = parsed(self.of(task).read_bytes().decode())
             whole = held["format"] == FORMAT and held["sha256"] == _digest(task, held["result"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -163,7 +169,8 @@ def _computed(tasks: Sequence[Task], work: Work, jobs: int | None, folder: Path)
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     try:
         with threadpool_limits():  # where workers are threads of this process, it is left as it was
-            yield from parallel(delayed(_alone)(work, task) for task in tasks)
+            asker = Asker(os.getpid(), tempfile.gettempdir())
+            yield from parallel(delayed(_alone)(work, task, asker) for task in tasks)
     except BrokenProcessPool as error:
         raise InputError(
             "a worker ended before its work did, most likely for want of memory: give fewer --jobs; what was done is "
@@ -171,12 +178,54 @@ def _computed(tasks: Sequence[Task], work: Work, jobs: int | None, folder: Path)
         ) from error
 
 
-def _alone(work: Work, task: Task) -> tuple[Task, Found]:
-    """A task and its result, computed with one thread."""
-    from threadpoolctl import threadpool_limits
+@dataclass(frozen=True)
+class Asker:
+    """Who asks a worker.
 
-    with threads_of_sessions(1), threadpool_limits(1):
+    Attributes:
+        process: its number.
+        aside: where it puts temporary files, which is cleared away whatever becomes of its workers.
+    """
+
+    process: int
+    aside: str
+
+
+def _alone(work: Work, task: Task, asker: Asker) -> tuple[Task, Found]:
+    """A task and its result, computed with one thread; it ends with whoever asks."""
+    _leave_with(asker.process)
+    with threads.of_sessions(1), threads.steady(), _aside(asker.aside):
         return task, work(task)
+
+
+_watched: set[int] = set()
+"""Processes whose end is this one's, too."""
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when its parent has been killed; one that others have started goes on."""
+    if os.getppid() != parent or parent in _watched:
+        return
+    _watched.add(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _aside(folder: str) -> Iterator[None]:
+    """Temporary files go to a folder, where this machine has it."""
+    before = tempfile.tempdir
+    if tempfile.gettempdir() != folder and Path(folder).is_dir():
+        tempfile.tempdir = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _digest(task: Task, result: Found) -> str:

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 import graphprune
 from graphprune.cli import report
 from graphprune.errors import InputError
+from graphprune.model import Model, files, paths
 from models.small import chain, residual
 from tests.helpers import command, run
 
@@ -163,4 +164,83 @@ def test_a_command_that_fails_late_has_written_nothing(
     monkeypatch.setattr(report, "result_data", fail)
     status, _, err = command(capsys, *PRUNE, "-o", "o.onnx", "--json", "o.json")
     assert status == 2 and err == "graphprune: error: late\n"
+    assert contents(folder) == before
+
+
+def test_two_runs_to_one_output_do_not_mix(folder: Path) -> None:
+    """One that ends while the other is under way: the other's set replaces its set, file for file."""
+    for _ in range(2):  # what is there when the first begins is nothing at first, then a set
+        with paths.run():
+            files.declare(Model(onnx.load("whole.onnx")), "o.onnx")
+            with paths.alone():
+                graphprune.prune("whole.onnx", "o.onnx", ratio=0.2)
+            second = contents(folder)
+            graphprune.prune("whole.onnx", "o.onnx", ratio=0.5)
+            assert contents(folder) == {**second, **{n: t for n, t in contents(folder).items() if n.startswith(".")}}
+        first = contents(folder)
+        assert first.keys() == second.keys()
+        assert first["o.onnx"] != second["o.onnx"] and first["o.plan.json"] != second["o.plan.json"]
+
+
+def test_what_came_meanwhile_is_not_written_over(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"o\.onnx: another run has written it meanwhile; --force"), paths.run():
+        paths.keep()
+        files.declare(Model(onnx.load("whole.onnx")), "o.onnx")
+        with paths.alone():
+            graphprune.prune("whole.onnx", "o.onnx", ratio=0.2)
+        second = contents(folder)
+        graphprune.prune("whole.onnx", "o.onnx", ratio=0.5)
+    assert contents(folder) == second
+
+
+def test_one_model_of_several_that_fails_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("r.toml").write_text(
+        'format = "graphprune-recipe/1"\n[[passes]]\nuse = "select"\nratio = 0.5\n[[passes]]\nuse = "cut"\n'
+    )
+    waiting = paths.waiting
+
+    def full(path: Path) -> tuple[int, Path]:
+        if path.name == "two.plan.json":
+            raise InputError(f"{path}: cannot be written (No space left on device)")
+        return waiting(path)
+
+    for name in ("one.onnx", "two.onnx", "three.onnx"):
+        onnx.save(residual(), name)
+    monkeypatch.setattr(paths, "waiting", full)
+    status, _, err = command(capsys, "run", "r.toml", "one.onnx", "two.onnx", "three.onnx", "-o", "small", "-q")
+    assert status == 2 and err.count("\n") == 1 and "No space left" in err
+    assert {p.name for p in Path("small").iterdir()} == {
+        f"{n}.{e}" for n in ("one", "three") for e in ("onnx", "plan.json")
+    }
+
+
+def test_a_stream_that_is_full_or_closed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(folder)
+    status, _, err = command(capsys, *PRUNE, "-o", "o.onnx", "--json", "/dev/full")
+    assert status == 2 and "/dev/full: cannot be written (No space left on device); nothing was" in err
+    assert contents(folder) == before
+    read, write = os.pipe()
+    os.close(read)
+    status, _, err = command(capsys, *PRUNE, "-o", "o.onnx", "--json", f"/dev/fd/{write}")
+    os.close(write)
+    assert (status, err) == (0, "") and contents(folder).keys() - before.keys() == {
+        "o.onnx",
+        "o.plan.json",
+        "o.onnx.data",
+    }
+
+
+def test_what_a_file_system_refuses_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(folder)
+    for name, words in (
+        ("a" * 255, "File name too long"),
+        ("a" * 300, "File name too long"),
+        ("m.onnx/o", "does not exist"),
+    ):
+        status, _, err = command(capsys, *PRUNE, "-o", name)
+        assert status == 2 and err.count("\n") == 1 and words in err, err
+    with pytest.raises(InputError, match="File name too long"):
+        graphprune.prune("m.onnx", "a" * 255, ratio=0.5)
     assert contents(folder) == before

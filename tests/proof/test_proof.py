@@ -8,7 +8,7 @@ import models
 from graphprune.errors import InputError, ProofError
 from graphprune.model import Model, load
 from graphprune.passes import cut
-from graphprune.proof import proof
+from graphprune.proof import proof, runs
 from graphprune.rewrite.removal import Removal
 from graphprune.rewrite.rewrite import Rewritten, rewrite
 from models.small import Net, residual
@@ -73,7 +73,7 @@ def test_an_original_that_does_not_run_is_the_users_matter() -> None:
     y = net.op("Strange", net.linear(net.input("x", [2, 4]), 4, 4), domain="com.example")
     original = load(net.model(y, domains=["com.example"]))
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
-        proof._run_masked(original, original, [{"x": (2, 4)}], 0)
+        runs.run_masked(original, original, [{"x": (2, 4)}], 0)
 
 
 def sharp(gain: float) -> ModelProto:

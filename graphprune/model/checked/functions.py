@@ -64,8 +64,8 @@ def see(proto: ModelProto, scope: graphs.Scope) -> None:
         _own(function, scope, seen)
     named = called(proto)
     for node in every([*proto.graph.node, *(n for f in named.values() for n in f.node)]):
-        if (function := named.get(_key(node))) is not None:
-            _call(node, function, scope)
+        if _key(node) in named:
+            _call(node, named[_key(node)], scope)
     bodies = {key: list(function.node) for key, function in named.items()}
     sizes: dict[_Key, int] = {}
     for key in _callees_first(bodies, name):

@@ -23,9 +23,11 @@ class Outside:
 
     Attributes:
         folder: of the model; the working folder for one that is in memory.
+        own: the model's own file, wherever a link to it leads.
     """
 
     folder: Path
+    own: Path | None = None
     _sizes: dict[str, int] = field(default_factory=dict)
 
     def see(self, tensor: TensorProto, label: str, size: int) -> None:
@@ -63,6 +65,8 @@ class Outside:
         if not name or "\0" in name:
             raise InputError(f"{label} lies outside of the model, at no place ({name!r}); save the model again")
         try:
+            if self.own is not None and name == self.own.name:
+                return self.own.stat().st_size
             folder = self.folder.resolve()
             path = (folder / name).resolve()
             if not path.is_relative_to(folder):

@@ -15,13 +15,13 @@ _ONNX = ("", "ai.onnx")
 _NEWER = "convert it down by onnx.version_converter, or install newer releases of onnx and onnxruntime"
 
 
-def see(proto: ModelProto, name: str, folder: Path) -> None:
+def see(proto: ModelProto, name: str, path: Path | None) -> None:
     """See that a proto is built as ONNX asks; what is sparse in it still is.
 
     Args:
         proto: it; nothing is changed.
         name: what to call it.
-        folder: where external data lies.
+        path: its file, beside which external data lies, and in which weights may have stayed (``skeleton``).
 
     Raises:
         InputError: it is not; names the place and a remedy.
@@ -32,7 +32,7 @@ def see(proto: ModelProto, name: str, folder: Path) -> None:
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise InputError(f"{name}: not an ONNX model (no operator set, or an empty graph); export it again")
     opsets.see(proto.opset_import, name, _NEWER)
-    scope = graphs.Scope(name, Outside(folder))
+    scope = graphs.Scope(name, Outside(path.parent if path else Path(), path))
     graphs.see(proto.graph, scope)
     functions.see(proto, scope)
     _standard(proto, name)

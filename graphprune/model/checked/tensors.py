@@ -10,11 +10,11 @@ from graphprune.errors import InputError
 from graphprune.model.checked import text
 from graphprune.model.checked.outside import Outside
 
-_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+_KINDS = dict(TensorProto.DataType.items())
 _BITS = {
-    **dict.fromkeys((TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1), 4),
-    **{kind: 2 for name, kind in TensorProto.DataType.items() if name in ("INT2", "UINT2")},
-    **{kind: 6 for name, kind in TensorProto.DataType.items() if name.startswith("FLOAT6")},
+    **{_KINDS[name]: 4 for name in ("INT4", "UINT4", "FLOAT4E2M1")},
+    **{kind: 2 for name, kind in _KINDS.items() if name in ("INT2", "UINT2")},
+    **{kind: 6 for name, kind in _KINDS.items() if name.startswith("FLOAT6")},
 }
 """Bits of an element, where that is no whole number of bytes."""
 _PAIRS = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
@@ -24,7 +24,7 @@ _MOST = 1 << 62
 
 def known(kind: int) -> bool:
     """Whether a number is that of an element type."""
-    return kind in _TYPES
+    return kind in _KINDS.values() and kind != TensorProto.UNDEFINED
 
 
 def width(kind: int) -> int:
@@ -96,4 +96,4 @@ def _held(tensor: TensorProto) -> str | None:
 
 
 def _name(kind: int) -> str:
-    return TensorProto.DataType.Name(kind)  # type: ignore[arg-type]
+    return TensorProto.DataType.Name(kind)

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from graphprune.errors import InputError
 
 
-def see(texts: Iterable[str], where: str) -> None:
+def see(texts: Iterable[str | bytes], where: str) -> None:
     """See that texts are text.
 
     Args:

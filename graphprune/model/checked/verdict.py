@@ -10,7 +10,7 @@ Both are given the model without its weights, which become inputs: what they loo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
@@ -57,9 +57,9 @@ def see(proto: ModelProto, nodes: Iterable[NodeProto], name: str) -> None:
     if not complaint or not (reason := refusal(bare)):
         return
     if not _small(proto) or (reason := refusal(proto)):
-        told = _told(complaint, bare)
-        too = "" if told.startswith("node ") else f" ({reason[:_LONGEST]})"  # what names no place may be another fault
-        raise InputError(f"{name}: {told}; ONNX Runtime refuses it too{too}: export the model again")
+        fault = told(complaint, {node.name: node.op_type for node in bare.graph.node})
+        too = "" if fault.startswith("node ") else f" ({reason[:_LONGEST]})"  # what names no place may be another fault
+        raise InputError(f"{name}: {fault}; ONNX Runtime refuses it too{too}: export the model again")
 
 
 def _checker(bare: ModelProto) -> str:
@@ -77,7 +77,6 @@ def _small(proto: ModelProto) -> bool:
 
 def _bare(proto: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
     """A model whose large constants are inputs, whose nodes are in order and have names."""
-
     bare = ModelProto()
     copy_all_but(proto, bare, {"graph", "metadata_props"})
     graph = bare.graph
@@ -104,13 +103,16 @@ def _stays(tensor: TensorProto) -> bool:
     return tensor.data_location != TensorProto.EXTERNAL and tensors.size(tensor) <= _SMALL
 
 
-def _told(complaint: str, bare: ModelProto) -> str:
-    """What the checker says in one line, with the node that it says it of."""
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    found = re.search(r"(?:Name|node name): ?([^\s,)]+)", complaint)
-    node = next((n for n in bare.graph.node if n.name == found[1]), None) if found else None
-    line = " ".join(lines[:1])
+def told(complaint: str, operators: Mapping[str, str]) -> str:
+    """What the checker says in one line, behind the node that it says it of.
+
+    Args:
+        complaint: what it says.
+        operators: of the nodes, by name.
+    """
+    found = re.search(r"(?:Name|node name): ?(?!OpType)([^\s,)]+)", complaint)
+    line = next((line.strip() for line in complaint.splitlines() if line.strip()), "no reason given")
     for pattern, words in _PLAIN:
         line = re.sub(pattern, words, line)
-    where = f"node {found[1]!r}" + (f" ({node.op_type})" if node else "") + ": " if found else ""
-    return where + line.strip().rstrip(".")
+    kind = f" ({operators[found[1]]})" if found and found[1] in operators else ""
+    return (f"node {found[1]!r}{kind}: " if found else "") + line.strip().rstrip(".")

@@ -103,5 +103,8 @@ def profile(
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         prepare(model, place, input_shapes, how, progress)
         settings = time_layers.settings(how.provider, how.threads)
-        time_layers.run_all(place, settings, told=progress.begin("time"))
+        try:
+            time_layers.run_all(place, settings, told=progress.begin("time"))
+        except OSError as error:
+            raise InputError(f"{place}: cannot be written ({error.strerror or error})") from error
         return tasks.collect(place)

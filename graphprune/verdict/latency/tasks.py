@@ -7,7 +7,6 @@ its results. ``tasks.json`` is written last; ``tasks.schema.json``, beside this 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
@@ -23,6 +22,7 @@ from graphprune.analysis import Analysis
 from graphprune.errors import InputError
 from graphprune.model import Model, files
 from graphprune.rewrite.operands import Refit
+from graphprune.run import arrays
 from graphprune.run.runtime import generate
 from graphprune.schema import schema
 from graphprune.verdict.latency import grid, pieces, time_layers
@@ -44,7 +44,7 @@ class _Written:
     def add(self, found: Alone) -> None:
         if found.name in self.tasks:
             return
-        (self.folder / f"{found.name}.onnx").write_bytes(found.model)
+        files.atomically(self.folder / f"{found.name}.onnx", lambda file: file.write(found.model))
         inputs = [
             {"name": name, "type": helper.tensor_dtype_to_np_dtype(kind).name, "shape": list(shape)}
             for name, kind, shape in found.inputs
@@ -96,7 +96,8 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         whole = _whole(folder, model, analysis)
         grid.visit(analysis, points, see, told)
-        shutil.copyfile(time_layers.__file__, folder / "time_layers.py")
+        script = Path(time_layers.__file__).read_bytes()
+        files.atomically(folder / "time_layers.py", lambda file: file.write(script))
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     named = [_layer(analysis, piece, own) for piece, own in zip(found, knobs, strict=True)]
@@ -121,7 +122,7 @@ def _whole(folder: Path, model: Model, analysis: Analysis) -> str:
     name = f"whole-{blake2b((analysis.model.sha256 + shapes).encode(), digest_size=10).hexdigest()}"
     files.save(model, folder / f"{name}.onnx")
     feeds: dict[str, Any] = dict(generate(model, analysis.witness.inputs))
-    np.savez(folder / f"{name}.npz", **feeds)
+    files.atomically(folder / f"{name}.npz", lambda file: arrays.write(file, feeds))
     return name
 
 
@@ -177,7 +178,7 @@ def _job(folder: Path) -> dict[str, Any]:
         job: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); --tasks {folder} writes it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no JSON ({error}); --tasks {folder} writes it again") from error
     error_ = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema("tasks")).iter_errors(job))
     if error_ is not None:

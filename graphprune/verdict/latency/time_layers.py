@@ -128,21 +128,26 @@ def _finished(path: Path, how: Settings) -> dict[str, Any] | None:
     """A result with the same settings."""
     try:
         found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if found.get("settings") == how else None
+    return found if isinstance(found, dict) and found.get("settings") == how else None
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    with os.fdopen(handle, "w") as file:
-        json.dump(data, file)
-    os.replace(name, path)  # noqa: PTH105
+    beside = path.with_name(f".{path.name}.part")  # always the same, so that what was killed leaves nothing for long
+    try:
+        beside.write_text(json.dumps(data))
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _timed(folder: Path, task: dict[str, Any], how: Settings, number: int) -> dict[str, Any]:
     try:
         return {"seconds": _seconds(folder, task, how, number)}
+    except OSError:  # says nothing of the layer: a full disk
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         return {"error": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from onnx import NodeProto
 
 from graphprune import rules
-from graphprune.analysis.shapes import Witness, decoded
+from graphprune.analysis.protos import decoded
+from graphprune.analysis.shapes import Witness
 from graphprune.model import Model, Use, node_name, subgraphs_in
 from graphprune.relation import Axes, AxisMap, Relation, Shape, Slot
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import paths
+from graphprune.model import limits, paths
 from graphprune.model.files import atomically
 from graphprune.relation import Values
 
@@ -44,7 +45,20 @@ def read(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     paths.reads("the state dict", path)
+    if (told := limits.too_many(_held(path))) is not None:
+        raise InputError(f"{path}: its tensors take {told}")
     return _read_torch(path) if path.suffix in _TORCH else _read_safetensors(path)
+
+
+def _held(path: Path) -> int:
+    """Bytes of what a file holds: PyTorch's are archives, whose parts may be deflated."""
+    if not zipfile.is_zipfile(path):
+        return path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a state dict ({error})") from error
 
 
 def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
@@ -105,6 +119,8 @@ def _read_torch(path: Path) -> Checkpoint:
             held = held[key]
     if not isinstance(held, dict) or not all(isinstance(v, torch.Tensor) for v in held.values()):
         raise InputError(f"{path}: not a state dict: it holds more than tensors by name")
+    if (told := limits.too_many(sum(v.numel() * v.element_size() for v in held.values()))) is not None:
+        raise InputError(f"{path}: its tensors declare {told}")  # one number, repeated, may be a tensor of any size
     half = frozenset(n for n, v in held.items() if v.dtype == torch.bfloat16)
     return Checkpoint({n: (v.float() if n in half else v).numpy() for n, v in held.items()}, None, half)
 

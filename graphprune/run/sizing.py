@@ -150,7 +150,7 @@ def candidates(dims: dict[str, list[int | str]], given: InputShapes) -> Iterator
             sizes = [(h, h2), (w, w2)][-len(spatial) :]
             plan.update(zip(spatial, sizes, strict=False))
         plans.append(plan)
-    plans.append(dict.fromkeys(names, (1, 1)))
+    plans.append(dict.fromkeys(names, (1, 2)))
     for plan in plans:
         whole = _summed({**fixed, **plan}, composed)
         yield _laid(dims, given, whole, 0), _laid(dims, given, whole, 1)

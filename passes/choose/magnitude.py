@@ -78,6 +78,11 @@ def _multiplies(analysis: Analysis, use: Use) -> bool:
     return sum(bool(a.dims) for a in axes) > 1
 
 
+_BROKEN = 1e30
+"""The score of a class whose weights are no numbers, or too large to be squared: it goes last."""
+
+
 def _normalised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    mean = values.mean() if len(values) else 0.0
-    return values / mean if mean > 0 else values
+    finite = np.isfinite(values)
+    mean = values[finite].mean() if finite.any() else 0.0
+    return np.where(finite, values / mean if mean > 0 else values, _BROKEN)

@@ -329,7 +329,7 @@ def _entry(analysis: Analysis, id: str, classes: Sequence[int], scores: Scores, 
 
 def told(scores: Scores, group: str) -> list[float] | None:
     """Scores of a group as a plan holds them: six digits, and numbers that JSON knows."""
-    return [float(f"{min(s, 1e30):.6g}") for s in scores[group]] if group in scores else None
+    return [float(f"{s if s < 1e30 else 1e30:.6g}") for s in scores[group]] if group in scores else None
 
 
 def _nothing(analysis: Analysis, untouched: list[Untouched], ratio: float | None) -> str:

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,10 +24,11 @@ from tests.fuzz import cases, found, outcome, shrink, workers
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", type=int, default=300, help="how many, from --first on")
+    parser.add_argument("--cases", type=int, default=300, help="how many, of those from --first on")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", help="these alone, with what they say")
     parser.add_argument("--surface", choices=cases.SURFACES, help="only those that mutate this")
+    parser.add_argument("--light", action="store_true", help="only those that start from small models, as in CI")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a folder for the files of cases that end badly")
     parser.add_argument("--log", type=Path, help="a file to which each outcome is added, a line of JSON each")
@@ -51,7 +53,9 @@ def main() -> int:
         ends = list(found.again(given.jobs))
         print("\n".join(f"{name}: {one}" for name, one in ends if one.bad))
         return int(any(one.bad for _, one in ends))
-    chosen = (one for n in numbers if (one := cases.case(given.seed, n)).surface == (given.surface or one.surface))
+    drawn = (cases.case(given.seed, n) for n in (given.only or count(given.first)))
+    wanted = (one for one in drawn if given.surface in (None, one.surface) and not (given.light and one.heavy))
+    chosen = islice(wanted, len(numbers))
     ended, begun = [], time.monotonic()
     for one in workers.over(chosen, given.jobs, given.keep):
         ended.append(one)

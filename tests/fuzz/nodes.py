@@ -128,7 +128,8 @@ def retype(model: ModelProto, random: Random) -> bool:
         return False
     near = [kinds for kinds in ALIKE if node.op_type in kinds]
     if near and random.random() < 0.7:
-        node.op_type = random.choice(random.choice(near))
+        kinds = random.choice(near)
+        node.op_type = random.choice(kinds[:13] if node.op_type in kinds[:13] else kinds)
     elif random.random() < 0.9:
         node.op_type = random.choice(_operators())
     else:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz import cases
 
 ROOT = Path(__file__).parents[2]
+PARTS, SIZE = 2, int(os.environ.get("GRAPHPRUNE_FUZZ_CASES", "300")) // 2
 
 
 def fuzzed(*arguments: str | Path) -> tuple[int, str]:
@@ -22,6 +25,13 @@ def fuzzed(*arguments: str | Path) -> tuple[int, str]:
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_mutated(part: int) -> None:
+    """Small ones, and all that is no model."""
+    status, told = fuzzed("--light", "--first", 1000 * part, "--cases", SIZE)
+    assert status == 0, told
 
 
 def test_found() -> None:

@@ -168,3 +168,16 @@ def test_generated_inputs_score_blocks_too(monkeypatch: pytest.MonkeyPatch) -> N
     given.clear()
     graphprune.prune(model, calibration="generated", **choice)
     assert min(white) > 1 and len(given) > len(white) and max(given) < 0.9
+
+
+def test_a_block_whose_output_is_no_number_is_proven() -> None:
+    """Zero times infinity is no number: what stands in the place of a branch is zeros, and no product."""
+    net = Net()
+    x = net.input("x", ["batch", 8])
+    inside = net.op("Relu", net.linear(x, 8, 16))
+    broken = net.op("Div", inside, net.constant(np.zeros(16, np.float32)))
+    y = net.op("Add", x, net.linear(broken, 16, 8))
+    model = net.model(net.linear(y, 8, 4), rank=2)
+    (block, *_) = blocks.find_blocks(analyze(model)).blocks
+    result = graphprune.prune(model, blocks=Request([block.id]))
+    assert result.without is not None and result.without.proof is not None and result.without.proof.worst < 1e-4

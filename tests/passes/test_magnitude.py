@@ -56,3 +56,13 @@ def test_dead_groups_score_zero() -> None:
     analysis = analyze(net.model(net.op("MatMul", net.op("MatMul", net.input("x", ["batch", 4]), w), v)))
     (scores,) = magnitude.score(analysis, analysis.groups).values()
     assert scores.tolist() == [0] * 6
+
+
+def test_what_is_no_number_goes_last() -> None:
+    net = Net()
+    broken = np.ones((4, 6), np.float32)
+    broken[1, 2], broken[0, 4] = np.nan, 1e38
+    w, v = net.constant(broken), net.constant(np.ones((6, 2), np.float32))
+    analysis = analyze(net.model(net.op("MatMul", net.op("MatMul", net.input("x", ["batch", 4]), w), v)))
+    (scores,) = magnitude.score(analysis, analysis.groups).values()
+    assert np.isfinite(scores).all() and sorted(np.argsort(scores)[-2:]) == [2, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,26 @@ def test_no_such_source(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros((2, 4)))
     with pytest.raises(InputError, match=r"has 2 inputs \(x, y\)"):
         list(load(tmp_path, load_model(net.model(net.op("Mul", x, y)))))
+
+
+@pytest.mark.parametrize("name", ["in.npy", "in.npz"])
+@pytest.mark.parametrize(
+    "head", [b"{'descr': (", b"{'descr': '<f4', 'shape': (1, 4)", b"\xff" * 8, b"{'descr': 'O'}", b""]
+)
+def test_heads_that_are_none(name: str, head: bytes, tmp_path: Path) -> None:
+    array = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+    path = tmp_path / name
+    if name == "in.npz":
+        with zipfile.ZipFile(path, "w") as made:
+            made.writestr("x.npy", array)
+    else:
+        path.write_bytes(array)
+    with pytest.raises(InputError, match=name):
+        feeds(path)
+
+
+def test_an_archive_that_is_called_an_array(tmp_path: Path) -> None:
+    with open(tmp_path / "in.npy", "wb") as file:
+        np.savez(file, x=np.zeros((2, 4), np.float32))
+    with pytest.raises(InputError, match="npz"):
+        feeds(tmp_path / "in.npy")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from onnx import TensorProto, helper
 
+import graphprune
 from graphprune.model.model import Model
 from graphprune.run import sizing
+from models.small import Net
 
 
 def _decoder(mask: str) -> Model:
@@ -33,3 +35,13 @@ def test_a_cache_is_tried_empty_and_with_one_token_on_top() -> None:
     assert start == {**usual, "past": (*usual["past"][:2], 0, 4), "mask": (usual["ids"][0], usual["ids"][1])}
     assert step == {**usual, "ids": (usual["ids"][0], 1), "mask": (usual["ids"][0], 1 + usual["past"][2])}
     assert sizing.edges(model, usual, {}) == [], "nothing grows"
+
+
+def test_no_size_is_taken_for_fixed_because_one_alone_runs() -> None:
+    """Two inputs that are added, of which one says that its two sizes are the same: they are 1 or 2 then."""
+    net = Net()
+    x = net.op("Add", net.input("x", ["n", "n"]), net.input("y", ["n", "m"]))
+    rows = net.op("Slice", net.weight(40, 6), net.ints(0), net.op("Shape", x, start=1, end=2), net.ints(0))
+    model = net.model(net.linear(net.op("MatMul", x, rows), 6, 2), rank=2)
+    witness = graphprune.analyze(model).witness
+    assert witness.first.inputs == {"x": (1, 1), "y": (1, 1)} and witness.second.inputs == {"x": (2, 2), "y": (2, 2)}

@@ -25,12 +25,13 @@ from graphprune.progress import Progress
 from graphprune.rewrite import packed as packing
 from graphprune.rewrite.plan import Plan
 from graphprune.rewrite.rewrite import described
-from graphprune.run import samples, synthetic
+from graphprune.run import samples, synthetic, threads
 from graphprune.run.reading import asked
 
 
 @checked
 @paths.run()
+@threads.steady()
 def run_recipe(
     recipe: str | os.PathLike[str] | Recipe,
     model: AnyModel,

@@ -5,11 +5,13 @@ A state is never changed in place: each pass takes one and gives another (see ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphprune.analysis import Analysis, analyze
+from graphprune.analysis.inputs import check_room
 from graphprune.model import Model
 from graphprune.passes.budget import Budget
 from graphprune.passes.kept import Kept
@@ -18,6 +20,7 @@ from graphprune.relation import Shape
 from graphprune.rewrite.plan import Plan
 from graphprune.run import calibration, samples
 from graphprune.run.calibration import Batches, Source
+from graphprune.run.runtime import Feeds
 
 if TYPE_CHECKING:
     from graphprune.passes.contract import Pass
@@ -140,10 +143,20 @@ class State:
         if id(model) not in self.inputs:
             runnable = self.analysis(model).model.runnable
             made = calibration.batches(self.job.calibration, runnable, self.job.input_shapes, self.job.seed)
-            self.inputs[id(model)] = calibration.Held(made)
+            self.inputs[id(model)] = calibration.Held(partial(self._roomy, model, made))
         most = None if self.budget is None else self.budget.samples
         found = self.inputs[id(model)]
         return found if most is None else lambda: calibration.first(found, most)
+
+    def _roomy(self, model: Model, batches: Batches) -> Iterator[Feeds]:
+        """Inputs, each seen to have room before anything runs on it."""
+        analysis, seen = self.analysis(model), set[tuple[Shape, ...]]()
+        for feeds in batches():
+            sizes = {name: tuple(value.shape) for name, value in feeds.items()}
+            if tuple(sizes.values()) not in seen:
+                seen.add(tuple(sizes.values()))
+                check_room(analysis.model, analysis.witness, sizes)
+            yield feeds
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from graphprune.errors import InputError
+from graphprune.model import parsing
 from graphprune.passes import budget
 from graphprune.passes.choose import backends
 from graphprune.passes.contract import Pass
@@ -60,11 +61,11 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     """
     file = shelf.placed(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = parsing.text(file)
         data = tomlkit.parse(text).unwrap()
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
-    except TOMLKitError as error:
+    except (TOMLKitError, RecursionError) as error:
         line = getattr(error, "line", None)
         said = " ".join(str(error).split())
         raise InputError(f"{file}{f':{line}' if line else ''}: not TOML: {said}") from error

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 
 from graphprune.analysis.forms import Cut, Form, Letter, solve
 from graphprune.analysis.origins import Index, Lost, Way, shape_of, way
+from graphprune.analysis.protos import decoded
 from graphprune.analysis.rulings import Computed, Rulings, first
-from graphprune.analysis.shapes import decoded
 from graphprune.model import Model
 from graphprune.model.editor import Editor
 from graphprune.relation import IntArray, Shape, Values

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from graphprune.analysis import room, trips
+from graphprune.analysis.protos import declared, decoded
 from graphprune.errors import InputError
 from graphprune.model import Model, control, limits, node_name
 from graphprune.relation import Shape, Values
@@ -27,6 +29,10 @@ from graphprune.run.sizing import InputShapes, candidates, check_given, free_dim
 
 class WitnessError(Exception):
     """The model does not accept these input shapes; the message says at which node."""
+
+
+class NoRoomError(WitnessError):
+    """At these input shapes the model asks for more than is allowed; the message says at which node."""
 
 
 @dataclass
@@ -100,42 +106,46 @@ def find_witness(model: Model, given: Mapping[str, Shape] | None = None) -> Witn
             continue
         if model.source.untried:  # nothing had to be recorded
             owe(model, first.inputs)
-        return Witness(first, _vary(model, first, two, dims, given))
+        return Witness(first, _vary(model, first, two, dims))
     wanted = " ".join(
         f"--input-shape {n}=" + "x".join(str(d) if isinstance(d, int) else "N" for d in ds)
         for n, ds in dims.items()
         if any(isinstance(d, str) for d in ds)
     )
+    if isinstance(first_error, NoRoomError) and not wanted:
+        raise InputError(f"{model.name}: {first_error}")
     hint = f"give sizes that it accepts, as {wanted} with a number for each N" if wanted else "its sizes are all fixed"
     raise InputError(f"{model.name}: runs at none of the sizes tried ({first_error}); {hint}")
 
 
-def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]], given: InputShapes) -> Facts:
-    """A second witness: all free sizes changed if that runs, else as many as run."""
-    attempts = [two] + [
-        {
+def _vary(model: Model, first: Facts, two: InputShapes, dims: dict[str, list[int | str]]) -> Facts:
+    """A second witness: all free sizes changed if that runs, else as many as run, found by halving."""
+    names = list(dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str)))
+    best, pending = first, [names]
+    for _ in range(_TRIES):
+        if not pending:
+            break
+        changed = pending.pop()
+        some, whole = {*changed}, changed is names
+        merged = {
             n: tuple(
-                two[n][a] if d == name else s for a, (d, s) in enumerate(zip(dims[n] or shape, shape, strict=True))
+                t if t != s and (whole or d in some) else b
+                for d, t, s, b in zip(dims[n] or shape, two[n], shape, best.inputs[n], strict=True)
             )
             for n, shape in first.inputs.items()
-        }
-        for name in dict.fromkeys(d for ds in dims.values() for d in ds if isinstance(d, str))
-    ]
-    best = first
-    for shapes in attempts:
-        merged = {
-            n: tuple(s if s != o else b for s, o, b in zip(shapes[n], first.inputs[n], best.inputs[n], strict=True))
-            for n in shapes
         }
         if merged == best.inputs:
             continue
         try:
             best = infer(model, merged)
         except WitnessError:
-            continue
-        if shapes is two:
-            break
+            half = len(changed) // 2
+            pending += [changed[half:], changed[:half]] if half else []
     return best
+
+
+_TRIES = 32
+"""How often a second witness is looked for."""
 
 
 # --- one pass -------------------------------------------------------------------------------------------------------
@@ -150,7 +160,7 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     Raises:
         WitnessError: a node refuses its inputs.
     """
-    facts = _Pass(model, inputs).run()
+    facts = follow(model, inputs)
     unknown = [out for i in facts.holes for out in model.nodes[i].output if out and out not in facts.shapes]
     if not unknown:
         return facts
@@ -164,6 +174,15 @@ def infer(model: Model, inputs: InputShapes) -> Facts:
     return _Pass(model, inputs, recorded).run()
 
 
+def follow(model: Model, inputs: InputShapes) -> Facts:
+    """What :func:`infer` finds without a run in ONNX Runtime.
+
+    Raises:
+        WitnessError: a node refuses its inputs, or (:class:`NoRoomError`) asks for too much.
+    """
+    return _Pass(model, inputs).run()
+
+
 def _downstream(model: Model, facts: Facts) -> list[str]:
     return [out for node in model.nodes for out in node.output if out and out not in facts.shapes]
 
@@ -173,6 +192,7 @@ class _Pass:
         self.model = model
         self.facts = Facts(inputs)
         self.recorded = recorded or {}
+        self.followed = 0
         self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
         self.opset_imports = list(model.proto.opset_import)
 
@@ -192,24 +212,37 @@ class _Pass:
             self.node(i)
             for out in node.output:
                 self.fits(out, f"node {node_name(model, i)!r} ({node.op_type}) makes")
+        told = trips.too_many(model, facts.shapes, facts.values) or room.lacking(model, facts.shapes, facts.types)
+        if told is not None:
+            raise NoRoomError(told)
         return facts
 
     def fits(self, name: str, what: str) -> None:
         """See before it is run that a tensor has room."""
         shape, kind = self.facts.shapes.get(name), self.facts.types.get(name)
         if shape is not None and kind is not None and (told := limits.too_large(shape, kind)) is not None:
-            raise WitnessError(f"{what} {told}")
+            raise NoRoomError(f"{what} {told}")
 
     def source(self, name: str) -> None:
         source, facts = self.model.sources[name], self.facts
         facts.shapes[name], facts.types[name] = source.shape, source.dtype
         if np.prod(source.shape, dtype=float) <= _small(source.dtype):
-            facts.values[name] = self.model.array(name)
+            self.follow(name, self.model.array(name))
+
+    def follow(self, name: str, value: Values) -> None:
+        """Keep a value: short ones in any case, longer ones as long as they are not too many."""
+        self.followed += value.size
+        if value.size <= _SHORT or self.followed <= _FOLLOWED:
+            self.facts.values[name] = value
 
     def node(self, index: int) -> None:
         facts, node = self.facts, self.model.nodes[index]
         value = None
-        if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
+        if (
+            node.op_type in shape_values.EVALUATORS
+            and node.domain in ("", "ai.onnx")
+            and len([o for o in node.output if o]) == 1
+        ):
             value = shape_values.evaluate(
                 node.op_type,
                 [facts.values.get(n) if n else None for n in node.input],
@@ -217,7 +250,7 @@ class _Pass:
                 [facts.shapes.get(n, shape_values.UNKNOWN) if n else None for n in node.input],
             )
         if value is not None:
-            facts.values[node.output[0]] = value
+            self.follow(node.output[0], value)
             facts.shapes[node.output[0]] = value.shape
             facts.types[node.output[0]] = helper.np_dtype_to_tensor_dtype(value.dtype)
             return
@@ -233,7 +266,9 @@ class _Pass:
 
     def _control(self, index: int, node: NodeProto) -> None:
         facts = self.facts
-        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values).items():
+        often = trips.of_loop(self.model, node, facts.values) if node.op_type == "Loop" else None
+        sure = None if often is None or often > limits.TRIPS else int(often)
+        for name, (kind, shape) in control.infer(node, facts.shapes, facts.types, facts.values, sure).items():
             facts.types[name] = kind
             if shape is not None:
                 facts.shapes[name] = shape
@@ -252,7 +287,7 @@ class _Pass:
         if missing:
             facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
             return
-        key = self._key(node)
+        key = self._key(index, node)
         if key not in self.memo:
             self.memo[key] = self._ask(index, node, schema)
         for position, (kind, shape) in self.memo[key].items():
@@ -265,17 +300,25 @@ class _Pass:
         if any(out and out not in facts.shapes for out in node.output):
             facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
 
-    def _key(self, node: NodeProto) -> bytes:
+    def _key(self, index: int, node: NodeProto) -> bytes:
         facts = self.facts
-        parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
-        parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
-        for name in node.input:
+        parts = [self.model.signatures[index]]
+        own = {name: place for place, name in enumerate(dict.fromkeys(node.input))}
+        parts.append(str([own[name] for name in node.input]).encode())
+        for name in own:
             parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
-            if name in facts.values:
-                parts.append(facts.values[name].tobytes())
+            if (value := self._known(name)) is not None:
+                parts.append(value.tobytes())
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
             parts.append(node.output[0].encode())
         return b"\0".join(parts)
+
+    def _known(self, name: str) -> Values | None:
+        """A value for shape inference: one that is followed, or a short constant of fractions (scales of a Resize)."""
+        found, source = self.facts.values.get(name), self.model.sources.get(name)
+        if found is None and source is not None and source.dtype == TensorProto.FLOAT and len(source.shape) == 1:
+            return self.model.array(name) if source.shape[0] <= _SCALES else None
+        return found
 
     def _ask(self, index: int, node: NodeProto, schema: onnx.defs.OpSchema) -> dict[int, tuple[int, Shape | None]]:
         facts = self.facts
@@ -285,8 +328,8 @@ class _Pass:
             for n in names
             if facts.shapes.get(n) is not None
         }
-        known = {n: np.asarray(facts.values[n], order="C") for n in names if n in facts.values}
-        data = {n: numpy_helper.from_array(value, n) for n, value in known.items()}
+        known = {n: value for n in names if (value := self._known(n)) is not None}
+        data = {n: numpy_helper.from_array(np.asarray(value, order="C"), n) for n, value in known.items()}
         try:
             found = shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self.opset_imports, ir_version=self.model.proto.ir_version
@@ -305,7 +348,7 @@ class _Pass:
         result: dict[int, tuple[int, Shape | None]] = {}
         for position, out in enumerate(node.output):
             if out in found:
-                result[position] = _read(found[out])
+                result[position] = declared(found[out])
         if any(s is not None and min(s, default=1) < 0 for _, s in result.values()):
             label = f"node {node_name(self.model, index)!r} ({node.op_type})"
             raise WitnessError(f"{label} gets an input that is too small")
@@ -335,13 +378,10 @@ class Constants:
         return Witness(facts, facts)
 
 
-def _read(type_: TypeProto) -> tuple[int, Shape | None]:
-    tensor = type_.tensor_type
-    if not type_.HasField("tensor_type") or not tensor.HasField("shape"):
-        return tensor.elem_type, None
-    if any(not d.HasField("dim_value") for d in tensor.shape.dim):
-        return tensor.elem_type, None
-    return tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
+_SCALES = 8
+"""Fractions that an operand may have which says how large something is."""
+_SHORT, _FOLLOWED = 64, 1 << 24
+"""Elements of a value that is followed whatever there is beside it, and of all that are."""
 
 
 def _small(dtype: int) -> int:
@@ -354,12 +394,3 @@ def _small(dtype: int) -> int:
 def _short(error: BaseException) -> str:
     lines: Iterable[str] = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(lines)[:200]
-
-
-def decoded(node: NodeProto) -> dict[str, Any]:
-    """Attribute values; graphs are left out."""
-    return {
-        a.name: helper.get_attribute_value(a)
-        for a in node.attribute
-        if a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-    }

@@ -49,8 +49,7 @@ def shape_options(function: F) -> F:
         "--memory",
         metavar="8G",
         callback=_bytes,
-        help="What one tensor of the model may take, or a run beside its weights; half of what the machine has if not "
-        "given.",
+        help="What the model and inputs may take at once, beside weights; half of what the machine has if not given.",
     )(timed)
     return click.option(
         "--input-shape",

@@ -17,7 +17,7 @@ from graphprune.cli.options import output_options, show
 from graphprune.cli.watching import watched
 from graphprune.cli.writing import force_option
 from graphprune.errors import InputError
-from graphprune.model import files, paths
+from graphprune.model import files, parsing, paths
 from graphprune.rewrite.configuration import Changed, changed
 from graphprune.rewrite.modules import snippet
 from graphprune.rewrite.settings import counts, numbers
@@ -68,8 +68,8 @@ def command(
 def _configuration(path: Path) -> dict[str, Any]:
     paths.reads("the configuration", path)
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(parsing.text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a configuration: its fields by name are wanted, as in a config.json")

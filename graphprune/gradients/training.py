@@ -150,7 +150,7 @@ def trainer(
     free: Collection[str] = (),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     provider: str | None = None,
-    threads: int = 0,
+    threads: int | None = None,
 ) -> Trainer:
     """Make a model's weights ready for training.
 
@@ -160,7 +160,7 @@ def trainer(
         free: those of them whose zeros may change; of others what is zero stays zero.
         input_shapes: sizes of a batch; without them the model's own hold.
         provider: of ONNX Runtime; by default CUDA where there is one.
-        threads: within an operator; 0 leaves it to ONNX Runtime.
+        threads: within an operator; 0 leaves it to ONNX Runtime. By default as ``graphprune.run.threads`` says.
 
     Raises:
         GradientError: a name is none of the model's float constants.
@@ -176,7 +176,7 @@ def judged(
     judge: Judge,
     *,
     free: Collection[str] = (),
-    threads: int = 0,
+    threads: int | None = None,
 ) -> Judged:
     """Make a model's weights ready for training towards a loss that is computed outside of it.
 
@@ -186,7 +186,7 @@ def judged(
         outputs: that the loss looks at.
         judge: computes the loss.
         free: weights whose zeros may change.
-        threads: within an operator; 0 leaves it to ONNX Runtime.
+        threads: within an operator; 0 leaves it to ONNX Runtime. By default as ``graphprune.run.threads`` says.
 
     Raises:
         GradientError: a name is none of the model's float constants.
@@ -197,7 +197,7 @@ def judged(
 
 
 def _ready(
-    model: ModelProto, found: Gradients, free: Collection[str], provider: str, threads: int
+    model: ModelProto, found: Gradients, free: Collection[str], provider: str, threads: int | None
 ) -> tuple[Adam, ort.InferenceSession, ort.InferenceSession, dict[str, np.dtype[Any]]]:
     """The weights that have a gradient, both sessions, and types as the model has them."""
     made = [o.name for o in found.model.graph.output if o.name.startswith(PREFIX)]

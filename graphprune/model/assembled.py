@@ -19,7 +19,7 @@ keeps the name that the training code knows. Only sizes and types decide; no ope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -31,6 +31,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from graphprune.model import apart, limits
 from graphprune.model.model import Model
 from graphprune.relation import Shape, Values
+from graphprune.rules import values as shape_values
 
 _OPERANDS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
@@ -89,22 +90,48 @@ def held(model: Model) -> set[str]:
 
 
 def _kinds(model: Model, computing: list[int]) -> Kinds:
-    """Shape and type of every constant around these nodes, told by ONNX's inference without a weight being read."""
+    """Shape and type of every constant around these nodes, told by ONNX's inference without a weight being read.
+
+    Values of short operands are followed in NumPy: ONNX's own propagation of them has no bound in memory.
+    """
     nodes = [model.nodes[i] for i in computing]
     read = {name for node in nodes for name in node.input if name in model.sources}
     found = {name: _Kind(model.sources[name].shape, model.sources[name].dtype) for name in sorted(read)}
+    values = {name: np.asarray(model.array(name)) for name, kind in found.items() if _short(kind)}
     bare = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
-    bare.graph.node.extend(nodes)
+    for node in nodes:
+        value = _followed(node, found, values)
+        if value is None:
+            bare.graph.node.append(node)
+            continue
+        name = node.output[0]
+        values[name], found[name] = value, _Kind(value.shape, helper.np_dtype_to_tensor_dtype(value.dtype))
     for name, kind in found.items():
-        if kind.weighty:
-            bare.graph.input.append(helper.make_tensor_value_info(name, kind.dtype, kind.shape))
+        if name in values:
+            bare.graph.initializer.append(numpy_helper.from_array(values[name], name))
         else:
-            bare.graph.initializer.append(numpy_helper.from_array(np.asarray(model.array(name)), name))
-    for value in shape_inference.infer_shapes(bare, data_prop=True).graph.value_info:
-        tensor = value.type.tensor_type
+            bare.graph.input.append(helper.make_tensor_value_info(name, kind.dtype, kind.shape))
+    for value_info in shape_inference.infer_shapes(bare).graph.value_info:
+        tensor = value_info.type.tensor_type
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            found[value.name] = _Kind(tuple(d.dim_value for d in tensor.shape.dim), tensor.elem_type)
+            found[value_info.name] = _Kind(tuple(d.dim_value for d in tensor.shape.dim), tensor.elem_type)
     return found
+
+
+def _short(kind: _Kind) -> bool:
+    """Whether a constant is an operand, and short enough to be followed."""
+    return not kind.weighty and kind.dtype != TensorProto.STRING and prod(kind.shape) <= shape_values.LIMIT
+
+
+def _followed(node: NodeProto, kinds: Kinds, values: Mapping[str, Values]) -> Values | None:
+    """What a node makes of operands alone; None where it is no operand, or not known."""
+    own = [name for name in node.output if name]
+    if node.domain not in ("", "ai.onnx") or len(own) != 1 or own[0] != node.output[0]:
+        return None
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    shapes = [(kinds[n].shape if n in kinds else shape_values.UNKNOWN) if n else None for n in node.input]
+    found = shape_values.evaluate(node.op_type, [values.get(n) for n in node.input], attributes, shapes)
+    return found if found is not None and found.dtype.kind in "iub" else None
 
 
 def _parts(model: Model, computing: list[int], kinds: Kinds) -> Iterator[Part]:
@@ -130,6 +157,8 @@ def _pays(model: Model, part: Part, kinds: Kinds, kept: set[str]) -> bool:
     names = {name for node in nodes for name in [*_weights(node.input, kinds), *_weights(node.output, kinds)]}
     if len({kinds[name].dtype for name in names}) > 1 or not part.results:
         return False
+    if sum(limits.size(kinds[name].shape, kinds[name].dtype) for name in names) > limits.limit():
+        return False  # for want of room: where it does not run either, the witness says so
     if any(_sums(node, kinds) for node in nodes):
         return False
     made = {name for node in nodes for name in node.output}
@@ -219,7 +248,7 @@ def _value(model: Model, name: str) -> Values:
         proto.graph.input.append(helper.make_tensor_value_info(read, kind, value.shape))
     size = sum(value.nbytes for value in feeds.values())
     room = limits.limit() + 2 * size
-    job = apart.Job(proto.SerializeToString(), feeds, [name], True, limits.seconds(size), room)
+    job = apart.Job(proto.SerializeToString(), feeds, [name], True, limits.seconds(size), room, 1)
     answer = apart.ask(job)
     apart.see(answer, job, model.name)
     found = answer.made[0] if answer.made else None

@@ -277,9 +277,20 @@ def inline_branches(proto: ModelProto, taken: Mapping[str, bool]) -> ModelProto:
 
 
 def infer(
-    node: NodeProto, shapes: Mapping[str, Shape], types: Mapping[str, int], known: Mapping[str, object]
+    node: NodeProto,
+    shapes: Mapping[str, Shape],
+    types: Mapping[str, int],
+    known: Mapping[str, object],
+    trips: int | None = None,
 ) -> dict[str, tuple[int, Shape | None]]:
-    """Type and shape of each output of a control node in the flat form; None where they are not known."""
+    """Type and shape of each output of a control node in the flat form; None where they are not known.
+
+    Args:
+        node: the node.
+        shapes, types: of tensors.
+        known: values that are known.
+        trips: how often a Loop runs its body, where that is certain.
+    """
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Enter":
         return _infer_enter(node, attributes, shapes, types)
@@ -305,7 +316,7 @@ def infer(
             before = shapes.get(node.input[k + (2 if node.op_type == "Loop" else 0)])
             found[name] = (types.get(outputs[k], 0), body if body == before else None)
             continue
-        length = _trips(node, attributes, carried, shapes, known)
+        length = scanned(node, shapes) if node.op_type == "Scan" else trips
         whole = None
         if length is not None and body is not None:
             axis = _axis(attributes, "scan_output_axes", k - carried, len(body) + 1)
@@ -338,15 +349,8 @@ def _axis(attributes: Mapping[str, object], name: str, which: int, rank: int) ->
     return int(axes[which]) % rank if isinstance(axes, list) and axes else 0
 
 
-def _trips(
-    node: NodeProto,
-    attributes: Mapping[str, object],
-    carried: int,
-    shapes: Mapping[str, Shape],
-    known: Mapping[str, object],
-) -> int | None:
-    """How often a body runs, where that is certain: a Scan as long as what it scans, a Loop only where it is told."""
-    if node.op_type == "Scan":
-        shape = shapes.get(node.input[carried])
-        return None if shape is None else shape[_axis(attributes, "scan_input_axes", 0, len(shape))]
-    return None
+def scanned(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
+    """How often a Scan in the flat form runs its body: as long as what it scans, where that is known."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    shape = shapes.get(node.input[attributes["inputs"] - attributes["num_scan_inputs"]])
+    return None if shape is None else shape[_axis(attributes, "scan_input_axes", 0, len(shape))]

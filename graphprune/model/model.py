@@ -12,20 +12,22 @@ from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
-import networkx as nx
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
 from graphprune.model import limits, reading, skeleton, storage
-from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
+from graphprune.model.bodies import free_names, signature, subgraphs, subgraphs_in
 from graphprune.model.checked import structure, tensors, verdict
 from graphprune.model.commit import settle
 from graphprune.model.control import Layout
 from graphprune.model.external import declare
+from graphprune.model.sorting import in_order
 from graphprune.relation import Shape, Values
 from graphprune.rules.control import DOMAIN
 from graphprune.rules.floating import RANDOM
@@ -52,8 +54,7 @@ class Source:
     node: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """One input of one node."""
 
     node: int
@@ -110,7 +111,7 @@ class Model:
     @cached_property
     def nodes(self) -> list[NodeProto]:
         """Nodes of the main graph, each behind those that it reads; in the file's order where that is so already."""
-        return _sorted(list(self.proto.graph.node), self.name)
+        return in_order(list(self.proto.graph.node), self.name)
 
     @cached_property
     def opsets(self) -> dict[str, int]:
@@ -130,6 +131,11 @@ class Model:
             if node.input and all(name in found for name in node.input if name) and _foldable(node):
                 found.update(o for o in node.output if o)
         return found
+
+    @cached_property
+    def signatures(self) -> list[bytes]:
+        """For each node what it does, whatever it reads."""
+        return [signature(node) for node in self.nodes]
 
     @cached_property
     def producer(self) -> dict[str, int]:
@@ -157,6 +163,11 @@ class Model:
         return found
 
     @cached_property
+    def read_outside(self) -> frozenset[str]:
+        """Tensors that others than nodes of the main graph read: its caller, and the subgraphs of nodes."""
+        return frozenset(self.output_names).union(*self.captured.values())
+
+    @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
         """Inputs that a caller must feed: those that no initializer gives a default."""
         return [i for i in self.proto.graph.input if i.name not in self.initializers]
@@ -178,9 +189,23 @@ class Model:
                 if tensor is not None:
                     found[node.output[0]] = Source(node.output[0], "constant", tuple(tensor.dims), tensor.data_type, i)
             elif node.op_type == "ConstantOfShape" and node.input[0] in found:
-                shape = tuple(int(d) for d in self._read(found[node.input[0]]).reshape(-1))
+                shape = self._dims(found[node.input[0]], i)
                 found[node.output[0]] = Source(node.output[0], "fill", shape, _fill(node).data_type, i)
         return found
+
+    def _dims(self, source: Source, index: int) -> Shape:
+        """A constant as the shape of what a node fills.
+
+        Raises:
+            InputError: it is no shape that a tensor can have.
+        """
+        if len(source.shape) > 1 or prod(source.shape) > limits.RANK:
+            asked = f"a tensor of {limits.shown(source.shape)} axes" if source.shape else "no tensor"
+            raise InputError(
+                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
+                f"{limits.RANK} are known"
+            )
+        return tuple(int(d) for d in self._read(source).reshape(-1))
 
     @cached_property
     def _roots(self) -> dict[str, str]:
@@ -227,10 +252,15 @@ class Model:
         if tensor.name in self.lazy:
             return self.lazy[tensor.name]()
         if tensor.data_location != TensorProto.EXTERNAL:
-            return numpy_helper.to_array(tensor)
+            try:
+                return numpy_helper.to_array(tensor)
+            except ValueError as error:
+                raise InputError(
+                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}"
+                ) from error
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        count = int(np.prod(tensor.dims, dtype=np.int64))
+        count = prod(tensor.dims)
         if dtype.itemsize * count != length:  # several elements in a byte
             loaded = TensorProto()
             loaded.CopyFrom(tensor)
@@ -330,22 +360,6 @@ def node_name(model: Model, index: int) -> str:
     """What to call a node: its name, or its first output where it has none."""
     node = model.nodes[index]
     return node.name or next((o for o in node.output if o), f"#{index}")
-
-
-def _sorted(nodes: list[NodeProto], name: str) -> list[NodeProto]:
-    """Nodes in topological order, as near as possible to the given one: some converters append what they insert."""
-    reads = [{*node.input, *(n for g in subgraphs(node) for n in free_names(g))} for node in nodes]
-    producer = {out: i for i, node in enumerate(nodes) for out in node.output if out}
-    late = any(producer.get(name, -1) >= i for i, names in enumerate(reads) for name in names)
-    if not late:
-        return nodes
-    order: nx.DiGraph[int] = nx.DiGraph()
-    order.add_nodes_from(range(len(nodes)))
-    order.add_edges_from((producer[n], i) for i, names in enumerate(reads) for n in sorted(names) if n in producer)
-    try:
-        return [nodes[i] for i in nx.lexicographical_topological_sort(order, key=lambda i: i)]
-    except nx.NetworkXUnfeasible:
-        raise InputError(f"{name}: its nodes read each other in a circle") from None
 
 
 def _foldable(node: NodeProto) -> bool:

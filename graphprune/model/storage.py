@@ -22,6 +22,7 @@ import numpy as np
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
+from graphprune.model import limits
 from graphprune.model.bodies import subgraphs
 from graphprune.relation import IntArray, Values
 
@@ -57,6 +58,7 @@ def lay_out(model: Model) -> None:
     """
     if not any(_held(part) for part in parts(model.proto)):
         return
+    _check_room(model)
     proto, read = ModelProto(), model.tensor_array
     proto.CopyFrom(model.proto)
     found: set[str] = set()
@@ -72,6 +74,25 @@ def lay_out(model: Model) -> None:
             found.update(sparse.values.name for sparse in part.sparse_initializer)
             _lay_out_initializers(model, part, main=part is proto.graph)
     model.proto, model.stored = proto, frozenset(found)
+
+
+def _check_room(model: Model) -> None:
+    """See before they are laid out that there is room for all sparse tensors of a model: dims of a few bytes say any.
+
+    Raises:
+        InputError: there is none.
+    """
+    total = 0
+    for part in parts(model.proto):
+        held = [(node.output[0], value) for node in part.node if (value := _value(node)) is not None]
+        if isinstance(part, GraphProto):
+            held += [(sparse.values.name, sparse) for sparse in part.sparse_initializer]
+        for name, sparse in held:
+            if (told := limits.too_large(sparse.dims, sparse.values.data_type)) is not None:
+                raise InputError(f"{model.name}: sparse tensor {name!r} is laid out as {told}")
+            total += limits.size(sparse.dims, sparse.values.data_type)
+            if (told := limits.too_many(total)) is not None:
+                raise InputError(f"{model.name}: its sparse tensors are laid out, up to {name!r} in {told}")
 
 
 def _lay_out_initializers(model: Model, graph: GraphProto, main: bool) -> None:

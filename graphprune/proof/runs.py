@@ -15,6 +15,9 @@ from graphprune.relation import Shape, Values
 from graphprune.run.portions import several
 from graphprune.run.runtime import RefusedError, generate, switches
 
+_SWITCHED = 16
+"""Runs by other branches, at most: of more switches several are turned at a time."""
+
 
 @contextmanager
 def provable() -> Iterator[None]:
@@ -71,7 +74,7 @@ def run_masked(
         if runs:
             taken = {n: tuple(s) for n, s in inputs[0]["shapes"].items()}
             further = [Given(seed + len(shapes) + k, chosen) for k, chosen in enumerate(edges)]
-            further += [Given(seed, taken, (name,)) for name in switches(original)]
+            further += [Given(seed, taken, names) for names in turned(switches(original))]
             if further:
                 accepts(further)
     if runs and not any(_finite(np.asarray(value)) for _, outputs in runs for value in outputs):
@@ -84,6 +87,11 @@ def run_masked(
             raise InputError(f"{original.name}: {refused}; give sizes that it accepts by --input-shape")
         raise InputError(f"{original.name}: no input shape to run the proof at")
     return inputs, runs
+
+
+def turned(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Which of some switches are off in each of the runs by other branches: one, or of many switches several."""
+    return [tuple(names[k::_SWITCHED]) for k in range(min(_SWITCHED, len(names)))]
 
 
 def _finite(value: Values) -> bool:

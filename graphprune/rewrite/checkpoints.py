@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import paths
+from graphprune.model import limits, paths
 from graphprune.model.files import atomically
 from graphprune.relation import Values
 
@@ -43,7 +45,20 @@ def read(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     paths.reads("the state dict", path)
+    if (told := limits.too_many(_held(path))) is not None:
+        raise InputError(f"{path}: its tensors take {told}")
     return _read_torch(path) if path.suffix in _TORCH else _read_safetensors(path)
+
+
+def _held(path: Path) -> int:
+    """Bytes of what a file holds: PyTorch's are archives, whose parts may be deflated."""
+    if not zipfile.is_zipfile(path):
+        return path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a state dict ({error})") from error
 
 
 def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
@@ -63,7 +78,19 @@ def write(path: Path, tensors: Mapping[str, Values], like: Checkpoint) -> None:
         types = library("ml_dtypes")
         tensors = {n: v.astype(types.bfloat16) if n in like.half else v for n, v in tensors.items()}
     data = numpy.save({n: np.ascontiguousarray(v) for n, v in tensors.items()}, like.metadata)
-    atomically(path, lambda file: file.write(data))
+    head, rest = _ordered(data)
+    atomically(path, lambda file: file.write(head) + file.write(rest))
+
+
+def _ordered(data: bytes) -> tuple[bytes, memoryview]:
+    """The head of a safetensors file with its metadata sorted, and what follows; the library's order is by chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end])
+    if "__metadata__" in head:
+        head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # as the library aligns it
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[end:]
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -92,6 +119,8 @@ def _read_torch(path: Path) -> Checkpoint:
             held = held[key]
     if not isinstance(held, dict) or not all(isinstance(v, torch.Tensor) for v in held.values()):
         raise InputError(f"{path}: not a state dict: it holds more than tensors by name")
+    if (told := limits.too_many(sum(v.numel() * v.element_size() for v in held.values()))) is not None:
+        raise InputError(f"{path}: its tensors declare {told}")  # one number, repeated, may be a tensor of any size
     half = frozenset(n for n, v in held.items() if v.dtype == torch.bfloat16)
     return Checkpoint({n: (v.float() if n in half else v).numpy() for n, v in held.items()}, None, half)
 

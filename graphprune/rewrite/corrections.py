@@ -12,7 +12,7 @@ from math import prod
 
 from onnx import helper
 
-from graphprune.analysis.shapes import decoded
+from graphprune.analysis.protos import decoded
 from graphprune.model import Use
 from graphprune.model.editor import Editor
 from graphprune.relation import Correction, Slot

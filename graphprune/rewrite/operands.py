@@ -15,7 +15,7 @@ from math import isfinite
 import numpy as np
 from onnx import helper
 
-from graphprune.analysis.shapes import decoded
+from graphprune.analysis.protos import decoded
 from graphprune.errors import InputError
 from graphprune.model import Use, node_name
 from graphprune.model.editor import Editor

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 
 from graphprune.errors import InputError
-from graphprune.model import paths
+from graphprune.model import parsing, paths
+from graphprune.model.model import digest
 from graphprune.relation import Values
+from graphprune.run import arrays
 from graphprune.schema import schema
 
 FORMAT = "graphprune-plan/1"
@@ -204,7 +203,7 @@ def load(plan: str | os.PathLike[str] | Plan) -> Plan:
     path = Path(plan)
     paths.reads("the plan that is read", path)
     try:
-        data = json.loads(path.read_text())
+        data = parsing.parsed(parsing.text(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -231,15 +230,14 @@ def _matrices(path: Path, bases: dict[str, Any]) -> dict[str, Values]:
     place = matrices_place(path)
     paths.reads("the matrices of the plan", place)
     try:
-        if hashlib.sha256(place.read_bytes()).hexdigest() != bases["sha256"]:
+        if digest(place) != bases["sha256"]:
             raise InputError(f"{place}: holds other matrices than those that {path} was written with")
-        with np.load(place, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+        return arrays.read(place)
     except FileNotFoundError:
         raise InputError(
             f"{place}: no such file; {path} changes bases by matrices that lie there: keep the two together"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, *arrays.BROKEN) as error:
         raise InputError(f"{place}: does not hold matrices ({error})") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -125,17 +126,40 @@ EVALUATORS: dict[str, Evaluator] = {
     "Where": _plain(np.where),
 }
 
+_BROADCAST = frozenset(
+    (
+        *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("Max", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Where"),
+    )
+)
+"""Operators whose result may be larger than each of what they are given."""
+
 ROUNDING = ("Div", "Mod")
 """Operators whose result on whole numbers is not in proportion to what they are given."""
 
 
-_ASKED: Mapping[str, Callable[[Sequence[Values]], float]] = {
-    "ConstantOfShape": lambda x: float(np.prod(x[-1])),
-    "Expand": lambda x: float(np.prod(x[-1])),
-    "Range": lambda x: float(((x[1] - x[0]) / x[2]).reshape(-1)[0]),
-    "Tile": lambda x: float(x[0].size * np.prod(x[1])),
+def _spread(x: Sequence[Any]) -> int:
+    """Elements of what inputs broadcast to."""
+    there = [v for v in x if v is not None]
+    most = prod(v.size for v in there)
+    return most if most <= LIMIT else prod(np.broadcast_shapes(*(v.shape for v in there)))
+
+
+def _gathered(x: Sequence[Any], a: Mapping[str, Any]) -> int:
+    data, indices = np.asarray(x[0]), np.asarray(x[1])
+    return data.size // max(data.shape[a.get("axis", 0)], 1) * indices.size
+
+
+_ASKED: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], float]] = {
+    "Concat": lambda x, a: sum(np.size(v) for v in x),
+    "ConstantOfShape": lambda x, a: float(np.prod(np.asarray(x[0], float))),
+    "Expand": lambda x, a: prod(np.broadcast_shapes(x[0].shape, tuple(int(d) for d in x[1]))),
+    "Gather": _gathered,
+    "Range": lambda x, a: float(np.subtract(*(np.asarray(v, float).reshape(()) for v in x[1::-1])) / x[2].reshape(())),
+    "Tile": lambda x, a: float(x[0].size * np.prod(np.asarray(x[1], float))),
 }
-"""How many elements those come to that make more than they are given, before they are made."""
+"""How many elements those come to that make more than the largest input has, before they are made; of all others it is
+what their inputs broadcast to, or no more than the first."""
 
 
 def evaluate(
@@ -159,9 +183,16 @@ def evaluate(
         return None
     try:
         with np.errstate(all="ignore"):
-            if op in _ASKED and not _ASKED[op]([np.asarray(v, dtype=float) for v in inputs]) <= LIMIT:
+            if not _comes_to(op, inputs, attributes) <= LIMIT:
                 return None
             value = np.asarray(evaluator(inputs, attributes, shapes))
-    except (ValueError, IndexError, TypeError, AssertionError):
+    except (ArithmeticError, LookupError, ValueError, TypeError, AssertionError):  # what ONNX would not run either
         return None
     return value if value.size <= LIMIT else None
+
+
+def _comes_to(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> float:
+    """How many elements a node makes, or at most."""
+    if op in _ASKED:
+        return _ASKED[op](inputs, attributes)
+    return _spread(inputs) if op in _BROADCAST else 0

@@ -12,7 +12,7 @@ from graphprune.errors import InputError
 from graphprune.model import Model, apart, limits
 from graphprune.model.checked.asking import said
 from graphprune.relation import Shape
-from graphprune.run import owed
+from graphprune.run import owed, threads
 from graphprune.run.portions import HEAVY, weight
 from graphprune.run.runtime import (
     Feeds,
@@ -20,7 +20,6 @@ from graphprune.run.runtime import (
     exposing,
     generate,
     serialised,
-    threads,
     told_sizes,
     widened,
     written,
@@ -88,7 +87,7 @@ def _made(model: Model, feeds: Feeds, names: Sequence[str] | None) -> list[apart
     with written(model) as path:
         given = path or serialised(model)
         room = limits.limit() + 2 * weights
-        job = apart.Job(given, feeds, names, False, limits.seconds(weights), room, threads())
+        job = apart.Job(given, feeds, names, False, limits.seconds(weights), room, threads.sessions())
         answer = apart.ask(job)
     apart.see(answer, job, model.name, f" at {told_sizes(feeds)}" if feeds else "")
     if answer.refused:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from graphprune.model.files import save
 from graphprune.relation import Shape, Values
 from graphprune.run import owed
 from graphprune.run.guard import guarded
+from graphprune.run.threads import set_threads
 
 _THROUGH_FILE = 1 << 28
 """Bytes of weights above which a model goes to ONNX Runtime through a file, from which these are mapped: else it would
@@ -36,34 +36,12 @@ class RefusedError(InputError):
     """ONNX Runtime does not load the model at all, whatever its inputs."""
 
 
-_threads: ContextVar[int] = ContextVar("threads", default=0)
-
-
-@contextmanager
-def threads_of_sessions(count: int) -> Iterator[None]:
-    """Let sessions that do not say otherwise have so many threads: where several processes share a machine, one each.
-
-    Args:
-        count: threads within one operator; 0 leaves it to ONNX Runtime.
-    """
-    token = _threads.set(count)
-    try:
-        yield
-    finally:
-        _threads.reset(token)
-
-
-def threads() -> int:
-    """What :func:`threads_of_sessions` says."""
-    return _threads.get()
-
-
 @contextmanager
 def session(
     model: Model,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     *,
-    threads: int = 0,
+    threads: int | None = None,
     provider: str = "CPUExecutionProvider",
     planned: bool = True,
     profile: Path | None = None,
@@ -73,7 +51,8 @@ def session(
     Args:
         model: the model; external data is found beside its path.
         level: of optimisation, by default basic ones only.
-        threads: within one operator; 0 leaves it to :func:`threads_of_sessions`, and else to ONNX Runtime.
+        threads: within one operator; 0 leaves it to ONNX Runtime. None are as many as ``threads`` says, on all machines
+            the same: other numbers give other last bits.
         provider: that executes it.
         planned: whether memory is laid out before a run; then what is needed at different times shares less of it.
         profile: where the runtime's own profile begins; ``end_profiling`` gives the file's whole name.
@@ -82,7 +61,7 @@ def session(
         RefusedError: ONNX Runtime refuses the model.
     """
     options = quiet(level)
-    options.intra_op_num_threads = threads or _threads.get()
+    set_threads(options, threads)
     options.enable_mem_pattern = planned
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
@@ -116,7 +95,7 @@ def quiet(
     options.log_severity_level = 4
     options.graph_optimization_level = level
     if not packed:
-        options.intra_op_num_threads = _threads.get()
+        set_threads(options, None)
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options

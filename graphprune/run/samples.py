@@ -22,11 +22,8 @@ samples (its rank is one less than the array's), one at a time.
 
 from __future__ import annotations
 
-import lzma
 import os
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -37,9 +34,9 @@ import numpy.typing as npt
 from onnx import ValueInfoProto, helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, paths
+from graphprune.model import Model, limits, paths
 from graphprune.relation import IntArray, Shape, Values
-from graphprune.run import usercode
+from graphprune.run import arrays, usercode
 from graphprune.run.reading import asked, folders, kinds
 from graphprune.run.runtime import Feeds
 
@@ -206,14 +203,8 @@ def _file(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Part]:
         yield from ((str(path), one) for one in found)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except _UNREADABLE as error:
+    except arrays.BROKEN as error:
         raise InputError(f"{path}: not a NumPy file ({' '.join(map(str, error.args))})") from error
-
-
-_UNREADABLE = (
-    *(ValueError, EOFError, SyntaxError, tokenize.TokenError),  # of numpy, which parses heads as Python
-    *(KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),  # of archives
-)
 
 
 def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
@@ -222,9 +213,9 @@ def _single(path: Path, model: Model) -> Iterator[Mapping[str, Any]]:
         raise InputError(
             f"{path}: the model has {len(model.inputs)} inputs ({names}); give .npz files with all of them"
         )
-    value = np.load(path, mmap_mode="r")
-    if not isinstance(value, np.ndarray):
-        raise ValueError("it holds several arrays: call it .npz")
+    value = arrays.mapped(path)
+    if (told := limits.too_many(value.nbytes)) is not None:
+        raise InputError(f"{path}: is one batch, and takes {told}; cut it into more files")
     name = model.inputs[0].name
     rank = len(model.inputs[0].type.tensor_type.shape.dim)
     yield {name: value[None] if value.ndim == rank - 1 else value}
@@ -237,6 +228,8 @@ def _archive(path: Path, model: Model, batch: int, labels: bool) -> Iterator[Map
         there = [n.removesuffix(".npy") for n in archive.namelist()]
         read = [name for name in there if name in wanted or (labels and _is_label(name))]
         streams = {name: _Stream(archive.open(f"{name}.npy")) for name in read}
+        for name, stream in streams.items():
+            arrays.check_size(stream.shape, stream.dtype, archive.getinfo(f"{name}.npy").file_size, name)
         yield from _chunks(streams, model, batch, str(path), there)
 
 
@@ -269,6 +262,11 @@ def _chunks(
     step, total = min(steps), min(counts.values())
     # what the model takes in batches of a fixed size it cannot take less of
     exact = any(_declared(value) > 1 for value in wanted.values())
+    each = sum(prod(stream.shape[1:]) * stream.dtype.itemsize for stream in streams.values())
+    if total and not each:
+        raise InputError(f"{where}: its samples hold no numbers")
+    if (told := limits.too_many(each * min(step, total))) is not None:
+        raise InputError(f"{where}: {min(step, total)} samples, which run at once, take {told}")
     for start in range(0, total - (total % step if exact else 0), step):
         chunk = {name: stream.read(min(step, total - start)) for name, stream in streams.items()}
         yield {n: v[0] if n in single else v for n, v in chunk.items()}
@@ -278,7 +276,7 @@ class _Array:
     """One array in memory, read along its first axis."""
 
     def __init__(self, value: Values) -> None:
-        self.value, self.shape, self.place = value, value.shape, 0
+        self.value, self.shape, self.dtype, self.place = value, value.shape, value.dtype, 0
 
     def read(self, count: int) -> Values:
         """The next samples."""
@@ -291,9 +289,7 @@ class _Stream:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, self.dtype = read(file)
+        shape, fortran, self.dtype = arrays.header(file)
         if fortran or self.dtype.hasobject or not shape:
             raise ValueError("its arrays must be of numbers, in C order, with samples along the first axis")
         self.shape: tuple[int, ...] = shape

@@ -35,7 +35,7 @@ from graphprune.model.arguments import InputShapes, Seed, checked
 from graphprune.model.canonical import canonicalize
 from graphprune.progress import Steps, unseen
 from graphprune.relation import Shape, Values
-from graphprune.run import first, samples, sizing
+from graphprune.run import first, samples, sizing, threads
 from graphprune.run.reading import asked as sources
 from graphprune.run.runtime import Feeds, generate, run, session
 from graphprune.verdict import finite, half, kernels, timing, trt
@@ -59,6 +59,7 @@ class _Failed(Exception):
 
 
 @checked
+@threads.steady()
 def validate(
     model: AnyModel,
     against: AnyModel | None = None,

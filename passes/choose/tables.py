@@ -12,6 +12,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from graphprune.errors import InputError
+from graphprune.model import parsing
 from graphprune.schema import schema
 
 
@@ -27,7 +28,7 @@ def load(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = parsing.text(file)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -40,7 +41,7 @@ def parse(text: str, name: str, file: str) -> dict[str, Any]:
     kind = "JSON" if file.endswith(".json") else "TOML"
     try:
         data: dict[str, Any] = json.loads(text) if kind == "JSON" else tomlkit.parse(text).unwrap()
-    except (TOMLKitError, ValueError) as error:
+    except (TOMLKitError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: not {kind}: {' '.join(str(error).split())}") from error
     problem = next(jsonschema.Draft202012Validator(schema(name)).iter_errors(data), None)
     if problem is not None:

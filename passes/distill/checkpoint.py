@@ -16,6 +16,7 @@ import numpy as np
 from graphprune.errors import InputError
 from graphprune.gradients.adam import Adam, Floats
 from graphprune.model import commit
+from graphprune.run import arrays
 
 if TYPE_CHECKING:
     from graphprune.passes.distill.train import Course
@@ -60,6 +61,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            arrays.check(self.path)
             with np.load(self.path, allow_pickle=False) as held:
                 if str(held["key"]) != self.key or held["flat"].shape != adam.flat.shape:
                     raise InputError(

@@ -30,7 +30,7 @@ from graphprune.errors import InputError
 from graphprune.model.parsing import parsed
 from graphprune.passes.kept import hashed, put
 from graphprune.progress import Steps, unseen
-from graphprune.run.runtime import threads_of_sessions
+from graphprune.run import threads
 
 FORMAT = "graphprune-task/1"
 FOLDER = "--folder"
@@ -193,10 +193,8 @@ class Asker:
 
 def _alone(work: Work, task: Task, asker: Asker) -> tuple[Task, Found]:
     """A task and its result, computed with one thread; it ends with whoever asks."""
-    from threadpoolctl import threadpool_limits
-
     _leave_with(asker.process)
-    with threads_of_sessions(1), threadpool_limits(1), _aside(asker.aside):
+    with threads.of_sessions(1), threads.steady(), _aside(asker.aside):
         return task, work(task)
 
 

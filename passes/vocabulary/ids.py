@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import InputError
+from graphprune.model import parsing
 from graphprune.relation import IntArray
+from graphprune.run import arrays
 from graphprune.run.calibration import Batches
 
 _FORM = "give ids one a line, a .json list of them, or a .npy array"
@@ -38,10 +39,10 @@ def read(ids: str | Sequence[int]) -> IntArray:
 
 def _read(path: Path) -> Any:
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    text = path.read_text()
+        return arrays.mapped(path)
+    text = parsing.text(path)
     if path.suffix == ".json":
-        data = json.loads(text)
+        data = parsing.parsed(text)
         return data.get("old_ids", []) if isinstance(data, dict) else data
     return [_number(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 

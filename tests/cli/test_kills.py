@@ -31,12 +31,13 @@ RATIOS = ("0.3", "0.6")
 SET = ("o.onnx", "o.onnx.data", "o.plan.json")
 ALL = {*SET, "o.json", "o.html"}
 RUNNER = """
-import atexit, json, os, sys
+import atexit, json, os, signal, sys
 import onnxruntime
 import graphprune.cli.commands, graphprune.cli.init, graphprune.cli.prune
 import graphprune.passes.running, graphprune.passes.sparse.passes, graphprune.cli.pages.page
 from graphprune.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would these
 print("ready", flush=True)
 for line in sys.stdin:
     if (child := os.fork()) == 0:
@@ -83,13 +84,13 @@ class Runner:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def __call__(self, *words: str, moment: float = 0.0, signals: tuple[int, ...] = (), writing: bool = False) -> int:
-        """The exit status of a job, after signals from a moment on, counted from its start or its first output."""
+    def __call__(self, *words: str, moment: float = 0.0, signals: tuple[int, ...] = (), waits: int = 0) -> int:
+        """The exit status of a job, after signals from a moment on, counted from its start or from so many outputs."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
         child = int(self._line())
-        while writing and not _waits(self.folder / "out") and Path(f"/proc/{child}").exists():
+        while _waiting(self.folder / "out") < waits and Path(f"/proc/{child}").exists():
             time.sleep(0.0002)
         start = time.monotonic()
         for number in signals:
@@ -105,11 +106,11 @@ class Runner:
             time.sleep(0.01)
         return status
 
-    def prune(self, ratio: str, moment: float = 0.0, signals: tuple[int, ...] = (), writing: bool = False) -> int:
+    def prune(self, ratio: str, moment: float = 0.0, signals: tuple[int, ...] = (), waits: int = 0) -> int:
         """A calibrated run with external data, all of whose files go to one folder."""
         files = ("-o", "out/o.onnx", "--json", "out/o.json", "--report", "out/o.html")
         words = ("prune", "m.onnx", "--ratio", ratio, "--calibration", "in.npz", "--force", "-q", *files)
-        return self(*words, moment=moment, signals=signals, writing=writing)
+        return self(*words, moment=moment, signals=signals, waits=waits)
 
     def told(self) -> str:
         """What the last job said on standard error."""
@@ -125,8 +126,8 @@ class Runner:
         return sorted(str(p.relative_to(self.folder)) for p in found)
 
 
-def _waits(folder: Path) -> bool:
-    return any(path.name.endswith(".waiting") for path in folder.iterdir())
+def _waiting(folder: Path) -> int:
+    return sum(path.name.endswith(".waiting") for path in folder.iterdir())
 
 
 def _of_group(leader: int) -> list[str]:
@@ -172,7 +173,7 @@ def known(runner: Runner) -> Known:
     sets, seconds, writing = {}, 0.0, 0.0
     for ratio in RATIOS:
         start = time.monotonic()
-        assert runner.prune(ratio, signals=(0,), writing=True) == 0, runner.told()
+        assert runner.prune(ratio, signals=(0,), waits=1) == 0, runner.told()
         seconds = max(seconds, time.monotonic() - start)
         writing = max(writing, runner.wrote)
         sets[ratio] = {name: data for name, data in runner.contents().items() if name in SET}
@@ -191,20 +192,21 @@ def whole(runner: Runner, known: Known, why: str) -> str:
     return ratio
 
 
-def moment(drawn: random.Random, number: int, known: Known) -> tuple[float, bool]:
-    """When to end a job: anywhere, or while it writes, which is short."""
-    writing = number % 3 > 0
-    return drawn.uniform(0, 0.7 * known.writing if writing else known.seconds), writing
+def moment(drawn: random.Random, number: int, known: Known) -> tuple[float, int]:
+    """When to end a job: anywhere, while it writes, or while files go to their places, which takes milliseconds."""
+    spans = {0: known.seconds, 1: 0.7 * known.writing, len(ALL): 0.01}
+    waits = [*spans][number % 3]
+    return drawn.uniform(0, spans[waits]), waits
 
 
 def test_kills(runner: Runner, known: Known) -> None:
     drawn, came = random.Random(SEED), Counter[str]()
     there = RATIOS[-1]
     for number in range(KILLS):
-        after, writing = moment(drawn, number, known)
+        after, waits = moment(drawn, number, known)
         ratio = RATIOS[there == RATIOS[0]]
-        why = f"seed {SEED}, kill {number} after {after:.4f} s{' of writing' * writing}"
-        status = runner.prune(ratio, after, (signal.SIGKILL,), writing)
+        why = f"seed {SEED}, kill {number} after {after:.4f} s, {waits} files waiting"
+        status = runner.prune(ratio, after, (signal.SIGKILL,), waits)
         assert status in (0, -signal.SIGKILL), (why, runner.told())
         found = runner.contents()
         assert "o.onnx" not in found or known.of(found, SET[:2]) is not None, f"{why}: not its weights"
@@ -222,16 +224,15 @@ def test_kills(runner: Runner, known: Known) -> None:
 def test_signals(runner: Runner, known: Known) -> None:
     drawn, came = random.Random(SEED + 1), Counter[str]()
     for number in range(max(KILLS // 4, 2)):
-        after, writing = moment(drawn, number, known)
+        after, waits = moment(drawn, number, known)
         which = [*SIGNALS][number % 2]
         signals = (which,) * drawn.choice((1, 1, 2, 3))  # who is impatient
-        why = f"seed {SEED}, {which.name} {len(signals)} times from {after:.4f} s{' of writing' * writing} on"
-        status = runner.prune(RATIOS[number // 2 % 2], after, signals, writing)
+        why = f"seed {SEED}, {which.name} {len(signals)} times from {after:.4f} s, {waits} files waiting on"
+        status = runner.prune(RATIOS[number // 2 % 2], after, signals, waits)
         ended, word = SIGNALS[which]
-        if status == ended:
-            assert runner.told() == f"graphprune: error: {word}\n", (why, runner.told())
-        else:  # before the program says what signals do, and behind its end, they do what they do to any process
-            assert status in (0, -which) and not runner.told(), (why, status, runner.told())
+        # Before the program says what signals do, and behind its last word, they do what they do to any process.
+        said = runner.told() == f"graphprune: error: {word}\n"
+        assert status in (0, -which, ended) and (said or (status != ended and not runner.told())), (why, runner.told())
         assert not runner.aside(), why
         whole(runner, known, why)
         came[f"{which.name}: {status}"] += 1

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from graphprune.analysis import verify
 from graphprune.cli import boundary
-from graphprune.run.runtime import threads_of_sessions
+from graphprune.run import threads
 from tests.fuzz import cases, comparing
 from tests.fuzz.cases import MODEL, OUTPUT, Case
 from tests.fuzz.outcome import Outcome
@@ -25,7 +25,7 @@ def judged(case: Case, folder: Path) -> Outcome:
     """What comes of a case whose files go into a folder; what it prints goes there too."""
     verify.always = True
     os.chdir(folder)
-    with threadpool_limits(1), threads_of_sessions(1):
+    with threadpool_limits(1), threads.of_sessions(1):
         command = cases.make(case, folder)
         (folder / "command.txt").write_text(" ".join(map(repr, command)))
         return run(command, case.number, folder)

@@ -59,13 +59,10 @@ def test_masks_without_a_fit(method: str, least: float, inputs: Path) -> None:
             np.testing.assert_array_equal(value[kept], before[node][0][kept])
 
 
-def test_all_steps_together_and_the_same_twice(inputs: Path) -> None:
-    once, twice = (graphprune.sparsify(models.trained(NAME), calibration=inputs, permute=True) for _ in range(2))
-    assert all_follow(once) and accuracy(once.model.proto) > 0.96
-    assert once.proof is not None and once.proof.worst < 1e-5
-    assert once.model.proto.SerializeToString(deterministic=True) == twice.model.proto.SerializeToString(
-        deterministic=True
-    )
+def test_all_steps_together(inputs: Path) -> None:
+    result = graphprune.sparsify(models.trained(NAME), calibration=inputs, permute=True)
+    assert all_follow(result) and accuracy(result.model.proto) > 0.96
+    assert result.proof is not None and result.proof.worst < 1e-5
 
 
 def test_little_memory_changes_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

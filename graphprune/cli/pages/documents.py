@@ -114,7 +114,7 @@ def load(path: Path) -> list[Document]:
     """
     paths.reads("what the report is made of", path)
     try:
-        data = parsing.parsed(path.read_text(encoding="utf-8"))
+        data = parsing.parsed(parsing.text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -51,7 +51,7 @@ def study(path: Path, cut: Cut) -> dict[str, Any]:
         InputError: it is something else, or about another model.
     """
     try:
-        data: dict[str, Any] = parsing.parsed(path.read_text())
+        data: dict[str, Any] = parsing.parsed(parsing.text(path))
         jsonschema.validate(data, schema("sensitivity"))
     except (ValueError, jsonschema.ValidationError) as error:
         reason = error.message if isinstance(error, jsonschema.ValidationError) else str(error)

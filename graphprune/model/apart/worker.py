@@ -117,6 +117,7 @@ def execute(head: Mapping[str, Any], arrays: Sequence[Array], blob: bytes) -> tu
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = head["threads"]
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False  # takes twice what it needs
     options.add_session_config_entry("session.disable_prepacking", "1")  # another copy of every weight
     try:

@@ -24,7 +24,7 @@ import numpy as np
 from onnx import ValueInfoProto
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import Model
+from graphprune.model import Model, limits
 from graphprune.relation import Shape, Values
 from graphprune.run.reading import asked, batches, exported, filling, kinds, spectra
 from graphprune.run.reading.asked import Settings
@@ -303,7 +303,10 @@ def _opened(path: Path, sound: Sound) -> tuple[Values, int]:
     try:
         with soundfile.SoundFile(path) as file:
             own = int(file.samplerate)
+            _check_length(path, file.frames, int(file.channels), sound, own)
             found = file.read(_wanted(sound, own), dtype="float32", always_2d=True)
+    except InputError:
+        raise
     except Exception as error:  # whatever a decoder makes of a broken file
         raise InputError(f"{path}: not a sound ({' '.join(str(error).split())})") from error
     if not len(found):
@@ -318,6 +321,18 @@ def _opened(path: Path, sound: Sound) -> tuple[Values, int]:
             f"{path}: has {own} samples a second, and the model wants {sound.rate}: pip install 'graphprune[audio]'"
         ) from error
     return np.asarray(soxr.resample(wave, own, sound.rate)), sound.rate
+
+
+def _check_length(path: Path, frames: int, channels: int, sound: Sound, own: int) -> None:
+    """Raise InputError where there is no room for what a file declares, at its own rate and at the one that is wanted.
+
+    Of a short file that declares much, as of one of a low rate, much is allocated.
+    """
+    wanted = _wanted(sound, own)
+    read = frames if wanted < 0 else min(frames, wanted)
+    taken = 8 * read * max(channels, -(-sound.rate // max(own, 1)))  # single precision, and what is made of it
+    if (told := limits.too_many(taken)) is not None:
+        raise InputError(f"{path}: declares {frames:,} samples of {channels} channels, which take {told}")
 
 
 def _wanted(sound: Sound, own: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.errors import BackendError, InputError
-from graphprune.model import Model, paths
+from graphprune.model import Model, parsing, paths
 from graphprune.run.reading.asked import CONFIG, Settings
 
 TRANSFORMERS = ("preprocessor_config.json", "processor_config.json")
@@ -90,7 +90,7 @@ def read(path: Path) -> Config:
 
 def _read(path: Path) -> Config:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = parsing.text(path)
         data = _yaml(path, text) if path.suffix in (".yml", ".yaml") else json.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -114,6 +114,17 @@ def _yaml(path: Path, text: str) -> Any:
             f"{path}: PyYAML is not installed, and reads it: pip install 'graphprune[images]'"
         ) from error
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _plainly(yaml))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+
+
+def _plainly(yaml: Any) -> Any:
+    """A loader that makes plain data alone, and no tables of tables of others, which a few lines make endless."""
+
+    class Plainly(yaml.SafeLoader):  # type: ignore[misc]
+        def flatten_mapping(self, node: Any) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.YAMLError("'<<', which merges tables, is not read here")
+
+    return Plainly

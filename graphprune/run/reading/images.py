@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import InputError
-from graphprune.model import Model
+from graphprune.model import Model, limits
 from graphprune.relation import Shape, Values
 from graphprune.run.reading import asked, pixels
 from graphprune.run.reading.asked import Settings, Size
@@ -37,6 +37,8 @@ KEYS = (
 )  # fmt: skip
 _MOST = 1 << 28
 """Pixels of the largest picture that is made."""
+_BYTES = 48
+"""Bytes that a pixel takes: three doubles, and what is made of them."""
 _BOXES = ("stretch", "letterbox")
 _SIZED = ("letterbox", "shortest", "longest")
 """Fits for which both sides are said."""
@@ -89,6 +91,8 @@ class Look:
             wanted = height, width
         if wanted[0] * wanted[1] > _MOST:
             raise InputError(f"{path}: would become {wanted[0]} high and {wanted[1]} wide; take it out, or give a crop")
+        if (told := limits.too_many(_BYTES * wanted[0] * wanted[1])) is not None:
+            raise InputError(f"{path}: would become {wanted[0]} high and {wanted[1]} wide, and take {told}")
         found = pixels.resized(picture, wanted, self.interpolation)
         if self.fit == "letterbox":
             found = pixels.padded(found, self.size, self.pad, self.corner)

@@ -36,6 +36,8 @@ _POSITIONS = ("position_ids", "cache_position")
 _PADS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """Tokens that a text is filled with where its tokenizer says none, the likeliest first."""
 _MOST = 512
+_LONGEST = 1 << 24
+"""Characters of the longest line that is read."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,9 @@ def _lines(path: Path, field: str) -> Iterator[str]:
     """The texts of a file; empty lines are none."""
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST + 1), ""), 1):
+                if len(line) > _LONGEST:
+                    raise InputError(f"{path}:{number}: is longer than {_LONGEST:,} characters; a text is one line")
                 if line.strip():
                     yield line.strip() if path.suffix.lower() != ".jsonl" else _field(path, number, line, field)
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -82,7 +84,7 @@ class Group:
         return self.size > self.least and bool((~self.pinned).any())
 
 
-@dataclass
+@dataclass(eq=False)
 class Analysis:
     """Everything that is known of a model before anything is chosen.
 
@@ -102,6 +104,8 @@ class Analysis:
     fixed: list[Group]
     notes: list[Reason] = field(default_factory=list)
     _widths: dict[str, frozenset[int]] = field(default_factory=dict, init=False, repr=False)
+    _weights: dict[str, list[tuple[Use, int]]] = field(default_factory=dict, init=False, repr=False)
+    _roots: dict[Use, str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def rulings(self) -> Rulings:
@@ -130,11 +134,12 @@ class Analysis:
 
     def weights(self, group: Group) -> list[tuple[Use, int]]:
         """Uses of constants whose axes belong to a group, with the axis; in order of the nodes."""
-        found = []
-        for vertex in sorted(v for v in group.labels if v < self.web.axes):
-            tensor, axis = self.web.tensor_of[vertex]
-            if isinstance(tensor, Use):
-                found.append((tensor, axis))
+        found = self._weights.get(group.id)
+        if found is None:
+            tensors, axes = self.web.tensor_of, self.web.axes
+            held = (tensors[v] for v in sorted(v for v in group.labels if v < axes))
+            found = [(tensor, axis) for tensor, axis in held if isinstance(tensor, Use)]
+            self._weights[group.id] = found
         return found
 
     def widths(self, group: Group) -> frozenset[int]:
@@ -145,7 +150,10 @@ class Analysis:
 
     def root(self, use: Use) -> str:
         """Name of the constant behind a use."""
-        return self.model.root(self.model.nodes[use.node].input[use.input])
+        found = self._roots.get(use)
+        if found is None:
+            found = self._roots[use] = self.model.root(self.model.nodes[use.node].input[use.input])
+        return found
 
     def chain(self, group: Group, reason: Traced) -> list[str]:
         """Names of the nodes on a shortest way from a weight of a group to a reason."""
@@ -170,11 +178,24 @@ def analyze(model: AnyModel, input_shapes: InputShapes | None = None, *, allow_i
     Raises:
         InputError: not a model, or it runs at none of the sizes tried.
     """
-    loaded = load(model)
-    with blamed(loaded, input_shapes):
-        canonical = canonicalize(loaded)
-        witness = shapes.find_witness(canonical, input_shapes)
-        return grouped(canonical, witness, web.build(canonical, witness, allow_io))
+    with _uncollected():
+        loaded = load(model)
+        with blamed(loaded, input_shapes):
+            canonical = canonicalize(loaded)
+            witness = shapes.find_witness(canonical, input_shapes)
+            return grouped(canonical, witness, web.build(canonical, witness, allow_io))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage: of what an analysis makes nearly all stays, and would be gone through again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def grouped(model: Model, witness: shapes.Witness, net: web.Web) -> Analysis:

@@ -13,11 +13,13 @@ class Classes:
     Attributes:
         parent: for each label its root: every entry points straight there.
         merged: whether any two labels have become one.
+        unions: how often any have.
     """
 
     def __init__(self, size: int) -> None:
         self.parent = np.arange(size)
         self.merged = False
+        self.unions = 0
 
     def union(self, a: IntArray, b: IntArray) -> None:
         """Make one class of each element of ``a`` and the one at its place in ``b``."""
@@ -28,6 +30,7 @@ class Classes:
             if not differ.any():
                 return
             self.merged = True
+            self.unions += 1
             np.minimum.at(self.parent, high[differ], low[differ])
             while True:
                 shorter = self.parent[self.parent]

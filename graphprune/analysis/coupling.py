@@ -98,6 +98,7 @@ class _Attempt:
         self.whole = bool((start >= 0).all())
         self.queue: deque[int] = deque([seed])
         self.stuck: dict[tuple[int, int], Edge] = {}
+        self.looked, self.one = 0, False  # whether all are one, and after how many unions that was looked at
 
     def fork(self, vertex: int, edge: Edge, factor: int) -> _Attempt:
         """The same labelling, with labels merged just enough to vary along one factor of a composite axis."""
@@ -119,7 +120,13 @@ class _Attempt:
     @property
     def collapsed(self) -> bool:
         """Whether all labels have become one class."""
-        return self.classes.merged and len(np.unique(self.classes.parent[self.start])) == 1
+        classes = self.classes
+        if not classes.merged:
+            return False
+        if self.looked != classes.unions:
+            roots = classes.parent[self.start]
+            self.one, self.looked = bool((roots == roots[0]).all()), classes.unions
+        return self.one
 
     def run(self) -> tuple[int, Edge] | None:
         """Propagate as far as possible; returns the first place where it is stuck, None where it is closed.
@@ -130,7 +137,7 @@ class _Attempt:
         while True:
             while self.queue and not self.collapsed:
                 vertex = self.queue.popleft()
-                for edge in self.web.edges[vertex]:
+                for edge in self.web.reached(vertex, self.labels[vertex]):
                     if vertex == edge.axis:
                         self._down(vertex, edge)
                     else:
@@ -322,7 +329,7 @@ def _parts(web: Web, labels: dict[int, IntArray], size: int) -> list[tuple[dict[
     and the value dims that one fused projection computes do not, although they share its output axis. An axis that is
     nothing but the stretches that it is cut into, or joined from, holds no group together.
     """
-    cut = [v for v in labels if v >= web.axes and len(_stretches(web, v)) > 1]
+    cut = [v for v in labels if v >= web.axes and len(web.stretches(v)) > 1]
     if not cut:
         return [(labels, size)]
     present = {id(a): _present(a, size) for a in {id(a): a for a in labels.values()}.values()}
@@ -352,14 +359,8 @@ def _divided(web: Web, vertex: int, labels: dict[int, IntArray], kinds: dict[int
     """Whether a dim is the sum of disjoint stretches, each an axis of its own with classes of its own."""
     if (labels[vertex] < 0).any():
         return False
-    pieces = {kinds[axis].tobytes(): kinds[axis] for axis in _stretches(web, vertex) if axis in kinds}
+    pieces = {kinds[axis].tobytes(): kinds[axis] for axis in web.stretches(vertex) if axis in kinds}
     return len(pieces) > 1 and sum(int(p.sum()) for p in pieces.values()) == int(kinds[vertex].sum())
-
-
-def _stretches(web: Web, vertex: int) -> list[int]:
-    """What a dim is cut into."""
-    cut = (e for e in web.edges[vertex] if e.axis != vertex and e.map.lookup is not None and len(e.map.lookup) > 1)
-    return list(dict.fromkeys(e.axis for e in cut))
 
 
 def _present(labels: IntArray, size: int) -> np.ndarray:

@@ -158,13 +158,12 @@ def readers(model: Model, source: str) -> tuple[list[Use], bool]:
     Returns:
         Uses by nodes that do more than name it anew; and whether a subgraph reads it too, or the graph gives it out.
     """
-    captured = {name for names in model.captured.values() for name in names}
     found: list[Use] = []
     beyond = False
     names = [source]
     while names:
         name = names.pop()
-        beyond |= name in model.output_names or name in captured
+        beyond |= name in model.read_outside
         for use in model.uses.get(name, []):
             made = model.nodes[use.node].output
             if model.nodes[use.node].op_type == "Identity" and model.root(made[0]) == source:

@@ -238,7 +238,11 @@ class _Pass:
     def node(self, index: int) -> None:
         facts, node = self.facts, self.model.nodes[index]
         value = None
-        if node.domain in ("", "ai.onnx") and len([o for o in node.output if o]) == 1:
+        if (
+            node.op_type in shape_values.EVALUATORS
+            and node.domain in ("", "ai.onnx")
+            and len([o for o in node.output if o]) == 1
+        ):
             value = shape_values.evaluate(
                 node.op_type,
                 [facts.values.get(n) if n else None for n in node.input],
@@ -283,7 +287,7 @@ class _Pass:
         if missing:
             facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
             return
-        key = self._key(node)
+        key = self._key(index, node)
         if key not in self.memo:
             self.memo[key] = self._ask(index, node, schema)
         for position, (kind, shape) in self.memo[key].items():
@@ -296,10 +300,9 @@ class _Pass:
         if any(out and out not in facts.shapes for out in node.output):
             facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
 
-    def _key(self, node: NodeProto) -> bytes:
+    def _key(self, index: int, node: NodeProto) -> bytes:
         facts = self.facts
-        parts = [node.domain.encode(), node.op_type.encode(), str([bool(o) for o in node.output]).encode()]
-        parts += [a.SerializeToString(deterministic=True) for a in node.attribute]
+        parts = [self.model.signatures[index]]
         own = {name: place for place, name in enumerate(dict.fromkeys(node.input))}
         parts.append(str([own[name] for name in node.input]).encode())
         for name in own:

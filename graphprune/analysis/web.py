@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
+import numpy as np
 from onnx import NodeProto
 
 from graphprune import rules
 from graphprune.analysis.protos import decoded
 from graphprune.analysis.shapes import Witness
 from graphprune.model import Model, Use, node_name, subgraphs_in
-from graphprune.relation import Axes, AxisMap, Relation, Shape, Slot
+from graphprune.relation import Axes, AxisMap, IntArray, Relation, Shape, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,43 @@ class Web:
     interface: dict[int, str] = field(default_factory=dict)
     shapes: dict[Tensor, Shape] = field(default_factory=dict)
     tensors: dict[tuple[int, Slot], Tensor] = field(default_factory=dict)
+    _lookups: dict[int, tuple[list[int], list[list[int]]]] = field(default_factory=dict, repr=False)
+    _stretches: dict[int, list[int]] = field(default_factory=dict, repr=False)
+
+    def reached(self, vertex: int, labels: IntArray) -> list[Edge]:
+        """The edges of a vertex to which some of its elements lead, in their order; all where there are few.
+
+        Args:
+            vertex: the vertex.
+            labels: of its elements, -1 where there is none; a dim that is joined from many axes has lookups of which
+                few hold those with one.
+        """
+        edges = self.edges[vertex]
+        if len(edges) < _MANY:
+            return edges
+        if vertex not in self._lookups:
+            by_element: list[list[int]] = [[] for _ in range(self.sizes[vertex])]
+            always = []
+            for k, edge in enumerate(edges):
+                lookup = edge.map.lookup
+                if edge.axis == vertex or lookup is None:
+                    always.append(k)
+                    continue
+                for element in np.unique(lookup[lookup >= 0]):
+                    by_element[element].append(k)
+            self._lookups[vertex] = always, by_element
+        always, by_element = self._lookups[vertex]
+        found = {k for element in np.flatnonzero(labels >= 0) for k in by_element[element]}
+        return [edges[k] for k in sorted(found.union(always))]
+
+    def stretches(self, vertex: int) -> list[int]:
+        """What a dim is cut into, or joined from: axes that hold some of its elements each."""
+        if vertex not in self._stretches:
+            cut = (
+                e for e in self.edges[vertex] if e.axis != vertex and e.map.lookup is not None and len(e.map.lookup) > 1
+            )
+            self._stretches[vertex] = list(dict.fromkeys(e.axis for e in cut))
+        return self._stretches[vertex]
 
     def dim(self, vertex: int) -> tuple[int, int]:
         """Node and local dim of a dim vertex."""
@@ -103,6 +141,10 @@ class Web:
             node_proto = model.nodes[tensor.node]
             return f"{node_proto.input[tensor.input]}:{axis} at node {node_name(model, tensor.node)!r}"
         return f"{tensor}:{axis}"
+
+
+_MANY = 32
+"""Edges of a vertex from which on it is looked up which of them elements lead to."""
 
 
 def view(model: Model, witness: Witness, index: int, counted: Mapping[str, int] | None = None) -> rules.NodeView:
@@ -133,7 +175,7 @@ def _unknown(model: Model, witness: Witness, node: NodeProto) -> str:
 
 
 def _read(model: Model, name: str) -> bool:
-    return name in model.uses or name in model.output_names or any(name in held for held in model.captured.values())
+    return name in model.uses or name in model.read_outside
 
 
 def build(model: Model, witness: Witness, allow_io: bool = False, renumbered: Set[int] = frozenset()) -> Web:
@@ -239,9 +281,8 @@ def ruled(
     ):
         return None
     seen = view(model, witness, index, counted)
-    attributes = tuple(a.SerializeToString(deterministic=True) for a in node.attribute)
     values = tuple(None if v is None else (v.shape, v.tobytes()) for v in seen.values + seen.static)
-    key = (seen.op, seen.domain, attributes, seen.inputs, seen.outputs, values, seen.unknown, seen.counted)
+    key = (model.signatures[index], seen.inputs, seen.outputs, values, seen.unknown, seen.counted)
     if key not in memo:
         memo[key] = rules.rule(seen, f"{model.name}: node {node_name(model, index)!r}")
     return memo[key]

@@ -21,6 +21,12 @@ def subgraphs_in(node: NodeProto) -> bool:
     return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
 
 
+def signature(node: NodeProto) -> bytes:
+    """What a node does, whatever it reads: operator, which outputs it has, and attributes."""
+    attributes = (a.SerializeToString(deterministic=True) for a in node.attribute)
+    return b"\0".join((node.domain.encode(), node.op_type.encode(), bytes(map(bool, node.output)), *attributes))
+
+
 def every(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """Nodes, and those of the graphs that they hold."""
     waiting = [nodes]

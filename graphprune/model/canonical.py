@@ -108,7 +108,7 @@ def _split(model: Model) -> Model:
             break
         name = node.output[0]
         readers: list[Use | tuple[NodeProto, int]] = [*model.uses.get(name, []), *extra.get(name, [])]
-        kept = name in model.output_names or any(name in outer for outer in model.captured.values())
+        kept = name in model.read_outside
         for reader in readers if kept else readers[1:]:
             copy = NodeProto()
             copy.CopyFrom(node)

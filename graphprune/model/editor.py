@@ -84,8 +84,7 @@ class Editor:
 
     def renew(self, name: str, value: Values, readers: int = 1) -> bool:
         """Give a constant another value in its place; False where more inputs read it than are meant to."""
-        captured = any(name in names for names in self.model.captured.values())
-        if len(self.model.uses.get(name, [])) != readers or captured or name in self.model.output_names:
+        if len(self.model.uses.get(name, [])) != readers or name in self.model.read_outside:
             return False
         return self.replace(name, value)
 

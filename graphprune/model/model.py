@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from graphprune.errors import InputError
 from graphprune.model import limits, reading, skeleton, storage
-from graphprune.model.bodies import free_names, subgraphs, subgraphs_in
+from graphprune.model.bodies import free_names, signature, subgraphs, subgraphs_in
 from graphprune.model.checked import structure, tensors, verdict
 from graphprune.model.commit import settle
 from graphprune.model.control import Layout
@@ -53,8 +54,7 @@ class Source:
     node: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """One input of one node."""
 
     node: int
@@ -133,6 +133,11 @@ class Model:
         return found
 
     @cached_property
+    def signatures(self) -> list[bytes]:
+        """For each node what it does, whatever it reads."""
+        return [signature(node) for node in self.nodes]
+
+    @cached_property
     def producer(self) -> dict[str, int]:
         """Index of the node that makes each tensor."""
         return {out: i for i, n in enumerate(self.nodes) for out in n.output if out}
@@ -156,6 +161,11 @@ class Model:
             if names:
                 found[i] = names
         return found
+
+    @cached_property
+    def read_outside(self) -> frozenset[str]:
+        """Tensors that others than nodes of the main graph read: its caller, and the subgraphs of nodes."""
+        return frozenset(self.output_names).union(*self.captured.values())
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:

@@ -281,4 +281,6 @@ def constant_along_others(labels: IntArray, sizes: list[int]) -> list[int]:
         first = box[tuple(slice(None) if i == f else slice(0, 1) for i in range(len(sizes)))]
         if (box == first).all():
             found.append(f)
+    if len(found) < 2:
+        return found
     return sorted(found, key=lambda f: (-len(np.unique(np.take(box, range(sizes[f]), f))), f))

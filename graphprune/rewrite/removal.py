@@ -36,6 +36,17 @@ class Removal:
         for id, order in (orders or {}).items():
             self._reorder(id, order, selection.get(id, ()))
         verify(analysis, self)
+        self._sizes = self._measured()
+
+    def _measured(self) -> list[int]:
+        """How many elements stay of each vertex."""
+        known: dict[int, int] = {}
+        sizes = list(self.analysis.web.sizes)
+        for vertex, gone in self.gone.items():
+            if id(gone) not in known:
+                known[id(gone)] = int(np.count_nonzero(~gone))
+            sizes[vertex] = known[id(gone)]
+        return sizes
 
     def _remove(self, id: str, classes: Sequence[int]) -> None:
         name, group = self.analysis.model.name, self._group(id)
@@ -47,9 +58,18 @@ class Removal:
         if (chosen[:-1] & group.pinned).any():
             which = int(np.flatnonzero(chosen[:-1] & group.pinned)[0])
             raise InputError(f"{name}: class {which} of group {id!r} cannot be removed: {group.reasons[0].text}")
+        self._mark(group, chosen)
+
+    def _mark(self, group: Group, chosen: np.ndarray) -> None:
+        """Elements of the chosen classes go; most vertices of a group share one array of labels."""
+        known: dict[int, np.ndarray | None] = {}
         for vertex, labels in group.labels.items():
-            gone = chosen[labels]
-            if gone.any():
+            key = id(labels)
+            if key not in known:
+                made = chosen[labels]
+                known[key] = made if made.any() else None
+            gone = known[key]
+            if gone is not None:
                 self.gone[vertex] = self.gone[vertex] | gone if vertex in self.gone else gone
 
     def _left(self, id: str) -> None:
@@ -59,7 +79,8 @@ class Removal:
             InputError: there are fewer.
         """
         for one in self._group(id).choices:
-            left, whole = self.size(one.vertex), self.analysis.web.sizes[one.vertex]
+            whole, gone = self.analysis.web.sizes[one.vertex], self.gone.get(one.vertex)
+            left = whole if gone is None else whole - int(np.count_nonzero(gone))
             if left < one.choice.count:
                 raise InputError(
                     f"{self.analysis.model.name}: {left} of {whole} would be left for node {one.node!r}, which picks "
@@ -101,12 +122,11 @@ class Removal:
 
     def size(self, vertex: int) -> int:
         """Number of elements of a vertex that stay."""
-        gone = self.gone.get(vertex)
-        return self.analysis.web.sizes[vertex] - (0 if gone is None else int(gone.sum()))
+        return self._sizes[vertex]
 
     def sizes(self) -> list[int]:
         """Sizes of all vertices after removal."""
-        return [self.size(v) for v in range(len(self.analysis.web.sizes))]
+        return list(self._sizes)
 
     def of(self, tensor: Tensor) -> dict[int, IntArray]:
         """For each axis of a tensor that loses elements, the removed ones."""
@@ -144,15 +164,18 @@ def verify(analysis: Analysis, removal: Removal) -> None:
         InputError: an axis would be left empty, or a node tells places apart that change.
         AssertionError: the labelling of a group is not closed: an error of this program.
     """
-    net = analysis.web
+    net, gone = analysis.web, removal.gone
     seen: set[int] = set()
-    for vertex in sorted(removal.gone):
-        if vertex < net.axes and removal.gone[vertex].all():
+    empty = {key for key, marks in {id(marks): marks for marks in gone.values()}.items() if marks.all()}
+    for vertex in sorted(gone):
+        if vertex < net.axes and id(gone[vertex]) in empty:
             raise InputError(
                 f"{analysis.model.name}: this selection would leave nothing of {net.label(vertex, analysis.model)}; "
                 "keep at least one class of each group on it"
             )
         for edge in net.edges[vertex]:
+            if edge.map.lookup is None and len(edge.dims) == 1 and gone.get(edge.dims[0]) is gone.get(edge.axis):
+                continue
             if id(edge) not in seen:
                 seen.add(id(edge))
                 _verify_edge(analysis, removal, edge)

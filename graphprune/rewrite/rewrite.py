@@ -186,7 +186,9 @@ def _cut(editor: Editor, source: Source, cuts: Cuts, order: Cuts, scale: float, 
         array = model.array(source.name)
         for axis, gone in cuts.items():
             if axis not in order:
-                array = np.take(array, np.setdiff1d(np.arange(array.shape[axis]), gone, assume_unique=True), axis)
+                stays = np.ones(array.shape[axis], bool)
+                stays[gone] = False
+                array = np.take(array, np.flatnonzero(stays), axis)
         for axis, kept in order.items():
             array = np.take(array, kept, axis)
         if scale != 1.0:

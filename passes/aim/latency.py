@@ -71,8 +71,8 @@ class Clock:
             return None
         scale = self.table.scale
 
-        def value(sizes: Sequence[Values]) -> Values:
-            return scale * layer.at(sizes)
+        def value(sizes: Sequence[Values | int]) -> Values:
+            return scale * layer.at([np.asarray(size) for size in sizes])
 
         return Term(tuple(v for v in vertices if v is not None), value)
 

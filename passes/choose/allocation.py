@@ -235,7 +235,7 @@ def leaving(analysis: Analysis, groups: Sequence[Group], selection: Mapping[str,
         return Budget("macs", cost.macs(analysis, Removal(analysis, selection).sizes()), meters.macs)
     sets = [Unit((ties.of(g),)) for g in groups]
     widths = Widths(analysis, sets, {g.id: np.zeros(g.size) for g in groups})
-    widths.numbers[:] = [len(selection.get(unit.id, ())) for unit in sets]
+    widths.put_all([len(selection.get(unit.id, ())) for unit in sets])
     return Budget("params", meters.parameters(widths).total, meters.parameters)
 
 

@@ -64,7 +64,7 @@ class Problem:
     def put(self, unit: int, number: int) -> None:
         """So many classes of a unit go."""
         if self.widths.numbers[unit] != number:
-            self.widths.numbers[unit] = number
+            self.widths.put(unit, number)
             for goal in self.goals:
                 goal.meter.put(unit)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
+from operator import mul
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Term:
     """
 
     vertices: tuple[int, ...]
-    value: Callable[[Sequence[Values]], Values]
+    value: Callable[[Sequence[Values | int]], Values | float]
 
 
 class Meter:
@@ -48,6 +49,7 @@ class Meter:
         self._terms = [t for t in terms if moving.intersection(t.vertices)]
         self.rest += sum(float(self._now(t)) for t in terms if not moving.intersection(t.vertices))
         self._values = [float(self._now(t)) for t in self._terms]
+        self._parts: list[float | None] = [None] * -(-len(self._values) // _PART)
         at: dict[int, list[int]] = {}
         for k, term in enumerate(self._terms):
             for vertex in set(term.vertices):
@@ -57,13 +59,16 @@ class Meter:
             for number in range(len(widths.units))
         ]
 
-    def _now(self, term: Term) -> Values:
-        return term.value([np.asarray(self.widths.size(v)) for v in term.vertices])
+    def _now(self, term: Term) -> Values | float:
+        return term.value([self.widths.size(v) for v in term.vertices])
 
     @property
     def total(self) -> float:
         """What the model costs now."""
-        return self.rest + sum(self._values)
+        for k, part in enumerate(self._parts):
+            if part is None:  # a term of it has changed
+                self._parts[k] = sum(self._values[k * _PART : (k + 1) * _PART])
+        return self.rest + sum(part or 0.0 for part in self._parts)
 
     def along(self, number: int) -> FloatArray:
         """What it costs for each number of classes that goes of a unit; shape ``[size of the unit + 1]``."""
@@ -79,6 +84,11 @@ class Meter:
         """The number of a unit has changed."""
         for k in self._of[number]:
             self._values[k] = float(self._now(self._terms[k]))
+            self._parts[k // _PART] = None
+
+
+_PART = 1024
+"""Terms that are added up together; a sum of them is kept for as long as none of them changes."""
 
 
 def macs(widths: Widths, gone: Set[int] = frozenset()) -> Meter:
@@ -118,8 +128,8 @@ def nbytes(widths: Widths, now: float) -> Meter:
     return Meter(widths, _weights(widths, cost.stored_bytes), now - _whole(widths.analysis, cost.stored_bytes))
 
 
-def _product(sizes: Sequence[Values]) -> Values:
-    return reduce(np.multiply, sizes, np.asarray(1.0))
+def _product(sizes: Sequence[Values | int]) -> Values | float:
+    return reduce(mul, sizes, 1.0)
 
 
 def _weights(widths: Widths, worth: Callable[[Source], float], gone: Set[int] = frozenset()) -> list[Term]:
@@ -160,7 +170,7 @@ def _shared(widths: Widths, uses: Sequence[tuple[int, ...]], each: float) -> Ter
         return Term(ways[0], lambda sizes: each * _product(sizes))
     full = [prod(widths.analysis.web.sizes[v] for v in way) for way in ways]
 
-    def value(sizes: Sequence[Values]) -> Values:
+    def value(sizes: Sequence[Values | int]) -> Values:
         left = iter(sizes)
         own = [_product([next(left) for _ in way]) for way in ways]
         cut = sum((np.where(size < whole, size, 0) for size, whole in zip(own, full, strict=True)), np.asarray(0.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from math import gcd, lcm
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ ONNX Runtime's blocked kernels take convolutions of whole quads of channels, and
 widths; multiples of 8 and 16 gained nothing further (``tests/benchmarks/bench_align.py``).
 """
 _GIVEN_UP = 1 / 8
+_REPEATED = 4096
+"""Answers that are kept: layers that repeat ask for the same."""
 Steps = tuple[int, ...]
 """Multiples of which the first is taken that costs at most an eighth of a group, else the last; 1 is any width."""
 Align = int | Steps | Mapping[str, int | Steps] | None
@@ -298,10 +301,14 @@ def _within(groups: Together, order: np.ndarray, count: int, alive: dict[int, np
         gone = np.zeros(groups.size + 1, bool)
         gone[order[:count]] = True
         left: dict[int, np.ndarray] = {}
+        masks: dict[int, np.ndarray] = {}  # most vertices of a group share one array of labels
         for vertex, labels in (item for g in groups.members for item in g.labels.items()):
+            mask = masks.get(id(labels))
+            if mask is None:
+                mask = masks[id(labels)] = ~gone[labels]
             before = left.get(vertex, alive.get(vertex))
-            left[vertex] = ~gone[labels] if before is None else before & ~gone[labels]
-        if all(mask.any() for mask in left.values()):
+            left[vertex] = mask if before is None or before is mask else before & mask
+        if all(mask.any() for mask in {id(mask): mask for mask in left.values()}.values()):
             alive.update(left)
             return order[:count]
         count -= 1
@@ -310,38 +317,53 @@ def _within(groups: Together, order: np.ndarray, count: int, alive: dict[int, np
 
 def counts(analysis: Analysis, group: Group | Together, align: Align) -> list[int]:
     """All numbers of classes whose removal leaves aligned widths, ascending from 0."""
-    found: list[int] = [0]
     groups = ties.of(group)
-    for one in _of(groups, align):
-        for unit in _units(analysis, groups, one):
-            found = [0, *(n for n in range(1, group.size) if (group.size - n) % unit == 0)]
+    return list(_counts(_widths(analysis, groups), group.size, _of(groups, align)))
+
+
+@lru_cache(_REPEATED)
+def _counts(widths: frozenset[int], size: int, steps: Steps) -> tuple[int, ...]:
+    found: tuple[int, ...] = (0,)
+    for one in steps:
+        for unit in _units(widths, size, one):
+            found = (0, *range(size - (size - 1) // unit * unit, size, unit))
             if len(found) > 1:
                 break
-        if max(np.diff([*found, group.size])) <= max(_GIVEN_UP * group.size, 1):
+        if max(np.diff([*found, size])) <= max(_GIVEN_UP * size, 1):
             break
     return found
 
 
 def count(analysis: Analysis, groups: Together, asked: int, align: Align) -> int:
     """How many classes to remove, at most ``asked``, for widths to be aligned."""
-    *tries, last = (_aligned(analysis, groups, asked, one) for one in _of(groups, align))
-    return next((number for number in tries if number and asked - number <= _GIVEN_UP * groups.size), last)
+    return _count(_widths(analysis, groups), groups.size, asked, _of(groups, align))
 
 
-def _aligned(analysis: Analysis, groups: Together, count: int, align: int) -> int:
+@lru_cache(_REPEATED)
+def _count(widths: frozenset[int], size: int, asked: int, steps: Steps) -> int:
+    *tries, last = (_aligned(widths, size, asked, one) for one in steps)
+    return next((number for number in tries if number and asked - number <= _GIVEN_UP * size), last)
+
+
+def _aligned(widths: frozenset[int], size: int, count: int, align: int) -> int:
     """The largest number to remove, at most ``count``, that leaves every width a multiple of ``align``."""
-    tries = (count - (count - groups.size) % unit for unit in _units(analysis, groups, align))
+    tries = (count - (count - size) % unit for unit in _units(widths, size, align))
     return next((number for number in tries if number > 0), 0)
 
 
-def _units(analysis: Analysis, groups: Together, align: int) -> list[int]:
+def _widths(analysis: Analysis, groups: Together) -> frozenset[int]:
+    if len(groups.members) == 1:
+        return analysis.widths(groups.members[0])
+    return frozenset().union(*(analysis.widths(g) for g in groups.members))
+
+
+def _units(widths: frozenset[int], size: int, align: int) -> list[int]:
     """What the number of classes that stay must be a multiple of, for every width to be a multiple of ``align``.
 
     Widths are the dims that products sum over or produce. Where no number does, only widths that were multiples
     before must remain so; a group whose widths are all odd is left alone.
     """
-    widths = {w for g in groups.members for w in analysis.widths(g)}
-    wanted = (widths, {w for w in widths if (w * groups.size) % align == 0})
+    wanted = (widths, {w for w in widths if (w * size) % align == 0})
     return [lcm(*(align // gcd(w, align) for w in own)) for own in wanted if own]
 
 

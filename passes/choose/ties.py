@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 import numpy as np
@@ -58,17 +59,17 @@ class Together:
         """Classes that every group can lose."""
         return np.flatnonzero(~np.logical_or.reduce([g.pinned for g in self.members]))
 
-    @property
+    @cached_property
     def most(self) -> int:
         """How many classes may go: some cannot, and as many stay as are chosen at once, or one."""
         return min(self.size - max(g.least for g in self.members), len(self.free))
 
-    @property
+    @cached_property
     def macs(self) -> FloatArray:
         """Multiply-accumulates that each class is worth in all groups; shape ``[size]``."""
         return np.asarray(sum(g.macs for g in self.members))
 
-    @property
+    @cached_property
     def parameters(self) -> FloatArray:
         """Elements of constants that each class is worth in all groups; shape ``[size]``."""
         return np.asarray(sum(g.parameters for g in self.members))
@@ -86,6 +87,11 @@ class _Cut(NamedTuple):
     labels: bytes
 
 
+_KNOWN: WeakKeyDictionary[Analysis, dict[tuple[float | str, ...], list[Together]]] = WeakKeyDictionary()
+"""Sets that were found of an analysis: a selection asks several times for the same ones."""
+_KEPT = 4
+
+
 def of(group: Group | Together) -> Together:
     """A group that is tied to no other."""
     return group if isinstance(group, Together) else Together((group,))
@@ -99,6 +105,16 @@ def together(analysis: Analysis, groups: Sequence[Group], share: float) -> list[
         groups: the groups.
         share: of the classes that will go.
     """
+    asked: tuple[float | str, ...] = (share, *(g.id for g in groups))
+    known = _KNOWN.setdefault(analysis, {})
+    if asked not in known:
+        if len(known) == _KEPT:
+            del known[next(iter(known))]
+        known[asked] = _together(analysis, groups, share)
+    return list(known[asked])
+
+
+def _together(analysis: Analysis, groups: Sequence[Group], share: float) -> list[Together]:
     found = _Cuts(analysis, groups)
     ties: nx.Graph[str] = nx.Graph()
     ties.add_nodes_from(g.id for g in groups)
@@ -130,8 +146,7 @@ class _Cuts:
         for tensor in analysis.web.axis_of:
             if isinstance(tensor, Use):
                 self.uses.setdefault(analysis.root(tensor), set()).add(tensor)
-        model = analysis.model
-        self.read_outside = {n for names in model.captured.values() for n in names} | set(model.output_names)
+        self.read_outside = analysis.model.read_outside
         self.cuts: dict[str, dict[_Cut, set[Use]]] = {}
         self.owners: dict[_Cut, dict[str, set[Use]]] = {}
         for group in groups:
@@ -150,8 +165,8 @@ class _Cuts:
         for group in groups:
             for cut, own in self.cuts[group.id].items():
                 uses[cut] = uses.get(cut, set()) | own
-        whole = [c for c, own in uses.items() if self._all(c.root, own)]
-        shared = [c for c in uses if c not in set(whole)]
+        whole = {c: None for c, own in uses.items() if self._all(c.root, own)}
+        shared = [c for c in uses if c not in whole]
         return Together(tuple(groups), sum(map(self._elements, whole)), sum(map(self._elements, shared)))
 
     def needed(self, group: Group, share: float) -> list[str]:

@@ -106,7 +106,7 @@ def _problem(analysis: Analysis, groups: Sequence[Group], request: Request, sele
         return allocated.problem
     own = units(analysis, groups, request.asked.share)
     widths = Widths(analysis, own, selected.scores)
-    widths.numbers[:] = [len(selected.chosen.selection.get(unit.id, ())) for unit in own]
+    widths.put_all([len(selected.chosen.selection.get(unit.id, ())) for unit in own])
     goals = [Goal(budget.meter(widths), budget.limit) for budget in request.asked.budgets]
     return Problem(widths, goals, [], [])
 
@@ -186,7 +186,9 @@ def _lost(asking: _Asking, place: int) -> dict[int, float]:
 def _scores(asking: _Asking, groups: Together, gone: Sequence[int]) -> tuple[float | None, float | None]:
     """Scores of the dearest class that went and of the cheapest that could have gone and stays."""
     scores = asking.selected.scores[groups.id]
-    held = groups.free[~np.isin(groups.free, gone)]
+    stays = np.ones(len(scores), bool)
+    stays[gone] = False
+    held = groups.free[stays[groups.free]]
     last = rounded(float(scores[gone].max())) if len(gone) else None
     return last, rounded(float(scores[held].min())) if len(held) else None
 
@@ -207,7 +209,7 @@ def _free(asking: _Asking, unit: Unit, place: int) -> IntArray:
     if asking.problem.errors and _share(asking, unit.sets[0]) is None:
         return asking.problem.numbers[place]
     number, bound = asking.problem.widths.numbers[place], _bound(asking, unit)[0]
-    return np.unique([0, number, *(k for k in _aligned(asking, unit) if k <= bound)])
+    return np.asarray(sorted({0, number, *(k for k in _aligned(asking, unit) if k <= bound)}))
 
 
 def _aligned(asking: _Asking, unit: Unit) -> list[int]:

@@ -41,7 +41,7 @@ class Unit:
         """That of the first group."""
         return self.sets[0].id
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of classes of each group."""
         return lcm(*(one.size for one in self.sets))
@@ -50,12 +50,12 @@ class Unit:
         """How much one class of a set counts."""
         return self.size // one.size
 
-    @property
+    @cached_property
     def stride(self) -> int:
         """What numbers are a multiple of, for whole classes to go of every set."""
         return lcm(*map(self.step, self.sets))
 
-    @property
+    @cached_property
     def most(self) -> int:
         """How many classes may go, whatever else is asked for (see ``Together.most``)."""
         return min(one.most * self.step(one) for one in self.sets)
@@ -73,7 +73,7 @@ class Widths:
     Attributes:
         analysis: of the model.
         units: the units.
-        numbers: how many classes of each unit go.
+        numbers: how many classes of each unit go; :meth:`put` changes them.
     """
 
     analysis: Analysis
@@ -88,24 +88,48 @@ class Widths:
         for number, unit in enumerate(self.units):
             for one in unit.sets:
                 self._place(number, one)
+        self._counts: dict[int, IntArray] = {}
+        self._gone: list[dict[int, IntArray]] = [{} for _ in self.units]  # by unit and vertex, for each number
+        self._left: dict[int, int] = {}  # of vertices of which each unit may lose elements of its own
+        known: dict[tuple[int, int], IntArray] = {}
         for vertex, own in self._places.items():
+            whole = self.analysis.web.sizes[vertex]
             for number in own:
                 self._touched[number].append(vertex)
-        self._counts = {
-            vertex: self._remaining(np.ones(self.analysis.web.sizes[vertex], bool), number, own[number])
-            for vertex, own in self._places.items()
-            if len(own) == 1
-            for number in own
-        }
+            if len(own) == 1:
+                ((number, places),) = own.items()
+                key = number, id(places)
+                if key not in known:
+                    known[key] = self._remaining(np.ones(whole, bool), number, places)
+                self._counts[vertex] = known[key]
+            elif np.all(np.add.reduce([(places < _NEVER).astype(np.int64) for places in own.values()]) <= 1):
+                self._left[vertex] = whole
+                for number, places in own.items():
+                    self._gone[number][vertex] = whole - self._remaining(np.ones(whole, bool), number, places)
 
     def _place(self, number: int, one: Together) -> None:
         """By vertex and unit after how many classes each element goes."""
         order = one.free[np.argsort(self.scores[one.id][one.free], kind="stable")]
         places = np.full(one.size + 1, _NEVER)  # the last entry stands for no class
         places[order] = (np.arange(len(order)) + 1) * self.units[number].step(one) - 1
+        made: dict[int, IntArray] = {}  # most vertices of a group share one array of labels
         for vertex, labels in (item for group in one.members for item in group.labels.items()):
+            found = made.get(id(labels))
+            if found is None:
+                found = made[id(labels)] = places[labels]
             own = self._places.setdefault(vertex, {})
-            own[number] = np.minimum(own[number], places[labels]) if number in own else places[labels]
+            own[number] = np.minimum(own[number], found) if number in own else found
+
+    def put(self, number: int, value: int) -> None:
+        """So many classes of a unit go."""
+        before, self.numbers[number] = self.numbers[number], value
+        for vertex, gone in self._gone[number].items():
+            self._left[vertex] += int(gone[before]) - int(gone[value])
+
+    def put_all(self, values: Sequence[int]) -> None:
+        """So many classes of each unit go."""
+        for number, value in enumerate(values):
+            self.put(number, value)
 
     def _remaining(self, alive: np.ndarray, number: int, places: IntArray) -> IntArray:
         """How many elements stay for each number of classes that goes of a unit."""
@@ -125,7 +149,8 @@ class Widths:
             return self.analysis.web.sizes[vertex]
         if len(own) == 1:
             return int(self._counts[vertex][self.numbers[next(iter(own))]])
-        return int(self._alive(own).sum())
+        left = self._left.get(vertex)
+        return int(self._alive(own).sum()) if left is None else left
 
     def along(self, vertex: int, number: int) -> IntArray:
         """How many elements of a vertex stay for each number of classes that goes of a unit, all others as they are.
@@ -137,6 +162,9 @@ class Widths:
             return np.asarray(self.size(vertex))
         if len(own) == 1:
             return self._counts[vertex]
+        if vertex in self._left:
+            gone = self._gone[number][vertex]
+            return self._left[vertex] + gone[self.numbers[number]] - gone
         others = {k: places for k, places in own.items() if k != number}
         return self._remaining(self._alive(others), number, own[number])
 
@@ -149,7 +177,9 @@ class Widths:
 
     def _same(self, a: int, b: int) -> bool:
         first, second = self._places.get(a, {}), self._places.get(b, {})
-        return first.keys() == second.keys() and all(np.array_equal(first[k], second[k]) for k in first)
+        return first.keys() == second.keys() and all(
+            first[k] is second[k] or np.array_equal(first[k], second[k]) for k in first
+        )
 
 
 def units(analysis: Analysis, groups: Sequence[Group], share: float) -> list[Unit]:

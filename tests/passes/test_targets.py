@@ -71,13 +71,13 @@ def test_meters_are_what_a_rewrite_costs(name: str) -> None:
     widths = Widths(analysis, own, {one.id: rng.random(one.size) for unit in own for one in unit.sets})
     made = [meters.macs(widths), meters.parameters(widths)]
     for number, unit in enumerate(own):
-        widths.numbers[number] = int(rng.integers(0, unit.most // 2 + 1))
+        widths.put(number, int(rng.integers(0, unit.most // 2 + 1)))
         for meter in made:
             meter.put(number)
     place = int(rng.integers(len(own)))
     along = [meter.along(place) for meter in made]
     for now in (widths.numbers[place], own[place].most // 2):
-        widths.numbers[place] = now
+        widths.put(place, now)
         selection = _selection(widths)
         pruned = rewrite(analysis, selection)
         exact = cost.macs(analysis, pruned.removal.sizes()), cost.parameters(pruned.model)

@@ -14,6 +14,7 @@ class Layers:
 
     def __init__(self, context: Context) -> None:
         self.context, self.flow, self.analysis = context, context.flow, context.analysis
+        self.branched: dict[str, bool] = {}  # whether a tensor, or one that all of it passes, is the end of a branch
         self.further: dict[str, str] = {}  # the nearest of its kind that all that is made of a tensor passes
 
     def run(self) -> list[Block]:
@@ -86,12 +87,23 @@ class Layers:
         if not self._starts(entry, exit) or self.context.leaks(entry, nodes):
             return None
         skip = self.context.passes(entry, exit)
-        if not skip and any(t in self.context.exits for t in self.flow.climb(exit)):
+        if not skip and self._in_branch(exit):
             return None
         exit, nodes = self._extended(entry, exit, nodes)
         if (exit, entry) not in self.context.replaced:  # else a branch says the same
             self.context.found.append(self.context.add("layer", exit, entry, exit, nodes))
         return self.context.replaced[(exit, entry)], skip
+
+    def _in_branch(self, tensor: str) -> bool:
+        path, found = [], False
+        for one in self.flow.climb(tensor):
+            if one in self.branched:
+                found = self.branched[one]
+                break
+            path.append(one)
+        for one in reversed(path):
+            found = self.branched[one] = found or one in self.context.exits
+        return found
 
     def _starts(self, entry: str, exit: str) -> bool:
         """Whether the very first step from a tensor holds a product: else the layer starts later."""

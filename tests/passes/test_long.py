@@ -1,0 +1,82 @@
+"""Work grows with the number of nodes and not faster: calls are counted, no time is taken."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import graphprune
+from graphprune.analysis import analyze
+from graphprune.analysis.blocks import find_blocks
+from graphprune.progress import Progress
+from models import long
+
+MOST = 2.3
+"""How much more work twice the nodes may be; what grows with their square comes to 4."""
+LINEAR = [name for name in long.LONG if name != "concat"]  # its classes are told on an axis as wide as there are nodes
+
+
+class Counted(Progress):
+    """Calls of Python functions, steps of generators and calls of C functions in each phase."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.of = 0, dict[str, int]()
+
+    def seen(self, frame: FrameType, event: str, argument: Any) -> None:
+        self.calls += event in ("call", "c_call")
+
+    def end(self, phase: str) -> None:
+        self.of[phase] = self.of.get(phase, 0) + self.calls
+        self.calls = 0
+        super().end(phase)
+
+    def count(self, job: Callable[[], object]) -> dict[str, int]:
+        before = sys.getprofile()
+        sys.setprofile(self.seen)
+        try:
+            job()
+        finally:
+            sys.setprofile(before)
+        return self.of
+
+
+def _pruned(shape: str, nodes: int, folder: Any) -> dict[str, int]:
+    model, seen = long.LONG[shape](nodes), Counted()
+    return seen.count(lambda: graphprune.prune(model, folder / "small.onnx", ratio=0.3, prove=False, progress=seen))
+
+
+@pytest.mark.parametrize("shape", LINEAR)
+def test_pruning_is_linear_in_nodes_in_every_phase(shape: str, tmp_path: Any) -> None:
+    _pruned(shape, 24, tmp_path)  # what is imported and read once is no part of it
+    once, twice = (_pruned(shape, nodes, tmp_path) for nodes in (120, 240))
+    assert {"load", "analyze", "select", "cut", "write"} <= once.keys()
+    grown = {phase: twice[phase] / once[phase] for phase in once if twice[phase] > 1000}
+    assert all(ratio < MOST for ratio in grown.values()), grown
+
+
+@pytest.mark.parametrize("shape", ["residual", "transformer"])
+def test_channels_change_places_in_linear_work(shape: str, tmp_path: Any) -> None:
+    def done(nodes: int) -> dict[str, int]:
+        model, seen = long.LONG[shape](nodes), Counted()
+        options = {"permute": True, "also": ["*"], "prove": False, "progress": seen}
+        return seen.count(lambda: graphprune.sparsify(model, tmp_path / "s.onnx", **options))
+
+    done(24)
+    once, twice = done(96), done(192)
+    grown = {phase: twice[phase] / once[phase] for phase in once if twice[phase] > 1000}
+    assert grown and all(ratio < MOST for ratio in grown.values()), grown
+
+
+@pytest.mark.parametrize("shape", ["chain", "residual", "transformer"])
+def test_blocks_are_found_in_linear_work(shape: str) -> None:
+    def done(nodes: int) -> int:
+        analysis, seen = analyze(long.LONG[shape](nodes)), Counted()
+        seen.count(lambda: find_blocks(analysis))
+        return seen.calls
+
+    done(24)
+    once, twice = done(240), done(480)
+    assert twice / once < MOST

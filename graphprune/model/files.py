@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
     """Declare the files that a model is to be written to, and its plan: before anything is computed.
 
     Raises:
-        InputError: one of them is read, or is another of them too, or cannot be written.
+        InputError: one of them is read, or is another of them too, or cannot be written, or the disk has no room.
     """
     if output is None:
         if plan is not None:
@@ -67,6 +68,23 @@ def declare(model: Model, output: paths.AnyPath | None, plan: paths.AnyPath | No
     if _outside(model) and not paths.is_stream(path):
         paths.writes(paths.DATA, data_place(path))
     paths.writes("the plan", plan_place(path, plan))
+    _room(model, path)
+
+
+def _room(model: Model, path: Path) -> None:
+    """See that the disk has room for all of a model: what is written is no larger."""
+    if paths.is_stream(path):
+        return
+    wanted = sum(tensors.size(tensor) for tensor in model.graph.initializer)
+    try:
+        free = shutil.disk_usage(path.resolve().parent).free
+    except OSError:  # told when it is written
+        return
+    if free < wanted:
+        raise InputError(
+            f"{path}: the disk has {free / 1e9:.1f} GB free, and up to {wanted / 1e9:.1f} GB are written; free some, "
+            "or write to another disk"
+        )
 
 
 def data_place(path: Path) -> Path:

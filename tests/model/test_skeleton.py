@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -117,3 +118,20 @@ def test_data_of_the_wrong_length_is_told(tmp_path: Path) -> None:
     proto.graph.initializer[0].raw_data += b"more"
     with pytest.raises(graphprune.InputError, match="does not hold"):
         load(written(proto, tmp_path))
+
+
+def test_a_disk_without_room_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(residual(), tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(graphprune.InputError, match=r"small.onnx: the disk has 0.0 GB free, and up to 0.0 GB"):
+        graphprune.prune(path, tmp_path / "small.onnx", ratio=0.3)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_over_the_limit_of_a_file_weights_go_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(written(residual(), tmp_path))
+    monkeypatch.setattr(files, "_INSIDE", 1000)
+    files.save(model, tmp_path / "large.onnx")
+    assert (tmp_path / "large.onnx.data").stat().st_size > 1000
+    again = load(tmp_path / "large.onnx")
+    assert all((model.array(n) == again.array(n)).all() for n in model.initializers)

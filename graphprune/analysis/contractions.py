@@ -113,7 +113,7 @@ class _Paired:
         grams = []
         for name, (batch, others, summed), about in zip(self.reads, self.axes, self.about, strict=True):
             x = values[name].astype(np.float32).transpose(batch + others + summed)
-            rows = x.reshape(prod(x.shape[: len(batch)]), -1, x.shape[-1])
+            rows = x.reshape(prod(x.shape[: len(batch)]), prod(x.shape[len(batch) : -1]), x.shape[-1])
             rows = rows - rows.mean(1, keepdims=True) if about else rows
             grams.append(rows.transpose(0, 2, 1) @ rows)
         found = np.einsum("bij,bij->ij", *grams, optimize=True).astype(np.float64)

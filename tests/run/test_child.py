@@ -64,14 +64,16 @@ def _loop(body: list[NodeProto], first: str, kind: int, scanned: bool, **constan
     outputs = [_STILL, ValueInfoProto(name="t"), *([ValueInfoProto(name="u")] if scanned else [])]
     for value in outputs[1:]:
         value.type.tensor_type.elem_type = kind
-    nodes = [helper.make_node("Identity", ["goes"], ["still"]), *body]
+    nodes = [helper.make_node("Or", ["goes", "goes"], ["still"]), *body]
     inner = helper.make_graph(nodes, "body", inputs, outputs)
     made = ["last", "h"] if scanned else ["h"]
-    return _model([helper.make_node("Loop", ["", "true", first], made, body=inner)], true=np.array(True), **constants)
+    asked = [helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0), helper.make_node("Greater", ["m", "low"], ["go"])]
+    loop = helper.make_node("Loop", ["", "go", first], made, body=inner)
+    return _model([*asked, loop], low=np.float32(-1e9), **constants)
 
 
 def endless() -> ModelProto:
-    """A Loop whose condition stays true."""
+    """A Loop whose condition, which only the run tells, stays true."""
     body = [helper.make_node("Add", ["s", "one"], ["t"])]
     return _loop(body, "zero", TensorProto.INT64, False, zero=np.int64(0), one=np.int64(1))
 
@@ -221,7 +223,7 @@ def test_runs_here_are_stopped_too() -> None:
 
 @PROC
 def test_runs_here_leave_memory_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_half", lambda: 400 << 20)
+    monkeypatch.setattr(limits, "_machine", lambda: 800 << 20)
     much = pytest.raises(InputError, match=r"more memory than the 400 MiB")
     with session(Model(doubling())) as active, limits.memory(1 << 20), much:
         run(active, {"x": np.zeros((2, 8), np.float32)})

@@ -39,14 +39,21 @@ def limit() -> int:
 
 def _machine() -> int:
     """Bytes that this process may have: of the machine, of its container, and of its shell (``ulimit -v``)."""
-    found = [_FALLBACK]
-    with suppress(AttributeError, ValueError, OSError):  # else Windows
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    found = [_installed()]
     with suppress(ImportError, ValueError, OSError):
         import resource  # Unix alone has it
 
         own = resource.getrlimit(resource.RLIMIT_AS)[0]
         found += [own] if own != resource.RLIM_INFINITY else []
+    return min(found)
+
+
+@cache
+def _installed() -> int:
+    """Bytes of the machine and its container, read once: every tensor is held against them."""
+    found = [_FALLBACK]
+    with suppress(AttributeError, ValueError, OSError):  # else Windows
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for place in _GROUPS:
         with suppress(ValueError, OSError):  # where there is no limit it says "max"
             found.append(int(place.read_text()))

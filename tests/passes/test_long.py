@@ -57,19 +57,6 @@ def test_pruning_is_linear_in_nodes_in_every_phase(shape: str, tmp_path: Any) ->
     assert all(ratio < MOST for ratio in grown.values()), grown
 
 
-@pytest.mark.parametrize("shape", ["residual", "transformer"])
-def test_channels_change_places_in_linear_work(shape: str, tmp_path: Any) -> None:
-    def done(nodes: int) -> dict[str, int]:
-        model, seen = long.LONG[shape](nodes), Counted()
-        options = {"permute": True, "also": ["*"], "prove": False, "progress": seen}
-        return seen.count(lambda: graphprune.sparsify(model, tmp_path / "s.onnx", **options))
-
-    done(24)
-    once, twice = done(96), done(192)
-    grown = {phase: twice[phase] / once[phase] for phase in once if twice[phase] > 1000}
-    assert grown and all(ratio < MOST for ratio in grown.values()), grown
-
-
 @pytest.mark.parametrize("shape", ["chain", "residual", "transformer"])
 def test_blocks_are_found_in_linear_work(shape: str) -> None:
     def done(nodes: int) -> int:

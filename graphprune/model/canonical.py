@@ -52,7 +52,7 @@ def assemble(model: Model) -> Model:
     gone = {i for part, constants in made.items() for i in part.nodes if constants}
     if not gone:
         return model
-    needed, touched = assembled.held(model), set[str]()
+    needed, touched = assembled.held(model) | {i.name for i in model.graph.input}, set[str]()
     for index in reversed(range(len(model.nodes))):
         node = model.nodes[index]
         if index in gone or (touched & set(node.output) and not needed & set(node.output)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
+from math import prod
 
 from graphprune.errors import FaultError, GraphpruneError
 from graphprune.relation import Relation
@@ -118,6 +119,8 @@ def rule(node: NodeView, where: str = "") -> Relation:
         found = choosing.moved_on(node, function(node))
         if not isinstance(found.zero, Zero) or not isinstance(found.sums, Sum):
             raise TypeError("what is zero is given as text: read it by Zero.parse, and sums by Sum.parse")
+        if unfit := _unfit(node, found):
+            raise Unruled(unfit)
         missing = len(node.inputs) - len(found.inputs), len(node.outputs) - len(found.outputs)
         return replace(found, inputs=found.inputs + (None,) * missing[0], outputs=found.outputs + (None,) * missing[1])
     except (Unruled, FitError) as no:
@@ -132,3 +135,17 @@ def rule(node: NodeView, where: str = "") -> Relation:
             f"{where or 'a node'}: the rule of operator {name}{which} fails ({_shown(slip)}); this is a fault of the "
             f"rule, not of the model: {remedy}"
         ) from slip
+
+
+def _unfit(node: NodeView, relation: Relation) -> str:
+    """Where a relation speaks of other sizes than a tensor has: the attributes of the node contradict its shapes."""
+    for (side, place), axes in relation.slots():
+        shapes = node.inputs if side == "in" else node.outputs
+        shape = shapes[place] if place < len(shapes) else None
+        sizes = tuple(
+            prod(relation.dims[d].size for d in axis.dims) if axis.lookup is None else len(axis.lookup) for axis in axes
+        )
+        if shape is not None and sizes != tuple(shape):
+            word = {"in": "input", "out": "output"}[side]
+            return f"by its attributes its {word} {place} would be of shape {list(sizes)}, and it is of {list(shape)}"
+    return ""

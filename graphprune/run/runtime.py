@@ -194,6 +194,8 @@ def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequ
         InputError: ONNX Runtime fails on these inputs.
     """
     names = list(outputs) if outputs is not None else None
+    if names == []:
+        return []  # ONNX Runtime takes no names for all there are
     try:
         with guarded(memory=_CUDA not in active.get_providers()) as one:
             return [_array(v) for v in active.run(names, dict(feeds), one.options)]

@@ -43,6 +43,8 @@ def metrics(expected: Values, found: Values, name: str = "output", samples: int 
 
     if expected.shape != found.shape:
         raise Incomparable(f"output {name!r} has shape {found.shape} in place of {expected.shape}")
+    if expected.dtype.kind in "OSU":  # text is the same or is not: 0 or 1
+        expected, found = np.zeros(expected.shape, np.float32), np.asarray(expected != found, np.float32)
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(invalid="ignore", over="ignore"):
         compare = SimpleCompareFunc(atol=float("inf"), rtol=float("inf"), check_shapes=True)
         result = compare(IterationResult({name: found}), IterationResult({name: expected}))[name]

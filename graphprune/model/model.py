@@ -199,8 +199,8 @@ class Model:
         Raises:
             InputError: it is no shape that a tensor can have.
         """
-        if len(source.shape) > 1 or prod(source.shape) > limits.RANK:
-            asked = f"a tensor of {limits.shown(source.shape)} axes" if source.shape else "no tensor"
+        if prod(source.shape) > limits.RANK:  # a shape in several axes is read as one, as ONNX Runtime does
+            asked = f"a tensor of {limits.shown(source.shape)} axes"
             raise InputError(
                 f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
                 f"{limits.RANK} are known"

@@ -199,11 +199,10 @@ class Model:
         Raises:
             InputError: it is no shape that a tensor can have.
         """
-        if len(source.shape) > 1 or prod(source.shape) > limits.RANK:
-            asked = f"a tensor of {limits.shown(source.shape)} axes" if source.shape else "no tensor"
+        if prod(source.shape) > limits.RANK:
             raise InputError(
-                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
-                f"{limits.RANK} are known"
+                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for a tensor of "
+                f"{limits.shown(source.shape)} axes; at most {limits.RANK} are known"
             )
         return tuple(int(d) for d in self._read(source).reshape(-1))
 

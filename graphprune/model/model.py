@@ -199,7 +199,7 @@ class Model:
         Raises:
             InputError: it is no shape that a tensor can have.
         """
-        if prod(source.shape) > limits.RANK:
+        if prod(source.shape) > limits.RANK:  # a shape in several axes is read as one, as ONNX Runtime does
             raise InputError(
                 f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for a tensor of "
                 f"{limits.shown(source.shape)} axes; at most {limits.RANK} are known"
@@ -240,7 +240,8 @@ class Model:
             return self.tensor_array(tensor)
         if min(source.shape, default=0) < 0:
             raise InputError(
-                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}"
+                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}, which "
+                "none can have; export the model again"
             )
         if (told := limits.too_large(source.shape, source.dtype)) is not None:
             raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
@@ -255,7 +256,7 @@ class Model:
                 return numpy_helper.to_array(tensor)
             except ValueError as error:
                 raise InputError(
-                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}"
+                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}; export it again"
                 ) from error
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)

@@ -38,7 +38,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "validated", "trt", "no_proof", "min_cosine", "max_abs", "min_speedup", "fp16", "sm",
         "shapes", "timeout", "detections", "min_map", "exit_code", "no_run",
     ),
-    "Sizes and chance": ("input_shapes", "memory", "seed"),
+    "Sizes and chance": ("input_shapes", "memory", "run_time", "seed"),
     "Time, and going on": ("seconds", "resume", "folder", "jobs", "shard", "tasks", "results"),
     "What is written": ("output", "dry_run", "force", "plan", "saved", "models", "data", "report_to"),
     "What is told": ("everything", "sort", "wanted", "markdown", "lines", "json_to", "verbose", "quiet"),

@@ -200,10 +200,9 @@ class Model:
             InputError: it is no shape that a tensor can have.
         """
         if prod(source.shape) > limits.RANK:  # a shape in several axes is read as one, as ONNX Runtime does
-            asked = f"a tensor of {limits.shown(source.shape)} axes"
             raise InputError(
-                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
-                f"{limits.RANK} are known"
+                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for a tensor of "
+                f"{limits.shown(source.shape)} axes; at most {limits.RANK} are known"
             )
         return tuple(int(d) for d in self._read(source).reshape(-1))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from graphprune import __version__
 from graphprune.errors import InputError
 from graphprune.model import Model, commit
 from graphprune.relation import Values
-from graphprune.run.arrays import write
+from graphprune.run.arrays import BROKEN, write
 from graphprune.run.runtime import Feeds
 
 Arrays = Mapping[str, Values]
@@ -96,7 +95,7 @@ class Kept:
         try:
             with np.load(io.BytesIO(body), allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):  # whole, and something else
+        except (OSError, AttributeError, TypeError, *BROKEN):  # whole, and something else
             return None
 
     def write(self, arrays: Arrays, *parts: object) -> None:

@@ -30,7 +30,7 @@ from graphprune.cli import boundary
 from graphprune.cli.commands import cli
 from graphprune.gradients.expansion import BODIES
 from graphprune.gradients.table import RULES
-from graphprune.passes import toml
+from graphprune.passes import recipe, toml
 from tests.documents import ROOT, Block, Page, pages
 from tests.stage import COMES_TO, STAGES, lay_pictures
 
@@ -193,6 +193,7 @@ def own(tmp_path: Path) -> Iterator[None]:
     for module, loaded in list(sys.modules.items()):
         if Path(getattr(loaded, "__file__", None) or ".").is_relative_to(tmp_path):
             del sys.modules[module]
+    recipe._foreign.cache_clear()
 
 
 def _run(words: list[str], where: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +236,7 @@ def _toml(block: Block, where: str, folder: Path, number: int) -> None:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: page{number}\nVersion: 1.0\n")
         lines = [line for group, named in points.items() for line in (f"[{group}]", *map(" = ".join, named.items()))]
         (info / "entry_points.txt").write_text("\n".join(lines))
+        recipe._foreign.cache_clear()
 
 
 GROUPS = {f"graphprune.{kind}" for kind in ("rules", "criteria", "passes", "patterns", "backends")}

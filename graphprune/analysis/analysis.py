@@ -136,10 +136,7 @@ class Analysis:
         """Uses of constants whose axes belong to a group, with the axis; in order of the nodes."""
         found = self._weights.get(group.id)
         if found is None:
-            tensors, axes = self.web.tensor_of, self.web.axes
-            held = (tensors[v] for v in sorted(v for v in group.labels if v < axes))
-            found = [(tensor, axis) for tensor, axis in held if isinstance(tensor, Use)]
-            self._weights[group.id] = found
+            found = self._weights[group.id] = self.web.uses(group.labels)
         return found
 
     def widths(self, group: Group) -> frozenset[int]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from graphprune.analysis import Analysis
 from graphprune.analysis.web import Web
 from graphprune.model import Model, Source, files, subgraphs
+from graphprune.model.checked import tensors
 
 WEIGHT_TYPES = {
     TensorProto.FLOAT,
@@ -57,12 +58,7 @@ def stored_bytes(source: Source) -> float:
     """Bytes that the elements of a constant take in a file: none where they are filled in or are texts."""
     if source.kind == "fill" or source.dtype == TensorProto.STRING:
         return 0.0
-    each = 0.5 if source.dtype in (TensorProto.INT4, TensorProto.UINT4) else _itemsize(source.dtype)
-    return each * prod(source.shape)
-
-
-def _itemsize(kind: int) -> int:
-    return int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    return tensors.width(source.dtype) / 8 * prod(source.shape)
 
 
 def macs(analysis: Analysis, sizes: Sequence[int] | None = None) -> int:

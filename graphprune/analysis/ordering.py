@@ -52,10 +52,12 @@ def kinds(net: Web, labels: Mapping[int, IntArray], size: int, fixed: np.ndarray
     counts = np.stack([np.bincount(a[a >= 0], minlength=size) for a in distinct.values()])
     _, found = np.unique(counts, axis=1, return_inverse=True)
     found = np.where(fixed, found.max(initial=0) + 1 + np.arange(size), found.reshape(-1))
-    source = np.arange(size)
-    for kind in np.unique(found):  # one permutation without a fixed point stands for all of a kind
-        own = np.flatnonzero(found == kind)
-        source[own] = np.roll(own, 1)
+    # one permutation without a fixed point stands for all of a kind: each takes the place of the next
+    own = np.argsort(found, kind="stable")
+    source, before = np.arange(size), np.roll(own, 1)
+    firsts = np.flatnonzero(np.diff(found[own], prepend=-1))
+    before[firsts] = own[np.append(firsts[1:], size) - 1]
+    source[own] = before
     by_vertex = {v: moved(a, source) for v, a in labels.items()}
     edges = {id(e): e for v in labels for e in net.edges[v]}
     return found if all(commutes(net, e, by_vertex) for e in edges.values()) else None

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from graphprune.analysis import room, trips
 from graphprune.analysis.protos import declared, decoded
 from graphprune.errors import InputError
-from graphprune.model import Model, control, limits, node_name
+from graphprune.model import Model, control, limits, node_name, subgraphs_in
 from graphprune.relation import Shape, Values
 from graphprune.rules import values as shape_values
 from graphprune.rules.control import DOMAIN
@@ -193,8 +193,9 @@ class _Pass:
         self.facts = Facts(inputs)
         self.recorded = recorded or {}
         self.followed = 0
-        self.memo: dict[bytes, dict[int, tuple[int, Shape | None]]] = {}
+        self.memo: dict[tuple[object, ...], dict[int, tuple[int, Shape | None]]] = {}
         self.opset_imports = list(model.proto.opset_import)
+        self.limit = limits.limit()
 
     def run(self) -> Facts:
         facts, model = self.facts, self.model
@@ -203,7 +204,7 @@ class _Pass:
                 continue
             facts.shapes[value.name] = facts.inputs[value.name]
             facts.types[value.name] = value.type.tensor_type.elem_type
-            self.fits(value.name, f"input {value.name!r} is")
+            self.fits(value.name)
         for name in model.sources:
             self.source(name)
         for i, node in enumerate(model.nodes):
@@ -211,17 +212,20 @@ class _Pass:
                 continue
             self.node(i)
             for out in node.output:
-                self.fits(out, f"node {node_name(model, i)!r} ({node.op_type}) makes")
+                self.fits(out, i)
         told = trips.too_many(model, facts.shapes, facts.values) or room.lacking(model, facts.shapes, facts.types)
         if told is not None:
             raise NoRoomError(told)
         return facts
 
-    def fits(self, name: str, what: str) -> None:
-        """See before it is run that a tensor has room."""
+    def fits(self, name: str, node: int | None = None) -> None:
+        """See before it is run that an input, or what a node makes, has room."""
         shape, kind = self.facts.shapes.get(name), self.facts.types.get(name)
-        if shape is not None and kind is not None and (told := limits.too_large(shape, kind)) is not None:
-            raise NoRoomError(f"{what} {told}")
+        if shape is None or kind is None or limits.size(shape, kind) <= self.limit:
+            return
+        where = f"input {name!r} is" if node is None else f"node {node_name(self.model, node)!r}"
+        where += "" if node is None else f" ({self.model.nodes[node].op_type}) makes"
+        raise NoRoomError(f"{where} {limits.too_large(shape, kind)}")
 
     def source(self, name: str) -> None:
         source, facts = self.model.sources[name], self.facts
@@ -278,17 +282,17 @@ class _Pass:
     def _infer(self, index: int, node: NodeProto) -> None:
         facts = self.facts
         missing = [n for n in node.input if n and facts.shapes.get(n) is None]
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self.model.opsets.get(domain, 1), domain)
-        except onnx.defs.SchemaError:
-            facts.holes[index] = f"operator {node.domain}:{node.op_type} is unknown to shape inference"
-            return
-        if missing:
-            facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
-            return
-        key = self._key(index, node)
+        key = () if missing else self._key(index, node)
         if key not in self.memo:
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            try:
+                schema = onnx.defs.get_schema(node.op_type, self.model.opsets.get(domain, 1), domain)
+            except onnx.defs.SchemaError:
+                facts.holes[index] = f"operator {node.domain}:{node.op_type} is unknown to shape inference"
+                return
+            if missing:
+                facts.holes[index] = f"the shape of its input {missing[0]!r} is not known"
+                return
             self.memo[key] = self._ask(index, node, schema)
         for position, (kind, shape) in self.memo[key].items():
             if position < len(node.output) and node.output[position]:
@@ -300,18 +304,18 @@ class _Pass:
         if any(out and out not in facts.shapes for out in node.output):
             facts.holes.setdefault(index, f"shape inference of {node.op_type} leaves it open")
 
-    def _key(self, index: int, node: NodeProto) -> bytes:
+    def _key(self, index: int, node: NodeProto) -> tuple[object, ...]:
+        """All that shape inference sees of a node."""
         facts = self.facts
-        parts = [self.model.signatures[index]]
         own = {name: place for place, name in enumerate(dict.fromkeys(node.input))}
-        parts.append(str([own[name] for name in node.input]).encode())
-        for name in own:
-            parts.append(repr((facts.types.get(name), facts.shapes.get(name))).encode())
-            if (value := self._known(name)) is not None:
-                parts.append(value.tobytes())
-        if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            parts.append(node.output[0].encode())
-        return b"\0".join(parts)
+        return (
+            self.model.signatures[index],
+            tuple([own[name] for name in node.input]),
+            tuple([facts.types.get(name) for name in own]),
+            tuple([facts.shapes.get(name) for name in own]),
+            tuple([None if (value := self._known(name)) is None else value.tobytes() for name in own]),
+            node.output[0] if subgraphs_in(node) else None,
+        )
 
     def _known(self, name: str) -> Values | None:
         """A value for shape inference: one that is followed, or a short constant of fractions (scales of a Resize)."""

@@ -120,7 +120,7 @@ def _classes(analysis: Analysis) -> Iterator[str]:
 
 @_states("every group owns elements of a constant")
 def _owners(analysis: Analysis) -> Iterator[str]:
-    yield from (f"group {g.id!r} owns none" for g in _each(analysis) if not _weights(analysis.web, g))
+    yield from (f"group {g.id!r} owns none" for g in _each(analysis) if not analysis.web.uses(g.labels))
 
 
 @_states("what can be removed is closed under every index map")
@@ -223,16 +223,11 @@ def _sums(analysis: Analysis) -> Iterator[str]:
             yield f"classes of group {group.id!r} have {group.macs.sum():g} MACs, and its dims have {summed:g}"
 
 
-def _weights(net: Web, group: Group) -> list[tuple[Use, int]]:
-    held = (net.tensor_of[v] for v in sorted(v for v in group.labels if v < net.axes))
-    return [(tensor, axis) for tensor, axis in held if isinstance(tensor, Use)]
-
-
 def _owned(analysis: Analysis, group: Group) -> float:
     """Elements of constants with a class; a constant counts once an axis, however many nodes read it."""
     net = analysis.web
     found: dict[tuple[str, int], float] = {}
-    for use, axis in _weights(analysis.web, group):
+    for use, axis in analysis.web.uses(group.labels):
         labels = group.labels[net.axis_of[use] + axis]
         share = np.count_nonzero(labels >= 0) / len(labels)
         found.setdefault((analysis.root(use), axis), share * prod(net.shapes[use]))

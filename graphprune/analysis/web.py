@@ -5,7 +5,7 @@ Each use of a constant is a tensor of its own, so that exporters which merge equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +108,11 @@ class Web:
         always, by_element = self._lookups[vertex]
         found = {k for element in np.flatnonzero(labels >= 0) for k in by_element[element]}
         return [edges[k] for k in sorted(found.union(always))]
+
+    def uses(self, vertices: Iterable[int]) -> list[tuple[Use, int]]:
+        """Uses of constants whose axes are among some vertices, with the axis; in order of the nodes."""
+        held = (self.tensor_of[v] for v in sorted(v for v in vertices if v < self.axes))
+        return [(tensor, axis) for tensor, axis in held if isinstance(tensor, Use)]
 
     def stretches(self, vertex: int) -> list[int]:
         """What a dim is cut into, or joined from: axes that hold some of its elements each."""

@@ -128,10 +128,9 @@ def _clear_one(folder: Path) -> None:
     """Remove a folder that no process holds; one without any mark only where nothing is in it."""
     from graphprune.model.locks import free  # imports onnx, which help that is quick does without
 
-    if fcntl is not None:
-        with suppress(OSError):
-            folder.rmdir()  # its process was killed before it could mark it
-            return
+    with suppress(OSError):
+        folder.rmdir()  # its process was killed before it could mark it
+        return
     for name in (_MARK, f"{_MARK}.new"):
         with free(folder / name) as is_free:
             if is_free:

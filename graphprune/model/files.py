@@ -241,8 +241,8 @@ def _around(tensor: TensorProto) -> tuple[bytes, int, bytes]:
 
 
 def _put_data(model: Model, tensor: TensorProto, file: BinaryIO) -> None:
-    """Write the data of a tensor that does not hold it: as it lies in a file, or as it is made now."""
-    if tensor.name not in model.lazy:
+    """Write the data of a tensor: as it lies in another file, as it is made now, or as the tensor holds it."""
+    if _apart(model, tensor) and tensor.name not in model.lazy:
         source, start, length = model.external(tensor)
         with open(source, "rb") as old:
             old.seek(start)
@@ -250,7 +250,7 @@ def _put_data(model: Model, tensor: TensorProto, file: BinaryIO) -> None:
         return
     value = model.tensor_array(tensor)
     data: bytes | memoryview
-    if tensor.data_type in _PACKED:
+    if tensors.width(tensor.data_type) % 8:  # several elements share a byte
         data = numpy_helper.from_array(value).raw_data
     else:
         data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
@@ -262,8 +262,6 @@ def _put_data(model: Model, tensor: TensorProto, file: BinaryIO) -> None:
 _DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _BEHIND = {"doc_string", "metadata_props"}
 """Fields of a tensor that stand behind its data."""
-_PACKED = {TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1}
-"""Types of which two elements share a byte."""
 _RAW = bytes([TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number << 3 | 2])
 _GRAPH = bytes([ModelProto.DESCRIPTOR.fields_by_name["graph"].number << 3 | 2])
 _INITIALIZER = bytes([GraphProto.DESCRIPTOR.fields_by_name["initializer"].number << 3 | 2])
@@ -271,15 +269,11 @@ _SPARSE = bytes([GraphProto.DESCRIPTOR.fields_by_name["sparse_initializer"].numb
 
 
 def _write_tensor(model: Model, tensor: TensorProto, file: BinaryIO, location: str) -> None:
-    if not _apart(model, tensor) and tensor.ByteSize() < _SMALL:
-        return  # small tensors stay inside, where shape inference can read them
+    if not _apart(model, tensor) and (tensor.ByteSize() < _SMALL or tensor.data_type == TensorProto.STRING):
+        return  # small tensors stay inside, where shape inference can read them, and strings can lie nowhere else
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
     offset = file.tell()
-    if _apart(model, tensor):
-        _put_data(model, tensor, file)
-    else:
-        value = model.tensor_array(tensor)
-        file.write(numpy_helper.from_array(value).raw_data if value.dtype.itemsize < 1 else value.tobytes())
+    _put_data(model, tensor, file)
     _point(tensor, location, offset, file.tell() - offset)
 
 

@@ -1,8 +1,8 @@
-"""How much memory a model, its inputs and files beside it may ask for: told before anything is allocated for them.
+"""How much memory and time a model, its inputs and files beside it may ask for: told before anything is taken.
 
 A file of a few bytes can ask for any amount: a constant shape to be filled, a tile, a doubling Concat, a sparse tensor,
 the header of an array. Half of what the machine has is the limit unless the user says another: of one tensor, of what
-is alive at once, and of what is read whole.
+is alive at once, and of what is read whole. How long a run takes only the run tells, which is stopped (``apart``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from onnx import helper
 
-_FALLBACK = 4 << 30
+_FALLBACK = 8 << 30
+"""Bytes that a machine is taken to have which does not say, as Windows."""
 _GROUPS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says what a container may have, in the second and the first version of its control groups."""
 _given: ContextVar[int | None] = ContextVar("memory", default=None)

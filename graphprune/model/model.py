@@ -199,11 +199,10 @@ class Model:
         Raises:
             InputError: it is no shape that a tensor can have.
         """
-        if len(source.shape) > 1 or prod(source.shape) > limits.RANK:
-            asked = f"a tensor of {limits.shown(source.shape)} axes" if source.shape else "no tensor"
+        if prod(source.shape) > limits.RANK:  # a shape in several axes is read as one, as ONNX Runtime does
             raise InputError(
-                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for {asked}; at most "
-                f"{limits.RANK} are known"
+                f"{self.name}: node {node_name(self, index)!r} (ConstantOfShape) asks for a tensor of "
+                f"{limits.shown(source.shape)} axes; at most {limits.RANK} are known"
             )
         return tuple(int(d) for d in self._read(source).reshape(-1))
 
@@ -241,7 +240,8 @@ class Model:
             return self.tensor_array(tensor)
         if min(source.shape, default=0) < 0:
             raise InputError(
-                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}"
+                f"{self.name}: node {node_name(self, source.node)!r} makes a tensor of shape {source.shape}, which "
+                "none can have; export the model again"
             )
         if (told := limits.too_large(source.shape, source.dtype)) is not None:
             raise InputError(f"{self.name}: node {node_name(self, source.node)!r} ({node.op_type}) makes {told}")
@@ -256,7 +256,7 @@ class Model:
                 return numpy_helper.to_array(tensor)
             except ValueError as error:
                 raise InputError(
-                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}"
+                    f"{self.name}: tensor {tensor.name!r} holds what it does not declare: {error}; export it again"
                 ) from error
         path, offset, length = self.external(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)

@@ -13,7 +13,7 @@ from graphprune.model import Model, apart, limits
 from graphprune.model.checked.asking import said
 from graphprune.relation import Shape
 from graphprune.run import owed, threads
-from graphprune.run.portions import HEAVY, weight
+from graphprune.run.portions import weight
 from graphprune.run.runtime import (
     Feeds,
     RefusedError,
@@ -24,6 +24,9 @@ from graphprune.run.runtime import (
     widened,
     written,
 )
+
+_TRIED = 64 << 20
+"""Bytes of weights up to which a model whose shapes are all told runs there first: more are too much to copy for it."""
 
 
 def record_shapes(model: Model, shapes: Mapping[str, Shape], names: Sequence[str]) -> dict[str, apart.Made]:
@@ -77,7 +80,7 @@ def owe(model: Model, shapes: Mapping[str, Shape]) -> None:
             return
         tried(model, feeds)
 
-    if weight(model) <= HEAVY:
+    if weight(model) <= _TRIED:
         owed.owe(model, trial)
 
 

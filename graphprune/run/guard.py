@@ -39,6 +39,7 @@ class Guarded:
         self.until = time.monotonic() + self.seconds
 
 
+_lock = threading.Lock()
 _running: dict[Guarded, None] = {}
 _some = threading.Event()
 _watching: threading.Thread | None = None
@@ -64,9 +65,10 @@ def guarded(memory: bool = True) -> Iterator[Guarded]:
 
 def _watch() -> None:
     global _watching
-    if _watching is None or not _watching.is_alive():  # in a fork it is not
-        _watching = threading.Thread(target=_look, name="graphprune-guard", daemon=True)
-        _watching.start()
+    with _lock:
+        if _watching is None or not _watching.is_alive():  # in a fork it is not
+            _watching = threading.Thread(target=_look, name="graphprune-guard", daemon=True)
+            _watching.start()
 
 
 def _look() -> None:
@@ -76,12 +78,12 @@ def _look() -> None:
         for one in list(_running):
             if now > one.until:
                 one.late = one.options.terminate = True
-        if not _running:
-            _some.clear()
+        _some.clear()
+        if _running:  # looked at behind the clearing: one that begins between the two would not be seen
+            _some.set()
         time.sleep(_EVERY)
 
 
-_lock = threading.Lock()
 _inside = 0
 _before = (0, 0)
 

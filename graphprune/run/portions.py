@@ -25,8 +25,8 @@ from graphprune.model import Model
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds, RefusedError, part, quiet, run, session, started, widened
 
-HEAVY = 64 << 20
-"""Bytes of weights from which on a model is run in portions."""
+HEAVY = 32 << 20
+"""Bytes of weights from which on a model is run in portions: half of where a file is large, for what is left of it."""
 _MOST, _LEAST = 256 << 20, 16 << 20
 """Bytes of weights that a portion holds: a quarter of the model's, within these."""
 _LIGHT = 1 << 16

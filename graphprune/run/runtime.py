@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model, apart, interchange, limits, subgraphs
+from graphprune.model import Model, apart, interchange, limits, widening
 from graphprune.model.checked.asking import said
 from graphprune.model.files import save
 from graphprune.relation import Shape, Values
@@ -145,46 +145,22 @@ def exposing(model: Model, names: Sequence[str]) -> Model:
 
 
 def widened(model: Model) -> Model:
-    """A model with float32 in place of bfloat16, for which ONNX Runtime has next to no kernels on processors."""
-    half, single = TensorProto.BFLOAT16, TensorProto.FLOAT
-    graphs = list(_graphs(model.graph))
-    if not any(t.data_type == half for g in graphs for t in g.initializer) and not any(
-        v.type.tensor_type.elem_type == half for g in graphs for v in g.input
-    ):
-        return model
-    proto, lazy = ModelProto(), dict(model.lazy)
-    proto.CopyFrom(model.proto)
-    for graph in _graphs(proto.graph):
-        for tensor in [*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t"))]:
-            if tensor.data_type != half:
-                continue
-            if tensor.data_location == TensorProto.EXTERNAL and tensor.name in model.initializers:
-                lazy[tensor.name] = partial(_single, model, model.initializers[tensor.name])
-                tensor.data_type = single
-            else:
-                tensor.CopyFrom(numpy_helper.from_array(_single(model, tensor), tensor.name))
-        for declared in (graph.input, graph.output, graph.value_info):
-            for item in declared:
-                if item.type.tensor_type.elem_type == half:
-                    item.type.tensor_type.elem_type = single
-        for attribute in (a for n in graph.node for a in n.attribute if a.name in _TYPES and a.i == half):
-            attribute.i = single
-    return Model(proto, model.path, lazy=lazy)
+    """A model with float32 in place of bfloat16; itself where there is none."""
+    lazy = dict(model.lazy)
+
+    def single(tensor: TensorProto) -> None:
+        if tensor.data_location == TensorProto.EXTERNAL and tensor.name in model.initializers:
+            lazy[tensor.name] = partial(_single, model, model.initializers[tensor.name])
+            tensor.data_type = TensorProto.FLOAT
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(_single(model, tensor), tensor.name))
+
+    proto = widening.widened(model.proto, single)
+    return model if proto is model.proto else Model(proto, model.path, lazy=lazy)
 
 
 def _single(model: Model, tensor: TensorProto) -> Values:
     return model.tensor_array(tensor).astype(np.float32)
-
-
-_TYPES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")
-"""Attributes that hold a type."""
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    yield graph
-    for node in graph.node:
-        for inner in subgraphs(node):
-            yield from _graphs(inner)
 
 
 def run(active: ort.InferenceSession, feeds: Mapping[str, Values], outputs: Sequence[str] | None = None) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def parse(text: str, name: str, file: str) -> dict[str, Any]:
     """The same of a text, with what its file is called in messages."""
     kind = "JSON" if file.endswith(".json") else "TOML"
     try:
-        data: dict[str, Any] = json.loads(text) if kind == "JSON" else tomlkit.parse(text).unwrap()
+        data: dict[str, Any] = parsing.parsed(text) if kind == "JSON" else tomlkit.parse(text).unwrap()
     except (TOMLKitError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: not {kind}: {' '.join(str(error).split())}") from error
     problem = next(jsonschema.Draft202012Validator(schema(name)).iter_errors(data), None)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +25,7 @@ _MARK = "graphprune-checkpoint-1"
 """The first entry of the archive, whose name stands at the head of the file: so one that is damaged is known too."""
 _HEAD = 30
 """Bytes before the name of the first entry (APPNOTE.TXT of ZIP, 4.3.7)."""
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (OSError, TypeError, AttributeError, *arrays.BROKEN)
 """What reading raises of an archive that is cut short, or holds something else."""
 
 

@@ -87,12 +87,34 @@ class _Pool:
         self.place = np.arange(stripes.size)
         # what a stripe gains when a channel (column) takes the place of one of its own (row)
         self.gain = np.zeros((stripes.size, stripes.size))
-        self._update(np.arange(len(stripes)))
+        self.current = np.full_like(self.stripes, -1)  # those that ``gain`` and ``worth`` are of
+        self.worth = np.zeros(len(stripes))
+        self.known: dict[bytes, tuple[list[tuple[int, int]], npt.NDArray[np.float64]]] = {}
 
     def descend(self) -> None:
-        """Swap until nothing gains."""
-        width = self.pattern.m
+        """Swap until nothing gains.
+
+        Of few channels the same stripes come again and again: swaps that they led to, and what was kept then in the
+        stripe of each channel, are remembered.
+        """
+        least = np.empty(len(self.place), np.int64)
+        least[self.stripes] = self.stripes.min(1)[:, None]
+        key = least.tobytes()
+        found = self.known.get(key)
+        if found is None:
+            swaps, each = self._descended(), np.empty(len(self.place))
+            each[self.stripes] = self.kept[:, None]
+            self.known[key] = swaps, each
+            return
+        for channel, other in found[0]:
+            self._swap(channel, other)
+        self.kept = found[1][self.stripes[:, 0]]
+
+    def _descended(self) -> list[tuple[int, int]]:
+        """Swap until nothing gains; which swaps those were."""
+        width, made = self.pattern.m, list[tuple[int, int]]()
         while True:
+            self._update()
             stripe = self.place // width
             both = self.gain + self.gain.T
             both[self.apart | (stripe[:, None] == stripe[None])] = 0
@@ -100,36 +122,33 @@ class _Pool:
             gains = both[np.arange(len(both)), partner]
             least = _LEAST * self.kept.sum()
             free = np.ones(len(self.stripes), bool)
-            for channel in np.argsort(-gains, kind="stable"):
+            for channel in np.argsort(-gains, kind="stable").tolist():
                 if gains[channel] <= least:
                     break
-                other = partner[channel]
+                other = int(partner[channel])
                 if free[stripe[channel]] and free[stripe[other]]:
                     free[[stripe[channel], stripe[other]]] = False
                     self._swap(channel, other)
+                    made.append((channel, other))
             if free.all():
-                return
-            self._update(np.flatnonzero(~free))
+                return made
 
     def escape(self, attempts: int, rng: np.random.Generator) -> None:
         """Swap by chance, go on from there, and return where it was no better."""
         pairs = min(_SWAPPED, len(self.stripes) // 2)
         best = self.kept.sum()
         for _ in range(attempts if pairs else 0):
-            before = self.stripes.copy()
+            before, worth = self.stripes.copy(), self.kept
             chosen = rng.choice(len(self.stripes), (pairs, 2), replace=False)
             places = rng.integers(self.pattern.m, size=(pairs, 2))
-            for channel, other in self.stripes[chosen, places]:
+            for channel, other in self.stripes[chosen, places].tolist():
                 if not self.apart[channel, other]:
                     self._swap(channel, other)
-            self._update(np.sort(chosen.reshape(-1)))
             self.descend()
             total = self.kept.sum()
             if total < best:
-                changed = np.flatnonzero((self.stripes != before).any(1))
-                self.stripes = before
+                self.stripes, self.kept = before, worth
                 self.place[before.reshape(-1)] = np.arange(before.size)
-                self._update(changed)
             best = max(best, total)
 
     def _swap(self, channel: int, other: int) -> None:
@@ -137,17 +156,20 @@ class _Pool:
         self.stripes.flat[a], self.stripes.flat[b] = other, channel
         self.place[channel], self.place[other] = b, a
 
-    def _update(self, changed: IntArray) -> None:
-        """Compute the rows of stripes anew."""
+    def _update(self) -> None:
+        """Compute the rows of stripes anew that are others than when this was last done."""
+        changed = np.flatnonzero((self.stripes != self.current).any(1))
         n, own = self.pattern.n, self.scores[self.stripes[changed]]
-        self.kept[changed] = kept(self.scores, self.stripes[changed], n)
+        worth = self.worth
+        worth[changed] = kept(self.scores, self.stripes[changed], n)
         for place in range(self.pattern.m):
             others = np.delete(own, place, 1)
             others.partition(others.shape[1] - n, axis=1)
             lowest = others[:, -n]
             above = others[:, others.shape[1] - n + 1 :].sum((1, 2), dtype=np.float64)
             table = _larger(lowest, self.scores)
-            self.gain[self.stripes[changed, place]] = table + (above - self.kept[changed])[:, None]
+            self.gain[self.stripes[changed, place]] = table + (above - worth[changed])[:, None]
+        self.kept, self.current = worth.copy(), self.stripes.copy()
 
 
 def _larger(rows: Floats, columns: Floats) -> npt.NDArray[np.float64]:

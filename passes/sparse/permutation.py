@@ -67,9 +67,14 @@ def permute(
         progress: is told after each group how many of how many are done.
     """
     removal = Removal(analysis, selection)
+    by_vertex: dict[int, list[tuple[int, Layer]]] = {}
+    for place, layer in enumerate(n for t in targets for n in t.layers):
+        if (vertex := _vertex(analysis, layer)) is not None:
+            by_vertex.setdefault(vertex, []).append((place, layer))
     jobs = []
     for group in analysis.groups:
-        layers = [n for t in targets for n in t.layers if _vertex(analysis, n) in group.labels]
+        own = [one for vertex in group.labels for one in by_vertex.get(vertex, ())]
+        layers = [layer for _, layer in sorted(own, key=lambda one: one[0])]
         if layers and not group.interface:
             jobs.append(_Job(analysis, group, layers, removal, set(selection.get(group.id, ())), pattern, weigh, seed))
     found = []

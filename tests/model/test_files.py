@@ -2,12 +2,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from graphprune.errors import InputError
 from graphprune.model import files, load
-from models.small import chain, residual
+from models.small import Net, chain, residual
 
 
 def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path) -> None:
@@ -41,6 +43,17 @@ def test_external_data_is_never_written_over_its_source(tmp_path: Path) -> None:
         files.save(load(tmp_path / "a.onnx"), tmp_path / "a.onnx")
     assert files.save(load(tmp_path / "a.onnx"), tmp_path / "b.onnx") > 0
     assert (tmp_path / "b.onnx.data").read_bytes() == (tmp_path / "a.onnx.data").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.FLOAT4E2M1, TensorProto.BFLOAT16, TensorProto.STRING])
+def test_whatever_a_tensor_holds_comes_back_when_it_is_moved_outside(kind: int, tmp_path: Path) -> None:
+    values = [b"%d" % n for n in range(999)] if kind == TensorProto.STRING else np.arange(2047) % 5
+    held = onnx.helper.make_tensor("w", kind, [len(values)], values)
+    net = Net(opset=23, ir_version=11)
+    net.initializers.append(held)
+    net.op("Shape", "w")
+    files.save(load(net.model(net.linear(net.input("x", [1, 4]), 4, 4))), tmp_path / "a.onnx", external=True)
+    assert load(tmp_path / "a.onnx").array("w").tolist() == numpy_helper.to_array(held).tolist()
 
 
 def test_a_model_is_written_in_pieces_that_read_as_one(tmp_path: Path) -> None:

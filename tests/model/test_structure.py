@@ -232,7 +232,7 @@ SETS: dict[str, tuple[Break, str]] = {
     "no standard one": (imports(("local", 1)), "imports no operator set 'ai.onnx'"),
     "none of a function's": (imports(("", 17)), "node 'call' (Twice): its domain 'local' is not among"),
     "twice": (imports(("", 17), ("ai.onnx", 13), ("local", 1)), "imports 'ai.onnx' twice, as 17 and as 13"),
-    "negative": (imports(("", -1), ("local", 1)), "imports version -1 of operator set 'ai.onnx'; the first is 1"),
+    "negative": (imports(("", -1), ("local", 1)), "imports version -1 of operator set 'ai.onnx'; name 1 at least"),
     "of no version": (imports(("", 0), ("local", 1)), "imports version 0 of operator set 'ai.onnx'"),
     "of the future": (imports(("", 99), ("local", 1)), "imports version 99 of operator set 'ai.onnx', and onnx"),
     "of the far future": (imports(("", 17), ("local", 1 << 62)), "of operator set 'local'"),

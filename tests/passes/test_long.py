@@ -1,16 +1,23 @@
 """Work grows with the number of nodes and not faster: calls are counted, no time is taken."""
 
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphprune
 from graphprune.analysis import analyze
 from graphprune.analysis.blocks import find_blocks
+from graphprune.analysis.ordering import kinds
+from graphprune.analysis.patterns import SPARSE
+from graphprune.passes.sparse import channel_swaps, permutation, sparse
+from graphprune.passes.sparse.targets import Scope
 from graphprune.progress import Progress
+from graphprune.rewrite.rewrite import rewrite
 from models import long
 
 MOST = 2.3
@@ -36,10 +43,12 @@ class Counted(Progress):
     def count(self, job: Callable[[], object]) -> dict[str, int]:
         before = sys.getprofile()
         sys.setprofile(self.seen)
+        threading.setprofile(self.seen)
         try:
             job()
         finally:
             sys.setprofile(before)
+            threading.setprofile(None)
         return self.of
 
 
@@ -67,3 +76,25 @@ def test_blocks_are_found_in_linear_work(shape: str) -> None:
     done(24)
     once, twice = done(240), done(480)
     assert twice / once < MOST
+
+
+@pytest.mark.parametrize("shape", ["chain", "residual", "transformer"])
+def test_orders_are_sought_and_made_in_linear_work(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_swaps, "ESCAPES", 0)  # how much is tried depends on the weights
+    monkeypatch.setattr(permutation.os, "cpu_count", lambda: 1)
+    request = sparse.Request("2:4", "magnitude", scope=Scope(also=["*"]))
+
+    def done(nodes: int) -> tuple[int, int]:
+        analysis, sought, made = analyze(long.LONG[shape](nodes)), Counted(), Counted()
+        targets = sparse.find_targets(analysis, request)[0]
+        assert len(targets) > nodes / 5
+        sought.count(lambda: permutation.permute(analysis, targets, {}, SPARSE))
+        movable = [g for g in analysis.groups if kinds(analysis.web, g.labels, g.size, g.pinned) is not None]
+        orders = {g.id: np.roll(np.arange(g.size), 1).tolist() for g in movable if g.kind != "head_dim"}
+        assert len(orders) > nodes / 50
+        made.count(lambda: rewrite(analysis, {}, orders))
+        return sought.calls, made.calls
+
+    done(24)
+    once, twice = done(192), done(384)
+    assert [b / a < MOST for a, b in zip(once, twice, strict=True)] == [True, True], (once, twice)

@@ -224,7 +224,7 @@ def test_a_model_that_tells_no_floats_has_no_course() -> None:
 def test_outputs_count_where_they_are_finite() -> None:
     """Masked scores are minus infinity, and the rest of them is told of as if it stood alone."""
     scores = np.array([[1, -np.inf, 3], [-np.inf, 4, 6]], np.float32)
-    forward = SimpleNamespace(run=lambda names, feeds: [scores])
+    forward = SimpleNamespace(run=lambda *given: [scores], get_providers=list)
     directions = backward._Directions(forward, ["scores"], np.random.default_rng(0))
     given = directions.of({"x": np.zeros((2, 1), np.float32)})["scores"]
     assert ((given == 0) == np.isinf(scores)).all()

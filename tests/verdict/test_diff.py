@@ -181,8 +181,12 @@ def test_constants_nodes_identities_and_defaults_are_no_difference() -> None:
 
 
 def _changed(what: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-    model, other = chain(16, 12, 8), chain(16, 12, 8)
-    weight = other.graph.initializer[0]
+    """What is told of a weight that nothing computes with, so that any shape and type makes a model."""
+    model, other = chain(4, 4), chain(4, 4)
+    weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((16, 12)).astype(np.float32), "apart")
+    for proto in (model, other):
+        proto.graph.initializer.append(weight)
+    weight = other.graph.initializer[-1]
     weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(what(numpy_helper.to_array(weight))), weight.name))
     (entry,) = told(model, other)["weights"]["entries"]
     return entry

@@ -131,6 +131,13 @@ def test_slips_in_a_table(layer: dict[str, Any], error: str, tmp_path: Path) -> 
         latency.load(tmp_path / "t.json")
 
 
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"no", b"\xff"])
+def test_a_table_that_is_no_json(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"is no JSON .*'graphprune profile MODEL"):
+        table.load(tmp_path / "t.json")
+
+
 def test_a_table_of_another_model() -> None:
     analysis = graphprune.analyze(residual())
     (name,) = {o for n in analysis.model.nodes if n.op_type == "GlobalAveragePool" for o in n.output}

@@ -185,7 +185,7 @@ def ask(job: Job) -> Answer:
         status = _stopped()
         if status == worker.NO_ROOM:
             return Answer(room=True)
-        return Answer(late=True) if status == -_alarm() else Answer(killed=_ending(status))
+        return Answer(late=True) if _is_alarm(status) else Answer(killed=_ending(status))
 
 
 def _greet(there: _Worker) -> None:
@@ -246,8 +246,9 @@ def _answer(head: Mapping[str, Any], values: Sequence[Values]) -> Answer:
     return Answer(made)
 
 
-def _alarm() -> int:
-    return int(getattr(signal, "SIGALRM", 0))
+def _is_alarm(status: int) -> bool:
+    """Whether a process was ended by its own timer; Windows has none."""
+    return hasattr(signal, "SIGALRM") and status == -signal.SIGALRM
 
 
 def _ending(status: int) -> str:

@@ -28,7 +28,7 @@ except ImportError:  # Windows
 
 Array = npt.NDArray[Any]
 NO_ROOM = 77
-"""Exit status where the system has no limit of its own and the worker saw itself that it had taken too much."""
+"""Exit status where the worker saw itself that it had taken too much, or cannot take in what it is sent."""
 _LENGTH = struct.Struct("<Q")
 TEXT = "text"
 """What stands for the type of strings."""
@@ -151,6 +151,7 @@ def bound(memory: int, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
     if resource is None:
         return
+    global _most
     with suppress(OSError, ValueError):
         with open("/proc/self/statm") as file:
             held = int(file.read().split()[5]) * resource.getpagesize()
@@ -158,12 +159,19 @@ def bound(memory: int, seconds: float) -> None:
         size = held + memory
         resource.setrlimit(resource.RLIMIT_DATA, (size if hard < 0 else min(size, hard), hard))
         return
-    threading.Thread(target=_watch, args=(_resident() + memory,), daemon=True).start()
+    begins = _most is None
+    _most = _resident() + memory
+    if begins:
+        threading.Thread(target=_watch, daemon=True).start()
 
 
-def _watch(most: int) -> None:
+_most: int | None = None
+"""Bytes that this process may hold, where it sees to that itself; of its present job."""
+
+
+def _watch() -> None:
     while True:
-        if _resident() > most:
+        if _most is not None and _resident() > _most:
             os._exit(NO_ROOM)
         time.sleep(0.02)
 
@@ -175,10 +183,13 @@ def _resident() -> int:
 
 def _read(jobs: queue.SimpleQueue[Any]) -> None:
     """Pass jobs on as they come; when nobody is left who could send any, end."""
-    with suppress(Exception):
+    try:
         while True:
             jobs.put(receive(sys.stdin.buffer))
-    os._exit(0)
+    except MemoryError:  # inputs or a model that the limit of the job before has no room for
+        os._exit(NO_ROOM)
+    except Exception:  # whatever is no message
+        os._exit(0)
 
 
 def main() -> None:
@@ -187,10 +198,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what native code prints is no answer
+    import onnxruntime  # noqa: F401 (while nobody waits; on Windows loading waits for whoever reads standard input)
+
     jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
-    import onnxruntime  # noqa: F401 (while nobody waits)
-
     send(answers, {})
     while True:
         head, arrays, blob = jobs.get()

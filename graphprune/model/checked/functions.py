@@ -71,8 +71,8 @@ def see(proto: ModelProto, scope: graphs.Scope) -> None:
     for key in _callees_first(bodies, name):
         sizes[key] = _size(bodies[key], sizes)
     total = _size(proto.graph.node, sizes)
-    if total > LIMIT:
-        most = max((_key(n) for n in every(proto.graph.node) if _key(n) in sizes), key=lambda k: sizes[k])
+    most = max((key for key in keys(proto.graph.node) if key in sizes), key=lambda key: sizes[key], default=None)
+    if most is not None and total > LIMIT:
         raise InputError(
             f"{name}: its functions unfold to {total:,} nodes, {sizes[most]:,} of them behind one call of "
             f"{most[1]!r}; at most {LIMIT:,} are worked on"
@@ -94,7 +94,9 @@ def _own(function: FunctionProto, scope: graphs.Scope, seen: set[_Key]) -> None:
     if len(own) < len(function.input) or len(set(function.output)) < len(function.output):
         raise InputError(f"{where}: has two inputs or two outputs of one name; give each its own")
     if not function.output or not all(function.output) or not all(function.input):
-        raise InputError(f"{where}: has {'an input or output without a name' if function.output else 'no output'}")
+        raise InputError(
+            f"{where}: has {'an input or output without a name' if function.output else 'no output'}; give it one"
+        )
     graphs.see_nodes(function.node, own, scope)
     if (lost := next((o for o in function.output if o not in made), None)) is not None:
         raise InputError(f"{where}: its output {lost!r} is made by no node; name one that is")
@@ -109,7 +111,9 @@ def _call(node: NodeProto, function: FunctionProto, scope: graphs.Scope) -> None
     for what, given, taken in (("input", node.input, function.input), ("output", node.output, function.output)):
         if len(given) > len(taken):
             label = scope.label(node, 0)
-            raise InputError(f"{label}: has {len(given)} {what}s, and the function that it calls {len(taken)}")
+            raise InputError(
+                f"{label}: has {len(given)} {what}s, and the function that it calls {len(taken)}; take the rest away"
+            )
 
 
 def keys(nodes: Iterable[NodeProto]) -> Iterator[_Key]:

@@ -35,7 +35,7 @@ def see(imports: Iterable[OperatorSetIdProto], where: str, remedy: str) -> None:
             raise InputError(f"{where}: imports {named!r} twice, as {found[domain]} and as {one.version}; keep one")
         least, most = newest.get(domain, (-_LARGEST, _LARGEST))
         if one.version < least:
-            raise InputError(f"{where}: imports version {one.version} of operator set {named!r}; the first is {least}")
+            raise InputError(f"{where}: imports version {one.version} of operator set {named!r}; name {least} at least")
         if one.version > most:
             raise InputError(
                 f"{where}: imports version {one.version} of operator set {named!r}, and onnx {onnx.__version__} knows "

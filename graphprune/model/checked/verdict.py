@@ -19,6 +19,7 @@ from graphprune.errors import InputError
 from graphprune.model.checked import tensors
 from graphprune.model.checked.asking import refusal
 from graphprune.model.messages import copy_all_but
+from graphprune.model.widening import widened
 
 _SMALL = 1024
 """Bytes of a constant that stays: shapes, axes and repeats are read by inference."""
@@ -54,9 +55,9 @@ def see(proto: ModelProto, nodes: Iterable[NodeProto], name: str) -> None:
     """
     bare = _bare(proto, nodes)
     complaint = _checker(bare)
-    if not complaint or not (reason := refusal(bare)):
+    if not complaint or not (reason := refusal(widened(bare))):
         return
-    if not _small(proto) or (reason := refusal(proto)):
+    if not _small(proto) or (reason := refusal(widened(proto))):
         fault = told(complaint, {node.name: node.op_type for node in bare.graph.node})
         too = "" if fault.startswith("node ") else f" ({reason[:_LONGEST]})"  # what names no place may be another fault
         raise InputError(f"{name}: {fault}; ONNX Runtime refuses it too{too}: export the model again")

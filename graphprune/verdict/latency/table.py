@@ -7,7 +7,6 @@ another tool for another runtime. ``profile.schema.json``, beside this page, is 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from graphprune.analysis import Analysis
 from graphprune.errors import InputError
+from graphprune.model import parsing
 from graphprune.model.paths import reads
 from graphprune.relation import IntArray
 from graphprune.schema import schema
@@ -148,7 +148,7 @@ def load(path: Path | str) -> Table:
     place = Path(path)
     reads("the table of latency", place)
     try:
-        data = json.loads(place.read_text())
+        data = parsing.parsed(parsing.text(place))
     except OSError as error:
         raise InputError(f"{place}: cannot be read ({error.strerror})") from error
     except ValueError as error:

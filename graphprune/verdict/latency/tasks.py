@@ -20,7 +20,7 @@ from onnx import helper
 
 from graphprune.analysis import Analysis
 from graphprune.errors import InputError
-from graphprune.model import Model, files
+from graphprune.model import Model, files, parsing
 from graphprune.rewrite.operands import Refit
 from graphprune.run import arrays
 from graphprune.run.runtime import generate
@@ -175,10 +175,10 @@ def collect(folder: Path, model: Model | None = None) -> Table:
 def _job(folder: Path) -> dict[str, Any]:
     path = folder / "tasks.json"
     try:
-        job: dict[str, Any] = json.loads(path.read_text())
+        job: dict[str, Any] = parsing.parsed(parsing.text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); --tasks {folder} writes it") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); --tasks {folder} writes it again") from error
     error_ = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema("tasks")).iter_errors(job))
     if error_ is not None:
@@ -223,7 +223,7 @@ class _Results:
 
 def _result(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = parsing.parsed(parsing.text(path))
         if isinstance(found["settings"], dict) and ("error" in found or float(found["seconds"]) >= 0):
             return found
     except (ValueError, KeyError, TypeError):

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequen
 
 import onnx.defs
 import onnx.inliner
+import onnx.shape_inference
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from graphprune.gradients.errors import NoGradientError
+from graphprune.gradients.errors import GradientError, NoGradientError
 from graphprune.gradients.known import Known, apart, constant, constants_of, infer, is_large, version_of
 from graphprune.gradients.opsets import upgrade
 from graphprune.gradients.table import FLAT, RULES, Back, domain_of
@@ -160,7 +161,15 @@ def _defined(model: ModelProto, known: Known) -> ModelProto:
         if name not in declared
     )
     typed.graph.value_info.append(helper.make_tensor_value_info("", 1, None))  # asked for inputs that are left out
-    inner = onnx.inliner.inline_selected_functions(typed, [("", name) for name in names], inline_schema_functions=True)
+    try:
+        inner = onnx.inliner.inline_selected_functions(
+            typed, [("", name) for name in names], inline_schema_functions=True
+        )
+    except onnx.shape_inference.InferenceError as error:
+        said = " ".join(str(error).split())
+        raise GradientError(
+            f"{', '.join(names)} cannot be laid open: its shapes contradict each other ({said})"
+        ) from error
     proto = ModelProto()
     proto.CopyFrom(model)
     del proto.graph.node[:]

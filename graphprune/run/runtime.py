@@ -201,13 +201,15 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0, off: Coll
     Floats are standard normal, booleans true but for those in ``off``, integers below the smallest table that they
     index (see :func:`index_limits`), below 2 where they index none.
     """
-    limits, chosen = index_limits(model), choices(model)
+    below, chosen = index_limits(model), choices(model)
     rng = np.random.default_rng(seed)
     feeds: dict[str, Values] = {}
     for value in model.inputs:
         if not value.type.HasField("tensor_type"):
             raise RefusedError(f"{model.name}: its input {value.name!r} is no tensor, and no inputs can be made for it")
         kind, shape = value.type.tensor_type.elem_type, shapes[value.name]
+        if told := limits.too_large(shape, kind):
+            raise InputError(f"{model.name}: input {value.name!r} would be of {told}")
         dtype = helper.tensor_dtype_to_np_dtype(kind if kind != TensorProto.BFLOAT16 else TensorProto.FLOAT)
         if kind == TensorProto.STRING:
             feeds[value.name] = np.full(shape, "a", dtype=object)
@@ -216,7 +218,7 @@ def generate(model: Model, shapes: Mapping[str, Shape], seed: int = 0, off: Coll
         elif value.name in chosen:
             feeds[value.name] = rng.choice(chosen[value.name], shape).astype(dtype)
         elif np.issubdtype(dtype, np.integer):
-            feeds[value.name] = rng.integers(0, limits.get(value.name, 2), shape).astype(dtype)
+            feeds[value.name] = rng.integers(0, below.get(value.name, 2), shape).astype(dtype)
         else:
             feeds[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
     return feeds

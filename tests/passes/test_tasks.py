@@ -43,7 +43,8 @@ def threads(task: Task) -> Found:
             pass
     finally:
         ort.InferenceSession = original
-    return {"ort": options, "blas": sorted({one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"})}
+    blas = (one for one in threadpool_info() if one["user_api"] == "blas")
+    return {"ort": options, "blas": sorted({one["num_threads"] for one in blas})}
 
 
 def in_dask(task: Task) -> Found:

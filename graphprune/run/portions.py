@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import onnxruntime as ort
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.errors import InputError
-from graphprune.model import Model
+from graphprune.model import Model, limits
 from graphprune.relation import Values
 from graphprune.run.runtime import Feeds, RefusedError, part, quiet, run, session, started, widened
 
@@ -84,11 +83,7 @@ def _tried(active: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | No
 
 
 def _size(tensor: TensorProto) -> int:
-    try:
-        width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:
-        width = 1
-    return prod(tensor.dims) * max(width, 1)
+    return limits.size(tensor.dims, tensor.data_type)
 
 
 @dataclass
